@@ -1,0 +1,1 @@
+"""Fused operations of the Llama blocks, one a file, each with its plain-torch reference."""

@@ -1,0 +1,136 @@
+"""The checkpoints of a run: list them, find the newest that can be trusted, remove the superfluous."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from megabiomed.checkpoint.files import fsync_directory, remove_tree
+from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.errors import CheckpointError
+
+_LOG = logging.getLogger(__name__)
+_STEP = re.compile(r"step_(\d{8,})(\.old-[\w.-]+)?")
+_TEMPORARY = re.compile(r"step_\d{8,}\.tmp-([\w.-]+)")
+
+
+def step_name(step: int) -> str:
+    """Folder name of a checkpoint: `step_00000120`."""
+    return f"step_{step:08d}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A folder that is, or was about to become, a checkpoint.
+
+    Attributes:
+        replaced: moved aside while the same step was saved again; counts only when its successor is not complete.
+    """
+
+    step: int
+    path: Path
+    replaced: bool
+    committed: bool
+
+
+def list_checkpoints(folder: Path) -> list[Listed]:
+    """All checkpoints in a `checkpoints` folder, newest step first; committed or not, temporary ones left out."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else []:
+        match = _STEP.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append(Listed(int(match[1]), path, match[2] is not None, (path / COMMITTED).is_file()))
+    return sorted(found, key=lambda item: (-item.step, item.replaced, item.path.name))
+
+
+def latest_valid(
+    folder: Path, verify: Literal["size", "hash"] = "size"
+) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
+    """The newest committed checkpoint whose manifest and files are as they were written.
+
+    Args:
+        verify: `size` compares names and sizes (milliseconds); `hash` reads every byte of the candidates.
+
+    Returns:
+        The checkpoint, or None; and each newer folder that was passed over with the reason.
+    """
+    skipped: list[tuple[Path, str]] = []
+    for item in list_checkpoints(folder):
+        try:
+            return Checkpoint.open(item.path, verify), skipped
+        except CheckpointError as error:
+            skipped.append((item.path, str(error)))
+    return None, skipped
+
+
+def prune(folder: Path, keep_last: int, keep_every: int, live_token: str) -> list[Path]:
+    """Remove what retention does not ask for. Called by the one live writer, after a commit.
+
+    Kept: the `keep_last` newest valid checkpoints, whatever is newer than the oldest of these, and committed steps that
+    are a multiple of `keep_every` (0: none). A damaged checkpoint never takes the place of a valid one. COMMITTED goes
+    first, so that a crash leaves an incomplete folder that nobody resumes from.
+
+    Args:
+        live_token: token of the calling writer; temporary folders of all others belong to dead writers and go.
+
+    Returns:
+        The folders that were removed; one that could not be is logged.
+    """
+    assert keep_last > 0, keep_last
+    listed = list_checkpoints(folder)
+    oldest = _oldest_kept(listed, keep_last)
+    doomed = [
+        item.path
+        for item in listed
+        if _is_superseded(item, listed)
+        or (item.step < oldest and not (item.committed and keep_every and item.step % keep_every == 0))
+    ]
+    doomed += _stale_temporary(folder, live_token)
+    return [path for path in doomed if _remove(path)]
+
+
+def _remove(path: Path) -> bool:
+    """Remove one folder. A file held open elsewhere (NFS) must not end the training: the next call tries again."""
+    try:
+        (path / COMMITTED).unlink(missing_ok=True)
+        if path.is_dir():
+            fsync_directory(path)
+        remove_tree(path)
+    except OSError as error:
+        _LOG.warning("%s could not be removed and stays for the next save: %s", path, error)
+        return False
+    return True
+
+
+def _oldest_kept(listed: list[Listed], keep_last: int) -> int:
+    """The step of the keep_last-th newest valid checkpoint; 0 when there are fewer."""
+    found = 0
+    for item in listed:
+        found += not item.replaced and _is_valid(item.path)
+        if found == keep_last:
+            return item.step
+    return 0
+
+
+def _is_superseded(item: Listed, listed: list[Listed]) -> bool:
+    """Whether the checkpoint that `item` made room for is complete."""
+    return item.replaced and any(
+        other.step == item.step and not other.replaced and _is_valid(other.path) for other in listed
+    )
+
+
+def _stale_temporary(folder: Path, live_token: str) -> list[Path]:
+    found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(path for path, match in found if match and match[1] != live_token)
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        Checkpoint.open(path)
+    except CheckpointError:
+        return False
+    return True

@@ -1,0 +1,232 @@
+"""Saving a checkpoint: all ranks write, one commits, and at every moment the newest committed one is whole.
+
+step_00000120.tmp-<token>/   all ranks write their files, fsync
+                             rank 0 adds trainer.json, config.yaml, tokenizer/, manifest.json, fsync
+step_00000120/               rename
+step_00000120/COMMITTED      written last: the SHA-256 of the manifest, which holds that of every other file
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from megabiomed import __version__
+from megabiomed.checkpoint.catalog import prune, step_name
+from megabiomed.checkpoint.fence import Fence
+from megabiomed.checkpoint.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
+from megabiomed.checkpoint.logical import Fragment
+from megabiomed.checkpoint.manifest import (
+    COMMITTED,
+    CONFIG,
+    MANIFEST,
+    TOKENIZER,
+    TRAINER,
+    FileRecord,
+    Manifest,
+    check_tiling,
+)
+from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
+from megabiomed.errors import CheckpointError
+
+T = TypeVar("T")
+
+
+def _gather_alone(value: Any) -> list[Any] | None:
+    return [value]
+
+
+def _broadcast_alone(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that save together; the default is one process without torch.distributed.
+
+    Attributes:
+        gather: collective that gives rank 0 the objects of all ranks, in rank order, and the others None.
+        broadcast: collective that gives every rank the object of rank 0.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    gather: Callable[[Any], list[Any] | None] = _gather_alone
+    broadcast: Callable[[Any], Any] = _broadcast_alone
+
+    @classmethod
+    def of_group(cls, group: dist.ProcessGroup | None = None) -> Ranks:
+        """The ranks of a torch process group (default: all). Background saves need a gloo group of their own."""
+        rank, size = dist.get_rank(group), dist.get_world_size(group)
+
+        def gather(value: Any) -> list[Any] | None:
+            found: list[Any] | None = [None] * size if rank == 0 else None
+            dist.gather_object(value, found, group=group, group_dst=0)
+            return found
+
+        def broadcast(value: Any) -> Any:
+            held = [value]
+            dist.broadcast_object_list(held, group=group, group_src=0)
+            return held[0]
+
+        return cls(rank, size, gather, broadcast)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is stored beside the tensors; only rank 0's is used.
+
+    Attributes:
+        trainer: progress of the run, plain JSON values (trainer.json).
+        architecture: the model, by the names of `ModelConfig` (into the manifest).
+        config_text: the effective configuration as YAML (config.yaml).
+        tokenizer: SentencePiece model to copy, or None.
+        expected: full shape of every logical tensor of the model; a checkpoint without one of them is not committed.
+    """
+
+    trainer: dict[str, Any]
+    architecture: dict[str, Any]
+    config_text: str
+    tokenizer: Path | None = None
+    expected: dict[str, tuple[int, ...]] | None = None
+
+
+class CheckpointWriter:
+    """Saves checkpoints into one `checkpoints` folder; all ranks construct it and call `save` together.
+
+    Args:
+        folder: on storage that all ranks share.
+        fence: rank 0's right to commit; None commits unconditionally.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks | None = None, fence: Fence | None = None) -> None:
+        self.folder, self.ranks, self.fence = folder, ranks or Ranks(), fence
+        self.token = fence.token if fence else secrets.token_hex(4)
+        self._committed: set[int] = set()
+
+    def save(self, step: int, fragments: Iterable[Fragment], state: RunState) -> Path:
+        """Write and commit the checkpoint of one step; a step that this writer already committed is left as it is.
+
+        A folder of the same step from an earlier start is replaced: it is moved aside, still complete, until the new
+        one is committed. Collective: a failure on any rank raises on all of them and leaves earlier checkpoints alone.
+
+        Raises:
+            CheckpointError: naming the rank that failed and why; also when the fence was claimed by a later start.
+        """
+        final = self.folder / step_name(step)
+        if step in self._committed:
+            return final
+        temporary = self.folder / f"{step_name(step)}.tmp-{self.ranks.broadcast(self.token)}"
+        try:
+            self._together(step, "prepared", self._on_first(lambda: self._prepare(temporary)))
+            shards = self._together(step, "written", lambda: save_shards(temporary, self.ranks.rank, fragments))
+            self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, shards, state)))
+        except BaseException:
+            if self.ranks.rank == 0:
+                remove_tree(temporary)
+            raise
+        self._committed.add(step)
+        return final
+
+    def prune(self, keep_last: int, keep_every: int = 0) -> list[Path]:
+        """Remove what retention does not ask for and what dead writers left (see `catalog.prune`); rank 0 only."""
+        return prune(self.folder, keep_last, keep_every, self.token) if self.ranks.rank == 0 else []
+
+    def _on_first(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work if self.ranks.rank == 0 else lambda: None
+
+    def _together(self, step: int, what: str, work: Callable[[], T]) -> list[T]:
+        """Do `work` on every rank: rank 0 gets all results, or every rank raises the first failure."""
+        failure: Exception | None = None
+        try:
+            mine: Any = work()
+        except Exception as error:
+            failure, mine = error, f"{type(error).__name__}: {error}"
+        found = self.ranks.gather((failure is None, mine)) or []
+        failed = [(rank, value) for rank, (fine, value) in enumerate(found) if not fine]
+        first = self.ranks.broadcast(failed[0] if failed else None)
+        if first is not None:
+            raise CheckpointError(
+                f"checkpoint of step {step} was not {what}: rank {first[0]} failed", got=first[1]
+            ) from failure
+        return [value for _, value in found]
+
+    def _prepare(self, temporary: Path) -> None:
+        if self.fence:
+            self.fence.check()
+        remove_tree(temporary)
+        for part in ("model", "optimizer"):
+            (temporary / part).mkdir(parents=True)
+
+    def _commit(self, step: int, temporary: Path, shards: list[RankShards], state: RunState) -> None:
+        tensors = tensor_records(shards)
+        check_tiling(tensors)
+        _check_complete({name: record.shape for name, record in tensors.items()}, state.expected)
+        files = {path: record for rank in shards for path, record in rank.files.items()}
+        files.update(_write_state(temporary, state))
+        for name, record in files.items():
+            if not (temporary / name).is_file() or (temporary / name).stat().st_size != record.bytes:
+                raise CheckpointError(
+                    f"rank 0 does not see {temporary / name} as it was written", do="use a folder that all ranks share"
+                )
+        manifest = Manifest(
+            megabiomed=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            global_step=step,
+            writer=self.token,
+            world_size=self.ranks.world_size,
+            architecture=state.architecture,
+            tensors=tensors,
+            files=files,
+        )
+        write_atomic(temporary / MANIFEST, json.dumps(manifest.model_dump(mode="json"), allow_nan=False))
+        fsync_tree(temporary)
+        self._publish(step, temporary)
+
+    def _publish(self, step: int, temporary: Path) -> None:
+        """Put the complete folder in its place and mark it; any older folder of the step stays valid until then."""
+        final = self.folder / step_name(step)
+        aside = self.folder / f"{final.name}.old-{self.token}"
+        if self.fence:
+            self.fence.check()
+        if (final / COMMITTED).is_file():
+            remove_tree(aside)
+            final.rename(aside)
+        else:
+            remove_tree(final)
+        temporary.rename(final)
+        fsync_directory(self.folder)
+        write_json(final / COMMITTED, {"manifest_sha256": sha256_file(final / MANIFEST), "global_step": step})
+        remove_tree(aside)
+
+
+def _write_state(folder: Path, state: RunState) -> dict[str, FileRecord]:
+    write_json(folder / TRAINER, state.trainer)
+    write_atomic(folder / CONFIG, state.config_text)
+    names = [TRAINER, CONFIG]
+    if state.tokenizer is not None:
+        (folder / TOKENIZER).parent.mkdir()
+        shutil.copyfile(state.tokenizer, folder / TOKENIZER)
+        names.append(TOKENIZER)
+    return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
+
+
+def _check_complete(saved: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]] | None) -> None:
+    if expected is None:
+        return
+    missing = sorted(set(expected) - set(saved))
+    if missing:
+        raise CheckpointError("no rank saved some tensors of the model", got=f"{missing[:3]} of {len(missing)} missing")
+    wrong = [name for name, shape in expected.items() if saved[name] != shape]
+    if wrong:
+        raise CheckpointError(
+            f"{wrong[0]} has another shape than the model", got=saved[wrong[0]], expected=expected[wrong[0]]
+        )

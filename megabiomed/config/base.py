@@ -1,0 +1,74 @@
+"""The strict base of every configuration section: frozen, typed, and an unknown key names its nearest neighbour."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from megabiomed.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A frozen configuration section. Unknown keys are errors; values are not coerced between kinds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+def nearest(name: str, options: list[str]) -> str | None:
+    """The option most like `name`, or None when nothing is similar."""
+    found = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def parse(cls: type[Section], values: dict[str, Any], source: str) -> Section:
+    """Build a section from plain values; every pydantic complaint becomes one `ConfigError`.
+
+    Args:
+        source: where the values came from, for the message (a file name, say).
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{source} is not a valid configuration\n"
+            + "\n".join(f"  {_describe(cls, complaint)}" for complaint in error.errors())
+            + "\n ",
+            do="correct the keys above (docs/configuration.md lists all of them)",
+        ) from None
+
+
+def _describe(cls: type[Section], complaint: Any) -> str:
+    path = [str(part) for part in complaint["loc"]]
+    dotted = ".".join(path)
+    if complaint["type"] == "extra_forbidden":
+        near = nearest(path[-1], _fields_at(cls, path[:-1]))
+        return f"unknown key {dotted!r}" + (f": did you mean {'.'.join([*path[:-1], near])!r}?" if near else "")
+    if complaint["type"] == "missing":
+        return f"missing key {dotted!r}"
+    message = complaint["msg"].removeprefix("Value error, ")
+    where = f"{dotted}: " if dotted else ""
+    return f"{where}{message}" + ("" if complaint["type"] == "value_error" else f", got {complaint['input']!r}")
+
+
+def _fields_at(cls: Any, path: list[str]) -> list[str]:
+    for part in path:
+        if part.isdigit():
+            continue
+        field = getattr(cls, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        cls = _section_of(field.annotation)
+    return list(getattr(cls, "model_fields", {}))
+
+
+def _section_of(annotation: Any) -> Any:
+    """The Section class inside an annotation such as `list[Source] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found is not None:
+            return found
+    return None

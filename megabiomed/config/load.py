@@ -1,0 +1,99 @@
+"""From a YAML file and dotted overrides to a checked `RunConfig`, and back to YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from megabiomed import configs
+from megabiomed.config.base import parse
+from megabiomed.config.schema import RunConfig
+from megabiomed.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML's 1.1 rules read `2e-5` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """Parse YAML text; a syntax error becomes a `ConfigError` with the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not readable YAML\n{error}\n ", do="correct the line above") from None
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a run file, apply `a.b=value` overrides and validate.
+
+    `path` is a file, or the name of one shipped in configs/runs (`demo`, `biomedgpt-lm-7b`). `model:` may be the name of
+    a file in configs/models, or a mapping whose `base:` is such a name and whose other keys replace its values.
+    """
+    file = configs.find("runs", path)
+    values = read_yaml(file.read_text(), str(file))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `name: ...`")
+    for override in overrides or []:
+        _apply(values, override)
+    values["model"] = _resolve_model(values.get("model", {}))
+    return cast(RunConfig, parse(RunConfig, values, str(file)))
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError("an override cannot be read", got=repr(override), expected="section.key=value")
+    if parts[0] == "model" and isinstance(values.get("model"), str):
+        values["model"] = {"base": values["model"]} if len(parts) > 1 else values["model"]
+    here: Any = values
+    for part in parts[:-1]:
+        here = _child(here, part, key)
+    if isinstance(here, list):
+        here[_position(here, parts[-1], key)] = read_yaml(text, override)
+    else:
+        here[parts[-1]] = read_yaml(text, override)
+
+
+def _child(here: Any, part: str, key: str) -> Any:
+    if isinstance(here, list):
+        return here[_position(here, part, key)]
+    if here.get(part) is None:
+        here[part] = {}
+    if not isinstance(here[part], dict | list):
+        raise ConfigError(f"override {key!r} goes below {part!r}, which is a value", got=repr(here[part]))
+    return here[part]
+
+
+def _position(here: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(here):
+        raise ConfigError(f"override {key!r} names no entry of a list", got=part, expected=f"0..{len(here) - 1}")
+    return int(part)
+
+
+def _resolve_model(model: Any) -> dict[str, Any]:
+    if isinstance(model, str):
+        model = {"base": model}
+    if not isinstance(model, dict):
+        raise ConfigError("model is neither a name nor a mapping", got=repr(model), do="write e.g. `model: llama2-7b`")
+    base = model.pop("base", None)
+    if base is None:
+        return model
+    file = configs.find("models", base)
+    return {**read_yaml(file.read_text(), str(file)), **model}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The effective configuration, every default spelled out, as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,208 @@
+"""Every key of a run's configuration, with its meaning, unit and default. docs/configuration.md is made from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from megabiomed.config.base import Section
+
+
+class ModelConfig(Section):
+    """A Llama2 architecture (Touvron et al. 2023, arXiv 2307.09288). Names are those of Hugging Face's config.json."""
+
+    vocab_size: PositiveInt = 32000
+    """Rows of the embedding and of the output head; must equal the tokenizer's number of pieces."""
+    hidden_size: PositiveInt = 4096
+    """Width h of the residual stream."""
+    intermediate_size: PositiveInt = 11008
+    """Width of the SwiGLU feed-forward layer."""
+    num_hidden_layers: PositiveInt = 32
+    """Number of decoder blocks."""
+    num_attention_heads: PositiveInt = 32
+    """Query heads; head size = hidden_size / num_attention_heads."""
+    num_key_value_heads: PositiveInt = 32
+    """Key/value heads; fewer than the query heads means grouped-query attention (GQA)."""
+    max_position_embeddings: PositiveInt = 4096
+    """Length of the RoPE table in tokens; data.seq_length may not exceed it."""
+    rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary frequencies."""
+    rms_norm_eps: float = Field(1e-5, gt=0)
+    """Epsilon inside RMSNorm."""
+    initializer_range: float = Field(0.02, gt=0)
+    """Standard deviation of freshly initialised weights (unused with init_from)."""
+    init_from: Path | None = None
+    """Folder of a Hugging Face Llama checkpoint (safetensors) to start from; null starts from random weights."""
+
+    @property
+    def head_dim(self) -> int:
+        """Size d of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}; "
+                "change one of them"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}; every key/value head must serve the same number of query heads"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head size {self.head_dim} is odd; RoPE rotates pairs, choose an even head size")
+        return self
+
+
+class ParallelConfig(Section):
+    """The topology: world = pipeline x data x tensor, tensor fastest. docs/parallelism.md says what each costs."""
+
+    tensor_parallel_size: PositiveInt = 1
+    """Ranks that share each weight matrix (keep it inside a node)."""
+    pipeline_parallel_size: PositiveInt = 1
+    """Ranks that each hold a consecutive part of the layers."""
+    data_parallel_size: PositiveInt | None = None
+    """Model replicas; null takes what is left of the world."""
+    sequence_parallel: bool = False
+    """Split the residual stream over the tensor ranks between the matrix products (Korthikanti et al. 2022)."""
+    virtual_pipeline_stages: PositiveInt = 1
+    """Chunks of layers per pipeline rank; more than 1 needs pipeline_schedule: interleaved."""
+    pipeline_schedule: Literal["1f1b", "gpipe", "interleaved"] = "1f1b"
+    """Order of forwards and backwards of the micro-batches on a pipeline rank."""
+    engine: Literal["deepspeed", "fsdp2"] = "deepspeed"
+    """Data-parallel engine: DeepSpeed ZeRO (default) or torch FSDP2."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed: 0 replicate, 1 shard optimizer, 2 + gradients, 3 + parameters. FSDP2 shards as stage 3."""
+    offload_optimizer: bool = False
+    """Keep master weights and moments in host memory and step there (deepspeed, zero_stage >= 1)."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """selective recomputes attention and SwiGLU in the backward pass; full recomputes whole blocks."""
+
+
+class SourceConfig(Section):
+    """One token store of the training mixture."""
+
+    path: Path
+    """Folder of a token store (made by `megabiomed corpus build`)."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the samples, relative to the other sources."""
+
+
+class DataConfig(Section):
+    """What is read, in which order, in which portions."""
+
+    train: list[SourceConfig] = Field(default_factory=list)
+    """Token stores to train on, with their shares."""
+    validation: Path | None = None
+    """Token store for the validation loss; null means none."""
+    tokenizer: Path | None = None
+    """SentencePiece tokenizer.model; null takes the one stored beside the first training store."""
+    seq_length: PositiveInt = 2048
+    """Tokens per sample (one packed window)."""
+    micro_batch_size: PositiveInt = 1
+    """Samples per forward pass on one data-parallel rank."""
+    global_batch_size: PositiveInt = 192
+    """Samples per optimizer step over all ranks."""
+    prefetch: int = Field(2, ge=0)
+    """Batches prepared ahead by a background thread; 0 prepares them in line."""
+
+
+class OptimizerConfig(Section):
+    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+
+    lr: float = Field(2e-5, gt=0)
+    """Peak learning rate."""
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    """Final learning rate as a share of the peak."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after warm-up."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warm-up; null uses warmup_ratio."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Warm-up as a share of all steps, used when warmup_steps is null."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay; never applied to norm weights and biases."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of the second moment."""
+    eps: float = Field(1e-8, gt=0)
+    """Term added to the denominator."""
+    clip_grad_norm: float = Field(1.0, ge=0)
+    """Global gradient norm to clip to; 0 switches clipping off."""
+
+
+class TrainConfig(Section):
+    """How long, how precise, how often."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps; give either steps or epochs."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the training mixture; give either steps or epochs."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32."""
+    log_every: PositiveInt = 1
+    """Steps between log lines."""
+    eval_every: int = Field(0, ge=0)
+    """Steps between validation losses; 0 evaluates only at the end."""
+    eval_samples: PositiveInt = 64
+    """Validation samples per evaluation (fewer when the store is smaller)."""
+    stop_after: PositiveInt | None = None
+    """Save and leave after this many steps of this invocation (a planned interruption)."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of train.steps and train.epochs")
+        return self
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are written, which are kept, what a start resumes from."""
+
+    save_every: int = Field(500, ge=0)
+    """Steps between checkpoints; 0 saves only at the end and on a stop signal."""
+    keep_last: PositiveInt = 3
+    """Newest checkpoints kept."""
+    keep_every: int = Field(0, ge=0)
+    """Also keep every checkpoint whose step is a multiple of this; 0 keeps none extra."""
+    resume: str = "auto"
+    """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path."""
+
+
+class TrackingConfig(Section):
+    """Experiment tracking. metrics.jsonl is always written."""
+
+    mlflow: bool = True
+    """Log to MLflow."""
+    mlflow_uri: str | None = None
+    """MLflow tracking URI; null uses a local store in the run folder, no server and no network."""
+    experiment: str = "megabiomed"
+    """MLflow experiment name."""
+
+
+class RunConfig(Section):
+    """One training run: the whole of its YAML file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the run; letters, digits, dot, underscore and hyphen."""
+    run_dir: Path | None = None
+    """Folder of the run; null means runs/NAME."""
+    seed: int = Field(1234, ge=0)
+    """Seed of the data order and of fresh weights."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    train: TrainConfig
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run_dir or Path("runs") / self.name

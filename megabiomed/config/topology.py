@@ -1,0 +1,154 @@
+"""Which topologies are legal: checked when the configuration is read, in milliseconds, with the nearest legal choice."""
+
+from __future__ import annotations
+
+from megabiomed.config.schema import ModelConfig, ParallelConfig, RunConfig
+from megabiomed.errors import ConfigError, TopologyError
+
+
+def data_parallel_size(parallel: ParallelConfig, world: int) -> int:
+    """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`."""
+    tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
+    wanted = parallel.data_parallel_size
+    if world % (tp * pp) or (wanted is not None and wanted * tp * pp != world):
+        legal = tp * pp * (wanted or max(1, round(world / (tp * pp))))
+        raise TopologyError(
+            "the number of processes does not fit the topology",
+            got=f"{world} processes",
+            expected=f"tensor {tp} x pipeline {pp} x data {wanted or 'n'}",
+            do=f"start {legal} processes, or change parallel.data_parallel_size",
+        )
+    return world // (tp * pp)
+
+
+def default_world(parallel: ParallelConfig, devices: int) -> int:
+    """Processes to start on one host: the configured topology, or as many replicas as its devices hold (at least one)."""
+    model = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
+    return model * (parallel.data_parallel_size or max(1, devices // model))
+
+
+def check_run(config: RunConfig, world: int) -> None:
+    """Refuse what cannot run or is not exact. Raises `TopologyError` or `ConfigError`; returns None when all is legal."""
+    parallel = config.parallel
+    dp = data_parallel_size(parallel, world)
+    _check_tensor(config.model, parallel)
+    _check_pipeline(config.model, parallel)
+    _check_engine(config)
+    _check_batch(config, dp)
+    if config.data.seq_length > config.model.max_position_embeddings:
+        raise ConfigError(
+            "data.seq_length exceeds the RoPE table",
+            got=config.data.seq_length,
+            expected=f"at most model.max_position_embeddings = {config.model.max_position_embeddings}",
+            do="shorten the windows, or raise model.max_position_embeddings (the model has not seen such positions)",
+        )
+
+
+def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
+    tp = parallel.tensor_parallel_size
+    for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        count = getattr(model, key)
+        if count % tp:
+            legal = max(n for n in range(1, tp + 1) if _divides_all(model, n))
+            raise TopologyError(
+                f"tensor_parallel_size does not divide model.{key}",
+                got=f"{key} {count} over {tp} ranks",
+                expected="a divisor of num_attention_heads, num_key_value_heads and intermediate_size",
+                do=f"set parallel.tensor_parallel_size={legal}",
+            )
+    if parallel.sequence_parallel and tp == 1:
+        raise TopologyError(
+            "sequence_parallel splits over the tensor ranks, and there is one",
+            got="tensor_parallel_size 1",
+            do="set parallel.sequence_parallel=false or parallel.tensor_parallel_size=2",
+        )
+
+
+def _divides_all(model: ModelConfig, n: int) -> bool:
+    return not any(size % n for size in (model.num_attention_heads, model.num_key_value_heads, model.intermediate_size))
+
+
+def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:
+    pp, virtual = parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages
+    interleaved = parallel.pipeline_schedule == "interleaved"
+    if interleaved and (pp == 1 or virtual == 1):
+        raise TopologyError(
+            "the interleaved schedule needs several stages of several chunks",
+            got=f"pipeline_parallel_size {pp}, virtual_pipeline_stages {virtual}",
+            do="set both to 2 or more, or parallel.pipeline_schedule=1f1b",
+        )
+    if virtual > 1 and not interleaved:
+        raise TopologyError(
+            "several chunks per pipeline rank run only under the interleaved schedule",
+            got=f"virtual_pipeline_stages {virtual}, pipeline_schedule {parallel.pipeline_schedule}",
+            do="set parallel.pipeline_schedule=interleaved or parallel.virtual_pipeline_stages=1",
+        )
+    if model.num_hidden_layers < pp * virtual:
+        raise TopologyError(
+            "there are more pipeline stages than layers",
+            got=f"{model.num_hidden_layers} layers for {pp} x {virtual} stages",
+            do=f"set parallel.pipeline_parallel_size to at most {model.num_hidden_layers // virtual}",
+        )
+
+
+def _check_engine(config: RunConfig) -> None:
+    parallel = config.parallel
+    if parallel.engine == "fsdp2":
+        if parallel.offload_optimizer:
+            raise TopologyError(
+                "offload_optimizer is a feature of the deepspeed engine",
+                got="engine fsdp2",
+                do="set parallel.engine=deepspeed or parallel.offload_optimizer=false",
+            )
+        if parallel.pipeline_schedule == "interleaved":
+            raise TopologyError(
+                "the interleaved schedule with FSDP2 is not in the parity suite",
+                got="engine fsdp2, pipeline_schedule interleaved",
+                do="set parallel.engine=deepspeed, or parallel.pipeline_schedule=1f1b",
+            )
+        return
+    if parallel.offload_optimizer and parallel.zero_stage == 0:
+        raise TopologyError(
+            "offload_optimizer needs a sharded optimizer",
+            got="zero_stage 0",
+            do="set parallel.zero_stage=1 or higher",
+        )
+    if parallel.zero_stage == 0 and config.train.precision == "bf16":
+        raise TopologyError(
+            "zero_stage 0 in bf16 would accumulate and reduce gradients in bf16 (DeepSpeed has no fp32 path there)",
+            got="zero_stage 0, precision bf16",
+            do="set parallel.zero_stage=1 (the same communication, less memory) or train.precision=fp32",
+        )
+
+
+def _check_batch(config: RunConfig, dp: int) -> None:
+    data, parallel = config.data, config.parallel
+    share = data.micro_batch_size * dp
+    if data.global_batch_size % share:
+        below = data.global_batch_size // share * share
+        raise ConfigError(
+            "global_batch_size does not divide into micro-batches",
+            got=f"{data.global_batch_size} samples over {dp} replicas x micro_batch_size {data.micro_batch_size}",
+            expected=f"a multiple of {share}",
+            do=f"set data.global_batch_size={below or share} or {below + share}",
+        )
+    micro_batches, pp = data.global_batch_size // share, parallel.pipeline_parallel_size
+    if parallel.pipeline_schedule == "interleaved" and micro_batches % pp:
+        raise TopologyError(
+            "the interleaved schedule needs a multiple of pipeline_parallel_size micro-batches",
+            got=f"{micro_batches} micro-batches, {pp} stages",
+            do=f"set data.global_batch_size to a multiple of {share * pp}",
+        )
+    if parallel.pipeline_schedule == "1f1b" and micro_batches < pp:
+        raise TopologyError(
+            "1F1B needs at least as many micro-batches as stages",
+            got=f"{micro_batches} micro-batches, {pp} stages",
+            do=f"set data.global_batch_size={share * pp} or more, or parallel.pipeline_schedule=gpipe",
+        )
+    tokens = data.micro_batch_size * data.seq_length
+    if parallel.sequence_parallel and tokens % parallel.tensor_parallel_size:
+        raise TopologyError(
+            "sequence_parallel splits each micro-batch evenly",
+            got=f"{tokens} tokens over {parallel.tensor_parallel_size} tensor ranks",
+            do="choose data.seq_length divisible by parallel.tensor_parallel_size",
+        )

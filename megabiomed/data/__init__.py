@@ -1,0 +1,1 @@
+"""The data path: token store, global sample order, packing, loading."""

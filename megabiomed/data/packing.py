@@ -1,0 +1,105 @@
+"""Packed windows: several documents in one row of fixed length, each seeing only itself.
+
+A window of S tokens is cut from the concatenated stream; labels are the next token, masked where it belongs to another
+document. The document mask is carried as two int32 per token (`start`, `end`), see kernels/document_attention.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sample of S tokens.
+
+    Attributes:
+        tokens: [S] token ids.
+        labels: [S] next tokens, IGNORE_INDEX where there is none in the same document.
+        start, end: [S] int32 bounds of each token's document part inside the window.
+    """
+
+    tokens: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+
+
+def pack_window(stream: NDArray[np.integer], document_ends: NDArray[np.integer]) -> Window:
+    """Make a window from S + 1 consecutive tokens.
+
+    Args:
+        stream: [S + 1] tokens.
+        document_ends: ascending positions in `stream` one past the last token of a document; ends outside are ignored.
+    """
+    size = len(stream) - 1
+    ends = np.asarray(document_ends)
+    edges = np.concatenate(([0], ends[(ends > 0) & (ends < size)], [size])).astype(np.int64)
+    lengths = np.diff(edges)
+    tokens, labels = stream[:-1].astype(np.int64), stream[1:].astype(np.int64)
+    last = edges[1:] - 1
+    labels[last[:-1]] = IGNORE_INDEX
+    if np.isin(size, ends):  # the token after the window starts a new document
+        labels[-1] = IGNORE_INDEX
+    start = np.repeat(edges[:-1], lengths).astype(np.int32)
+    end = np.repeat(edges[1:], lengths).astype(np.int32)
+    return Window(tokens, labels, start, end)
+
+
+def padding_window(size: int) -> Window:
+    """A window without labels: computes, but adds nothing to loss or gradient."""
+    zeros = np.zeros(size, np.int64)
+    whole = np.full(size, size, np.int32)
+    return Window(zeros, np.full(size, IGNORE_INDEX, np.int64), np.zeros(size, np.int32), whole)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Windows of one forward pass, flattened to t = micro_batch_size * S tokens; windows never see each other.
+
+    Attributes:
+        tokens, labels: [t] int64.
+        start, end: [t] int32 document bounds in the flattened batch.
+        positions: [t] int64, index of each token inside its document part.
+        num_loss_tokens: labels that are not masked.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    start: Tensor
+    end: Tensor
+    positions: Tensor
+    num_loss_tokens: int
+
+    @classmethod
+    def from_windows(cls, windows: Sequence[Window]) -> MicroBatch:
+        """Flatten windows of equal length into one micro-batch."""
+        offsets = np.cumsum([0, *(len(window.tokens) for window in windows[:-1])]).astype(np.int32)
+        labels = np.concatenate([window.labels for window in windows])
+        start = np.concatenate([window.start + offset for window, offset in zip(windows, offsets)])
+        end = np.concatenate([window.end + offset for window, offset in zip(windows, offsets)])
+        positions = np.arange(len(start), dtype=np.int64) - start
+        return cls(
+            tokens=torch.from_numpy(np.concatenate([window.tokens for window in windows])),
+            labels=torch.from_numpy(labels),
+            start=torch.from_numpy(start),
+            end=torch.from_numpy(end),
+            positions=torch.from_numpy(positions),
+            num_loss_tokens=int((labels != IGNORE_INDEX).sum()),
+        )
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same batch on a device."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
+        return replace(self, **moved)
+
+
+_TENSORS = ("tokens", "labels", "start", "end", "positions")

@@ -1,0 +1,1 @@
+"""The parallel training engine: mesh, pipeline schedules and data-parallel engines."""

@@ -1,0 +1,82 @@
+"""The small interface that every data-parallel engine offers to the pipeline, the trainer and the checkpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource
+from megabiomed.config import OptimizerConfig
+from megabiomed.engine.mesh import Mesh
+from megabiomed.model.llama.model import Micro
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class DataParallelEngine(ABC):
+    """One pipeline stage under one data-parallel scheme.
+
+    Contract: the loss handed to backward is already divided by the global token count and multiplied by dp, because all
+    engines average gradients over the data-parallel ranks; the optimizer then sees the gradient of the global mean.
+    """
+
+    mesh: Mesh
+
+    @abstractmethod
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """One micro-batch through one chunk (see `LlamaChunk.forward`); may be called often before any backward."""
+
+    @abstractmethod
+    def begin_step(self) -> None:
+        """Called before the first forward of an optimizer step."""
+
+    @abstractmethod
+    def step(self, lr: float) -> float:
+        """Reduce what is left to reduce, clip, update; returns the global gradient norm before clipping."""
+
+    @abstractmethod
+    def train(self, mode: bool) -> None:
+        """Switch between training and evaluation."""
+
+    @abstractmethod
+    def fragments(self) -> list[Fragment]:
+        """This rank's boxes of fp32 master weights and moments, as views of the engine's storage."""
+
+    @abstractmethod
+    def publish(self, source: TensorSource) -> None:
+        """After the views were filled from `source`: make the compute weights equal to the master weights."""
+
+    @abstractmethod
+    def set_step_count(self, step: int) -> None:
+        """Set AdamW's step number (bias correction) after loading moments."""
+
+
+def flat_fragments(
+    placement: Placement, start: int, flats: dict[str, Tensor], owner: bool
+) -> Iterator[Fragment]:
+    """Fragments of elements [start, start + n) of a flattened local parameter, viewing the flat tensors of length n."""
+    length = next(iter(flats.values())).numel()
+    for where, box in placement.blocks(start, start + length):
+        inside = slice(where.start - start, where.stop - start)
+        yield Fragment(box, {kind: flat[inside].view(box.shape) for kind, flat in flats.items()}, owner)
+
+
+def read_local(source: TensorSource, placement: Placement, out: Tensor) -> None:
+    """Fill a whole local parameter from logical tensors; rows that belong to none (vocabulary padding) become 0."""
+    with torch.no_grad():
+        flat = out.detach().view(-1)
+        covered = 0
+        for where, box in placement.blocks():
+            flat[where].view(box.shape).copy_(source.read(box))
+            covered += box.numel
+        if covered < flat.numel():
+            flat[covered:].zero_()
+
+
+def adamw(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.AdamW:
+    """torch's AdamW, one pass over memory."""
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)

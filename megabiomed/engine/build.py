@@ -1,0 +1,116 @@
+"""`TrainEngine`: everything that the trainer, the evaluation and the checkpoints need from a parallel model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.checkpoint.reader import load_fragments
+from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
+from megabiomed.engine.base import MOMENTS, DataParallelEngine
+from megabiomed.engine.fsdp import FsdpEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.engine.pipeline import Pipeline
+from megabiomed.engine.zero import ZeroEngine
+from megabiomed.model.llama.convert import logical_tensors
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step, equal on every rank.
+
+    Attributes:
+        loss: mean cross entropy per unmasked token of the global batch, in nats.
+        grad_norm: global L2 norm before clipping.
+        loss_tokens: unmasked tokens of the global batch.
+    """
+
+    loss: float
+    grad_norm: float
+    loss_tokens: int
+
+
+class TrainEngine:
+    """A model spread over a mesh, with its optimizer and its schedule."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine) -> None:
+        self.config, self.mesh, self.engine = config, mesh, engine
+        micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.dp)
+        self.pipeline = Pipeline(config, mesh, engine, micro_batches)
+        self.optimizer_step_count = 0
+
+    def num_parameters(self) -> int:
+        """Parameters of the whole model."""
+        return sum(prod(shape) for shape in logical_tensors(self.config.model).values())
+
+    def load_weights(self, source: TensorSource) -> None:
+        """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""
+        load_fragments(source, self.fragments(), ("param",))
+        self.engine.publish(source)
+
+    def load_state(self, source: TensorSource, step: int) -> None:
+        """Continue from a checkpoint: weights, moments, and AdamW's step number."""
+        load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        self.engine.publish(source)
+        self.engine.set_step_count(step)
+        self.optimizer_step_count = step
+
+    def fragments(self) -> list[Fragment]:
+        """This rank's part of the training state."""
+        return self.engine.fragments()
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> StepResult:
+        """Forward, backward and update over this rank's micro-batches of one global batch."""
+        mesh = self.mesh
+        (tokens,) = mesh.sum_over(mesh.dp_group, sum(batch.num_loss_tokens for batch in micro_batches))
+        self.engine.train(True)
+        self.engine.begin_step()
+        batches = [batch.to(platform.device()) for batch in micro_batches]
+        # Engines average over dp; the factor dp turns that into the sum that the global mean needs.
+        scaled = self.pipeline.run(batches, mesh.dp / max(tokens, 1.0))
+        grad_norm = self.engine.step(lr)
+        self.optimizer_step_count += 1
+        return StepResult(self._sum_over_replicas(scaled / mesh.dp), grad_norm, int(tokens))
+
+    def _sum_over_replicas(self, value: float) -> float:
+        """Sum over data-parallel ranks of a value that only last stages have."""
+        (total,) = self.mesh.sum_over(self.mesh.dp_group, value)
+        (total,) = self.mesh.sum_over(self.mesh.pp_group, total)
+        return total
+
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, int]:
+        """(summed loss, unmasked tokens) of micro-batches over all replicas; every rank must bring equally many."""
+        self.engine.train(False)
+        batches = [batch.to(platform.device()) for batch in micro_batches]
+        losses = self.pipeline.forward_only(batches)
+        (tokens,) = self.mesh.sum_over(self.mesh.dp_group, sum(batch.num_loss_tokens for batch in micro_batches))
+        total = self._sum_over_replicas(float(sum(loss.double().sum() for loss in losses)))
+        self.engine.train(True)
+        return total, int(tokens)
+
+    def logits(self, batch: MicroBatch) -> Tensor:
+        """Logits of one micro-batch, [t, vocab_size] fp32, on every rank."""
+        self.engine.train(False)
+        parts = self.pipeline.forward_only([batch.to(platform.device())], return_logits=True)
+        padded = -(-self.config.model.vocab_size // self.mesh.tp)
+        device = platform.device()
+        local = parts[0].float() if parts else torch.zeros(batch.tokens.numel(), padded, device=device)  # [t, v/tp]
+        dist.all_reduce(local, group=self.mesh.pp_group)
+        shards = [torch.empty_like(local) for _ in range(self.mesh.tp)]
+        dist.all_gather(shards, local.contiguous(), group=self.mesh.tp_group)
+        self.engine.train(True)
+        return torch.cat(shards, dim=-1)[:, : self.config.model.vocab_size]  # [t, v]
+
+
+def build_engine(config: RunConfig, mesh: Mesh) -> TrainEngine:
+    """Construct the stage of this rank under the configured data-parallel engine. Weights are not loaded yet."""
+    engine = FsdpEngine(config, mesh) if config.parallel.engine == "fsdp2" else ZeroEngine(config, mesh)
+    return TrainEngine(config, mesh, engine)

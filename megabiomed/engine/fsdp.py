@@ -1,0 +1,115 @@
+"""torch FSDP2 as the data-parallel engine of one pipeline stage: ZeRO-3 sharding of the same plain-tensor blocks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.config import RunConfig
+from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments
+from megabiomed.engine.mesh import Mesh
+from megabiomed.engine.norm import clip_, global_grad_norm
+from megabiomed.engine.stage import Stage, decay_groups
+from megabiomed.model.llama.model import Micro
+
+
+class FsdpEngine(DataParallelEngine):
+    """FSDP2 over the data-parallel ranks of one stage; masters are the fp32 shards, compute weights their bf16 gathers.
+
+    The stage is called through this object and never handed to torch's PipelineStage, which would switch resharding off
+    for an FSDPModule it can see and keep all parameters and gradients unsharded.
+    """
+
+    def __init__(self, config: RunConfig, mesh: Mesh) -> None:
+        self.mesh, self.config = mesh, config
+        with torch.device("meta"):
+            self.stage = Stage(config.model, config.parallel, mesh, torch.float32)
+        device = platform.device()
+        device_mesh = DeviceMesh.from_group(mesh.dp_group, device.type)
+        policy = MixedPrecisionPolicy()
+        if config.train.precision == "bf16":
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        for chunk in self.stage.chunks:
+            for block in chunk.blocks:  # type: ignore[union-attr]
+                fully_shard(block, mesh=device_mesh, mp_policy=policy)
+        fully_shard(self.stage, mesh=device_mesh, mp_policy=policy)
+        self.stage.to_empty(device=device)
+        groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
+        self.optimizer = adamw(groups, config.optimizer)
+        for parameter in self.stage.parameters():
+            step = torch.zeros((), dtype=torch.float32, device=device)
+            zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
+            self.optimizer.state[parameter] = {"step": step, **zeros}
+
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """See the base class."""
+        return cast(Tensor, self.stage(chunk, x, batch, return_logits))
+
+    def begin_step(self) -> None:
+        """See the base class."""
+        self.optimizer.zero_grad()
+
+    def step(self, lr: float) -> float:
+        """See the base class."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        pairs = [
+            (_local(parameter.grad), self.stage.placements[name].replicated)
+            for name, parameter in self.stage.named_parameters()
+            if parameter.grad is not None
+        ]
+        norm = global_grad_norm(pairs, self.mesh, sharded_over_dp=True)
+        clip_([gradient for gradient, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def train(self, mode: bool) -> None:
+        """See the base class."""
+        self.stage.train(mode)
+
+    def fragments(self) -> list[Fragment]:
+        """See the base class. FSDP2 shards dimension 0 in chunks of ceil(rows / dp)."""
+        found: list[Fragment] = []
+        for name, parameter in self.stage.named_parameters():
+            placement = self.stage.placements[name]
+            state = self.optimizer.state[parameter]
+            views = {"param": _local(parameter), **{kind: _local(state[kind]) for kind in MOMENTS}}
+            if views["param"].numel() == 0:
+                continue
+            rows = -(-parameter.shape[0] // self.mesh.dp)
+            start = self.mesh.dp_rank * rows * (parameter.numel() // parameter.shape[0])
+            flats = {kind: view.detach().view(-1) for kind, view in views.items()}
+            owner = self.mesh.tp_rank == 0 or not placement.replicated
+            found.extend(flat_fragments(placement, start, flats, owner))
+        return found
+
+    @torch.no_grad()
+    def publish(self, source: TensorSource) -> None:
+        """See the base class. The shards are the weights; only padding of the vocabulary is left to zero."""
+        for name, parameter in self.stage.named_parameters():
+            placement = self.stage.placements[name]
+            rows = sum(piece.box.shape[0] for piece in placement.pieces)
+            first = self.mesh.dp_rank * -(-parameter.shape[0] // self.mesh.dp)
+            local = _local(parameter)
+            if first + local.shape[0] > rows:
+                local[max(0, rows - first) :].zero_()
+        assert isinstance(self.stage, FSDPModule)
+
+    def set_step_count(self, step: int) -> None:
+        """See the base class."""
+        for state in self.optimizer.state.values():
+            state["step"].fill_(float(step))
+
+
+def _local(tensor: Tensor | None) -> Tensor:
+    assert isinstance(tensor, DTensor)
+    return cast(Tensor, tensor.to_local())

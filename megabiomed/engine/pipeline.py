@@ -1,0 +1,152 @@
+"""Pipeline schedules: torch.distributed.pipelining drives any data-parallel engine; forward-only passes are our own.
+
+The micro-batches never travel through the pipeline. Every rank loads them itself and the schedule carries only their index,
+so document bounds, labels and positions cost no communication and no dynamic shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.pipelining import (
+    PipelineStage,
+    Schedule1F1B,
+    ScheduleGPipe,
+    ScheduleInterleaved1F1B,
+)
+
+from megabiomed import platform
+from megabiomed.config import RunConfig
+from megabiomed.engine.base import DataParallelEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.model.llama.model import Micro
+
+
+class _ChunkModule(nn.Module):
+    """What torch's PipelineStage calls: looks the micro-batch up by index. Holds no parameters that torch could see."""
+
+    def __init__(self, pipeline: Pipeline, chunk: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "_pipeline", pipeline)
+        self.chunk = chunk
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        pipeline: Pipeline = object.__getattribute__(self, "_pipeline")
+        return pipeline.engine.forward(self.chunk, x, pipeline.batches[int(index)])
+
+
+class Pipeline:
+    """Runs the micro-batches of one optimizer step through the stages, forward and backward."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine, micro_batches: int) -> None:
+        self.mesh, self.engine, self.config = mesh, engine, config
+        self.batches: Sequence[Micro] = []
+        self.scale = 1.0
+        self.micro_batches = micro_batches
+        self.virtual = config.parallel.virtual_pipeline_stages
+        self._schedule = self._build_schedule() if mesh.pp > 1 else None
+
+    @property
+    def _hidden(self) -> Tensor:
+        """An example of what travels between stages: [t, h], or [t/tp, h] under sequence parallelism."""
+        tokens = self.config.data.micro_batch_size * self.config.data.seq_length
+        rows = tokens // self.mesh.tp if self.config.parallel.sequence_parallel else tokens
+        dtype = platform.DTYPES[self.config.train.precision]
+        shape = (rows, self.config.model.hidden_size)
+        return torch.empty(shape, dtype=dtype, device=platform.device(), requires_grad=True)
+
+    def _build_schedule(self) -> Any:
+        stages = [self._torch_stage(chunk) for chunk in range(self.virtual)]
+        kinds: dict[str, Callable[..., Any]] = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
+        options: dict[str, Any] = {"loss_fn": self._scaled, "scale_grads": False}
+        if self.virtual > 1:
+            return ScheduleInterleaved1F1B(stages, self.micro_batches, **options)
+        return kinds[self.config.parallel.pipeline_schedule](stages[0], self.micro_batches, **options)
+
+    def _torch_stage(self, chunk: int) -> PipelineStage:
+        number, total = self.mesh.pp_rank + chunk * self.mesh.pp, self.mesh.pp * self.virtual
+        device = platform.device()
+        index, loss = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, device=device, requires_grad=True)
+        return PipelineStage(
+            _ChunkModule(self, chunk),
+            number,
+            total,
+            device,
+            input_args=(index if number == 0 else self._hidden,),
+            output_args=(loss if number == total - 1 else self._hidden,),
+            group=self.mesh.pp_group,
+        )
+
+    def _scaled(self, loss_sum: Tensor, _: Tensor) -> Tensor:
+        return loss_sum.sum() * self.scale
+
+    def run(self, batches: Sequence[Micro], scale: float) -> float:
+        """Forward and backward of all micro-batches; gradients accumulate in the engine.
+
+        Args:
+            scale: factor of every micro-batch's summed loss.
+
+        Returns:
+            the sum of the scaled losses on the last stage, 0 elsewhere.
+        """
+        assert len(batches) == self.micro_batches
+        self.batches, self.scale = batches, scale
+        if self._schedule is None:
+            return self._run_alone()
+        # The schedule cuts these into one index per micro-batch and hands one to each call of `_ChunkModule`.
+        index = torch.arange(self.micro_batches, device=platform.device())
+        losses: list[Tensor] = []
+        inputs = (index,) if self.mesh.pp_rank == 0 else ()
+        target = index if self.mesh.is_last_stage else None
+        self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False, index=index)
+        return float(sum(loss.detach() for loss in losses)) if self.mesh.is_last_stage else 0.0
+
+    def _run_alone(self) -> float:
+        total = torch.zeros((), device=platform.device())
+        for batch in self.batches:
+            loss = self.engine.forward(0, None, batch).sum() * self.scale
+            loss.backward()
+            total += loss.detach()
+        return float(total)
+
+    @torch.no_grad()
+    def forward_only(self, batches: Sequence[Micro], return_logits: bool = False) -> list[Tensor]:
+        """All micro-batches through all stages without gradients.
+
+        Returns:
+            on the last stage one tensor per micro-batch (summed loss [1], or logits [t, v/tp]); elsewhere nothing.
+        """
+        outputs: list[Tensor] = []
+        pending: list[tuple[dist.Work, Tensor]] = []
+        for chunk in range(self.virtual):
+            number = self.mesh.pp_rank + chunk * self.mesh.pp
+            for batch in batches:
+                x = self._receive(batch) if number > 0 else None
+                y = self.engine.forward(chunk, x, batch, return_logits)
+                if number == self.mesh.pp * self.virtual - 1:
+                    outputs.append(y)
+                else:
+                    # Asynchronous: a blocking send to a stage that is itself sending would deadlock.
+                    pending.append((self._send(y), y))
+        for work, _ in pending:
+            work.wait()
+        return outputs
+
+    def _receive(self, batch: Micro) -> Tensor:
+        tokens = batch.tokens.numel()
+        rows = tokens // self.mesh.tp if self.config.parallel.sequence_parallel else tokens
+        hidden = self._hidden
+        x = torch.empty(rows, hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+        previous = (self.mesh.pp_rank - 1) % self.mesh.pp
+        dist.recv(x, group=self.mesh.pp_group, group_src=previous)
+        return x
+
+    def _send(self, y: Tensor) -> dist.Work:
+        following = (self.mesh.pp_rank + 1) % self.mesh.pp
+        work = dist.isend(y.contiguous(), group=self.mesh.pp_group, group_dst=following)
+        assert work is not None
+        return work

@@ -1,0 +1,54 @@
+"""The part of the model that lives on one pipeline rank, as one module that every data-parallel engine can wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from megabiomed.checkpoint.logical import Placement
+from megabiomed.config import ModelConfig, ParallelConfig
+from megabiomed.engine.mesh import Mesh
+from megabiomed.model.llama.model import LlamaChunk, Micro, chunk_ranges
+from megabiomed.model.llama.parallelize import TensorParallelLayers
+
+
+class Stage(nn.Module):
+    """The chunks of this rank: chunk v of rank p is part p + v * pp of the pipeline (one chunk unless interleaved)."""
+
+    placements: dict[str, Placement]
+
+    def __init__(self, model: ModelConfig, parallel: ParallelConfig, mesh: Mesh, dtype: torch.dtype) -> None:
+        super().__init__()
+        layers = TensorParallelLayers(
+            model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype
+        )
+        virtual = parallel.virtual_pipeline_stages
+        ranges = chunk_ranges(model.num_hidden_layers, mesh.pp * virtual)
+        mine = [ranges[mesh.pp_rank + index * mesh.pp] for index in range(virtual)]
+        recompute = parallel.activation_checkpointing
+        self.chunks = nn.ModuleList(LlamaChunk(model, layers, first, last, recompute) for first, last in mine)
+        # Engines replace parameter objects (FSDP2) or their data (ZeRO-3), so placements are kept by name.
+        self.placements = {name: layers.placements[parameter] for name, parameter in self.named_parameters()}
+
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """See `LlamaChunk.forward`."""
+        return self.chunks[chunk](x, batch, return_logits)
+
+
+def decay_groups(names_and_parameters: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
+    """Optimizer groups: matrices are decayed, vectors (norm weights, biases) never.
+
+    The shape is read before any engine flattens it; under ZeRO-3 it is `ds_shape`.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for _, parameter in names_and_parameters:
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        (decayed if len(shape) > 1 else plain).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

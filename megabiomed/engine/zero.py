@@ -1,0 +1,208 @@
+"""DeepSpeed ZeRO 0-3 as the data-parallel engine of one pipeline stage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.config import RunConfig
+from megabiomed.engine import deepspeed_fixes as fixes
+from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments, read_local
+from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
+from megabiomed.engine.norm import clip_, global_grad_norm
+from megabiomed.engine.stage import Stage, decay_groups
+from megabiomed.model.llama.model import Micro
+
+_NO_CLIPPING = 1e30
+
+
+class ZeroEngine(DataParallelEngine):
+    """One DeepSpeed engine over this rank's chunks; the schedule around it is not DeepSpeed's."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh) -> None:
+        self.mesh, self.config = mesh, config
+        self.stage_number = config.parallel.zero_stage
+        deepspeed = _import_deepspeed()
+        fixes.check_traces_inside(mesh.dp_group)
+        settings = deepspeed_settings(config)
+        with self._construction(deepspeed, settings), torch.device(platform.device()):
+            self.stage = Stage(config.model, config.parallel, mesh, platform.DTYPES[config.train.precision])
+        for name, parameter in self.stage.named_parameters():
+            fixes.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.tp_rank == 0)
+        groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
+        self.engine, *_ = deepspeed.initialize(
+            model=self.stage,
+            optimizer=adamw(groups, config.optimizer),
+            config=settings,
+            mpu=DeepSpeedTopology(mesh),
+            dist_init_required=False,
+        )
+        self.optimizer: Any = self.engine.optimizer
+        self._norm = float("nan")
+        if self.stage_number == 0:
+            self.engine.clip_fp32_gradients = self._clip_replicated
+        self._create_moments()
+
+    def _construction(self, deepspeed: Any, settings: dict[str, Any]) -> AbstractContextManager[Any]:
+        """Under ZeRO-3 every layer is partitioned as soon as it exists, so no rank ever holds its stage whole."""
+        if self.stage_number < 3:
+            return nullcontext()
+        return deepspeed.zero.Init(  # type: ignore[no-any-return]
+            data_parallel_group=self.mesh.dp_group, config_dict_or_path=settings, mpu=DeepSpeedTopology(self.mesh)
+        )
+
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """See the base class."""
+        if self.stage_number == 0:
+            # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.
+            return cast(Tensor, self.stage(chunk, x, batch, return_logits))
+        return fixes.mark_backward(self.engine(chunk, x, batch, return_logits), self.optimizer)
+
+    def begin_step(self) -> None:
+        """See the base class."""
+        if self.stage_number == 3:
+            fixes.forget_old_gradients(self.optimizer)
+
+    def step(self, lr: float) -> float:
+        """See the base class."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        if self.stage_number > 0:
+            self._norm = float(self.engine.get_global_grad_norm())
+        return self._norm
+
+    def train(self, mode: bool) -> None:
+        """See the base class."""
+        self.engine.train(mode)
+
+    def _clip_replicated(self) -> None:
+        # Stage 0 in fp32: DeepSpeed clips by a norm that it does not report; ours is the rule of all engines.
+        named = [(n, p) for n, p in self.stage.named_parameters() if p.grad is not None]
+        pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
+        norm = global_grad_norm(pairs, self.mesh, sharded_over_dp=False)
+        clip_([g for g, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
+        self._norm = float(norm)
+
+    def _master_partitions(self) -> list[Tensor]:
+        """The fp32 tensors that AdamW steps: parameters (stage 0) or flat partitions."""
+        if self.stage_number == 3:
+            return list(self.optimizer.fp32_partitioned_groups_flat)
+        return [p for group in self._torch_optimizer().param_groups for p in group["params"]]
+
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner
+
+    def _create_moments(self) -> None:
+        # AdamW makes its state at the first step; a checkpoint must be loadable before it.
+        state = self._torch_optimizer().state
+        for master in self._master_partitions():
+            step = torch.zeros((), dtype=torch.float32, device=master.device)
+            state[master] = {"step": step, **{kind: torch.zeros_like(master.detach()) for kind in MOMENTS}}
+
+    def set_step_count(self, step: int) -> None:
+        """See the base class."""
+        state = self._torch_optimizer().state
+        for master in self._master_partitions():
+            state[master]["step"].fill_(float(step))
+
+    def fragments(self) -> list[Fragment]:
+        """See the base class."""
+        found: list[Fragment] = []
+        for name, parameter in self.stage.named_parameters():
+            placement = self.stage.placements[name]
+            owner = self.mesh.tp_rank == 0 or not placement.replicated
+            if self.stage_number == 0:
+                owner = owner and self.mesh.dp_rank == 0
+            for start, flats in self._flat_state(parameter):
+                found.extend(flat_fragments(placement, start, flats, owner))
+        return found
+
+    def _flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(first element, flat fp32 views) of the part of one parameter that this rank owns; nothing if it owns none."""
+        state = self._torch_optimizer().state
+        if self.stage_number == 0:
+            views = {"param": parameter.detach(), **{kind: state[parameter][kind] for kind in MOMENTS}}
+            yield 0, {kind: view.view(-1) for kind, view in views.items()}
+            return
+        if self.stage_number == 3:
+            group, offset, length = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+            master, start = self.optimizer.fp32_partitioned_groups_flat[group], parameter.partition_numel() * self.mesh.dp_rank  # type: ignore[attr-defined]
+            # The last ranks' partitions end in padding.
+            length = max(0, min(length, parameter.ds_numel - start))  # type: ignore[attr-defined]
+        else:
+            mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+            if mapping is None:
+                return
+            master = self.optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
+            start, length = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
+            offset = mapping.hp_fragment_address.start
+        if length:
+            flats = {"param": master.detach(), **{kind: state[master][kind] for kind in MOMENTS}}
+            yield start, {kind: flat.view(-1)[offset : offset + length] for kind, flat in flats.items()}
+
+    @torch.no_grad()
+    def publish(self, source: TensorSource) -> None:
+        """See the base class. ZeRO-3 casts its own partition; the others hold whole shards and read those."""
+        for name, parameter in self.stage.named_parameters():
+            if self.stage_number < 3:
+                read_local(source, self.stage.placements[name], parameter.data)
+        if self.stage_number == 3:
+            self._publish_partitions()
+
+    def _publish_partitions(self) -> None:
+        persistent = self.optimizer.persistent_parameters
+        if persistent:
+            persistent[0].partition(persistent)
+        for parameter in self.stage.parameters():
+            partition = parameter.ds_tensor  # type: ignore[attr-defined]
+            for start, flats in self._flat_state(parameter):
+                length = flats["param"].numel()
+                assert start == parameter.partition_numel() * self.mesh.dp_rank  # type: ignore[attr-defined]
+                partition.data.view(-1)[:length].copy_(flats["param"])
+        if persistent:
+            persistent[0].all_gather(persistent)
+
+
+def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
+    """DeepSpeed's own configuration for one stage. Accumulation over micro-batches belongs to the schedule."""
+    parallel = config.parallel
+    bf16 = config.train.precision == "bf16"
+    zero: dict[str, Any] = {"stage": parallel.zero_stage}
+    if parallel.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": platform.has_cuda()}
+    return {
+        "train_micro_batch_size_per_gpu": config.data.micro_batch_size,
+        "gradient_accumulation_steps": 1,  # more would divide the loss once per stage
+        "managed_gradient_accumulation": False,  # step() is the boundary, not every backward
+        "gradient_clipping": config.optimizer.clip_grad_norm or _NO_CLIPPING,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "steps_per_print": 10**9,
+    }
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _import_deepspeed() -> Any:
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    fixes.skip_shared_memory_build()
+    return deepspeed

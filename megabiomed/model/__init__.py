@@ -1,0 +1,1 @@
+"""Models: one folder each with model, parallelize and convert."""

@@ -1,0 +1,181 @@
+"""Llama2's matrices as megatron-core tensor-parallel layers, and where their rows lie in the logical tensors."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from megatron.core.model_parallel_config import ModelParallelConfig
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    vocab_parallel_cross_entropy,
+)
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+from torch import Tensor, nn
+
+from megabiomed.checkpoint.logical import Box, Piece, Placement
+from megabiomed.config import ModelConfig
+
+IGNORE_INDEX = -100
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm (Zhang & Sennrich 2019) over the last dimension, exact under sequence parallelism.
+
+    Under sequence parallelism each tensor rank sees only its tokens, so the weight's gradient is a partial sum. The
+    identity `copy_to_tensor_model_parallel_region` sums it in autograd itself, before any data-parallel engine looks at
+    it; one rule for every engine.
+    """
+
+    def __init__(self, size: int, eps: float, dtype: torch.dtype, sequence_parallel: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, dtype=dtype))
+        self.size, self.eps, self.sequence_parallel = size, eps, sequence_parallel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[., h] -> [., h]."""
+        weight = copy_to_tensor_model_parallel_region(self.weight) if self.sequence_parallel else self.weight
+        return nn.functional.rms_norm(x, (self.size,), weight, self.eps)
+
+
+class _OutputOnly(nn.Module):
+    """megatron-core's linears return (output, bias); the blocks have no biases."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)[0]
+
+
+class _Embedding(nn.Module):
+    """Vocabulary-parallel embedding; megatron-core scatters over its first of two token dimensions."""
+
+    def __init__(self, embedding: VocabParallelEmbedding, sequence_parallel: bool) -> None:
+        super().__init__()
+        self.embedding, self.sequence_parallel = embedding, sequence_parallel
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.sequence_parallel:
+            return self.embedding(tokens.unsqueeze(0)).squeeze(1)  # [t/tp, h]
+        return self.embedding(tokens)  # [t, h]
+
+
+class TensorParallelLayers:
+    """Factory of the parallel layers of one stage; `placements` collects where each parameter's rows belong.
+
+    Weights are allocated empty (on the default device, which may be meta) in `dtype` and filled from a `TensorSource`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype
+    ) -> None:
+        self.config, self.group, self.dtype, self.sequence_parallel = config, tp_group, dtype, sequence_parallel
+        self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
+        self.placements: dict[nn.Parameter, Placement] = {}
+        self.parallel = ModelParallelConfig(
+            tensor_model_parallel_size=tp_group.size(),
+            sequence_parallel=sequence_parallel,
+            params_dtype=dtype,
+            use_cpu_initialization=True,  # allocate on torch's default device instead of insisting on CUDA
+            perform_initialization=False,
+            gradient_accumulation_fusion=False,
+        )
+
+    def norm(self, name: str) -> nn.Module:
+        """RMSNorm, replicated."""
+        h = self.config.hidden_size
+        module = RMSNorm(h, self.config.rms_norm_eps, self.dtype, self.sequence_parallel)
+        self.placements[module.weight] = Placement((h,), (Piece(0, Box.whole(name, (h,))),), replicated=True)
+        return module
+
+    def qkv(self, prefix: str) -> nn.Module:
+        """Column-parallel fused q, k, v: each rank's rows are [its q heads; its k heads; its v heads]."""
+        c = self.config
+        rows = {"q": c.num_attention_heads * c.head_dim, "k": c.num_key_value_heads * c.head_dim}
+        rows["v"] = rows["k"]
+        return self._columns({f"{prefix}.{part}_proj.weight": size for part, size in rows.items()})
+
+    def gate_up(self, prefix: str) -> nn.Module:
+        """Column-parallel fused gate and up: each rank's rows are [its gate rows; its up rows]."""
+        size = self.config.intermediate_size
+        return self._columns({f"{prefix}.gate_proj.weight": size, f"{prefix}.up_proj.weight": size})
+
+    def _columns(self, parts: dict[str, int]) -> nn.Module:
+        h, tp = self.config.hidden_size, self.tensor_parallel_size
+        linear = self._column_linear(sum(parts.values()))
+        pieces, row = [], 0
+        for name, size in parts.items():
+            share = size // tp
+            pieces.append(Piece(row, Box(name, (size, h), (self.rank * share, 0), (share, h))))
+            row += share
+        self._place(linear.weight, tuple(pieces), dim=0)
+        return _OutputOnly(linear)
+
+    def row(self, name: str, inputs: int) -> nn.Module:
+        """Row-parallel linear: this rank's columns of the logical matrix."""
+        h, share = self.config.hidden_size, inputs // self.tensor_parallel_size
+        linear = RowParallelLinear(
+            inputs, h, config=self.parallel, init_method=_no_init, bias=False, input_is_parallel=True,
+            skip_bias_add=False, tp_group=self.group,
+        )  # fmt: skip
+        self._place(linear.weight, (Piece(0, Box(name, (h, inputs), (0, self.rank * share), (h, share))),), dim=1)
+        return _OutputOnly(linear)
+
+    def embedding(self) -> nn.Module:
+        """Vocabulary-parallel embedding; rows beyond vocab_size are padding of the last shard."""
+        embedding = VocabParallelEmbedding(
+            self._padded_vocab(), self.config.hidden_size, init_method=_no_init, config=self.parallel,
+            reduce_scatter_embeddings=self.sequence_parallel, tp_group=self.group,
+        )  # fmt: skip
+        self._place(embedding.weight, self._vocab_pieces("model.embed_tokens.weight"), dim=0)
+        return _Embedding(embedding, self.sequence_parallel)
+
+    def head(self) -> nn.Module:
+        """Column-parallel output head."""
+        linear = self._column_linear(self._padded_vocab())
+        self._place(linear.weight, self._vocab_pieces("lm_head.weight"), dim=0)
+        return _OutputOnly(linear)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[t] cross entropy in fp32 over the sharded vocabulary; 0 where the label is IGNORE_INDEX."""
+        logits = logits.float()  # [t, v/tp]
+        valid = self.config.vocab_size - self.rank * logits.size(-1)
+        if valid < logits.size(-1):
+            columns = torch.arange(logits.size(-1), device=logits.device)
+            logits = logits.masked_fill(columns >= valid, float("-inf"))
+        masked = labels == IGNORE_INDEX
+        losses = vocab_parallel_cross_entropy(logits, labels.masked_fill(masked, 0))  # [t]
+        return losses.masked_fill(masked, 0.0)
+
+    def _column_linear(self, outputs: int) -> ColumnParallelLinear:
+        return ColumnParallelLinear(
+            self.config.hidden_size, outputs, config=self.parallel, init_method=_no_init, bias=False,
+            gather_output=False, tp_group=self.group,
+        )  # fmt: skip
+
+    def _padded_vocab(self) -> int:
+        tp = self.tensor_parallel_size
+        return -(-self.config.vocab_size // tp) * tp
+
+    def _vocab_pieces(self, name: str) -> tuple[Piece, ...]:
+        v, h = self.config.vocab_size, self.config.hidden_size
+        share = self._padded_vocab() // self.tensor_parallel_size
+        first = self.rank * share
+        held = min(share, v - first)
+        return (Piece(0, Box(name, (v, h), (first, 0), (held, h))),) if held > 0 else ()
+
+    def _place(self, weight: nn.Parameter, pieces: tuple[Piece, ...], dim: int) -> None:
+        # Under deepspeed.zero.Init the parameter is already partitioned; its full local shape is then ds_shape.
+        shape = tuple(getattr(weight, "ds_shape", weight.shape))
+        self.placements[weight] = Placement(shape, pieces)
+        # megatron-core marks a shard only while it initialises it, and initialisation is ours.
+        if not hasattr(weight, "tensor_model_parallel"):
+            set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=dim, stride=1)
+
+
+def _no_init(weight: Tensor) -> Tensor:
+    return weight

@@ -1,0 +1,121 @@
+"""The only place that knows CPU from CUDA: device, process-group backend, types, memory, peak rates, CPU patches."""
+
+from __future__ import annotations
+
+import os
+import resource
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from megabiomed.errors import LaunchError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Dense bf16 tensor-core peaks in FLOP/s without sparsity, from NVIDIA's data sheets; the MFU denominator.
+PEAK_FLOPS = {"A100": 312e12, "A800": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
+
+
+def has_cuda() -> bool:
+    """True when this process can use a CUDA device."""
+    return torch.cuda.is_available()
+
+
+def device() -> torch.device:
+    """The device of this process: `cuda:LOCAL_RANK`, or the CPU."""
+    return torch.device("cuda", local_rank()) if has_cuda() else torch.device("cpu")
+
+
+def local_rank() -> int:
+    """Rank inside this host, as torchrun (LOCAL_RANK) or srun (SLURM_LOCALID) set it."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def device_count() -> int:
+    """CUDA devices of this host; 0 on a CPU host."""
+    return torch.cuda.device_count() if has_cuda() else 0
+
+
+def init_distributed(timeout_s: float = 600.0) -> None:
+    """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (or SLURM's equivalents).
+
+    Backend: NCCL with CUDA (plus gloo for host tensors), gloo without.
+    """
+    if dist.is_initialized():
+        return
+    _adopt_slurm()
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise LaunchError(
+            "this process cannot join a run: environment variables are missing",
+            got=f"no {', '.join(missing)}",
+            do="start it with `megabiomed pretrain`, torchrun or srun",
+        )
+    os.environ.setdefault("LOCAL_RANK", str(local_rank()))
+    if has_cuda():
+        torch.cuda.set_device(device())
+    backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    prepare_megatron()
+
+
+def _adopt_slurm() -> None:
+    """Under plain srun, fill torch's variables from SLURM's (one task per device)."""
+    for torch_name, slurm_name in (
+        ("RANK", "SLURM_PROCID"),
+        ("WORLD_SIZE", "SLURM_NTASKS"),
+        ("LOCAL_RANK", "SLURM_LOCALID"),
+    ):
+        if torch_name not in os.environ and slurm_name in os.environ and "MASTER_ADDR" in os.environ:
+            os.environ[torch_name] = os.environ[slurm_name]
+
+
+def prepare_megatron() -> None:
+    """Let megatron-core's layers run without CUDA: its sequence-parallel buffers ask for `torch.cuda.current_device()`.
+
+    One symbol, replaced only where CUDA is absent (megatron-core 0.16.1: tensor_parallel/mappings.py `_gather_along_first_dim`
+    and `_reduce_scatter_along_first_dim`, layers.py backward). Never active on a GPU.
+    """
+    if has_cuda():
+        return
+    import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
+
+    torch.cuda.current_device = _cpu_as_current_device  # type: ignore[assignment]
+
+
+def _cpu_as_current_device() -> torch.device:
+    return torch.device("cpu")
+
+
+def peak_flops() -> float | None:
+    """Peak dense bf16 FLOP/s of this device, or None when it is unknown (a CPU, an unlisted GPU)."""
+    if not has_cuda():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory use so far: of the GPU's allocator, or of this process on a CPU (resident set)."""
+    if has_cuda():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def synchronize() -> None:
+    """Wait for the device's queued work (no-op on a CPU)."""
+    if has_cuda():
+        torch.cuda.synchronize()
+
+
+def fused_adamw() -> bool:
+    """Whether torch's fused AdamW is used: one pass over memory on both CPU and CUDA."""
+    return True
+
+
+def describe() -> str:
+    """One line about the device, for logs and benchmark files."""
+    if has_cuda():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads per process"

@@ -1,0 +1,53 @@
+"""Install megabiomed. The top-level folders launch/, configs/ and kernels/ become subpackages of it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+MAPPED = {"megabiomed.launch": "launch", "megabiomed.configs": "configs", "megabiomed.kernels": "kernels"}
+
+# Ranges that the suite ran with. deepspeed and megatron-core are exact: engine/ relies on behaviour that only
+# those releases were measured to have (docs/parallelism.md lists each point).
+REQUIRES = [
+    "torch==2.13.0",
+    "deepspeed==0.19.8",
+    "megatron-core==0.16.1",
+    "transformers>=5.20,<6",
+    "sentencepiece>=0.2,<0.3",
+    "datasets>=4,<6",
+    "safetensors>=0.5,<0.9",
+    "tokenizers>=0.20",
+    "protobuf>=4",
+    "numpy>=1.26,<3",
+    "rdkit>=2024.3",
+    "mlflow>=3,<4",
+    "pydantic>=2.8,<3",
+    "pyyaml>=6,<7",
+    "typer>=0.15,<0.30",
+    "rich>=13,<16",
+    "matplotlib>=3.8,<4",
+    "psutil>=5.9,<8",
+]
+ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
+DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+
+setup(
+    name="megabiomed",
+    version=(HERE / "megabiomed" / "VERSION").read_text().strip(),
+    description="Train BioMedGPT at any scale: continued pretraining and multimodal alignment with TP x PP x ZeRO-3",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["megabiomed", "megabiomed.*"]), *MAPPED],
+    package_dir={"megabiomed": "megabiomed", **MAPPED},
+    package_data={
+        "megabiomed": ["VERSION", "py.typed"],
+        "megabiomed.configs": ["**/*.yaml"],
+        "megabiomed.launch": ["templates/*"],
+    },
+    install_requires=REQUIRES,
+    extras_require={"align": ALIGN, "dev": DEV, "all": ALIGN + DEV},
+    entry_points={"console_scripts": ["megabiomed = megabiomed.cli:main"]},
+)

@@ -1,0 +1,65 @@
+"""One rank of the parity suite: run every case of a JSON list in one process start and write what it computed.
+
+    python parity_worker.py CASES.json OUTPUT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from support.parity import STEPS, case_config, global_batches
+
+from megabiomed import platform
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config.topology import check_run
+from megabiomed.data.packing import MicroBatch
+from megabiomed.engine.build import build_engine
+from megabiomed.engine.mesh import build_mesh
+
+
+def run_case(case: dict[str, Any], output: Path) -> None:
+    config = case_config(case)
+    check_run(config, dist.get_world_size())
+    mesh = build_mesh(config.parallel)
+    engine = build_engine(config, mesh)
+    engine.load_weights(SeededInit(config.model, config.seed))
+    losses, norms = [], []
+    for step, windows in zip(range(STEPS), global_batches(config)):
+        share = len(windows) // mesh.dp
+        mine = windows[mesh.dp_rank * share : (mesh.dp_rank + 1) * share]
+        size = config.data.micro_batch_size
+        batches = [MicroBatch.from_windows(mine[i : i + size]) for i in range(0, share, size)]
+        if step == 1:  # an evaluation between two steps must disturb nothing
+            engine.evaluate(batches[:1])
+        result = engine.train_step(batches, lr=config.optimizer.lr)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+    held = {}
+    for number, fragment in enumerate(engine.fragments()):
+        for kind, view in fragment.views.items():
+            key = f"{number}|{kind}|{fragment.box.name}|{fragment.box.offset}|{fragment.box.shape}"
+            held[key] = view.detach().clone().contiguous()
+    folder = output / case["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(held, folder / f"rank_{mesh.rank}.safetensors")
+    if mesh.rank == 0:
+        (folder / "curve.json").write_text(json.dumps({"loss": losses, "grad_norm": norms}))
+    dist.barrier()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    platform.init_distributed(timeout_s=120)
+    for case in json.loads(Path(sys.argv[1]).read_text()):
+        run_case(case, Path(sys.argv[2]))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Hugging Face folders are read and written bit-exactly, and what cannot be computed is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config.schema import ModelConfig
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.convert import (
+    HuggingFaceSource,
+    check_architecture,
+    export_hf,
+    logical_tensors,
+    model_config_from_hf,
+)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def config(kv_heads: int = 2) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=64,
+        rope_theta=5000.0,
+        rms_norm_eps=1e-6,
+    )
+
+
+def transformers_model(mine: ModelConfig, **changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    values = mine.model_dump(exclude={"init_from", "rope_theta"})
+    rope = {"rope_theta": mine.rope_theta, "rope_type": "default"}
+    return LlamaForCausalLM(LlamaConfig(**{**values, "rope_parameters": rope, **changes}))
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(("dtype", "shard"), [("fp32", "5GB"), ("bf16", "20KB")])
+def test_what_transformers_saves_is_read_bit_exactly(tmp_path: Path, kv_heads: int, dtype: str, shard: str) -> None:
+    model = transformers_model(config(kv_heads)).to(DTYPES[dtype])
+    model.save_pretrained(tmp_path, max_shard_size=shard)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "20KB")
+    assert model_config_from_hf(tmp_path) == config(kv_heads)
+    check_architecture(tmp_path, config(kv_heads))
+    source, right = HuggingFaceSource(tmp_path), model.state_dict()
+    assert set(right) == set(logical_tensors(config(kv_heads)))
+    for name, shape in logical_tensors(config(kv_heads)).items():
+        found = source.read(Box.whole(name, shape))
+        assert found.dtype == torch.float32
+        assert torch.equal(found, right[name].float())
+        half = Box(name, shape, (shape[0] // 2, *(3,) * (len(shape) - 1)), (shape[0] // 2, *(7,) * (len(shape) - 1)))
+        assert torch.equal(source.read(half), found[half.slices_in(Box.whole(name, shape))])
+        assert not source.read(half, "exp_avg").any()
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(("dtype", "limit"), [("fp32", 5_000_000_000), ("bf16", 20_000), ("fp16", 1)])
+def test_transformers_computes_the_same_from_an_exported_folder(
+    tmp_path: Path, kv_heads: int, dtype: Any, limit: int
+) -> None:
+    transformers_model(config(kv_heads)).to(DTYPES[dtype]).save_pretrained(tmp_path / "there")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "there")
+    source = HuggingFaceSource(tmp_path / "there")
+    export_hf(source, config(kv_heads), tmp_path / "back", dtype, max_shard_bytes=limit)
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "back")
+    assert again.dtype == DTYPES[dtype]
+    assert {k: v.tolist() for k, v in again.state_dict().items()} == {
+        k: v.tolist() for k, v in model.state_dict().items()
+    }
+    tokens = torch.arange(40).view(2, 20)
+    with torch.no_grad():
+        assert torch.equal(again(tokens).logits, model(tokens).logits)
+    assert model_config_from_hf(tmp_path / "back") == config(kv_heads)
+    files = {path.name: path.stat().st_size for path in (tmp_path / "back").glob("*.safetensors")}
+    assert len(files) == {5_000_000_000: 1, 1: len(logical_tensors(config()))}.get(limit, len(files))
+    assert limit == 1 or max(files.values()) < limit + 4000
+
+
+def test_an_export_never_overwrites_and_never_stays_half_done(tmp_path: Path) -> None:
+    class Failing(SeededInit):
+        def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+            if box.name == "lm_head.weight":
+                raise CheckpointError("no head")
+            return super().read(box, kind)
+
+    with pytest.raises(CheckpointError, match="no head"):
+        export_hf(Failing(config(), 0), config(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    export_hf(SeededInit(config(), 0), config(), tmp_path / "out")
+    with pytest.raises(CheckpointError, match="already exists"):
+        export_hf(SeededInit(config(), 0), config(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_tied_embeddings_answer_for_the_head(tmp_path: Path) -> None:
+    model = transformers_model(config(), tie_word_embeddings=True)
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    check_architecture(tmp_path, config())
+    source = HuggingFaceSource(tmp_path)
+    assert source.tied
+    assert torch.equal(source.read(Box.whole("lm_head.weight", (61, 32))), model.model.embed_tokens.weight)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return export_hf(SeededInit(config(), 0), config(), tmp_path / "hf", "fp32")
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    values = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in values.items() if value != "drop"}))
+
+
+def test_a_missing_head_that_is_not_tied_is_an_error(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"has no tensor lm_head\.weight"):
+        check_architecture(folder, config())
+
+
+def test_tensors_of_another_shape_or_name_are_found_from_headers(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, folder / "model.safetensors")
+    check_architecture(folder, config())
+    save_file({**tensors, "model.layers.0.self_attn.q_proj.bias": torch.ones(32)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"Llama2 does not have: got model\.layers\.0\.self_attn\.q_proj\.bias"):
+        check_architecture(folder, config())
+    save_file({**tensors, "model.norm.weight": torch.ones(33)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight of .* does not fit its config\.json"):
+        check_architecture(folder, config())
+    with pytest.raises(CheckpointError, match=r"got F32 \(33,\)"):
+        HuggingFaceSource(folder).read(Box.whole("model.norm.weight", (32,)))
+
+
+def test_another_model_is_described_key_by_key(folder: Path) -> None:
+    other = config().model_copy(update={"num_hidden_layers": 3, "rope_theta": 10000.0})
+    with pytest.raises(CheckpointError, match=r"got num_hidden_layers 2, rope_theta 5000.0, expected 3, 10000.0"):
+        check_architecture(folder, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mistral"}, "is no Llama model: got 'mistral'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales RoPE"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scales RoPE"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "scales RoPE"),
+        ({"attention_bias": True}, "not computed here: got attention_bias True"),
+        ({"head_dim": 16}, "got head_dim 16, expected 8"),
+        ({"hidden_act": "gelu"}, "got hidden_act gelu, expected silu"),
+        ({"quantization_config": {"bits": 4}}, "got quantization_config"),
+        ({"num_attention_heads": 5}, "describes no usable model"),
+        ({"hidden_size": "drop"}, "lacks hidden_size"),
+    ],
+)
+def test_what_is_not_computed_here_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        model_config_from_hf(folder)
+
+
+def test_absent_keys_mean_what_transformers_takes_them_for(folder: Path) -> None:
+    rewrite(folder, rms_norm_eps="drop", num_key_value_heads="drop", max_position_embeddings="drop", rope_theta="drop")
+    theirs, mine = LlamaConfig.from_pretrained(folder), model_config_from_hf(folder)
+    assert mine.rope_theta == theirs.rope_parameters["rope_theta"] == 10000.0
+    for key in ("rms_norm_eps", "num_key_value_heads", "max_position_embeddings"):
+        assert getattr(mine, key) == getattr(theirs, key)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        HuggingFaceSource(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(CheckpointError, match=r"can run code when read.*save_pretrained"):
+        HuggingFaceSource(folder)
+
+
+def test_an_index_cannot_name_files_outside_of_the_folder(folder: Path) -> None:
+    index = {"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="outside of itself"):
+        HuggingFaceSource(folder)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = export_hf(SeededInit(config(), 0), config(), tmp_path / "hf", max_shard_bytes=20_000)
+    lost = sorted(folder.glob("model-00002-*"))[0]
+    lost.unlink()
+    with pytest.raises(CheckpointError, match=f"{lost.name} is no readable safetensors file"):
+        check_architecture(folder, config())

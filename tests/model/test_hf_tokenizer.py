@@ -1,0 +1,104 @@
+"""The exported tokenizer gives the ids that SentencePiece gives, and a wrong one is not exported."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config.schema import ModelConfig
+from megabiomed.errors import TokenizerError
+from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.llama.hf_tokenizer import special_ids, write_tokenizer
+
+PIECES = 420
+WORDS = [
+    *("protein", "binds", "receptor", "of", "the", "in", "vivo", "kinase", "p53", "α-helix", "5'"),
+    *("CC(=O)O", "MKT", "inhibits", "", "expression\tcells", "3.14"),
+]
+
+
+def config(pieces: int = PIECES) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=pieces, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+
+
+def train(folder: Path, **options: Any) -> Path:
+    chosen = random.Random(0)
+    sentences = [" ".join(chosen.choices(WORDS, k=12)) for _ in range(400)]
+    defaults = {
+        "model_type": "bpe",
+        "vocab_size": PIECES,
+        "hard_vocab_limit": False,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "byte_fallback": True,
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_prefix=str(folder / "tokenizer"), **{**defaults, **options}
+    )
+    return folder / "tokenizer.model"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    model = train(folder, allow_whitespace_only_pieces=True, user_defined_symbols=["<mol>"])
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    mine = config(processor.get_piece_size())
+    export_hf(SeededInit(mine, 0), mine, folder / "hf", tokenizer=model)
+    return processor, AutoTokenizer.from_pretrained(folder / "hf")
+
+
+TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from([*WORDS, " ", "\n"]), max_size=20).map(" ".join))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=TEXTS.filter(lambda text: not any(piece in text for piece in ("<s>", "</s>", "<unk>", "<mol>"))))
+def test_transformers_gives_the_ids_of_sentencepiece(exported: tuple[Any, Any], text: str) -> None:
+    processor, theirs = exported
+    assert theirs(text)["input_ids"] == [processor.bos_id(), *processor.encode(text)]
+
+
+def test_special_tokens_keep_their_ids(exported: tuple[Any, Any]) -> None:
+    processor, theirs = exported
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id) == (1, 2, 0)
+    assert theirs.convert_tokens_to_ids("<mol>") == processor.piece_to_id("<mol>")
+    assert theirs.decode(theirs(" two  spaces")["input_ids"], skip_special_tokens=True) == " two  spaces"
+
+
+def test_other_normalisations_are_converted_or_refused_but_never_changed(tmp_path: Path) -> None:
+    model = train(tmp_path, normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    (tmp_path / "hf").mkdir()
+    write_tokenizer(model, tmp_path / "hf", config(processor.get_piece_size()))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    for text in ("ﬁne  ½ protein ", "  A\u3000B", "binds ① kinase"):
+        assert theirs(text)["input_ids"] == [1, *processor.encode(text)]
+
+
+def test_a_tokenizer_of_another_size_is_not_exported(tmp_path: Path) -> None:
+    model = train(tmp_path)
+    with pytest.raises(TokenizerError, match="does not fit the model"):
+        export_hf(SeededInit(config(9999), 0), config(9999), tmp_path / "hf", tokenizer=model)
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_unigram_model_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    model = train(tmp_path, model_type="unigram")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
+    with pytest.raises(TokenizerError, match="is no BPE model"):
+        write_tokenizer(model, tmp_path, config(pieces))
+    model.write_bytes(b"not a model")
+    with pytest.raises(TokenizerError, match="is no SentencePiece model"):
+        special_ids(model)
