@@ -1,8 +1,8 @@
 """Causal attention over packed documents: row i sees j iff start[i] <= j <= i.
 
-Two int32 per token say everything (DESIGN: no max_seqlen, static shapes): `start[i]`, first token of i's document part,
-and `end[i]`, one past its last. Backends: a loop of per-document SDPA on a CPU (exact, no work across documents), torch's
-varlen flash attention on CUDA in half precision, and a dense mask, which is also the reference.
+Two int32 per token say everything, with static shapes: `start[i]`, first token of i's document part, and `end[i]`, one
+past its last. Backends: a loop of per-document SDPA on a CPU (exact, no work across documents), torch's varlen flash
+attention on CUDA in half precision, and a dense mask, which is also the reference.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class Documents:
     def bounds(self) -> list[tuple[int, int]]:
         """(start, end) of every document part, on the host."""
         edges = self.cu_seqlens.tolist()
-        return list(zip(edges[:-1], edges[1:]))
+        return list(pairwise(edges))
 
     @cached_property
     def longest(self) -> int:

@@ -54,9 +54,7 @@ class DataParallelEngine(ABC):
         """Set AdamW's step number (bias correction) after loading moments."""
 
 
-def flat_fragments(
-    placement: Placement, start: int, flats: dict[str, Tensor], owner: bool
-) -> Iterator[Fragment]:
+def flat_fragments(placement: Placement, start: int, flats: dict[str, Tensor], owner: bool) -> Iterator[Fragment]:
     """Fragments of elements [start, start + n) of a flattened local parameter, viewing the flat tensors of length n."""
     length = next(iter(flats.values())).numel()
     for where, box in placement.blocks(start, start + length):

@@ -70,7 +70,10 @@ class Pipeline:
     def _torch_stage(self, chunk: int) -> PipelineStage:
         number, total = self.mesh.pp_rank + chunk * self.mesh.pp, self.mesh.pp * self.virtual
         device = platform.device()
-        index, loss = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, device=device, requires_grad=True)
+        index, loss = (
+            torch.zeros(1, dtype=torch.int64, device=device),
+            torch.zeros(1, device=device, requires_grad=True),
+        )
         return PipelineStage(
             _ChunkModule(self, chunk),
             number,

@@ -21,9 +21,7 @@ class Stage(nn.Module):
 
     def __init__(self, model: ModelConfig, parallel: ParallelConfig, mesh: Mesh, dtype: torch.dtype) -> None:
         super().__init__()
-        layers = TensorParallelLayers(
-            model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype
-        )
+        layers = TensorParallelLayers(model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype)
         virtual = parallel.virtual_pipeline_stages
         ranges = chunk_ranges(model.num_hidden_layers, mesh.pp * virtual)
         mine = [ranges[mesh.pp_rank + index * mesh.pp] for index in range(virtual)]
@@ -37,7 +35,9 @@ class Stage(nn.Module):
         return self.chunks[chunk](x, batch, return_logits)
 
 
-def decay_groups(names_and_parameters: Iterator[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
+def decay_groups(
+    names_and_parameters: Iterator[tuple[str, nn.Parameter]], weight_decay: float
+) -> list[dict[str, object]]:
     """Optimizer groups: matrices are decayed, vectors (norm weights, biases) never.
 
     The shape is read before any engine flattens it; under ZeRO-3 it is `ds_shape`.

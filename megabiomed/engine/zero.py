@@ -135,7 +135,10 @@ class ZeroEngine(DataParallelEngine):
             return
         if self.stage_number == 3:
             group, offset, length = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
-            master, start = self.optimizer.fp32_partitioned_groups_flat[group], parameter.partition_numel() * self.mesh.dp_rank  # type: ignore[attr-defined]
+            master, start = (
+                self.optimizer.fp32_partitioned_groups_flat[group],
+                parameter.partition_numel() * self.mesh.dp_rank,
+            )  # type: ignore[attr-defined]
             # The last ranks' partitions end in padding.
             length = max(0, min(length, parameter.ds_numel - start))  # type: ignore[attr-defined]
         else:

@@ -1,6 +1,6 @@
 """One rank of the parity suite: run every case of a JSON list in one process start and write what it computed.
 
-    python parity_worker.py CASES.json OUTPUT
+python parity_worker.py CASES.json OUTPUT
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:
 
     keys = [key for key in MODEL if key != "initializer_range"]
     model = LlamaForCausalLM(
-        LlamaConfig(**{k: getattr(config, k) for k in keys}, rms_norm_eps=config.rms_norm_eps, attn_implementation="sdpa")
+        LlamaConfig(
+            **{k: getattr(config, k) for k in keys}, rms_norm_eps=config.rms_norm_eps, attn_implementation="sdpa"
+        )
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -134,7 +136,9 @@ def read_case(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _place(full: dict[str, torch.Tensor], name: str, offset: tuple[int, ...], shape: tuple[int, ...], values: Any) -> None:
+def _place(
+    full: dict[str, torch.Tensor], name: str, offset: tuple[int, ...], shape: tuple[int, ...], values: Any
+) -> None:
     target = full.setdefault(name, torch.full(logical_tensors(ModelConfig(**MODEL))[name], float("nan")))
     where = tuple(slice(o, o + n) for o, n in zip(offset, shape))
     held = target[where]

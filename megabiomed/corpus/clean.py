@@ -1,0 +1,214 @@
+"""Clean a paper for language-model training: what BioMedGPT's recipe removes, one small rule at a time.
+
+The published recipe keeps papers with a PMC or PubMed id and removes author information, citations, bibliography,
+figures and tables. Rules that use spans run on the published text, where the spans are true; rules that rewrite
+characters run on what is left.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from megabiomed.corpus.records import Paper, Span
+
+Interval = tuple[int, int]
+
+_REMOVABLE = {
+    "authors": ("author", "authorfirstname", "authorlastname", "authoraffiliation"),
+    "bibliography": (
+        "bibentry", "bibauthor", "bibauthorfirstname", "bibauthorlastname", "bibtitle", "bibvenue",
+    ),
+    "figures": ("figure", "figurecaption"),
+    "tables": ("table",),
+    "citations": ("bibref",),
+    "publication": ("publisher", "venue"),
+}  # fmt: skip
+_BODY = ("abstract", "sectionheader", "paragraph")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_EMPTY_BRACKETS = re.compile(r" ?(?:\([\s,;&–-]*\)|\[[\s,;&–-]*\])")
+_SPACE_BEFORE_POINT = re.compile(r"(?<=[\w)\]%]) +(?=[.,;](?:\s|$))")
+_LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+
+
+@dataclass(frozen=True)
+class CleanRules:
+    """Which rules run. Each is named after what it removes or requires."""
+
+    require_medical_id: bool = True
+    """Keep only papers with a PMC or PubMed id."""
+    authors: bool = True
+    """Remove names and affiliations."""
+    bibliography: bool = True
+    figures: bool = True
+    """Remove figures and their captions."""
+    tables: bool = True
+    citations: bool = True
+    """Remove citation markers such as "[3]", and brackets that this leaves empty."""
+    publication: bool = True
+    """Remove names of publisher and venue."""
+    front_matter: bool = True
+    """Remove what stands around the title before abstract or first section: links, dates, licence lines."""
+    empty_sections: bool = True
+    """Remove a header when everything below it was removed, such as "References"."""
+    emails: bool = True
+    min_words: int = 50
+    """Drop papers with fewer words than this after cleaning."""
+
+
+def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
+    """Return the training text of a paper, or None when a rule drops it.
+
+    Header lines stand alone; paragraphs are separated by blank lines; the text is NFC and ends without a newline.
+
+    Args:
+        counts: gains `papers: ...` (kept, or dropped by reason) and `characters: ...` (in, removed by rule, out).
+    """
+    if rules.require_medical_id and not has_medical_id(paper):
+        counts["papers: dropped, no PMC or PubMed id"] += 1
+        return None
+    counts["characters: in"] += len(paper.text)
+    text = cut(paper, intervals_to_remove(paper, rules, counts))
+    text = remove_emails(text, counts) if rules.emails else text
+    text = normalise_characters(text, counts)
+    text = remove_empty_brackets(text, counts) if rules.citations else text
+    text = collapse_whitespace(text, counts)
+    if len(text.split()) < rules.min_words:
+        counts[f"papers: dropped, fewer than {rules.min_words} words"] += 1
+        counts["characters: in papers too short"] += len(text)
+        return None
+    counts["papers: kept"] += 1
+    counts["characters: out"] += len(text)
+    return text
+
+
+def has_medical_id(paper: Paper) -> bool:
+    """Whether a paper is in PubMed Central or PubMed, BioMedGPT's selection."""
+    return "pmc" in paper.ids or "pubmed" in paper.ids
+
+
+def intervals_to_remove(paper: Paper, rules: CleanRules, counts: Counter[str]) -> list[Interval]:
+    """Merge the spans of all rules that are on. Each rule is credited with the characters that no earlier one took."""
+    removed: list[Interval] = []
+
+    def take(name: str, more: Iterable[Interval]) -> None:
+        nonlocal removed
+        before, removed = _covered(removed), merge([*removed, *more])
+        counts[f"characters: {name}"] += _covered(removed) - before
+
+    for name, kinds in _REMOVABLE.items():
+        if getattr(rules, name):
+            take(name, ((span.start, span.end) for kind in kinds for span in paper.spans.get(kind, [])))
+    if rules.front_matter:
+        take("front matter", front_matter(paper))
+    if rules.empty_sections:
+        take("empty sections", empty_sections(paper, removed))
+    return removed
+
+
+def merge(intervals: Iterable[Interval]) -> list[Interval]:
+    """Unite overlapping and touching intervals; sorted by start."""
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def front_matter(paper: Paper) -> list[Interval]:
+    """What stands before the title, and between the title and the first abstract, header or paragraph after it."""
+    titles = paper.spans.get("title")
+    if not titles:
+        return []
+    title = titles[0]
+    body = [span.start for kind in _BODY for span in paper.spans.get(kind, []) if span.start >= title.end]
+    if not body:
+        return []
+    return [gap for gap in ((0, title.start), (title.end, min(body))) if gap[0] < gap[1]]
+
+
+def empty_sections(paper: Paper, removed: list[Interval]) -> list[Interval]:
+    """Headers below which, up to the next header or the end, text was removed and nothing is left."""
+    headers = paper.spans.get("sectionheader", [])
+    ends = [*(header.start for header in headers[1:]), len(paper.text)]
+    return [
+        (header.start, header.end)
+        for header, end in zip(headers, ends)
+        if paper.text[header.end : end].strip() and not _remaining(paper.text, header.end, end, removed).strip()
+    ]
+
+
+def cut(paper: Paper, removed: list[Interval]) -> str:
+    """Leave out merged intervals, and break the line around titles, headers and paragraphs."""
+    breaks = _breaks(paper.spans)
+    edges = sorted({0, len(paper.text), *breaks, *(edge for interval in removed for edge in interval)})
+    starts, pieces, current = iter(removed), [], next(iter(removed), None)
+    next(starts, None)
+    for start, end in zip(edges, edges[1:]):
+        pieces.append(breaks.get(start, ""))
+        while current is not None and current[1] <= start:
+            current = next(starts, None)
+        if current is None or start < current[0]:
+            pieces.append(paper.text[start:end])
+    return "".join(pieces)
+
+
+def remove_emails(text: str, counts: Counter[str]) -> str:
+    """Remove e-mail addresses, which also stand outside of author spans."""
+    return _credit(text, _EMAIL.sub("", text), "emails", counts)
+
+
+def normalise_characters(text: str, counts: Counter[str]) -> str:
+    """Unicode NFC; one kind of line end; no control, format (soft hyphen, zero width), surrogate or unassigned ones."""
+    text = _LINE_ENDS.sub("\n", text)
+    unwanted = {ord(c): None for c in set(text) if c not in "\n\t" and _is_unwanted(c)}
+    kept = _credit(text, text.translate(unwanted), "control characters", counts)
+    return unicodedata.normalize("NFC", kept)
+
+
+def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
+    """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
+    return _credit(text, _SPACE_BEFORE_POINT.sub("", _EMPTY_BRACKETS.sub("", text)), "empty brackets", counts)
+
+
+def collapse_whitespace(text: str, counts: Counter[str]) -> str:
+    """One space within a line, no space at its ends, at most one blank line."""
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return _credit(text, re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), "whitespace", counts)
+
+
+def _is_unwanted(character: str) -> bool:
+    return unicodedata.category(character) in _DROPPED_CATEGORIES or character == "\ufffd"
+
+
+def _credit(before: str, after: str, name: str, counts: Counter[str]) -> str:
+    counts[f"characters: {name}"] += len(before) - len(after)
+    return after
+
+
+def _covered(intervals: list[Interval]) -> int:
+    return sum(end - start for start, end in intervals)
+
+
+def _remaining(text: str, start: int, end: int, removed: list[Interval]) -> str:
+    pieces = []
+    for low, high in removed:
+        if high <= start or low >= end:
+            continue
+        pieces.append(text[start : max(start, low)])
+        start = high
+    return "".join([*pieces, text[start:end]])
+
+
+def _breaks(spans: dict[str, list[Span]]) -> dict[int, str]:
+    breaks: dict[int, str] = {}
+    for kind in ("title", *_BODY):
+        for span in spans.get(kind, []):
+            breaks[span.start] = breaks[span.end] = "\n\n"
+    return breaks

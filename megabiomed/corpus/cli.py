@@ -1,0 +1,149 @@
+"""`megabiomed corpus ...` and `megabiomed tokenizer ...`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from megabiomed.errors import DataError
+
+corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and check SentencePiece tokenizers.")
+
+
+@corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
+def build(
+    inputs: Annotated[list[Path], typer.Argument(help="S2ORC files: .jsonl or .jsonl.gz.")],
+    output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.model to use; default: train one.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
+    validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
+    layout: Annotated[str, typer.Option(help="auto, s2orc (Datasets API) or s2orc_2020 (20200705v1).")] = "auto",
+    pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
+    min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
+    all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Tokenizing processes.")] = max(1, os.cpu_count() or 1),
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+) -> None:
+    """Read papers, select, clean and tokenize them into a training and a validation store."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from megabiomed.corpus.build import BuildOptions, build_corpus
+    from megabiomed.corpus.clean import CleanRules
+
+    options = BuildOptions(
+        inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
+        CleanRules(require_medical_id=not all_papers, min_words=min_words), overwrite,
+    )  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as progress:
+        report = build_corpus(options, progress)
+    _show(output, report)
+
+
+@corpus_app.command(epilog="Example: megabiomed corpus generate records.jsonl.gz --papers 600")
+def generate(
+    output: Annotated[Path, typer.Argument(help="File to write, .jsonl.gz.")],
+    papers: Annotated[int, typer.Option(min=1, help="Number of papers.")] = 600,
+    seed: Annotated[int, typer.Option(help="Another seed gives other papers.")] = 0,
+) -> None:
+    """Write records in S2ORC's layout made by the project itself: true statements, most computed with rdkit."""
+    from megabiomed.corpus.generate import write_records
+
+    characters = write_records(output, papers, seed)
+    typer.echo(f"{papers} papers, {characters:,} characters: {output}")
+
+
+@corpus_app.command(epilog="Example: megabiomed corpus inspect corpus/s2orc")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A built corpus.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+) -> None:
+    """Show what a corpus holds, what was dropped and why."""
+    report = path / "report.json"
+    if not report.is_file():
+        raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
+    if as_json:
+        typer.echo(report.read_text())
+    else:
+        _show(path, json.loads(report.read_text()))
+
+
+def _show(path: Path, report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"corpus {path}", title_justify="left")
+    for column in ("", "documents", "tokens", "tokens/s"):
+        table.add_column(column, justify="left" if not column else "right")
+    for split in ("train", "validation"):
+        row = report[split]
+        table.add_row(split, f"{row['documents']:,}", f"{row['tokens']:,}", f"{row['tokens_per_s']:,}")
+    console = Console()
+    console.print(table)
+    account = Table(title="account", title_justify="left")
+    account.add_column("what")
+    account.add_column("count", justify="right")
+    for what, count in {**report["counts"], **report["rejects"]["counts"]}.items():
+        account.add_row(what, f"{count:,}")
+    console.print(account)
+    console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
+
+
+@tokenizer_app.command(
+    epilog="Example: megabiomed tokenizer train papers/*.txt --output tokenizer.model --vocab-size 32000"
+)
+def train(
+    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
+) -> None:
+    """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
+    from megabiomed.corpus.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer((_text(path) for path in texts), output, vocab_size)
+    typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
+
+
+@tokenizer_app.command(epilog="Example: megabiomed tokenizer check tokenizer.model sample.txt")
+def check(
+    model: Annotated[Path, typer.Argument(help="tokenizer.model.")],
+    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
+) -> None:
+    """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
+    from megabiomed.corpus.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(model)
+    for path in texts:
+        text = _text(path)
+        ids = tokenizer.encode(text)
+        words, size = max(1, len(text.split())), len(text.encode())
+        exact = "exact" if tokenizer.decode(ids) == text else "NOT exact"
+        typer.echo(
+            f"{path}: {len(ids):,} tokens, {len(ids) / words:.3f} tokens/word, "
+            f"{size / max(1, len(ids)):.3f} bytes/token, round trip {exact}"
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text", got=error, do="check the file") from None

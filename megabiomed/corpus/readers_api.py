@@ -1,0 +1,55 @@
+"""Papers of the Semantic Scholar Datasets API, dataset `s2orc`: one text and spans as JSON text inside JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megabiomed.corpus.readers_lines import Record, repair_text
+from megabiomed.corpus.readers_spans import parse_annotations, parse_ids, parse_integer
+from megabiomed.corpus.records import Paper, Rejects
+
+
+def api_paper(record: Record, rejects: Rejects) -> Paper | None:
+    """Turn `{corpusid, externalids, content: {text, annotations}}` into a `Paper`; None, counted, when it holds none.
+
+    External ids may be lower case (this dataset) or mixed case (the `papers` and `abstracts` datasets).
+    """
+    value, where = record.value, record.where
+    paper_id = parse_integer(value.get("corpusid"))
+    if paper_id is None:
+        rejects.add("record: no corpusid", where, repr(value.get("corpusid")))
+        return None
+    text = _content_text(value, where, rejects)
+    if text is None:
+        return None
+    spans = parse_annotations(value["content"].get("annotations"), len(text), where, rejects)
+    titles = spans.get("title")
+    return Paper(
+        paper_id=str(paper_id),
+        ids=parse_ids(value.get("externalids"), where, rejects),
+        title=" ".join(text[titles[0].start : titles[0].end].split()) if titles else "",
+        year=parse_integer(value.get("year")),
+        text=text,
+        spans=spans,
+        source=record.path.name,
+        line=record.line,
+        offset=record.offset,
+    )
+
+
+def _content_text(value: dict[str, Any], where: str, rejects: Rejects) -> str | None:
+    content = value.get("content")
+    if not isinstance(content, dict):
+        rejects.add("record: no content", where, type(content).__name__)
+        return None
+    text = content.get("text")
+    if text is None:
+        rejects.add("record: text is null or missing", where)
+        return None
+    if not isinstance(text, str):
+        rejects.add("record: text is of another type", where, type(text).__name__)
+        return None
+    if not text or text.isspace():
+        rejects.add("record: text is empty", where)
+        return None
+    return repair_text(text, where, rejects)

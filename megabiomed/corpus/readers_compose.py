@@ -1,0 +1,117 @@
+"""Compose one text with spans from the paragraphs of S2ORC 20200705v1, in the shape of the newer releases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megabiomed.corpus.readers_lines import repair_text
+from megabiomed.corpus.readers_spans import parse_span
+from megabiomed.corpus.records import Rejects, Span
+
+_SEPARATOR = "\n\n"
+
+
+def compose(
+    title: str, abstract: Any, parse: dict[str, Any], where: str, rejects: Rejects
+) -> tuple[str, dict[str, list[Span]]]:
+    """Join title, abstract, section headers and paragraphs by blank lines.
+
+    Args:
+        abstract: text of the metadata; used when the parse has no abstract of its own.
+        parse: `abstract` and `body_text` are lists of `{section, text, cite_spans, ref_spans}`.
+
+    Returns:
+        the text, and the spans `title`, `abstract`, `sectionheader`, `paragraph`, `bibref`, `figureref`, `tableref`.
+    """
+    composer = _Composer(where, rejects)
+    composer.append(title, "title")
+    parsed = _paragraphs(parse, "abstract", where, rejects)
+    for paragraph in parsed or _metadata_abstract(abstract, where, rejects):
+        composer.paragraph(paragraph, "abstract")
+    section = ""
+    for paragraph in _paragraphs(parse, "body_text", where, rejects):
+        header = paragraph.get("section")
+        if isinstance(header, str) and header.strip() and header != section:
+            section = header
+            composer.append(header, "sectionheader")
+        composer.paragraph(paragraph, "paragraph")
+    return composer.finish()
+
+
+class _Composer:
+    def __init__(self, where: str, rejects: Rejects) -> None:
+        self._where, self._rejects = where, rejects
+        self._parts: list[str] = []
+        self._length = 0
+        self._spans: dict[str, list[Span]] = {}
+
+    def append(self, text: str, kind: str) -> int:
+        """Add a piece under one annotation name and return its offset; a blank piece is not added."""
+        if not text.strip():
+            return self._length
+        text = repair_text(text, self._where, self._rejects)
+        if self._parts:
+            self._parts.append(_SEPARATOR)
+            self._length += len(_SEPARATOR)
+        start = self._length
+        self._parts.append(text)
+        self._length += len(text)
+        self._spans.setdefault(kind, []).append(Span(start, self._length))
+        return start
+
+    def paragraph(self, paragraph: dict[str, Any], kind: str) -> None:
+        """Add a paragraph and its citation and reference spans, moved to where it now begins."""
+        text = paragraph["text"]
+        if not text.strip():
+            return
+        start = self.append(text, kind)
+        for field in ("cite_spans", "ref_spans"):
+            entries = paragraph.get(field) or []
+            if not isinstance(entries, list):
+                self._rejects.add("span: list is of another type", f"{self._where} {field}", type(entries).__name__)
+                continue
+            for entry in entries:
+                self._reference(entry, field, text, start)
+
+    def _reference(self, entry: Any, field: str, text: str, start: int) -> None:
+        where = f"{self._where} {field}"
+        span = parse_span(entry, len(text), where, self._rejects)
+        if span is None:
+            return
+        written = entry.get("text")
+        if written is not None and written != text[span.start : span.end]:
+            self._rejects.add("span: marks other text than it says", where, repr(written))
+            return
+        target = entry.get("ref_id")
+        kind = "bibref"
+        if field == "ref_spans":
+            kind = "tableref" if isinstance(target, str) and target.startswith("TAB") else "figureref"
+        moved = Span(start + span.start, start + span.end, {"ref_id": target} if target else {})
+        self._spans.setdefault(kind, []).append(moved)
+
+    def finish(self) -> tuple[str, dict[str, list[Span]]]:
+        ordered = {kind: sorted(spans, key=lambda span: span.start) for kind, spans in self._spans.items()}
+        return "".join(self._parts), ordered
+
+
+def _paragraphs(parse: dict[str, Any], name: str, where: str, rejects: Rejects) -> list[dict[str, Any]]:
+    entries = parse.get(name)
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        rejects.add(f"field: {name} of another type", where, type(entries).__name__)
+        return []
+    good = [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("text"), str)]
+    if len(good) < len(entries):
+        rejects.add("field: paragraph without text", f"{where} {name}", count=len(entries) - len(good))
+    return good
+
+
+def _metadata_abstract(abstract: Any, where: str, rejects: Rejects) -> list[dict[str, Any]]:
+    if abstract is None:
+        return []
+    if not isinstance(abstract, str):
+        rejects.add("field: abstract of another type", where, type(abstract).__name__)
+        return []
+    # Structured abstracts of this release mark the break between a heading and its text with ":::".
+    return [{"text": abstract.replace(":::", ":")}]

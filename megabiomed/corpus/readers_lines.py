@@ -1,0 +1,117 @@
+"""Stream the lines of plain or gzip files as JSON objects; damage is counted by reason and place, never raised."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from megabiomed.corpus.records import Rejects
+from megabiomed.errors import DataError
+
+MAX_LINE_BYTES = 1 << 28
+"""Longest line that is read. It bounds the memory; the longest records of S2ORC are some tens of megabytes."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One JSON object and its place: `line` from 1, `offset` in bytes of the uncompressed file."""
+
+    value: dict[str, Any]
+    path: Path
+    line: int
+    offset: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def check_readable(path: Path) -> None:
+    """Raise `DataError` when a file is missing, is a folder or cannot be opened."""
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read", got=error.strerror, expected="a .jsonl or .jsonl.gz file", do="check the path"
+        ) from None
+
+
+def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
+    """Yield the objects of a JSON-lines file, one at a time. gzip is known by its first two bytes, not by the name."""
+    for line, offset, data in _lines(path, rejects, max_line_bytes):
+        value = _decode(data, f"{path}:{line}", rejects)
+        if value is not None:
+            yield Record(value, path, line, offset)
+
+
+def repair_text(text: str, where: str, rejects: Rejects) -> str:
+    """Replace lone surrogates, which JSON can spell but UTF-8 cannot hold, one for one so that offsets stay true."""
+    repaired, found = _SURROGATE.subn("\ufffd", text)
+    if found:
+        rejects.add("field: lone surrogates replaced", where, f"{found} in {len(text)} characters")
+    return repaired
+
+
+def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
+    check_readable(path)
+    number, offset = 0, 0
+    with _open(path) as file:
+        try:
+            while data := file.readline(limit + 1):
+                number, size = number + 1, len(data)
+                if size > limit:
+                    rejects.add("record: line too long", f"{path}:{number}", f"more than {limit} bytes")
+                    size += 0 if data.endswith(b"\n") else _skip_line(file)
+                elif data.isspace():
+                    rejects.add("input: blank line", f"{path}:{number}")
+                else:
+                    yield number, offset, data
+                offset += size
+        except EOFError:
+            rejects.add("input: truncated gzip", f"{path}:{number + 1}", "the file ends inside the compressed stream")
+        except (gzip.BadGzipFile, zlib.error) as error:
+            rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
+    if number == 0 and not rejects.counts["input: truncated gzip"]:
+        rejects.add("input: empty file", str(path))
+
+
+def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+    return cast(IO[bytes], gzip.open(path, "rb")) if compressed else path.open("rb")
+
+
+def _skip_line(file: IO[bytes]) -> int:
+    skipped = 0
+    while piece := file.readline(1 << 20):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _decode(data: bytes, where: str, rejects: Rejects) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        rejects.add("record: invalid UTF-8", where, f"byte {error.start} of the line: {error.reason}")
+        return None
+    except (ValueError, RecursionError) as error:
+        rejects.add("record: invalid JSON", where, str(error))
+        return None
+    if not isinstance(value, dict):
+        rejects.add("record: not an object", where, type(value).__name__)
+        return None
+    return value

@@ -1,0 +1,113 @@
+"""Decode and check S2ORC's span annotations. Offsets of real releases are sometimes text, out of range or overlapping."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from megabiomed.corpus.records import Rejects, Span
+
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_ID_KEYS = {"pubmedcentral": "pmc", "pmc_id": "pmc", "pubmed_id": "pubmed", "arxiv_id": "arxiv", "acl_id": "acl"}
+_ID_NAMES = ("pmc", "pubmed", "doi", "arxiv", "acl", "mag", "dblp")
+
+
+def parse_annotations(value: Any, length: int, where: str, rejects: Rejects) -> dict[str, list[Span]]:
+    """Decode the `annotations` object of a record.
+
+    Args:
+        value: annotation name to a JSON-encoded list, a list, or null or "" for "none found".
+        length: characters of the text that the offsets point into.
+
+    Returns:
+        name to valid spans sorted by start; names without spans are left out. What is wrong is dropped and counted.
+    """
+    if not isinstance(value, dict):
+        rejects.add("field: annotations missing", where, type(value).__name__)
+        return {}
+    decoded = {name: parse_spans(entry, length, f"{where} {name}", rejects) for name, entry in value.items()}
+    return {name: spans for name, spans in decoded.items() if spans}
+
+
+def parse_spans(value: Any, length: int, where: str, rejects: Rejects) -> list[Span]:
+    """Decode one list of spans; see `parse_annotations`. Overlapping spans are kept and counted."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            rejects.add("span: list is not JSON", where, str(error))
+            return []
+    if not isinstance(value, list):
+        if value is not None:
+            rejects.add("span: list is of another type", where, type(value).__name__)
+        return []
+    checked = (parse_span(entry, length, where, rejects) for entry in value)
+    spans = sorted((span for span in checked if span is not None), key=lambda span: (span.start, span.end))
+    for earlier, later in zip(spans, spans[1:]):
+        if later.start < earlier.end:
+            rejects.add(
+                "span: overlap, kept", where, f"[{earlier.start}, {earlier.end}) and [{later.start}, {later.end})"
+            )
+    return spans
+
+
+def parse_span(value: Any, length: int, where: str, rejects: Rejects) -> Span | None:
+    """Check one `{"start", "end"[, "attributes"]}`; None, counted, when it does not mark a piece of the text."""
+    if not isinstance(value, dict):
+        rejects.add("span: not an object", where, type(value).__name__)
+        return None
+    start, end = parse_integer(value.get("start")), parse_integer(value.get("end"))
+    if start is None or end is None:
+        reason = "span: offset missing or not a whole number"
+    elif start < 0 or end < 0:
+        reason = "span: negative offset"
+    elif end > length:
+        reason = "span: beyond the text"
+    elif start >= end:
+        reason = "span: empty or reversed"
+    else:
+        return Span(start, end, _attributes(value, where, rejects))
+    rejects.add(reason, where, f"start {value.get('start')!r}, end {value.get('end')!r}, text of {length} characters")
+    return None
+
+
+def parse_integer(value: Any) -> int | None:
+    """A whole number written as a number or as text, else None. JSON's true and 1.0 are not whole numbers here."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    return None
+
+
+def parse_ids(value: Any, where: str, rejects: Rejects) -> dict[str, str]:
+    """External ids under one set of lower-case names, whatever the release calls them; empty ones are left out."""
+    if not isinstance(value, dict):
+        rejects.add("field: external ids missing", where, type(value).__name__)
+        return {}
+    ids: dict[str, str] = {}
+    for key, entry in value.items():
+        name = _ID_KEYS.get(key.lower(), key.lower())
+        if name not in _ID_NAMES or entry is None:
+            continue
+        if not isinstance(entry, str | int) or isinstance(entry, bool):
+            rejects.add("field: external id of another type", f"{where} {key}", type(entry).__name__)
+            continue
+        text = str(entry).strip()
+        text = text.removeprefix("PMC") if name == "pmc" else text
+        if text:
+            ids[name] = text
+    return ids
+
+
+def _attributes(value: dict[str, Any], where: str, rejects: Rejects) -> dict[str, Any]:
+    attributes = value.get("attributes")
+    if attributes is None:
+        return {}
+    if not isinstance(attributes, dict):
+        rejects.add("span: attributes are not an object, dropped", where, type(attributes).__name__)
+        return {}
+    return attributes

@@ -1,0 +1,107 @@
+"""SentencePiece tokenizers in Llama-2's layout: BPE with byte fallback, unk 0, bos 1, eos 2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+
+from megabiomed.checkpoint.files import sha256_file
+from megabiomed.errors import TokenizerError
+
+UNK, BOS, EOS = 0, 1, 2
+_BYTES_AND_SPECIALS = 256 + 3
+
+
+class Tokenizer:
+    """A tokenizer.model.
+
+    Attributes:
+        path: the file.
+        vocab_size: number of pieces.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise TokenizerError(f"{path} is not there", do="give the path of a SentencePiece tokenizer.model")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise TokenizerError(
+                f"{path} is not a SentencePiece model",
+                do="give a tokenizer.model as Llama-2 ships it (not tokenizer.json)",
+            ) from None
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        if self.bos_id < 0 or self.eos_id < 0:
+            raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return sha256_file(self.path)
+
+    def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
+        """Token ids of a text."""
+        ids: list[int] = self._processor.encode(text)
+        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """BOS + tokens + EOS of several texts."""
+        return [[self.bos_id, *ids, self.eos_id] for ids in self._processor.encode(texts)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids; special tokens vanish."""
+        return str(self._processor.decode(ids))
+
+
+def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Tokenizer:
+    """Train a tokenizer in Llama-2's layout and store it as `output` (a file name ending in .model).
+
+    Raises:
+        TokenizerError: the text is too small for `vocab_size`; the message names the largest that works.
+    """
+    if vocab_size <= _BYTES_AND_SPECIALS:
+        raise TokenizerError(
+            "the vocabulary is too small for byte fallback",
+            got=vocab_size,
+            expected=f"more than {_BYTES_AND_SPECIALS}",
+            do="ask for a larger vocabulary",
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.building")
+    try:
+        with temporary.open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=(line for text in texts for line in text.split("\n") if line.strip()),
+                model_writer=file,
+                vocab_size=vocab_size,
+                model_type="bpe",
+                byte_fallback=True,
+                split_digits=True,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=True,
+                character_coverage=0.9995,
+                max_sentence_length=16384,
+                unk_id=UNK, bos_id=BOS, eos_id=EOS, pad_id=-1,
+                num_threads=1,  # more would make ties depend on timing
+                minloglevel=2,
+            )  # fmt: skip
+        temporary.replace(output)
+    except RuntimeError as error:
+        largest = re.search(r"value <= (\d+)", str(error))
+        raise TokenizerError(
+            "the text is too small for this vocabulary",
+            got=f"vocab_size {vocab_size}",
+            expected=f"at most {largest.group(1)}" if largest else "less",
+            do="lower vocab_size or give more text",
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Tokenizer(output)

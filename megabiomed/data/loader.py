@@ -1,0 +1,208 @@
+"""From global sample numbers to the micro-batches of this rank, prepared ahead by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megabiomed.config import DataConfig
+from megabiomed.data.order import OrderSource, SampleOrder
+from megabiomed.data.packing import MicroBatch, Window, pack_window, padding_window
+from megabiomed.data.progress import DataProgress
+from megabiomed.data.store import TokenStore
+from megabiomed.errors import DataError, TokenizerError
+
+ORDER_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank computes in one optimizer step.
+
+    Attributes:
+        micro_batches: this rank's share, in order.
+        sample_ids: [global_batch_size, 3] ids of the whole global batch (source, epoch, window).
+        first_sample: global number of its first sample.
+    """
+
+    micro_batches: list[MicroBatch]
+    sample_ids: NDArray[np.int64]
+    first_sample: int
+
+
+def window_count(store: TokenStore, seq_length: int) -> int:
+    """Windows of a store: each needs seq_length tokens and the one after."""
+    return (store.num_tokens - 1) // seq_length
+
+
+def read_window(store: TokenStore, number: int, seq_length: int) -> Window:
+    """Window `number` of a store."""
+    start = number * seq_length
+    stop = start + seq_length
+    ends = store.document_ends
+    low, high = np.searchsorted(ends, [start + 1, stop + 1])
+    return pack_window(np.asarray(store.tokens(start, stop + 1)), ends[low:high] - start)
+
+
+class TrainLoader:
+    """Endless iterator over `StepBatch`es from any global sample on; the global batch is the same for every topology.
+
+    Replica r takes the r-th contiguous part of each global batch.
+    """
+
+    def __init__(
+        self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
+        dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
+    ) -> None:  # fmt: skip
+        self.stores, self.data = list(stores), data
+        self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
+        windows = [window_count(store, data.seq_length) for store in stores]
+        _check_stores(self.stores, windows, data.seq_length)
+        self.order = SampleOrder([OrderSource(n, w) for n, w in zip(windows, weights)], seed)
+        self.identity: dict[str, Any] = {
+            "order_version": ORDER_VERSION,
+            "seed": seed,
+            "seq_length": data.seq_length,
+            "tokenizer": stores[0].tokenizer_sha256,
+            "sources": [
+                {"fingerprint": store.fingerprint, "weight": weight, "windows": count}
+                for store, weight, count in zip(stores, weights, windows)
+            ],
+        }
+        self._prefetcher: _Prefetcher | None = None
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Windows in one pass over the mixture."""
+        return self.order.samples_per_epoch
+
+    def batch_at(self, first_sample: int) -> StepBatch:
+        """The step that begins at a global sample; pure, any position costs the same."""
+        ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
+        share, size = len(ids) // self.dp_size, self.data.micro_batch_size
+        mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
+        windows = [read_window(self.stores[s], w, self.data.seq_length) for s, _, w in mine.tolist()]
+        micro_batches = [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
+        return StepBatch(micro_batches, ids, first_sample)
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        size = self.data.global_batch_size
+        if self.data.prefetch == 0:
+            position = self.first_sample
+            while True:
+                yield self.batch_at(position)
+                position += size
+        self._prefetcher = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
+        try:
+            while True:
+                yield self._prefetcher.next()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+
+
+class _Prefetcher:
+    """Calls `make(position)` ahead in a thread; an exception there is raised by `next`."""
+
+    def __init__(self, make: Callable[[int], StepBatch], position: int, stride: int, depth: int) -> None:
+        self._queue: queue.Queue[StepBatch | BaseException] = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(make, position, stride), daemon=True, name="prefetch")
+        self._thread.start()
+
+    def _fill(self, make: Callable[[int], StepBatch], position: int, stride: int) -> None:
+        while not self._stop.is_set():
+            try:
+                item: StepBatch | BaseException = make(position)
+            except BaseException as error:
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+            position += stride
+
+    def next(self) -> StepBatch:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class ValidationLoader:
+    """The first windows of a store in fixed order; every rank gets equally many micro-batches.
+
+    Where the samples do not divide, windows without labels fill up: they compute and count nothing, and nobody waits for a
+    micro-batch that does not come.
+    """
+
+    def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
+        self.samples = min(samples, window_count(store, data.seq_length))
+        _check_stores([store], [self.samples], data.seq_length)
+        self._store, self._data, self._dp_rank, self._dp_size = store, data, dp_rank, dp_size
+
+    def micro_batches(self) -> list[MicroBatch]:
+        """This rank's micro-batches."""
+        size, seq = self._data.micro_batch_size, self._data.seq_length
+        share = -(-self.samples // (self._dp_size * size)) * size
+        first = self._dp_rank * share
+        windows = [
+            read_window(self._store, number, seq) if number < self.samples else padding_window(seq)
+            for number in range(first, first + share)
+        ]
+        return [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
+
+
+def _check_stores(stores: Sequence[TokenStore], windows: Sequence[int], seq_length: int) -> None:
+    for store, count in zip(stores, windows):
+        if count < 1:
+            raise DataError(
+                f"{store.path} is shorter than one window",
+                got=f"{store.num_tokens} tokens",
+                expected=f"more than data.seq_length = {seq_length}",
+                do="add papers to the corpus or shorten data.seq_length",
+            )
+        if store.tokenizer_sha256 != stores[0].tokenizer_sha256:
+            raise TokenizerError(
+                f"{store.path} was tokenized differently from {stores[0].path}",
+                got=store.tokenizer_sha256[:12],
+                expected=stores[0].tokenizer_sha256[:12],
+                do="rebuild one of the stores with the other's tokenizer (`corpus build --tokenizer`)",
+            )
+
+
+def open_training_data(
+    data: DataConfig, seed: int, dp_rank: int = 0, dp_size: int = 1, progress: DataProgress | None = None
+) -> TrainLoader:
+    """Open the stores of `data.train` and continue at `progress` (default: from the first sample)."""
+    if not data.train:
+        raise DataError("there is nothing to train on", got="data.train is empty", do="list token stores in data.train")
+    stores = [TokenStore.open(source.path) for source in data.train]
+    first = progress.next_sample if progress else 0
+    return TrainLoader(stores, [s.weight for s in data.train], data, seed, dp_rank, dp_size, first)
+
+
+def open_validation_data(data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> ValidationLoader | None:
+    """Open `data.validation`, or None when there is none."""
+    if data.validation is None:
+        return None
+    return ValidationLoader(TokenStore.open(data.validation), data, samples, dp_rank, dp_size)

@@ -1,0 +1,88 @@
+"""Where a run is in its data, as one global number and a running hash, and what a changed configuration would do to it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TRIPLE = struct.Struct("<qqq")
+EMPTY_HASH = hashlib.blake2b(b"megabiomed sample ids", digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class DataProgress:
+    """Data position of a run, independent of batch size and topology.
+
+    Attributes:
+        next_sample: global number of the first sample not consumed yet.
+        ids_hash: chain hash of all consumed sample ids in order.
+        identity: everything that decides the order (seed, seq_length, per-source fingerprint, weight and windows ...).
+    """
+
+    next_sample: int = 0
+    ids_hash: str = EMPTY_HASH
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def advance(self, ids: NDArray[np.int64]) -> DataProgress:
+        """Progress after consuming samples with these ids, [count, 3].
+
+        The hash is chained sample by sample, so that cutting the same samples into other batches gives the same hash.
+        """
+        digest = bytes.fromhex(self.ids_hash)
+        for row in ids.tolist():
+            digest = hashlib.blake2b(digest + _TRIPLE.pack(*row), digest_size=16).digest()
+        return replace(self, next_sample=self.next_sample + len(ids), ids_hash=digest.hex())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataProgress:
+        """Inverse of `to_dict`."""
+        return cls(int(values["next_sample"]), str(values["ids_hash"]), dict(values["identity"]))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a resume would read.
+
+    Attributes:
+        identical: True when the remaining samples are exactly those of the uninterrupted run.
+        lines: the sentence for the operator, then one line per changed key.
+    """
+
+    identical: bool
+    lines: list[str]
+
+
+def verdict(saved: DataProgress, now: dict[str, Any]) -> Verdict:
+    """Compare the order a checkpoint was reading with the order of this configuration."""
+    before = _flatten(saved.identity)
+    after = _flatten(now)
+    changes = [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    if not changes:
+        return Verdict(True, [f"data order: identical from sample {saved.next_sample} on"])
+    return Verdict(False, [f"data order: diverges at sample {saved.next_sample} because", *changes])
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in items:
+        found.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return found

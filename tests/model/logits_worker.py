@@ -1,0 +1,38 @@
+"""One rank: import Hugging Face folders at a tensor-parallel size and store the logits of fixed tokens."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from support.parity import case_config
+
+from megabiomed import platform
+from megabiomed.data.packing import MicroBatch, pack_window
+from megabiomed.engine.build import build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.convert import HuggingFaceSource, model_config_from_hf
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    platform.init_distributed(timeout_s=120)
+    size = int(sys.argv[1])
+    for folder in map(Path, sys.argv[2:]):
+        tokens = torch.load(folder / "expected.pt", weights_only=True)["tokens"]
+        config = case_config({"name": "logits", "parallel": {"tensor_parallel_size": size, "zero_stage": 3}})
+        config = config.model_copy(update={"model": model_config_from_hf(folder)})
+        engine = build_engine(config, build_mesh(config.parallel))
+        engine.load_weights(HuggingFaceSource(folder))
+        stream = torch.cat([tokens, tokens[:1]]).numpy()
+        logits = engine.logits(MicroBatch.from_windows([pack_window(stream, stream[:0])]))
+        if dist.get_rank() == 0:
+            torch.save(logits, folder / f"tp{size}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
