@@ -173,6 +173,9 @@ class CheckpointConfig(Section):
     resume: str = "auto"
     """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path."""
 
+    allow_data_change: bool = False
+    """Resume although the data order differs from the checkpoint's; samples may then be repeated or skipped."""
+
 
 class TrackingConfig(Section):
     """Experiment tracking. metrics.jsonl is always written."""

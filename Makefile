@@ -1,0 +1,51 @@
+# make demo   install and run the whole pipeline on this machine (CPU is enough, no download of data)
+# make test   install and run the tests
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUN := $(BIN)/megabiomed
+DEMO ?= runs
+DATA ?=
+STAMP := $(VENV)/.installed
+
+# torch first and exactly: a range lets pip take another build. Without a GPU, gigabytes of CUDA packages are saved by
+# make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+
+.PHONY: install demo test test-all lint type docs bench-cpu clean
+
+
+install: $(STAMP)
+$(STAMP): setup.py
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: install
+	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" bash docs/demo.sh
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-all: install
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy wants one tree; the top-level folders are linked into it where setup.py maps them.
+type: install
+	rm -rf build/types && mkdir -p build/types/megabiomed
+	ln -s $(CURDIR)/megabiomed/* $(CURDIR)/launch $(CURDIR)/configs $(CURDIR)/kernels build/types/megabiomed/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/.mypy.ini megabiomed
+
+docs: install
+	$(BIN)/python -m megabiomed.config.reference > docs/configuration.md
+
+bench-cpu: install
+	$(BIN)/python -m tests.bench.bench_cpu
+
+clean:
+	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache

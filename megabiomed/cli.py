@@ -1,0 +1,96 @@
+"""The `megabiomed` command. Heavy imports happen inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megabiomed import __version__
+from megabiomed.checkpoint.cli import checkpoint_app
+from megabiomed.corpus.cli import corpus_app, tokenizer_app
+from megabiomed.errors import MegabiomedError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train BioMedGPT at any scale: corpus, continued pretraining with TP x PP x ZeRO-3, checkpoints.",
+)
+app.add_typer(corpus_app, name="corpus")
+app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(checkpoint_app, name="checkpoint")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: megabiomed pretrain demo train.steps=20 parallel.zero_stage=1")
+def pretrain(
+    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    overrides: Overrides = None,
+    nproc: Annotated[
+        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+) -> None:
+    """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
+    from megabiomed.train.launching import pretrain as start
+
+    start(config, overrides or [], nproc, dry_run)
+
+
+@app.command(epilog='Example: megabiomed generate runs/demo --prompt "The molecular formula of aspirin is"')
+def generate(
+    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+) -> None:
+    """Continue a text with a checkpoint of any topology, in one process."""
+    from megabiomed.evaluate.generate import generate_text
+
+    typer.echo(generate_text(run, prompt, max_new_tokens, temperature, seed))
+
+
+@app.command(epilog="Example: megabiomed validate runs/demo --store corpus/s2orc/validation")
+def validate(
+    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    store: Annotated[Path | None, typer.Option(help="Token store; default: the run's validation store.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Windows to use at most.")] = 64,
+) -> None:
+    """Mean loss per token of a checkpoint on a store, in one process."""
+    from megabiomed.evaluate.validate import validate_checkpoint
+
+    loss, perplexity, tokens = validate_checkpoint(run, store, samples)
+    typer.echo(f"validation_loss: {loss:.4f} perplexity: {perplexity:.3f} tokens: {tokens}")
+
+
+def main() -> None:
+    """Run the command; a wrong input is one message and exit code 2."""
+    try:
+        app()
+    except MegabiomedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

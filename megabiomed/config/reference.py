@@ -1,0 +1,64 @@
+"""Writes docs/configuration.md from the configuration types: `python -m megabiomed.config.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from megabiomed.config.base import Section
+from megabiomed.config.schema import RunConfig
+
+_HEAD = """# Configuration
+
+Made from the types in `megabiomed/config/schema.py` by `make docs`; do not edit by hand.
+
+A run is one YAML file. `megabiomed pretrain RUN.yaml optimizer.lr=1e-4 parallel.zero_stage=3` overrides single keys.
+`model:` may be the name of a file in `configs/models`, or a mapping with `base: NAME` and the keys to change.
+Unknown keys are errors. The effective configuration is printed at the start and stored as `config.yaml` in the run folder.
+"""
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([_HEAD, *_section("Run", "", RunConfig)])
+
+
+def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
+    summary = (section.__doc__ or "").strip().splitlines()[0]
+    yield f"## {title}\n\n{summary}\n"
+    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    inner = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            inner.append((name, kind))
+            continue
+        yield f"| `{prefix}{name}` | {_type(kind)} | {_default(field)} | {_cell(field.description or '')} |"
+    yield ""
+    for name, kind in inner:
+        yield from _section(f"{prefix}{name}", f"{prefix}{name}.", kind)
+
+
+def _type(annotation: Any) -> str:
+    text = str(annotation)
+    for noise in ("typing.", "pathlib.", "megabiomed.config.schema.", "<class '", "'>", "Annotated[int, Gt(gt=0)]"):
+        text = text.replace(noise, "int > 0" if noise.startswith("Annotated") else "")
+    text = text.replace("Literal[", "one of [").replace("NoneType", "null").replace("None", "null")
+    return f"`{text}`".replace("|", "\\|")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return "`null`" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,52 @@
+"""Load a checkpoint of any topology into one process for inference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch.distributed as dist
+
+from megabiomed import platform
+from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config import ParallelConfig, RunConfig
+from megabiomed.config.base import parse
+from megabiomed.config.load import read_yaml
+from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.errors import CheckpointError
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint folder, or the newest valid checkpoint of a run folder."""
+    if (path / "checkpoints").is_dir():
+        found, _ = latest_valid(path / "checkpoints")
+        if found is None:
+            raise CheckpointError(f"{path} has no valid checkpoint", do="train it first")
+        return found
+    return Checkpoint.open(path)
+
+
+def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEngine]:
+    """The model of a checkpoint in this process (fp32, one replica).
+
+    Args:
+        data: replacements in the data section, e.g. micro_batch_size.
+    """
+    stored = parse(RunConfig, read_yaml(checkpoint.config_text, str(checkpoint.path)), str(checkpoint.path))
+    assert isinstance(stored, RunConfig)
+    config = stored.model_copy(
+        update={
+            "parallel": ParallelConfig(zero_stage=0),
+            "train": stored.train.model_copy(update={"precision": "fp32"}),
+            "data": stored.data.model_copy(update={"global_batch_size": 1, "micro_batch_size": 1, **data}),
+        }
+    )
+    if not dist.is_initialized():
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        os.environ.update(alone)
+        platform.init_distributed()
+    engine = build_engine(config, build_mesh(config.parallel))
+    engine.load_weights(checkpoint)
+    return config, engine

@@ -1,0 +1,67 @@
+"""The bill of the run, printed before step 1: what it will compute, hold, store and read."""
+
+from __future__ import annotations
+
+from megabiomed import platform
+from megabiomed.config import RunConfig
+from megabiomed.config.topology import data_parallel_size
+from megabiomed.train.flops import checkpoint_bytes, flops_per_token, parameter_count, state_bytes_per_rank
+
+
+def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int | None) -> list[str]:
+    """Lines of `key: value`.
+
+    Args:
+        samples_per_epoch: None when no data is there yet (a dry run on another machine).
+    """
+    data, parallel, dp = config.data, config.parallel, data_parallel_size(config.parallel, world)
+    tokens_per_step = data.global_batch_size * data.seq_length
+    tokens = total_steps * tokens_per_step
+    per_token = flops_per_token(config.model, data.seq_length)
+    state = state_bytes_per_rank(config, dp)
+    engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
+    layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
+    lines = [
+        f"model: {parameter_count(config.model):,} parameters, {config.train.precision}",
+        f"topology: {layout} = {world} processes, {engine}, {_schedule(config)}",
+        f"device: {platform.describe()}",
+        f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
+        f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
+        f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
+        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all (6N + 12Lhs, no recomputation)",
+        "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
+        + f", together {_size(sum(state.values()))} without activations",
+        f"checkpoint: {_size(checkpoint_bytes(config.model))} each, every {config.checkpoint.save_every or 'never'} steps",
+    ]  # fmt: skip
+    return lines + _costs(config)
+
+
+def _schedule(config: RunConfig) -> str:
+    parallel = config.parallel
+    if parallel.pipeline_parallel_size == 1:
+        return "no pipeline"
+    return f"{parallel.pipeline_schedule} schedule"
+
+
+def _epochs(config: RunConfig, total_steps: int, samples_per_epoch: int | None) -> str:
+    if not samples_per_epoch:
+        return ""
+    return f", {total_steps * config.data.global_batch_size / samples_per_epoch:.2f} epochs of {samples_per_epoch:,} samples"
+
+
+def _costs(config: RunConfig) -> list[str]:
+    """What an expensive combination costs, in words, where the user should know."""
+    parallel = config.parallel
+    sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
+    if sharded and parallel.pipeline_parallel_size > 1:
+        return ["note: sharded parameters under a pipeline are gathered for every micro-batch; zero_stage 1 is faster "
+                "where its memory fits"]  # fmt: skip
+    return []
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"

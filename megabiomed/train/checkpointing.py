@@ -1,0 +1,125 @@
+"""When a run saves and what it resumes from, on top of the checkpoint package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from megabiomed import __version__
+from megabiomed.checkpoint.background import BackgroundSaver
+from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
+from megabiomed.checkpoint.fence import Fence
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config import ModelConfig, RunConfig, to_yaml
+from megabiomed.data.progress import DataProgress, verdict
+from megabiomed.engine.build import TrainEngine
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.convert import logical_tensors
+
+# Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
+_ORIGIN = ("init_from", "initializer_range")
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """What a start found: a checkpoint (or none) and the newer folders it passed over, with reasons."""
+
+    checkpoint: Checkpoint | None
+    skipped: list[tuple[Path, str]]
+
+
+def find_resume_point(config: RunConfig) -> ResumePoint:
+    """Choose by `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named."""
+    choice, folder = config.checkpoint.resume, config.folder / "checkpoints"
+    if choice not in ("auto", "never"):
+        return ResumePoint(Checkpoint.open(choice), [])
+    found, skipped = latest_valid(folder)
+    if choice == "never" and found is not None:
+        raise CheckpointError(
+            f"run {config.name} has checkpoints and checkpoint.resume is never",
+            got=str(found.path),
+            do="choose another name, remove the run folder, or set checkpoint.resume=auto",
+        )
+    return ResumePoint(found, skipped)
+
+
+def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
+    """Refuse a checkpoint of another model, naming each difference."""
+    wanted = model.model_dump(mode="json")
+    different = [
+        f"{key} {checkpoint.architecture.get(key)} -> {value}"
+        for key, value in wanted.items()
+        if key not in _ORIGIN and checkpoint.architecture.get(key) != value
+    ]
+    if different:
+        raise CheckpointError(
+            f"{checkpoint.path} is of another model",
+            got=", ".join(different),
+            expected="the architecture in `model:`",
+            do="use the model that wrote it, or another run name",
+        )
+
+
+def resumed_progress(
+    checkpoint: Checkpoint, identity: dict[str, Any], allow_change: bool
+) -> tuple[DataProgress, list[str]]:
+    """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed."""
+    progress = DataProgress.from_dict(checkpoint.trainer["data"])
+    found = verdict(progress, identity)
+    if not found.identical and not allow_change:
+        raise CheckpointError(
+            "the data order differs from the checkpoint's: samples would be repeated or skipped",
+            got="; ".join(found.lines[1:]),
+            do="restore these settings, or set checkpoint.allow_data_change=true to go on all the same",
+        )
+    return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
+
+
+class Checkpoints:
+    """Saves a run in the background and keeps what retention asks for."""
+
+    def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None) -> None:
+        self.config, self.engine, self.tokenizer = config, engine, tokenizer
+        fence = Fence.claim(config.folder) if dist.get_rank() == 0 else None
+        # A gloo group of its own: the writer's collectives run in a thread beside the training's.
+        ranks = Ranks.of_group(dist.new_group(backend="gloo"))
+        writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
+        keep = config.checkpoint
+        self._saver = BackgroundSaver(writer, after=lambda _: writer.prune(keep.keep_last, keep.keep_every))
+        self._saved_step = -1
+
+    def save(self, step: int, progress: DataProgress, tokens: int) -> None:
+        """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
+        if step == self._saved_step:
+            return
+        trainer = {
+            "global_step": step,
+            "tokens": tokens,
+            "samples": progress.next_sample,
+            "data": progress.to_dict(),
+            "seed": self.config.seed,
+            "topology": {**self.config.parallel.model_dump(mode="json"), "world_size": self.engine.mesh.world},
+            "megabiomed": __version__,
+        }
+        shapes = logical_tensors(self.config.model)
+        state = RunState(
+            trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
+        )
+        self._saver.save(step, self.engine.fragments(), state)
+        self._saved_step = step
+
+    def wait(self) -> None:
+        """Return when the last save is committed; raises what went wrong with it."""
+        self._saver.wait()
+
+
+def describe(point: ResumePoint) -> list[str]:
+    """Lines for the operator about the choice."""
+    lines = [f"checkpoint skipped: {path.name}: {reason}" for path, reason in point.skipped]
+    if point.checkpoint is None:
+        return [*lines, "resume: no checkpoint, starting from the beginning"]
+    return [*lines, f"resume: step {point.checkpoint.step} from {point.checkpoint.path}"]

@@ -1,0 +1,50 @@
+"""Arithmetic of a model: parameters, FLOPs per token, bytes per rank. The formulas are stated because conventions differ."""
+
+from __future__ import annotations
+
+from math import prod
+
+from megabiomed.config import ModelConfig, ParallelConfig, RunConfig
+from megabiomed.model.llama.convert import logical_tensors
+
+
+def parameter_count(model: ModelConfig) -> int:
+    """All parameters, embedding and output head included."""
+    return sum(prod(shape) for shape in logical_tensors(model).values())
+
+
+def flops_per_token(model: ModelConfig, seq_length: int) -> float:
+    """Training FLOPs per token: 6 N + 12 L h s (Narayanan et al. 2021; PaLM, appendix B).
+
+    N counts every parameter; attention is counted as if every token saw the whole window (no causal discount, no document
+    mask); recomputation of activations is not counted, so MFU falls when it is used.
+    """
+    attention = 12 * model.num_hidden_layers * model.hidden_size * seq_length
+    return 6.0 * parameter_count(model) + attention
+
+
+def model_flops_utilization(tokens_per_s: float, per_token: float, devices: int, peak: float | None) -> float | None:
+    """Achieved share of the devices' peak, or None where the peak is unknown."""
+    return None if peak is None else tokens_per_s * per_token / (devices * peak)
+
+
+def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
+    """Bytes of weights, gradients and optimizer state on one rank of the largest stage, activations excluded.
+
+    bf16: 2 + 4 (fp32 accumulation) + 12 (fp32 master, two moments) per parameter, each divided where it is sharded.
+    """
+    parallel: ParallelConfig = config.parallel
+    local = parameter_count(config.model) / (parallel.tensor_parallel_size * parallel.pipeline_parallel_size)
+    stage = 3 if parallel.engine == "fsdp2" else parallel.zero_stage
+    half = config.train.precision == "bf16"
+    masters = 0 if stage == 0 and not half else 4  # stage 0 in fp32 steps the weights themselves
+    return {
+        "weights": local * (2 if half else 4) / (dp if stage == 3 else 1),
+        "gradients": local * 4 / (dp if stage >= 2 else 1),
+        "optimizer": local * (8 + masters) / (dp if stage >= 1 else 1),
+    }
+
+
+def checkpoint_bytes(model: ModelConfig) -> int:
+    """Size of one checkpoint: fp32 weights and two moments."""
+    return 12 * parameter_count(model)

@@ -1,0 +1,78 @@
+"""`megabiomed pretrain`: read and check the configuration, then join the ranks or start them here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from megabiomed.checkpoint.files import write_atomic
+from megabiomed.config import RunConfig, load_config, to_yaml
+from megabiomed.config.topology import check_run, default_world
+from megabiomed.launch.local import run_workers, under_launcher
+
+
+def pretrain(config_path: str, overrides: list[str], nproc: int | None, dry_run: bool) -> None:
+    """Start a run, join one, or (dry run) only say what would be done."""
+    config = load_config(config_path, overrides)
+    if under_launcher() and not dry_run:
+        _join(config)
+        return
+    from megabiomed import platform
+
+    world = nproc or default_world(config.parallel, platform.device_count())
+    check_run(config, world)
+    print(compact(config), flush=True)
+    if dry_run:
+        _print_bill(config, world)
+        return
+    incarnation = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}"
+    logs = config.folder / "logs" / incarnation
+    logs.mkdir(parents=True, exist_ok=True)
+    effective = logs / "config.yaml"
+    write_atomic(effective, to_yaml(config))
+    run_workers("megabiomed.train.worker", [str(effective)], world, logs)
+
+
+def compact(config: RunConfig) -> str:
+    """The effective configuration, one section a line."""
+    values = config.model_dump(mode="json")
+    lines = []
+    for section, content in values.items():
+        text = yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10**6).strip()
+        lines.append(f"{section}: {text.removesuffix('...').strip()}")
+    return "\n".join(lines)
+
+
+def _join(config: RunConfig) -> None:
+    from megabiomed.train import worker
+
+    # Every rank reads the same text; only rank 0's copy is kept in the run folder.
+    file = config.folder / "logs" / f"joined-{os.getpid()}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, to_yaml(config))
+    try:
+        code = worker.run(str(file))
+    finally:
+        file.unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _print_bill(config: RunConfig, world: int) -> None:
+    from megabiomed.data.loader import open_training_data
+    from megabiomed.train.bill import bill
+    from megabiomed.train.schedule import total_steps
+
+    known = all(Path(source.path).is_dir() for source in config.data.train) and bool(config.data.train)
+    samples = open_training_data(config.data, config.seed).samples_per_epoch if known else None
+    if samples is None and config.train.steps is None:
+        print("length: unknown until the token stores of data.train exist (train.epochs is given)")
+    total = total_steps(config, samples or 0) if samples or config.train.steps else 1
+    for line in bill(config, world, total, samples):
+        print(line)
+    print(f"command: torchrun --nproc_per_node={world} -m megabiomed.cli pretrain ...")

@@ -1,0 +1,192 @@
+"""The training run: set up, resume, step until done or asked to stop, save, report."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from pathlib import Path
+
+import torch.distributed as dist
+
+from megabiomed.checkpoint.files import write_atomic
+from megabiomed.checkpoint.logical import TensorSource
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config import RunConfig, to_yaml
+from megabiomed.config.topology import check_run
+from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader, open_training_data, open_validation_data
+from megabiomed.data.progress import DataProgress
+from megabiomed.engine.build import StepResult, TrainEngine, build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.errors import NonFiniteError, TokenizerError
+from megabiomed.model.llama.convert import HuggingFaceSource
+from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.train.bill import bill
+from megabiomed.train.checkpointing import (
+    Checkpoints,
+    check_architecture,
+    describe,
+    find_resume_point,
+    resumed_progress,
+)
+from megabiomed.train.metrics import Reporter
+from megabiomed.train.schedule import learning_rate, total_steps
+from megabiomed.train.signals import StopFlag
+
+
+class Trainer:
+    """One rank of a training run. torch.distributed must be initialised; all ranks construct and run it together."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.stop = StopFlag()
+        world, rank = dist.get_world_size(), dist.get_rank()
+        check_run(config, world)
+        self.mesh = build_mesh(config.parallel)
+        self.loader = open_training_data(config.data, config.seed, self.mesh.dp_rank, self.mesh.dp)
+        self.validation = open_validation_data(config.data, config.train.eval_samples, self.mesh.dp_rank, self.mesh.dp)
+        tokenizer = check_tokenizer(config, self.loader)
+        self.total = total_steps(config, self.loader.samples_per_epoch)
+        self.progress = DataProgress(identity=self.loader.identity)
+        self.step = self.tokens = 0
+        self.reporter = Reporter(config, rank == 0, world, self.total)
+        for line in bill(config, world, self.total, self.loader.samples_per_epoch):
+            self.reporter.say(line)
+        self._set_up(tokenizer)
+
+    def _set_up(self, tokenizer: Path) -> None:
+        """Find the resume point before building anything, then fill the engine from it."""
+        config, point = self.config, find_resume_point(self.config)
+        lines = describe(point)
+        if point.checkpoint is not None:
+            check_architecture(point.checkpoint, config.model)
+            allow = config.checkpoint.allow_data_change
+            self.progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, allow)
+            lines += verdict
+            self.step, self.tokens = point.checkpoint.step, int(point.checkpoint.trainer["tokens"])
+            self.loader.first_sample = self.progress.next_sample
+        for line in lines:
+            self.reporter.say(line)
+        if self.reporter.active:
+            write_atomic(config.folder / "config.yaml", to_yaml(config))
+        started = time.monotonic()
+        self.engine = build_engine(config, self.mesh)
+        if point.checkpoint is not None:
+            self.engine.load_state(point.checkpoint, self.step)
+        else:
+            self.engine.load_weights(initial_weights(config))
+        self.checkpoints = Checkpoints(config, self.engine, tokenizer)
+        self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
+        self.reporter.event("resume" if self.step else "start", step=self.step, sample=self.progress.next_sample)
+
+    def run(self) -> str:
+        """Train to the end or to a stop request.
+
+        Returns:
+            "finished", or "stopped" after a signal or `train.stop_after`; the state is saved in both cases.
+        """
+        outcome, first = "finished", self.step
+        if self.step >= self.total:
+            self.reporter.say(f"finished already: step {self.step} of {self.total}")
+            return outcome
+        self.reporter.start_clock()
+        with closing(self.loader):
+            batches = iter(self.loader)
+            while self.step < self.total:
+                self._train_one(next(batches))
+                asked = self.stop.agreed()
+                if asked or self.step - first == self.config.train.stop_after:
+                    outcome = "stopped" if self.step < self.total else outcome
+                    break
+                self._at_intervals()
+        self._leave(outcome)
+        return outcome
+
+    def _train_one(self, batch: StepBatch) -> None:
+        lr = learning_rate(self.step, self.total, self.config.optimizer)
+        result = self.engine.train_step(batch.micro_batches, lr)
+        self._check_finite(result, batch)
+        self.step += 1
+        self.tokens += self.config.data.global_batch_size * self.config.data.seq_length
+        self.progress = self.progress.advance(batch.sample_ids)
+        self.reporter.step(self.step, result.loss, result.grad_norm, lr, result.loss_tokens)
+
+    def _check_finite(self, result: StepResult, batch: StepBatch) -> None:
+        if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+            return
+        self.reporter.event("non_finite", step=self.step + 1, loss=str(result.loss), grad_norm=str(result.grad_norm))
+        raise NonFiniteError(
+            f"step {self.step + 1} is not finite",
+            got=f"loss {result.loss}, grad_norm {result.grad_norm}",
+            do=f"nothing was saved; the batch begins at global sample {batch.first_sample} "
+            f"(source, epoch, window of its first samples: {batch.sample_ids[:3].tolist()}); lower optimizer.lr or resume "
+            "from the last checkpoint",
+        )
+
+    def _at_intervals(self) -> None:
+        train, checkpoint = self.config.train, self.config.checkpoint
+        if self.step >= self.total:
+            return
+        if train.eval_every and self.step % train.eval_every == 0:
+            self.validate()
+        if checkpoint.save_every and self.step % checkpoint.save_every == 0:
+            self.checkpoints.save(self.step, self.progress, self.tokens)
+            self.reporter.event("save", step=self.step, sample=self.progress.next_sample)
+            self.reporter.start_clock()
+
+    def validate(self) -> float | None:
+        """Mean validation loss per token, reported; None without validation data. Disturbs neither data order nor state."""
+        if self.validation is None:
+            return None
+        loss = validation_loss(self.engine, self.validation)
+        self.reporter.validation(self.step, loss[0], loss[1])
+        return loss[0]
+
+    def _leave(self, outcome: str) -> None:
+        self.checkpoints.save(self.step, self.progress, self.tokens)
+        self.checkpoints.wait()
+        if outcome == "finished":
+            self.validate()
+        reason = f" ({self.stop.received})" if self.stop.received else ""
+        self.reporter.say(f"{outcome}{reason}: step {self.step} of {self.total}, sample {self.progress.next_sample}, "
+                          f"ids {self.progress.ids_hash}")  # fmt: skip
+        hashed = self.progress.ids_hash
+        self.reporter.event(outcome, step=self.step, sample=self.progress.next_sample, ids_hash=hashed)
+        self.reporter.finish("FINISHED" if outcome == "finished" else "KILLED")
+
+
+def initial_weights(config: RunConfig) -> TensorSource:
+    """The Hugging Face folder of `model.init_from`, or seeded random weights."""
+    if config.model.init_from is None:
+        return SeededInit(config.model, config.seed)
+    check_hugging_face(config.model.init_from, config.model)
+    return HuggingFaceSource(config.model.init_from)
+
+
+def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
+    """The tokenizer of the run; it must be the one that made the stores, and its pieces must have rows in the model."""
+    from megabiomed.corpus.tokenizer import Tokenizer
+
+    store = loader.stores[0]
+    tokenizer = Tokenizer(config.data.tokenizer or store.tokenizer_path)
+    if tokenizer.sha256 != store.tokenizer_sha256:
+        raise TokenizerError(
+            f"{store.path} was made with another tokenizer than data.tokenizer",
+            got=tokenizer.sha256[:12],
+            expected=store.tokenizer_sha256[:12],
+            do="leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`",
+        )
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise TokenizerError(
+            "the tokenizer does not fit the model",
+            got=f"{tokenizer.vocab_size} pieces in {tokenizer.path}",
+            expected=f"model.vocab_size = {config.model.vocab_size}",
+            do=f"set model.vocab_size={tokenizer.vocab_size} or rebuild the corpus with the model's tokenizer",
+        )
+    return tokenizer.path
+
+
+def validation_loss(engine: TrainEngine, loader: ValidationLoader) -> tuple[float, int]:
+    """(mean loss per token, tokens) over a validation loader."""
+    total, tokens = engine.evaluate(loader.micro_batches())
+    return total / max(1, tokens), tokens

@@ -1,0 +1,31 @@
+"""Stop signals set a flag; the flag is shared by all ranks at a step boundary, so that they leave together."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from megabiomed import platform
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StopFlag:
+    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._catch)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+    def agreed(self) -> bool:
+        """Whether any rank was asked to stop. Collective: all ranks call it at the same step boundary."""
+        flag = torch.tensor([int(self.received is not None)], device=platform.device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())

@@ -1,0 +1,60 @@
+"""Entry point of one rank: `python -m megabiomed.train.worker EFFECTIVE_CONFIG.yaml` under the launcher, torchrun or srun."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from megabiomed.errors import MegabiomedError
+
+ERROR_FILE = "MEGABIOMED_ERROR_FILE"
+
+
+def run(config_path: str) -> int:
+    """Join the run and train; returns the process's exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    try:
+        from megabiomed import platform
+        from megabiomed.config import load_config
+        from megabiomed.train.loop import Trainer
+
+        config = load_config(config_path)
+        platform.init_distributed()
+        Trainer(config).run()
+        _shut_down()
+        return 0
+    except MegabiomedError as error:
+        _report(error, "" if error.exit_code == 2 else traceback.format_exc())
+        return error.exit_code
+    except Exception as error:
+        _report(error, traceback.format_exc())
+        return 1
+
+
+def _report(error: Exception, trace: str) -> None:
+    """Write the error where the launcher looks for it, and to this rank's log."""
+    text = trace or f"{error}\n"
+    print(text, file=sys.stderr, flush=True)
+    path = os.environ.get(ERROR_FILE)
+    if path:
+        Path(path).write_text(text)
+
+
+def _shut_down() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    code = run(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Leave without waiting for other ranks' collectives: after an error they will never come.
+    os._exit(code)
