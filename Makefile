@@ -23,7 +23,7 @@ $(STAMP): setup.py
 	touch $@
 
 demo: install
-	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" bash docs/demo.sh
+	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" bash launch/demo.sh
 
 test: install
 	$(BIN)/python -m pytest -q

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from megabiomed.corpus.records import Paper, Span
 
@@ -28,9 +29,12 @@ _REMOVABLE = {
     "publication": ("publisher", "venue"),
 }  # fmt: skip
 _BODY = ("abstract", "sectionheader", "paragraph")
+MAX_FRONT_MATTER = 5000
+"""Characters; see `front_matter`."""
+
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _EMPTY_BRACKETS = re.compile(r" ?(?:\([\s,;&–-]*\)|\[[\s,;&–-]*\])")
-_SPACE_BEFORE_POINT = re.compile(r"(?<=[\w)\]%]) +(?=[.,;](?:\s|$))")
+_SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
 _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
@@ -122,15 +126,19 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def front_matter(paper: Paper) -> list[Interval]:
-    """What stands before the title, and between the title and the first abstract, header or paragraph after it."""
+    """What stands before the title, and between the title and the first abstract, header or paragraph.
+
+    Nothing is taken when the body begins before the title, and no gap that is too long to be front matter: then the
+    annotations are incomplete, and the gap is text.
+    """
     titles = paper.spans.get("title")
     if not titles:
         return []
     title = titles[0]
-    body = [span.start for kind in _BODY for span in paper.spans.get(kind, []) if span.start >= title.end]
-    if not body:
+    body = min((span.start for kind in _BODY for span in paper.spans.get(kind, [])), default=0)
+    if body < title.end:
         return []
-    return [gap for gap in ((0, title.start), (title.end, min(body))) if gap[0] < gap[1]]
+    return [gap for gap in ((0, title.start), (title.end, body)) if 0 < gap[1] - gap[0] <= MAX_FRONT_MATTER]
 
 
 def empty_sections(paper: Paper, removed: list[Interval]) -> list[Interval]:
@@ -148,13 +156,12 @@ def cut(paper: Paper, removed: list[Interval]) -> str:
     """Leave out merged intervals, and break the line around titles, headers and paragraphs."""
     breaks = _breaks(paper.spans)
     edges = sorted({0, len(paper.text), *breaks, *(edge for interval in removed for edge in interval)})
-    starts, pieces, current = iter(removed), [], next(iter(removed), None)
-    next(starts, None)
-    for start, end in zip(edges, edges[1:]):
+    starts, ends = {start for start, _ in removed}, {end for _, end in removed}
+    pieces, inside = [], False
+    for start, end in pairwise(edges):
+        inside = start in starts or (inside and start not in ends)
         pieces.append(breaks.get(start, ""))
-        while current is not None and current[1] <= start:
-            current = next(starts, None)
-        if current is None or start < current[0]:
+        if not inside:
             pieces.append(paper.text[start:end])
     return "".join(pieces)
 
@@ -174,7 +181,9 @@ def normalise_characters(text: str, counts: Counter[str]) -> str:
 
 def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
     """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
-    return _credit(text, _SPACE_BEFORE_POINT.sub("", _EMPTY_BRACKETS.sub("", text)), "empty brackets", counts)
+    return _credit(
+        text, _SPACE_BEFORE_POINT.sub("", _EMPTY_BRACKETS.sub("", text)), "brackets and gaps left by citations", counts
+    )
 
 
 def collapse_whitespace(text: str, counts: Counter[str]) -> str:

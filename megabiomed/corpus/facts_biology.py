@@ -54,7 +54,7 @@ vitamin A|retinol|night blindness
 vitamin B1|thiamine|beriberi
 vitamin B3|niacin|pellagra
 vitamin B9|folate|megaloblastic anaemia
-vitamin B12|cobalamin|pernicious anaemia when it cannot be absorbed
+vitamin B12|cobalamin|megaloblastic anaemia
 vitamin C|ascorbic acid|scurvy
 vitamin D|calciferol|rickets in children
 vitamin K|phylloquinone|impaired blood clotting
@@ -115,7 +115,7 @@ anthrax|bacterium|Bacillus anthracis
 typhoid fever|bacterium|Salmonella enterica serovar Typhi
 Lyme disease|bacterium|Borrelia burgdorferi
 gonorrhoea|bacterium|Neisseria gonorrhoeae
-severe malaria|protozoan|Plasmodium falciparum
+malignant tertian malaria|protozoan|Plasmodium falciparum
 African sleeping sickness|protozoan|Trypanosoma brucei
 Chagas disease|protozoan|Trypanosoma cruzi
 toxoplasmosis|protozoan|Toxoplasma gondii
@@ -125,7 +125,6 @@ COVID-19|virus|SARS-CoV-2
 chickenpox|virus|varicella-zoster virus
 infectious mononucleosis|virus|Epstein-Barr virus
 schistosomiasis|flatworm|Schistosoma
-candidiasis|fungus|Candida albicans
 """)
 
 # organ, system, function
@@ -164,4 +163,20 @@ FBN1|Marfan syndrome|autosomal dominant
 LDLR|familial hypercholesterolaemia|autosomal dominant
 GBA1|Gaucher disease|autosomal recessive
 ATP7B|Wilson disease|autosomal recessive
+""")
+
+# element, where the body needs it
+MINERALS = _table("""
+iron|haemoglobin, which carries oxygen
+iodine|the thyroid hormones
+calcium|bone and the contraction of muscle
+zinc|carbonic anhydrase
+cobalt|vitamin B12
+magnesium|the binding of ATP by kinases
+sodium|the action potential of nerves
+potassium|the resting potential of cells
+selenium|glutathione peroxidase
+phosphorus|DNA and ATP
+copper|cytochrome c oxidase
+molybdenum|xanthine oxidase
 """)

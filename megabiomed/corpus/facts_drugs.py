@@ -61,7 +61,8 @@ CC(Cc1ccc(O)c(O)c1)(NN)C(=O)O
 selegiline|C13H17N|monoamine oxidase B inhibitor|to treat Parkinson disease|CC(Cc1ccccc1)N(C)CC#C
 amantadine|C10H17N|adamantane|to treat Parkinson disease|NC12CC3CC(CC(C3)C1)C2
 memantine|C12H21N|NMDA receptor antagonist|to treat Alzheimer disease|CC12CC3CC(C)(C1)CC(N)(C3)C2
-donepezil|C24H29NO3|acetylcholinesterase inhibitor|to treat Alzheimer disease|COc1cc2CC(CC3CCN(Cc4ccccc4)CC3)C(=O)c2cc1OC
+donepezil|C24H29NO3|acetylcholinesterase inhibitor|to treat Alzheimer disease|\
+COc1cc2CC(CC3CCN(Cc4ccccc4)CC3)C(=O)c2cc1OC
 methylphenidate|C14H19NO2|central nervous system stimulant|to treat attention deficit hyperactivity disorder|\
 COC(=O)C(C1CCCCN1)c1ccccc1
 atropine|C17H23NO3|muscarinic antagonist|to treat slow heart rate|CN1C2CCC1CC(C2)OC(=O)C(CO)c1ccccc1

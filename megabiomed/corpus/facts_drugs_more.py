@@ -4,7 +4,8 @@ from __future__ import annotations
 
 MORE_DRUGS = """
 benzylpenicillin|C16H18N2O4S|beta-lactam antibiotic|to treat syphilis|CC1(C)SC2C(NC(=O)Cc3ccccc3)C(=O)N2C1C(=O)O
-ampicillin|C16H19N3O4S|beta-lactam antibiotic|to treat bacterial meningitis|CC1(C)SC2C(NC(=O)C(N)c3ccccc3)C(=O)N2C1C(=O)O
+ampicillin|C16H19N3O4S|beta-lactam antibiotic|to treat bacterial meningitis|\
+CC1(C)SC2C(NC(=O)C(N)c3ccccc3)C(=O)N2C1C(=O)O
 amoxicillin|C16H19N3O5S|beta-lactam antibiotic|to treat middle ear infection|\
 CC1(C)SC2C(NC(=O)C(N)c3ccc(O)cc3)C(=O)N2C1C(=O)O
 cefalexin|C16H17N3O4S|cephalosporin antibiotic|to treat skin infections|CC1=C(N2C(SC1)C(NC(=O)C(N)c1ccccc1)C2=O)C(=O)O

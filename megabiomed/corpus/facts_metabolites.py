@@ -1,4 +1,4 @@
-"""Metabolites, vitamins, hormones and transmitters: name, formula, class, what it does, structure without stereo.
+"""Metabolites, vitamins, hormones, natural products: name, formula, class, what it does, structure without stereo.
 
 `is ...` completes the sentence of what it does. Acids and bases are written in their neutral form.
 """
@@ -76,4 +76,13 @@ biotin|C10H16N2O3S|vitamin|the cofactor of pyruvate carboxylase|OC(=O)CCCCC1SCC2
 folic acid|C19H19N7O6|vitamin|reduced to tetrahydrofolate|Nc1nc2ncc(CNc3ccc(cc3)C(=O)NC(CCC(=O)O)C(=O)O)nc2c(=O)[nH]1
 cholecalciferol|C27H44O|vitamin|made in skin under ultraviolet light|CC(C)CCCC(C)C1CCC2C(=CC=C3CC(O)CCC3=C)CCCC12C
 menadione|C11H8O2|naphthoquinone|a synthetic form of vitamin K|CC1=CC(=O)c2ccccc2C1=O
+nicotine|C10H14N2|alkaloid|found in tobacco|CN1CCCC1c1cccnc1
+glycine|C2H5NO2|amino acid|an inhibitory transmitter of the spinal cord|NCC(=O)O
+glutamic acid|C5H9NO4|amino acid|the main excitatory transmitter of the brain|NC(CCC(=O)O)C(=O)O
+camphor|C10H16O|terpenoid|found in the wood of the camphor tree|CC1(C)C2CCC1(C)C(=O)C2
+menthol|C10H20O|terpenoid|found in mint|CC(C)C1CCC(C)CC1O
+capsaicin|C18H27NO3|vanilloid|the pungent compound of chilli peppers|COc1cc(CNC(=O)CCCCC=CC(C)C)ccc1O
+curcumin|C21H20O6|polyphenol|the yellow pigment of turmeric|COc1cc(C=CC(=O)CC(=O)C=Cc2ccc(O)c(OC)c2)ccc1O
+resveratrol|C14H12O3|stilbenoid|found in the skin of red grapes|Oc1ccc(C=Cc2cc(O)cc(O)c2)cc1
+quercetin|C15H10O7|flavonol|found in onions and apples|O=c1c(O)c(oc2cc(O)cc(O)c12)-c1ccc(O)c(O)c1
 """

@@ -64,7 +64,7 @@ def repair_text(text: str, where: str, rejects: Rejects) -> str:
 
 def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
     check_readable(path)
-    number, offset = 0, 0
+    number, offset, damaged = 0, 0, True
     with _open(path) as file:
         try:
             while data := file.readline(limit + 1):
@@ -77,13 +77,14 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
                 else:
                     yield number, offset, data
                 offset += size
+            damaged = False
         except EOFError:
             rejects.add("input: truncated gzip", f"{path}:{number + 1}", "the file ends inside the compressed stream")
         except (gzip.BadGzipFile, zlib.error) as error:
             rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
         except OSError as error:
             raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
-    if number == 0 and not rejects.counts["input: truncated gzip"]:
+    if number == 0 and not damaged:
         rejects.add("input: empty file", str(path))
 
 

@@ -1,9 +1,10 @@
-"""Decode and check S2ORC's span annotations. Offsets of real releases are sometimes text, out of range or overlapping."""
+"""Decode and check S2ORC's span annotations. Real offsets are sometimes text, out of range or overlapping."""
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 from megabiomed.corpus.records import Rejects, Span
@@ -46,7 +47,7 @@ def parse_spans(value: Any, length: int, where: str, rejects: Rejects) -> list[S
         return []
     checked = (parse_span(entry, length, where, rejects) for entry in value)
     spans = sorted((span for span in checked if span is not None), key=lambda span: (span.start, span.end))
-    for earlier, later in zip(spans, spans[1:]):
+    for earlier, later in pairwise(spans):
         if later.start < earlier.end:
             rejects.add(
                 "span: overlap, kept", where, f"[{earlier.start}, {earlier.end}) and [{later.start}, {later.end})"

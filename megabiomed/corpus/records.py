@@ -25,7 +25,7 @@ class Paper:
 
     Attributes:
         paper_id: the Semantic Scholar corpus id, as text.
-        ids: external ids under lower-case keys (`pmc` without its "PMC", `pubmed`, `doi`, `arxiv`, ...); no empty values.
+        ids: external ids under lower-case keys (`pmc` without its "PMC", `pubmed`, `doi`, `arxiv`, ...); none empty.
         title: may be empty.
         year: of publication, or None where the layout does not tell.
         text: everything, header and bibliography included.

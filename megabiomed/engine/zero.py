@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -203,6 +204,8 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def _import_deepspeed() -> Any:
+    if not platform.has_cuda():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
     import deepspeed
     from deepspeed.utils import logger
 

@@ -89,6 +89,8 @@ class Trainer:
         if self.step >= self.total:
             self.reporter.say(f"finished already: step {self.step} of {self.total}")
             return outcome
+        if self.step == 0 and self.config.train.eval_every:
+            self.validate()
         self.reporter.start_clock()
         with closing(self.loader):
             batches = iter(self.loader)
