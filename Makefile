@@ -45,7 +45,7 @@ docs: install
 	$(BIN)/python -m megabiomed.config.reference > docs/configuration.md
 
 bench-cpu: install
-	$(BIN)/python -m tests.bench.bench_cpu
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_cpu
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache

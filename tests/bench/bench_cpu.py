@@ -1,0 +1,78 @@
+"""`make bench-cpu`: tokens/s and memory of a 27.7 M-parameter Llama on 2 processes, ours against transformers' Llama under
+DeepSpeed ZeRO-3 and under torch FSDP2, on the same packed data and weights, in interleaved rounds of one run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.cpu_worker import OURS
+from bench.record import store, table
+from support.spawn import run_ranks
+
+from megabiomed.corpus.build import BuildOptions, build_corpus
+from megabiomed.corpus.generate import write_records
+
+PEERS = ("transformers + deepspeed zero3 dp2", "transformers + fsdp2 dp2")
+ROUNDS = 3
+WORKER = Path(__file__).with_name("cpu_worker.py")
+
+
+def main() -> None:
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_records(folder / "records.jsonl.gz", 400, 0)
+        build_corpus(BuildOptions([folder / "records.jsonl.gz"], folder / "corpus", vocab_size=8192))
+        measured: dict[str, list[dict[str, float]]] = {candidate: [] for candidate in (*OURS, *PEERS)}
+        for number in range(ROUNDS):
+            for candidate, results in measured.items():
+                print(f"round {number + 1}/{ROUNDS}: {candidate}", flush=True)
+                results.append(measure(candidate, folder))
+    rows = [summary(candidate, results) for candidate, results in measured.items()]
+    best = max(row["useful tokens/s"] for row in rows if row["candidate"] in PEERS)
+    for row in rows:
+        row["vs best peer"] = f"{row['useful tokens/s'] / best:.2f}"
+    print(table(rows))
+    notes = [
+        "27.7 M parameters (configs/models/tiny-30m.yaml), fp32, 4 windows of 512 tokens per step, micro-batch 1",
+        f"2 processes of 1 thread, gloo; {ROUNDS} interleaved rounds of 8 timed steps, medians",
+        "peers get the document mask as a dense mask, the way transformers takes one with SDPA",
+        "first_loss is equal for all: the same weights, data and masks",
+    ]
+    print(store("cpu", rows, notes))
+
+
+def measure(candidate: str, folder: Path) -> dict[str, float]:
+    output = folder / "result.json"
+    output.unlink(missing_ok=True)
+    run_ranks(2, [str(WORKER), candidate, str(folder / "corpus" / "train"), str(output)], folder / "logs", 400)
+    result: dict[str, float] = json.loads(output.read_text())
+    return result
+
+
+def summary(candidate: str, results: list[dict[str, float]]) -> dict[str, Any]:
+    def median(key: str) -> float:
+        return statistics.median(result[key] for result in results)
+
+    speeds = [result["useful_tokens_per_s"] for result in results]
+    return {
+        "candidate": candidate,
+        "useful tokens/s": round(median("useful_tokens_per_s")),
+        "min-max": f"{min(speeds):.0f}-{max(speeds):.0f}",
+        "s/step": round(median("seconds_per_step"), 3),
+        "peak MiB (both)": round(median("peak_memory_mib_all_processes")),
+        "first loss": round(median("first_loss"), 5),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Real runs through the public command: resume to the bit, stop signals, dead workers, and wrong input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from support.runs import events, losses
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3"],
+        [
+            "parallel.tensor_parallel_size=1",
+            "parallel.pipeline_parallel_size=2",
+            "parallel.zero_stage=1",
+            "train.precision=bf16",
+        ],
+    ],
+    ids=["tp2-zero3-fp32", "pp2-zero1-bf16"],
+)
+def test_an_interrupted_run_equals_an_uninterrupted_one_to_the_bit(
+    run_file: Path, command: Command, tmp_path: Path, topology: list[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command("pretrain", run_file, f"run_dir={whole}", *topology)
+    command("pretrain", run_file, f"run_dir={parts}", "train.stop_after=3", *topology)
+    assert events(parts)[-1]["event"] == "stopped"
+    resumed = command("pretrain", run_file, f"run_dir={parts}", "train.eval_every=2", *topology)
+    assert "data order: identical from sample 24 on" in resumed.stdout
+    assert losses(parts) == losses(whole)
+    assert len(losses(whole)) == 6
+    assert events(parts)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
+    again = command("pretrain", run_file, f"run_dir={parts}", *topology)
+    assert "finished already" in again.stdout
+
+
+def start(run_file: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "megabiomed.cli", "pretrain", str(run_file), f"run_dir={run_dir}", *overrides]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"step: {step}/"):
+            return
+    raise AssertionError(f"step {step} was never logged\n{process.communicate()[1]}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_signal_saves_and_leaves_cleanly(run_file: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = start(run_file, tmp_path / "r", "train.steps=100000")
+    wait_for_step(process, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    last = events(tmp_path / "r")[-1]
+    assert last["event"] == "stopped"
+    assert f"({number.name})" in out
+    assert (tmp_path / f"r/checkpoints/step_{last['step']:08d}/COMMITTED").is_file()
+
+
+def test_a_killed_worker_ends_the_others_and_is_named(run_file: Path, tmp_path: Path) -> None:
+    process = start(run_file, tmp_path / "r", "train.steps=100000")
+    wait_for_step(process, 1)
+    workers = {int(child.environ()["RANK"]): child for child in psutil.Process(process.pid).children()}
+    began = time.monotonic()
+    workers[1].send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "rank 1 was killed by SIGKILL" in err
+    assert not any(worker.is_running() for worker in workers.values())
+    assert time.monotonic() - began < 30
+
+
+def test_workers_do_not_outlive_their_parent(run_file: Path, tmp_path: Path) -> None:
+    process = start(run_file, tmp_path / "r", "train.steps=100000")
+    wait_for_step(process, 1)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert len(gone) == 2
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.vocab_size=700"], "the tokenizer does not fit the model"),
+        (["data.train.0.path=/nowhere"], "is not a token store"),
+        (["parallel.tensor_parallel_size=3"], "tensor_parallel_size does not divide"),
+        (["data.seq_length=4096"], "exceeds the RoPE table"),
+        (["model.init_from=/nowhere"], "/nowhere"),
+        (["checkpoint.resume=/nowhere"], "/nowhere"),
+        (["optimizer.lrr=1"], "did you mean 'optimizer.lr'"),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(
+    run_file: Path, command: Command, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    done = command("pretrain", run_file, f"run_dir={tmp_path / 'r'}", *overrides, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 25
+    assert not list((tmp_path / "r").rglob("step_*"))
+
+
+def test_resume_refuses_another_model_and_another_order(run_file: Path, command: Command, tmp_path: Path) -> None:
+    run_dir = f"run_dir={tmp_path / 'r'}"
+    command("pretrain", run_file, run_dir, "train.stop_after=1")
+    other = command("pretrain", run_file, run_dir, "model.intermediate_size=128", code=2)
+    assert "intermediate_size 96 -> 128" in other.stderr
+    reordered = command("pretrain", run_file, run_dir, "seed=5", code=2)
+    assert "seed: 1234 -> 5" in reordered.stderr
+    assert "checkpoint.allow_data_change" in reordered.stderr
+    refused = command("pretrain", run_file, run_dir, "checkpoint.resume=never", code=2)
+    assert "checkpoint.resume is never" in refused.stderr
+    command("pretrain", run_file, run_dir, "seed=5", "checkpoint.allow_data_change=true", "train.stop_after=1")
+
+
+def test_a_checkpoint_is_loaded_by_another_topology(run_file: Path, command: Command, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command("pretrain", run_file, f"run_dir={whole}")
+    command("pretrain", run_file, f"run_dir={parts}", "train.stop_after=3")
+    other = ["parallel.tensor_parallel_size=1", "parallel.pipeline_parallel_size=2", "parallel.zero_stage=1"]
+    command("pretrain", run_file, f"run_dir={parts}", *other)
+    assert losses(parts).values() == pytest.approx(losses(whole).values(), rel=1e-5)
+    assert events(parts)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
+
+
+def test_dry_run_prints_the_bill_and_starts_nothing(run_file: Path, command: Command, tmp_path: Path) -> None:
+    done = command("pretrain", run_file, f"run_dir={tmp_path / 'r'}", "--dry-run")
+    for key in ("model:", "topology:", "compute:", "memory per rank:", "checkpoint:"):
+        assert key in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+def test_torchrun_joins_the_same_run(run_file: Path, tmp_path: Path) -> None:
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=0",
+        "-m",
+        "megabiomed.cli",
+    ]
+    done = subprocess.run(
+        [*torchrun, "pretrain", str(run_file), f"run_dir={tmp_path / 'r'}", "train.steps=2", "tracking.mlflow=true"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "r")) == 2
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'r' / 'mlflow.db'}")
+    run = client.get_run((tmp_path / "r/mlflow_run_id").read_text().strip())
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/loss"] == losses(tmp_path / "r")[2]
+    assert run.data.params["parallel.zero_stage"] == "3"
