@@ -14,10 +14,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.cpu_worker import OURS
-from bench.record import store, table
 from support.spawn import run_ranks
 
+from bench.cpu_worker import OURS
+from bench.record import store, table
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.generate import write_records
 

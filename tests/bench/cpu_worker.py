@@ -1,6 +1,6 @@
 """One rank of `make bench-cpu`: one candidate on the packed batches of one store; rank 0 prints a JSON line.
 
-    python cpu_worker.py CANDIDATE STORE
+python cpu_worker.py CANDIDATE STORE
 """
 
 from __future__ import annotations

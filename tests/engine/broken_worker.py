@@ -1,0 +1,31 @@
+"""A rank of the parity suite with one measure for DeepSpeed switched off: `python broken_worker.py MEASURE CASES OUTPUT`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import parity_worker
+
+from megabiomed.engine import deepspeed_fixes, zero
+
+SETTINGS: dict[str, Any] = {"managed_gradient_accumulation": True, "gradient_accumulation_steps": 4}
+
+
+def switch_off(measure: str) -> None:
+    if measure in SETTINGS:
+        original = zero.deepspeed_settings
+        zero.deepspeed_settings = lambda config: {**original(config), measure: SETTINGS[measure]}
+    elif measure == "mark_backward":
+        deepspeed_fixes.mark_backward = lambda y, optimizer: y
+    else:
+        assert hasattr(deepspeed_fixes, measure)
+        setattr(deepspeed_fixes, measure, lambda *args: None)
+
+
+if __name__ == "__main__":
+    switch_off(sys.argv.pop(1))
+    parity_worker.main()

@@ -1,0 +1,170 @@
+"""One rank of the engine tests: `python engine_worker.py WHAT OUTPUT [JSON]`; rank 0 writes what it found as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from support.parity import STEPS, case_config, global_batches
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.data.packing import MicroBatch, padding_window
+from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.convert import logical_tensors
+
+
+def engine_of(case: dict[str, Any]) -> TrainEngine:
+    config = case_config({"name": "engine", **case})
+    engine = build_engine(config, build_mesh(config.parallel))
+    engine.load_weights(SeededInit(config.model, config.seed))
+    return engine
+
+
+def micro_batches(engine: TrainEngine) -> list[list[MicroBatch]]:
+    """This rank's micro-batches of every step."""
+    steps, mesh = [], engine.mesh
+    for _, windows in zip(range(STEPS), global_batches(engine.config)):
+        share = len(windows) // mesh.dp
+        mine = windows[mesh.dp_rank * share : (mesh.dp_rank + 1) * share]
+        steps.append([MicroBatch.from_windows([window]) for window in mine])
+    return steps
+
+
+def decay(cases: list[dict[str, Any]]) -> Any:
+    """A step whose gradient is zero: only weight decay moves anything. Returns the factor of every tensor."""
+    found = []
+    for case in cases:
+        engine = engine_of(case)
+        before = {f.box: f.views["param"].clone() for f in engine.fragments()}
+        empty = [MicroBatch.from_windows([padding_window(32)])] * (8 // engine.mesh.dp)
+        engine.train_step(empty, lr=0.01)
+        factors: dict[str, float] = {}
+        for fragment in engine.fragments():
+            old = before[fragment.box]
+            factors[fragment.box.name] = float(fragment.views["param"].norm() / old.norm())
+        found.append(factors)
+    return found
+
+
+def memory(cases: list[dict[str, Any]]) -> Any:
+    """Bytes by which building and loading an engine raised this process's peak, per case (largest rank)."""
+    found = []
+    for case in cases:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark (proc(5))
+        before = _status("VmRSS")
+        engine = engine_of(case)
+        grown = torch.tensor([float(_status("VmHWM") - before)])
+        dist.all_reduce(grown, op=dist.ReduceOp.MAX)
+        found.append({"grown": int(grown), "model": 4 * engine.num_parameters()})
+        del engine
+    return found
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def autotp(cases: list[dict[str, Any]]) -> Any:
+    """Losses of DeepSpeed's AutoTP on transformers' model, and of ours, on the same weights and batches."""
+    import deepspeed
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    engine = engine_of(cases[0])
+    steps = micro_batches(engine)
+    ours = [engine.train_step(batches, lr=engine.config.optimizer.lr).loss for batches in steps]
+    config = engine.config
+    shape = {k: v for k, v in config.model.model_dump().items() if k not in ("init_from", "initializer_range")}
+    model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa")).float()
+    source = SeededInit(config.model, config.seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(source.read(Box.whole(name, logical_tensors(config.model)[name])))
+    settings = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 8,
+        "gradient_clipping": config.optimizer.clip_grad_norm,
+        "tensor_parallel": {"autotp_size": 2},
+        "zero_optimization": {"stage": 1},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() == 1]
+    o = config.optimizer
+    groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps)
+    peer, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
+    theirs = [_autotp_step(peer, batches) for batches in steps]
+    return {"ours": ours, "theirs": theirs}
+
+
+def _autotp_step(peer: Any, batches: list[MicroBatch]) -> float:
+    count, total = sum(batch.num_loss_tokens for batch in batches), 0.0
+    for batch in batches:
+        index = torch.arange(batch.tokens.numel())
+        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
+        logits = peer(
+            input_ids=batch.tokens[None], attention_mask=visible[None, None], position_ids=batch.positions[None]
+        ).logits[0]
+        loss = torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum") / count
+        peer.backward(loss * len(batches))
+        peer.step()
+        total += float(loss.detach())
+    return total
+
+
+def evaluation(cases: list[dict[str, Any]]) -> Any:
+    """Summed loss of the same windows, forward only, per case."""
+    found = []
+    for case in cases:
+        engine = engine_of(case)
+        total, tokens = engine.evaluate(micro_batches(engine)[0])
+        found.append([total, tokens])
+    return found
+
+
+def trace_check(cases: list[dict[str, Any]]) -> Any:
+    """Whether the trace check notices ranks of one group that ran different modules, and passes equal ones."""
+    from deepspeed.runtime.zero import partitioned_param_coordinator as coordinator
+
+    engine_of(cases[0])
+    coordinator.assert_ints_same_as_other_ranks([5, 6, 7])
+    try:
+        coordinator.assert_ints_same_as_other_ranks([5, 6, 7 + dist.get_rank()])
+    except RuntimeError as error:
+        return str(error)
+    return "not noticed"
+
+
+JOBS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "decay": decay,
+    "memory": memory,
+    "autotp": autotp,
+    "evaluation": evaluation,
+    "trace_check": trace_check,
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    np.random.seed(0)
+    platform.init_distributed(timeout_s=120)
+    found = JOBS[sys.argv[1]](json.loads(sys.argv[3]))
+    if dist.get_rank() == 0:
+        Path(sys.argv[2]).write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
