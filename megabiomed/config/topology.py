@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megabiomed.config.schema import ModelConfig, ParallelConfig, RunConfig
+from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, RunConfig
 from megabiomed.errors import ConfigError, TopologyError
 
 
@@ -121,8 +121,8 @@ def _check_engine(config: RunConfig) -> None:
         )
 
 
-def _check_batch(config: RunConfig, dp: int) -> None:
-    data, parallel = config.data, config.parallel
+def check_global_batch(data: DataConfig, dp: int) -> int:
+    """Micro-batches of one replica in one step; a batch that does not divide is a `ConfigError` with the nearest sizes."""
     share = data.micro_batch_size * dp
     if data.global_batch_size % share:
         below = data.global_batch_size // share * share
@@ -132,7 +132,12 @@ def _check_batch(config: RunConfig, dp: int) -> None:
             expected=f"a multiple of {share}",
             do=f"set data.global_batch_size={below or share} or {below + share}",
         )
-    micro_batches, pp = data.global_batch_size // share, parallel.pipeline_parallel_size
+    return data.global_batch_size // share
+
+
+def _check_batch(config: RunConfig, dp: int) -> None:
+    data, parallel = config.data, config.parallel
+    micro_batches, pp, share = check_global_batch(data, dp), parallel.pipeline_parallel_size, data.micro_batch_size * dp
     if parallel.pipeline_schedule == "interleaved" and micro_batches % pp:
         raise TopologyError(
             "the interleaved schedule needs a multiple of pipeline_parallel_size micro-batches",

@@ -6,19 +6,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megabiomed.config import DataConfig
+from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, pack_window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
 from megabiomed.errors import DataError, TokenizerError
 
-ORDER_VERSION = 1
+ORDER_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TrainLoader:
         self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
         dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
+        check_global_batch(data, dp_size)
         self.stores, self.data = list(stores), data
         self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
         windows = [window_count(store, data.seq_length) for store in stores]
@@ -71,8 +74,8 @@ class TrainLoader:
             "seq_length": data.seq_length,
             "tokenizer": stores[0].tokenizer_sha256,
             "sources": [
-                {"fingerprint": store.fingerprint, "weight": weight, "windows": count}
-                for store, weight, count in zip(stores, weights, windows)
+                {"fingerprint": store.fingerprint, "share": str(share), "windows": number}
+                for store, share, number in zip(stores, self.order.mixture.shares, windows)
             ],
         }
         self._prefetcher: _Prefetcher | None = None
@@ -92,21 +95,21 @@ class TrainLoader:
         return StepBatch(micro_batches, ids, first_sample)
 
     def __iter__(self) -> Iterator[StepBatch]:
+        """Steps from `first_sample` on; a new iteration ends the one before it."""
+        self.close()
         size = self.data.global_batch_size
         if self.data.prefetch == 0:
-            position = self.first_sample
-            while True:
+            for position in count(self.first_sample, size):
                 yield self.batch_at(position)
-                position += size
-        self._prefetcher = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
+        self._prefetcher = ahead = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
         try:
-            while True:
-                yield self._prefetcher.next()
+            while not ahead.closed:
+                yield ahead.next()
         finally:
-            self.close()
+            ahead.close()
 
     def close(self) -> None:
-        """Stop the background thread."""
+        """Stop the background thread; an iteration under way ends."""
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
@@ -121,19 +124,16 @@ class _Prefetcher:
         self._thread = threading.Thread(target=self._fill, args=(make, position, stride), daemon=True, name="prefetch")
         self._thread.start()
 
+    @property
+    def closed(self) -> bool:
+        return self._stop.is_set()
+
     def _fill(self, make: Callable[[int], StepBatch], position: int, stride: int) -> None:
-        while not self._stop.is_set():
+        while not self.closed:
             try:
-                item: StepBatch | BaseException = make(position)
+                self._queue.put(make(position))
             except BaseException as error:
-                item = error
-            while not self._stop.is_set():
-                try:
-                    self._queue.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, BaseException):
+                self._queue.put(error)
                 return
             position += stride
 
@@ -145,6 +145,9 @@ class _Prefetcher:
 
     def close(self) -> None:
         self._stop.set()
+        # The thread may wait in `put`; it puts at most one more item once the flag is set, and now there is room for it.
+        while not self._queue.empty():
+            self._queue.get_nowait()
         self._thread.join()
 
 
@@ -173,21 +176,25 @@ class ValidationLoader:
 
 
 def _check_stores(stores: Sequence[TokenStore], windows: Sequence[int], seq_length: int) -> None:
-    for store, count in zip(stores, windows):
-        if count < 1:
+    for store, number in zip(stores, windows):
+        if number < 1:
             raise DataError(
                 f"{store.path} is shorter than one window",
                 got=f"{store.num_tokens} tokens",
                 expected=f"more than data.seq_length = {seq_length}",
                 do="add papers to the corpus or shorten data.seq_length",
             )
-        if store.tokenizer_sha256 != stores[0].tokenizer_sha256:
-            raise TokenizerError(
-                f"{store.path} was tokenized differently from {stores[0].path}",
-                got=store.tokenizer_sha256[:12],
-                expected=stores[0].tokenizer_sha256[:12],
-                do="rebuild one of the stores with the other's tokenizer (`corpus build --tokenizer`)",
-            )
+        _check_same_tokenizer(store, stores[0])
+
+
+def _check_same_tokenizer(store: TokenStore, first: TokenStore) -> None:
+    if store.tokenizer_sha256 != first.tokenizer_sha256:
+        raise TokenizerError(
+            f"{store.path} was tokenized differently from {first.path}",
+            got=f"{store.tokenizer_sha256[:12]} ({store.vocab_size} pieces)",
+            expected=f"{first.tokenizer_sha256[:12]} ({first.vocab_size} pieces)",
+            do="rebuild one of the stores with the other's tokenizer (`corpus build --tokenizer`)",
+        )
 
 
 def open_training_data(
@@ -202,7 +209,10 @@ def open_training_data(
 
 
 def open_validation_data(data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> ValidationLoader | None:
-    """Open `data.validation`, or None when there is none."""
+    """Open `data.validation`, or None when there is none; it must be tokenized as the training data is."""
     if data.validation is None:
         return None
-    return ValidationLoader(TokenStore.open(data.validation), data, samples, dp_rank, dp_size)
+    store = TokenStore.open(data.validation)
+    if data.train:
+        _check_same_tokenizer(store, TokenStore.open(data.train[0].path))
+    return ValidationLoader(store, data, samples, dp_rank, dp_size)

@@ -16,7 +16,7 @@ class Permutation:
 
     Args:
         n: size, 1 to 2^62.
-        key: any values that name the permutation, e.g. (seed, source, epoch).
+        key: any integers that name the permutation, e.g. (seed, source, epoch).
     """
 
     def __init__(self, n: int, *key: int) -> None:
@@ -24,8 +24,8 @@ class Permutation:
         self.n = n
         self._half = max(1, ((n - 1).bit_length() + 1) // 2)
         self._mask = _U64((1 << self._half) - 1)
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
-        self._keys = np.frombuffer(digest, dtype=np.uint64)
+        digest = hashlib.blake2b(repr(tuple(map(int, key))).encode(), digest_size=8 * _ROUNDS).digest()
+        self._keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
     def __call__(self, indices: NDArray[np.int64] | int) -> NDArray[np.int64]:
         """Images of `indices` (each in range(n)), same shape."""
@@ -37,8 +37,11 @@ class Permutation:
 
     def _walk(self, values: NDArray[np.int64] | int, keys: NDArray[np.uint64], inverse: bool) -> NDArray[np.int64]:
         # The network permutes a power of four >= n; values that land outside are sent through it again (on average
-        # fewer than four times in all) until they are inside, which keeps the map a bijection of range(n).
-        out = self._network(np.atleast_1d(np.asarray(values)).astype(np.uint64), keys, inverse)
+        # fewer than four times in all) until they are inside, which keeps the map a bijection of range(n). A value from
+        # outside might never come inside.
+        given = np.atleast_1d(np.asarray(values))
+        assert given.size == 0 or (given.min() >= 0 and given.max() < self.n), f"outside range({self.n})"
+        out = self._network(given.astype(np.uint64), keys, inverse)
         outside = np.flatnonzero(out >= self.n)
         while outside.size:
             out[outside] = self._network(out[outside], keys, inverse)

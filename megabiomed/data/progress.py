@@ -21,7 +21,7 @@ class DataProgress:
     Attributes:
         next_sample: global number of the first sample not consumed yet.
         ids_hash: chain hash of all consumed sample ids in order.
-        identity: everything that decides the order (seed, seq_length, per-source fingerprint, weight and windows ...).
+        identity: everything that decides the order (seed, seq_length, per-source fingerprint, share and windows ...).
     """
 
     next_sample: int = 0
@@ -63,13 +63,10 @@ class Verdict:
 
 def verdict(saved: DataProgress, now: dict[str, Any]) -> Verdict:
     """Compare the order a checkpoint was reading with the order of this configuration."""
-    before = _flatten(saved.identity)
-    after = _flatten(now)
-    changes = [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
+    before, after = _flatten(saved.identity), _flatten(now)
+    keys = sorted(before.keys() | after.keys())
+    pairs = [(key, before.get(key, "absent"), after.get(key, "absent")) for key in keys]
+    changes = [f"{key}: {was} -> {would_be}" for key, was, would_be in pairs if was != would_be]
     if not changes:
         return Verdict(True, [f"data order: identical from sample {saved.next_sample} on"])
     return Verdict(False, [f"data order: diverges at sample {saved.next_sample} because", *changes])

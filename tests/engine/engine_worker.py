@@ -19,6 +19,7 @@ from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.engine.stage import Stage
 from megabiomed.model.llama.convert import logical_tensors
 
 
@@ -56,17 +57,31 @@ def decay(cases: list[dict[str, Any]]) -> Any:
 
 
 def memory(cases: list[dict[str, Any]]) -> Any:
-    """Bytes by which building and loading an engine raised this process's peak, per case (largest rank)."""
+    """Peak memory of constructing the stage, and of the loaded engine, over what was there before (largest rank)."""
     found = []
     for case in cases:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark (proc(5))
-        before = _status("VmRSS")
+        engine_of({"parallel": case["parallel"]})  # a small one first: imports and buffers are not the model
+        before, constructed = _reset_peak(), []
+        original = Stage.__init__
+
+        def measured(self: Stage, *args: Any, **kwargs: Any) -> None:
+            original(self, *args, **kwargs)
+            constructed.append(_status("VmHWM") - before)
+
+        Stage.__init__ = measured  # type: ignore[method-assign]
         engine = engine_of(case)
-        grown = torch.tensor([float(_status("VmHWM") - before)])
-        dist.all_reduce(grown, op=dist.ReduceOp.MAX)
-        found.append({"grown": int(grown), "model": 4 * engine.num_parameters()})
-        del engine
+        Stage.__init__ = original  # type: ignore[method-assign]
+        peaks = torch.tensor([float(constructed[-1]), float(_status("VmHWM") - before)])
+        dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
+        model = 4 * engine.num_parameters()
+        found.append({"constructed": float(peaks[0]) / model, "loaded": float(peaks[1]) / model})
     return found
+
+
+def _reset_peak() -> int:
+    """Forget the high-water mark (proc(5), clear_refs); returns the resident bytes now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
 def _status(key: str) -> int:

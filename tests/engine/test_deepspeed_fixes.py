@@ -17,7 +17,6 @@ TP2_PP2 = {"pipeline_parallel_size": 2, "tensor_parallel_size": 2, "zero_stage":
 INTERLEAVED = {**PP2, "pipeline_schedule": "interleaved", "virtual_pipeline_stages": 2}
 
 BROKEN = [
-    pytest.param("mark_backward", 2, PP2, id="begin-of-backward-mark"),
     pytest.param("managed_gradient_accumulation", 2, {**PP2, "zero_stage": 1}, id="step-is-the-boundary"),
     pytest.param("mark_replicated", 4, TP2_PP2 | {"zero_stage": 3}, id="replicated-parameters-in-the-norm"),
     pytest.param("forget_old_gradients", 2, INTERLEAVED, id="stale-gradients"),
@@ -42,3 +41,12 @@ def test_without_the_measure_the_run_is_wrong(
     curve = json.loads((tmp_path / "broken" / "curve.json").read_text())
     worst = max(abs(a - b) / abs(b) for key in ("loss", "grad_norm") for a, b in zip(curve[key], oracle[key]))
     assert worst > 1e-4
+
+
+@pytest.mark.timeout(180)
+def test_without_the_begin_of_backward_mark_zero_loses_its_state(tmp_path: Path) -> None:
+    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps([{"name": "broken", "parallel": PP2}]))
+    with pytest.raises(AssertionError, match="unknown parameter type|NoneType"):
+        run_ranks(2, [str(WORKER), "mark_backward", str(cases), str(tmp_path)], tmp_path / "logs", 120)
