@@ -39,7 +39,7 @@ lint: install
 type: install
 	rm -rf build/types && mkdir -p build/types/megabiomed
 	ln -s $(CURDIR)/megabiomed/* $(CURDIR)/launch $(CURDIR)/configs $(CURDIR)/kernels build/types/megabiomed/
-	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/.mypy.ini megabiomed
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/.mypy.ini megabiomed
 
 docs: install
 	$(BIN)/python -m megabiomed.config.reference > docs/configuration.md

@@ -81,7 +81,7 @@ def prepare_megatron() -> None:
         return
     import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
 
-    torch.cuda.current_device = _cpu_as_current_device  # type: ignore[assignment]
+    torch.cuda.current_device = _cpu_as_current_device
 
 
 def _cpu_as_current_device() -> torch.device:

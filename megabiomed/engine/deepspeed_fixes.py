@@ -77,7 +77,7 @@ def mark_backward(y: Tensor, optimizer: Any) -> Tensor:
     on gradients would not be reduced.
     """
     if torch.is_grad_enabled() and y.requires_grad and hasattr(optimizer, "clear_backward_seen_flag"):
-        return _BeginBackward.apply(y, optimizer)  # type: ignore[no-any-return]
+        return _BeginBackward.apply(y, optimizer)
     return y
 
 
@@ -96,4 +96,4 @@ def forget_old_gradients(optimizer: Any) -> None:
 def mark_replicated(parameter: torch.nn.Parameter, counts_here: bool) -> None:
     """Make a parameter that all tensor ranks hold count once in the global norm, on the first tensor rank of each stage."""
     if counts_here:
-        parameter.model_parallel = True  # type: ignore[attr-defined]
+        parameter.model_parallel = True

@@ -37,7 +37,7 @@ class FsdpEngine(DataParallelEngine):
         if config.train.precision == "bf16":
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for chunk in self.stage.chunks:
-            for block in chunk.blocks:  # type: ignore[union-attr]
+            for block in chunk.blocks:
                 fully_shard(block, mesh=device_mesh, mp_policy=policy)
         fully_shard(self.stage, mesh=device_mesh, mp_policy=policy)
         self.stage.to_empty(device=device)

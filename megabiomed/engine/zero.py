@@ -55,7 +55,7 @@ class ZeroEngine(DataParallelEngine):
         """Under ZeRO-3 every layer is partitioned as soon as it exists, so no rank ever holds its stage whole."""
         if self.stage_number < 3:
             return nullcontext()
-        return deepspeed.zero.Init(  # type: ignore[no-any-return]
+        return deepspeed.zero.Init(
             data_parallel_group=self.mesh.dp_group, config_dict_or_path=settings, mpu=DeepSpeedTopology(self.mesh)
         )
 
@@ -139,11 +139,11 @@ class ZeroEngine(DataParallelEngine):
             master, start = (
                 self.optimizer.fp32_partitioned_groups_flat[group],
                 parameter.partition_numel() * self.mesh.dp_rank,
-            )  # type: ignore[attr-defined]
+            )
             # The last ranks' partitions end in padding.
-            length = max(0, min(length, parameter.ds_numel - start))  # type: ignore[attr-defined]
+            length = max(0, min(length, parameter.ds_numel - start))
         else:
-            mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+            mapping = parameter._hp_mapping
             if mapping is None:
                 return
             master = self.optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
@@ -167,10 +167,10 @@ class ZeroEngine(DataParallelEngine):
         if persistent:
             persistent[0].partition(persistent)
         for parameter in self.stage.parameters():
-            partition = parameter.ds_tensor  # type: ignore[attr-defined]
+            partition = parameter.ds_tensor
             for start, flats in self._flat_state(parameter):
                 length = flats["param"].numel()
-                assert start == parameter.partition_numel() * self.mesh.dp_rank  # type: ignore[attr-defined]
+                assert start == parameter.partition_numel() * self.mesh.dp_rank
                 partition.data.view(-1)[:length].copy_(flats["param"])
         if persistent:
             persistent[0].all_gather(persistent)

@@ -58,24 +58,25 @@ def decay(cases: list[dict[str, Any]]) -> Any:
 
 def memory(cases: list[dict[str, Any]]) -> Any:
     """Peak memory of constructing the stage, and of the loaded engine, over what was there before (largest rank)."""
-    found = []
-    for case in cases:
-        engine_of({"parallel": case["parallel"]})  # a small one first: imports and buffers are not the model
-        before, constructed = _reset_peak(), []
-        original = Stage.__init__
+    return [_memory_of(case) for case in cases]
 
-        def measured(self: Stage, *args: Any, **kwargs: Any) -> None:
-            original(self, *args, **kwargs)
-            constructed.append(_status("VmHWM") - before)
 
-        Stage.__init__ = measured  # type: ignore[method-assign]
-        engine = engine_of(case)
-        Stage.__init__ = original  # type: ignore[method-assign]
-        peaks = torch.tensor([float(constructed[-1]), float(_status("VmHWM") - before)])
-        dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
-        model = 4 * engine.num_parameters()
-        found.append({"constructed": float(peaks[0]) / model, "loaded": float(peaks[1]) / model})
-    return found
+def _memory_of(case: dict[str, Any]) -> dict[str, float]:
+    engine_of({"parallel": case["parallel"]})  # a small one first: imports and buffers are not the model
+    before, constructed = _reset_peak(), []
+    original = Stage.__init__
+
+    def measured(self: Stage, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        constructed.append(_status("VmHWM") - before)
+
+    Stage.__init__ = measured  # type: ignore[method-assign]
+    engine = engine_of(case)
+    Stage.__init__ = original  # type: ignore[method-assign]
+    peaks = torch.tensor([float(constructed[-1]), float(_status("VmHWM") - before)])
+    dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
+    model = 4 * engine.num_parameters()
+    return {"constructed": float(peaks[0]) / model, "loaded": float(peaks[1]) / model}
 
 
 def _reset_peak() -> int:

@@ -48,5 +48,5 @@ def test_without_the_begin_of_backward_mark_zero_loses_its_state(tmp_path: Path)
     os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps([{"name": "broken", "parallel": PP2}]))
-    with pytest.raises(AssertionError, match="unknown parameter type|NoneType"):
+    with pytest.raises(AssertionError, match=r"unknown parameter type|NoneType"):
         run_ranks(2, [str(WORKER), "mark_backward", str(cases), str(tmp_path)], tmp_path / "logs", 120)

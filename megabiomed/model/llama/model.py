@@ -47,13 +47,27 @@ class Layers(Protocol):
 
 
 class Micro(Protocol):
-    """The part of a micro-batch that stages read (data.packing.MicroBatch)."""
+    """The part of a micro-batch that stages read, each [t] (see data.packing.MicroBatch)."""
 
-    tokens: Tensor
-    labels: Tensor
-    start: Tensor
-    end: Tensor
-    positions: Tensor
+    @property
+    def tokens(self) -> Tensor:
+        """Token ids."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Next tokens, or IGNORE_INDEX."""
+
+    @property
+    def start(self) -> Tensor:
+        """First token of each token's document part."""
+
+    @property
+    def end(self) -> Tensor:
+        """One past its last token."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Index inside the document part."""
 
 
 class Block(nn.Module):
