@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import warnings
 from datetime import timedelta
 
 import torch
@@ -77,6 +78,8 @@ def prepare_megatron() -> None:
     One symbol, replaced only where CUDA is absent (megatron-core 0.16.1: tensor_parallel/mappings.py `_gather_along_first_dim`
     and `_reduce_scatter_along_first_dim`, layers.py backward). Never active on a GPU.
     """
+    # megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
+    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
     if has_cuda():
         return
     import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
@@ -107,11 +110,6 @@ def synchronize() -> None:
     """Wait for the device's queued work (no-op on a CPU)."""
     if has_cuda():
         torch.cuda.synchronize()
-
-
-def fused_adamw() -> bool:
-    """Whether torch's fused AdamW is used: one pass over memory on both CPU and CUDA."""
-    return True
 
 
 def describe() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from megabiomed.config import RunConfig
@@ -82,8 +81,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}{key}"
         found += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
     return found
-
-
-def store_uri(folder: Path) -> str:
-    """The local store of a run folder, for `mlflow ui --backend-store-uri`."""
-    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"

@@ -10,8 +10,7 @@ import warnings
 from pathlib import Path
 
 from megabiomed.errors import MegabiomedError
-
-ERROR_FILE = "MEGABIOMED_ERROR_FILE"
+from megabiomed.launch.local import ERROR_FILE
 
 
 def run(config_path: str) -> int:
