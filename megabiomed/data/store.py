@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.checkpoint.files import fsync_tree, remove_tree, sha256_bytes, sha256_file, write_json
+from megabiomed.checkpoint.files import (
+    fsync_directory,
+    fsync_tree,
+    remove_tree,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+)
 from megabiomed.errors import DataError
 
 VERSION = 1
@@ -48,43 +57,72 @@ class TokenStoreWriter:
     Args:
         path: final folder; must not exist.
         tokenizer: the tokenizer.model that made the tokens.
+        vocab_size: every token id is below it.
+        sources: one object a source file, stored in the manifest as it is.
+        bos_id, eos_id: ids that begin and end each document, for the manifest.
+
+    Raises:
+        DataError: `path` exists.
     """
 
-    def __init__(self, path: Path, tokenizer: Path, vocab_size: int, sources: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, path: Path, tokenizer: Path, vocab_size: int, sources: Sequence[Mapping[str, Any]] = (),
+        bos_id: int = 1, eos_id: int = 2,
+    ) -> None:  # fmt: skip
+        if path.exists():
+            raise DataError(f"{path} exists already", do="remove it or choose another folder")
         self.path, self._temporary = path, path.with_name(f".{path.name}.building")
-        self._tokenizer, self._vocab_size, self._sources = tokenizer, vocab_size, list(sources)
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._identity = {"bos_id": bos_id, "eos_id": eos_id, "sources": [dict(source) for source in sources]}
         self._dtype = token_dtype(vocab_size)
-        self._lengths: list[int] = []
+        self._lengths = array("i")
         remove_tree(self._temporary)
         self._temporary.mkdir(parents=True)
         self._bin = (self._temporary / BIN).open("wb")
-        self._documents = (self._temporary / DOCUMENTS).open("w")
+        self._documents = (self._temporary / DOCUMENTS).open("w", encoding="utf-8")
 
     def __enter__(self) -> TokenStoreWriter:
         return self
 
     def add(self, tokens: NDArray[np.integer], provenance: Mapping[str, Any]) -> None:
-        """Append one document. `provenance` has at least "paper_id"."""
-        self._bin.write(np.asarray(tokens, dtype=self._dtype).tobytes())
-        self._lengths.append(len(tokens))
+        """Append one document. `provenance` has at least "paper_id".
+
+        Raises:
+            DataError: no tokens, or an id outside of the vocabulary, which a narrow type would wrap around silently.
+        """
+        ids = np.asarray(tokens)
+        if not len(ids) or ids.min() < 0 or ids.max() >= self._vocab_size:
+            raise DataError(
+                f"document {provenance.get('paper_id')} does not fit the vocabulary",
+                got=f"ids {ids.min()} to {ids.max()}" if len(ids) else "no tokens",
+                expected=f"ids 0 to {self._vocab_size - 1}",
+                do="tokenize with the tokenizer that the store is written for",
+            )
+        self._bin.write(ids.astype(self._dtype).tobytes())
+        self._lengths.append(len(ids))
         self._documents.write(json.dumps(dict(provenance), ensure_ascii=False) + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bin.close()
-        self._documents.close()
-        if kind is not None:
+        try:
+            self._bin.close()
+            self._documents.close()
+            if kind is None:
+                self._publish()
+        finally:
             remove_tree(self._temporary)
-            return
+
+    def _publish(self) -> None:
         self._write_index()
         shutil.copyfile(self._tokenizer, self._temporary / TOKENIZER)
         write_json(self._temporary / MANIFEST, self._manifest())
         fsync_tree(self._temporary)
         self._temporary.rename(self.path)
+        fsync_directory(self.path.parent)
 
     def _write_index(self) -> None:
-        lengths = np.asarray(self._lengths, dtype=np.int32)
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64) * np.dtype(self._dtype).itemsize
         pointers = np.concatenate(([0], ends[:-1])).astype(np.int64) if len(lengths) else ends
         documents = np.arange(len(lengths) + 1, dtype=np.int64)
@@ -105,7 +143,7 @@ class TokenStoreWriter:
             "documents": len(self._lengths),
             "tokens": sum(self._lengths),
             "tokenizer_sha256": files[TOKENIZER]["sha256"],
-            "sources": self._sources,
+            **self._identity,
             "files": files,
         }
 
@@ -132,7 +170,11 @@ class TokenStore:
 
     @classmethod
     def open(cls, path: str | Path) -> TokenStore:
-        """Open a store and check it against its manifest (sizes, not hashes)."""
+        """Open a store and check it against its manifest (sizes and the index header, not hashes).
+
+        Raises:
+            DataError: no store there, a half-built one, one of another format, one that is damaged or without tokens.
+        """
         folder = Path(path)
         if not (folder / MANIFEST).is_file():
             state = "a folder without manifest.json" if folder.is_dir() else "nothing there"
@@ -141,21 +183,17 @@ class TokenStore:
                 got=state,
                 do="build one with `megabiomed corpus build` (its folders train/ and validation/ are stores)",
             )
-        manifest = json.loads((folder / MANIFEST).read_text())
-        if manifest.get("version") != VERSION:
-            raise DataError(f"{folder} has another format", got=manifest.get("version"), expected=VERSION)
-        for name, record in manifest["files"].items():
-            size = (folder / name).stat().st_size if (folder / name).is_file() else None
-            if size != record["bytes"]:
-                raise DataError(
-                    f"{folder / name} is not what the manifest describes",
-                    got="no file" if size is None else f"{size} bytes",
-                    expected=f"{record['bytes']} bytes",
-                    do="copy the store again or rebuild it",
-                )
-        if not manifest["tokens"]:
-            raise DataError(f"{folder} holds no tokens", do="rebuild the corpus with more input")
-        return cls(folder, manifest)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            if manifest["version"] != VERSION:
+                raise DataError(f"{folder} has another format", got=manifest["version"], expected=VERSION)
+            _check_files(folder, manifest)
+            return cls(folder, manifest)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{folder / MANIFEST} is damaged", got=f"{type(error).__name__}: {error}",
+                do="copy the store again or rebuild it",
+            ) from None  # fmt: skip
 
     @property
     def tokenizer_path(self) -> Path:
@@ -176,17 +214,52 @@ class TokenStore:
 
     def document_of(self, position: int) -> int:
         """Number of the document that holds a stream position."""
+        if not 0 <= position < self.num_tokens:
+            raise IndexError(f"position {position} of a stream of {self.num_tokens} tokens")
         return int(np.searchsorted(self.document_ends, position, side="right"))
 
     @cached_property
-    def _provenance(self) -> list[dict[str, Any]]:
-        with (self.path / DOCUMENTS).open() as file:
-            return [json.loads(line) for line in file]
+    def _line_starts(self) -> NDArray[np.int64]:
+        with (self.path / DOCUMENTS).open("rb") as file:
+            return np.fromiter(accumulate(map(len, file), initial=0), np.int64, self.num_documents + 1)
 
     def provenance(self, document: int) -> dict[str, Any]:
-        """Where a document came from: paper_id, source, line, offset."""
-        return self._provenance[document]
+        """Where a document came from: paper_id, source, line, offset. Costs eight bytes of memory a document."""
+        if not 0 <= document < self.num_documents:
+            raise IndexError(f"document {document} of {self.num_documents}")
+        with (self.path / DOCUMENTS).open("rb") as file:
+            file.seek(int(self._line_starts[document]))
+            found: dict[str, Any] = json.loads(file.readline())
+        return found
 
     def paper_id(self, document: int) -> str:
         """The paper of a document."""
-        return str(self._provenance[document]["paper_id"])
+        return str(self.provenance(document)["paper_id"])
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    for name in (BIN, IDX, DOCUMENTS, TOKENIZER):
+        expected = manifest["files"][name]["bytes"]
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != expected:
+            raise DataError(
+                f"{folder / name} is not what the manifest describes",
+                got="no file" if size is None else f"{size} bytes",
+                expected=f"{expected} bytes",
+                do="copy the store again or rebuild it",
+            )
+    if not manifest["tokens"]:
+        raise DataError(
+            f"{folder} holds no tokens", do="rebuild the corpus with more input or a larger --validation-fraction"
+        )
+    with (folder / IDX).open("rb") as file:
+        header = _HEADER.unpack(file.read(_HEADER.size))
+    dtype, documents = np.dtype(manifest["dtype"]), manifest["documents"]
+    described = (_MAGIC, 1, _TYPE_CODES.get(dtype.type), documents, documents + 1)
+    if header != described or manifest["files"][BIN]["bytes"] != manifest["tokens"] * dtype.itemsize:
+        raise DataError(
+            f"{folder / IDX} is not what the manifest describes",
+            got=f"{header[3]} documents of type code {header[2]}",
+            expected=f"{documents} documents, {manifest['tokens']} tokens of {dtype.name}",
+            do="rebuild the store",
+        )

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from megabiomed.checkpoint.report import newest
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.errors import CheckpointError
-from megabiomed.evaluate.single import load_single, open_checkpoint
+from megabiomed.evaluate.single import load_single
 
 
 def generate_text(run: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> str:
     """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table."""
-    checkpoint = open_checkpoint(run)
+    checkpoint = newest(run, hashes=False)
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a pretraining run")
     tokenizer = Tokenizer(checkpoint.tokenizer)

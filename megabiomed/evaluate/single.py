@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch.distributed as dist
 
 from megabiomed import platform
-from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ParallelConfig, RunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.load import read_yaml
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.errors import CheckpointError
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint folder, or the newest valid checkpoint of a run folder."""
-    if (path / "checkpoints").is_dir():
-        found, _ = latest_valid(path / "checkpoints")
-        if found is None:
-            raise CheckpointError(f"{path} has no valid checkpoint", do="train it first")
-        return found
-    return Checkpoint.open(path)
 
 
 def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEngine]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from megabiomed.checkpoint.report import newest
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.errors import DataError
-from megabiomed.evaluate.single import load_single, open_checkpoint
+from megabiomed.evaluate.single import load_single
 
 
 def validate_checkpoint(path: Path, store: Path | None, samples: int) -> tuple[float, float, int]:
     """(mean loss per token, perplexity, tokens) on a store; None takes the store that the run validates on."""
-    config, engine = load_single(open_checkpoint(path))
+    config, engine = load_single(newest(path, hashes=False))
     folder = store or config.data.validation
     if folder is None:
         raise DataError("the run has no validation store", do="pass --store")

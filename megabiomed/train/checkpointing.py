@@ -96,13 +96,14 @@ class Checkpoints:
         """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
         if step == self._saved_step:
             return
+        mesh = self.engine.mesh
         trainer = {
             "global_step": step,
-            "tokens": tokens,
-            "samples": progress.next_sample,
+            "tokens_consumed": tokens,
+            "samples_consumed": progress.next_sample,
             "data": progress.to_dict(),
             "seed": self.config.seed,
-            "topology": {**self.config.parallel.model_dump(mode="json"), "world_size": self.engine.mesh.world},
+            "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)},
             "megabiomed": __version__,
         }
         shapes = logical_tensors(self.config.model)
@@ -123,3 +124,8 @@ def describe(point: ResumePoint) -> list[str]:
     if point.checkpoint is None:
         return [*lines, "resume: no checkpoint, starting from the beginning"]
     return [*lines, f"resume: step {point.checkpoint.step} from {point.checkpoint.path}"]
+
+
+def _engine(config: RunConfig) -> str:
+    parallel = config.parallel
+    return "fsdp2" if parallel.engine == "fsdp2" else f"zero{parallel.zero_stage}"

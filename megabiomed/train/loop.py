@@ -63,7 +63,7 @@ class Trainer:
             allow = config.checkpoint.allow_data_change
             self.progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, allow)
             lines += verdict
-            self.step, self.tokens = point.checkpoint.step, int(point.checkpoint.trainer["tokens"])
+            self.step, self.tokens = point.checkpoint.step, int(point.checkpoint.trainer["tokens_consumed"])
             self.loader.first_sample = self.progress.next_sample
         for line in lines:
             self.reporter.say(line)
