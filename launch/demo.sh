@@ -50,6 +50,8 @@ say "6. validation loss and text of the last checkpoint, in one process"
 "$BIN/megabiomed" validate "$RUNS/demo" --samples 32
 "$BIN/megabiomed" generate "$RUNS/demo" --prompt "The molecular formula of" --max-new-tokens 40
 
+"$BIN/megabiomed" plot "$RUNS/demo" --output "$RUNS/demo/curve.svg"
+
 say "7. export for transformers"
 "$BIN/megabiomed" checkpoint export-hf "$RUNS/demo/checkpoints/step_00000200" "$RUNS/demo-export"
 say "done: run folder $RUNS/demo, Hugging Face folder $RUNS/demo-export"

@@ -83,6 +83,18 @@ def validate(
     typer.echo(f"validation_loss: {loss:.4f} perplexity: {perplexity:.3f} tokens: {tokens}")
 
 
+@app.command(epilog="Example: megabiomed plot runs/demo --output curve.svg")
+def plot(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    output: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("curve.svg"),
+) -> None:
+    """Draw training and validation loss of a run."""
+    from megabiomed.train.plot import plot_run
+
+    plot_run(run, output)
+    typer.echo(f"written: {output}")
+
+
 def main() -> None:
     """Run the command; a wrong input is one message and exit code 2."""
     try:

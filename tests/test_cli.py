@@ -15,6 +15,7 @@ COMMANDS = [
     ["pretrain"],
     ["generate"],
     ["validate"],
+    ["plot"],
     ["corpus", "build"],
     ["corpus", "generate"],
     ["corpus", "inspect"],

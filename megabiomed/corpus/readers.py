@@ -39,7 +39,7 @@ def read_papers(
         return _single(path, layout, rejects)
     if layout == "s2orc":
         raise DataError("pdf_parses belong to s2orc_2020", got="layout 's2orc'", do="leave out one of the two")
-    return joined_papers(path, _parse_files(pdf_parses), rejects)
+    return joined_papers(path, parse_files(pdf_parses, path), rejects)
 
 
 def _single(path: Path, layout: str, rejects: Rejects) -> Iterator[Paper]:
@@ -61,10 +61,21 @@ def _recognise(record: Record) -> Callable[[Record, Rejects], Paper | None] | No
     return metadata_paper if "paper_id" in record.value else None
 
 
-def _parse_files(path: Path) -> list[Path]:
+def parse_files(path: Path, metadata: Path) -> list[Path]:
+    """The pdf_parses that may hold papers of a metadata shard.
+
+    The release numbers its shards alike, metadata_7.jsonl.gz beside pdf_parses_7.jsonl.gz: then it is that one. Of a
+    folder named otherwise it is every file.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
     if not path.is_dir():
         check_readable(path)
         return [path]
+    partner = path / metadata.name.replace("metadata", "pdf_parses", 1)
+    if partner.name != metadata.name and partner.is_file():
+        return [partner]
     found = sorted(file for file in path.iterdir() if file.name.endswith(_PARSE_SUFFIXES))
     if not found:
         raise DataError(f"{path} holds no parses", expected=" or ".join(_PARSE_SUFFIXES), do="check the folder")

@@ -13,7 +13,11 @@ from megabiomed.checkpoint.files import sha256_file
 from megabiomed.errors import TokenizerError
 
 UNK, BOS, EOS = 0, 1, 2
+MAX_LINES = 4_000_000
+"""Lines that a tokenizer is trained on at most: a fixed random sample of longer input, which bounds the memory."""
+
 _BYTES_AND_SPECIALS = 256 + 3
+_MAX_LINE_CHARACTERS = 4000  # at most 4 bytes each, which stays below SentencePiece's limit of 16384 a line
 
 
 class Tokenizer:
@@ -64,7 +68,7 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Toke
     """Train a tokenizer in Llama-2's layout and store it as `output` (a file name ending in .model).
 
     Raises:
-        TokenizerError: the text is too small for `vocab_size`; the message names the largest that works.
+        TokenizerError: there is no text, or too little for `vocab_size`; the message names the largest that works.
     """
     if vocab_size <= _BYTES_AND_SPECIALS:
         raise TokenizerError(
@@ -75,10 +79,11 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Toke
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.building")
+    sentencepiece.set_random_generator_seed(0)
     try:
         with temporary.open("wb") as file:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(line for text in texts for line in text.split("\n") if line.strip()),
+                sentence_iterator=_training_lines(texts),
                 model_writer=file,
                 vocab_size=vocab_size,
                 model_type="bpe",
@@ -89,19 +94,37 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Toke
                 add_dummy_prefix=True,
                 character_coverage=0.9995,
                 max_sentence_length=16384,
+                input_sentence_size=MAX_LINES,
+                shuffle_input_sentence=True,
                 unk_id=UNK, bos_id=BOS, eos_id=EOS, pad_id=-1,
                 num_threads=1,  # more would make ties depend on timing
                 minloglevel=2,
             )  # fmt: skip
         temporary.replace(output)
     except RuntimeError as error:
-        largest = re.search(r"value <= (\d+)", str(error))
-        raise TokenizerError(
-            "the text is too small for this vocabulary",
-            got=f"vocab_size {vocab_size}",
-            expected=f"at most {largest.group(1)}" if largest else "less",
-            do="lower vocab_size or give more text",
-        ) from None
+        raise _training_error(str(error), vocab_size) from None
     finally:
         temporary.unlink(missing_ok=True)
     return Tokenizer(output)
+
+
+def _training_lines(texts: Iterator[str]) -> Iterator[str]:
+    """Lines that SentencePiece takes whole; it skips longer ones without a word."""
+    for text in texts:
+        for line in text.split("\n"):
+            for start in range(0, len(line), _MAX_LINE_CHARACTERS):
+                if piece := line[start : start + _MAX_LINE_CHARACTERS].strip():
+                    yield piece
+
+
+def _training_error(message: str, vocab_size: int) -> TokenizerError:
+    if "sentences_.empty()" in message:
+        return TokenizerError("there is no text to train a tokenizer on", do="give files that hold text")
+    if largest := re.search(r"value <= (\d+)", message):
+        return TokenizerError(
+            "the text is too small for this vocabulary",
+            got=f"vocab_size {vocab_size}",
+            expected=f"at most {largest.group(1)}",
+            do="lower vocab_size or give more text",
+        )
+    return TokenizerError("SentencePiece cannot train this tokenizer", got=message, do="change vocab_size or the text")

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megabiomed import platform
+
 
 def skip_shared_memory_build() -> None:
     """Do not JIT-compile the shared-memory collective op on CPU hosts; only inference uses it and it needs a compiler."""
@@ -31,7 +33,7 @@ def check_traces_inside(dp_group: dist.ProcessGroup) -> None:
     def same_in_group(ints: list[int]) -> None:
         if dp_group.size() == 1:
             return
-        mine = torch.tensor(_fingerprint(ints), dtype=torch.int64, device=_group_device())
+        mine = torch.tensor(_fingerprint(ints), dtype=torch.int64, device=platform.device())
         low, high = mine.clone(), mine.clone()
         dist.all_reduce(low, op=dist.ReduceOp.MIN, group=dp_group)
         dist.all_reduce(high, op=dist.ReduceOp.MAX, group=dp_group)
@@ -50,12 +52,6 @@ def _fingerprint(ints: list[int]) -> list[int]:
         first = (first * 1_000_003 + value + 1) % (2**31 - 1)
         second = (second * 998_244_353 + value + 7) % (2**31 - 19)
     return [len(ints), first, second]
-
-
-def _group_device() -> torch.device:
-    from megabiomed import platform
-
-    return platform.device()
 
 
 class _BeginBackward(torch.autograd.Function):

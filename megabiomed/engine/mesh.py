@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from megabiomed import platform
 from megabiomed.config import ParallelConfig
 from megabiomed.config.topology import data_parallel_size
 
@@ -52,7 +53,7 @@ class Mesh:
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
         """Sum of each value over a group, in fp64."""
-        tensor = torch.tensor(values, dtype=torch.float64, device=_reduce_device())
+        tensor = torch.tensor(values, dtype=torch.float64, device=platform.device())
         dist.all_reduce(tensor, group=group)
         return [float(value) for value in tensor]
 
@@ -81,13 +82,6 @@ def build_mesh(parallel: ParallelConfig) -> Mesh:
         dp_group=parallel_state.get_data_parallel_group(),
         model_group=parallel_state.get_model_parallel_group(),
     )
-
-
-def _reduce_device() -> torch.device:
-    # NCCL reduces only device tensors; the groups carry both backends, the device one is always there.
-    from megabiomed import platform
-
-    return platform.device()
 
 
 class DeepSpeedTopology:

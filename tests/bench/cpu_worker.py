@@ -26,7 +26,8 @@ from megabiomed.data.loader import open_training_data
 from megabiomed.data.packing import MicroBatch
 from megabiomed.model.llama.convert import logical_tensors
 
-WARM_UP, STEPS = 2, 6
+WARM_UP = 1
+LEAKING = "documents leak" in sys.argv[1] if len(sys.argv) > 1 else False
 OURS: dict[str, dict[str, Any]] = {
     "megabiomed tp2": {"tensor_parallel_size": 2, "zero_stage": 1},
     "megabiomed zero3 dp2": {"zero_stage": 3},
@@ -36,8 +37,9 @@ OURS: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(store: str, parallel: dict[str, Any]) -> RunConfig:
-    data = {"train": [{"path": store}], "seq_length": 512, "micro_batch_size": 1, "global_batch_size": 4, "prefetch": 2}
+def config_of(store: str, parallel: dict[str, Any], seq_length: int, batch: int, steps: int) -> RunConfig:
+    sizes = {"seq_length": seq_length, "micro_batch_size": 1, "global_batch_size": batch}
+    data = {"train": [{"path": store}], "prefetch": 2, **sizes}
     return RunConfig.model_validate(
         {
             "name": "bench",
@@ -45,7 +47,7 @@ def config_of(store: str, parallel: dict[str, Any]) -> RunConfig:
             "parallel": parallel,
             "data": data,
             "optimizer": {"lr": 1e-4, "schedule": "constant", "warmup_steps": 0},
-            "train": {"steps": WARM_UP + STEPS, "precision": "fp32"},
+            "train": {"steps": WARM_UP + steps, "precision": "fp32"},
         }
     )
 
@@ -75,11 +77,14 @@ def hugging_face(config: RunConfig) -> Any:
 
 
 def hugging_face_loss(model: Any, batch: MicroBatch, scale: float) -> torch.Tensor:
-    index = torch.arange(batch.tokens.numel())
-    visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
-    logits = model(
-        input_ids=batch.tokens[None], attention_mask=visible[None, None], position_ids=batch.positions[None]
-    ).logits[0]
+    inputs = {"input_ids": batch.tokens[None], "position_ids": batch.positions[None]}
+    if not LEAKING:
+        index = torch.arange(batch.tokens.numel())
+        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
+        inputs["attention_mask"] = visible[None, None]
+    else:
+        inputs["position_ids"] = torch.arange(batch.tokens.numel())[None]  # restarts would make transformers mask
+    logits = model(**inputs).logits[0]
     return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum") * scale
 
 
@@ -146,8 +151,8 @@ def main() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.set_num_threads(1)
     platform.init_distributed()
-    name, store = sys.argv[1], sys.argv[2]
-    config = config_of(store, OURS.get(name, {}))
+    name, store, steps = sys.argv[1], sys.argv[2], int(sys.argv[6])
+    config = config_of(store, OURS.get(name, {}), int(sys.argv[4]), int(sys.argv[5]), steps)
     dp_rank, dp = dist.get_rank(), dist.get_world_size()
     if name in OURS:
         step, dp_rank, dp = ours(config)
@@ -155,7 +160,7 @@ def main() -> None:
         step = (peer_deepspeed if "deepspeed" in name else peer_fsdp2)(config)
     loader = open_training_data(config.data, config.seed, dp_rank, dp)
     times, first_loss, useful = [], 0.0, 0
-    for number, batch in zip(range(WARM_UP + STEPS), loader):
+    for number, batch in zip(range(WARM_UP + steps), loader):
         dist.barrier()
         began = time.perf_counter()
         loss = step(batch.micro_batches)
@@ -170,7 +175,7 @@ def main() -> None:
     dist.all_reduce(totals)
     shares = 1 if name in OURS and dp == 1 else dp
     if dist.get_rank() == 0:
-        per_step = float(totals[0]) / (dist.get_world_size() / shares) / STEPS
+        per_step = float(totals[0]) / (dist.get_world_size() / shares) / steps
         mean_loss = first_loss if name in OURS else float(totals[1]) / dist.get_world_size()
         result = {
             "seconds_per_step": statistics.median(times),
