@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megabiomed.errors import MegabiomedError, UserError, WorkerError
+from megabiomed.launch.terminal import Echo
 
 ERROR_FILE = "MEGABIOMED_ERROR_FILE"
 _POLL_S = 0.05
@@ -32,6 +33,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
     error: Path
+    echo: Echo | None = None
 
 
 def under_launcher() -> bool:
@@ -83,12 +85,16 @@ def _start(workers: list[_Worker], module: str, arguments: Sequence[str], world:
         log, error = log_dir / f"rank_{rank}.log", log_dir / f"rank_{rank}.error"
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), ERROR_FILE: str(error)}
         command = [sys.executable, "-W", "ignore::FutureWarning", "-m", module, *arguments]
-        with log.open("wb") as stream:
+        # Appending, because the launcher writes rank 0's standard output to the same file.
+        with log.open("ab") as stream:
             process = subprocess.Popen(
                 command, env={**os.environ, **shared, **own}, preexec_fn=_die_with_parent, start_new_session=True,
-                stdout=None if rank == 0 else stream, stderr=stream,
+                stdout=subprocess.PIPE if rank == 0 else stream, stderr=stream, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        workers.append(_Worker(rank, process, log, error))
+        worker = _Worker(rank, process, log, error)
+        workers.append(worker)
+        if process.stdout is not None:
+            worker.echo = Echo(process.stdout, log)
 
 
 def _die_with_parent() -> None:
@@ -102,27 +108,40 @@ def _watch(workers: list[_Worker]) -> None:
     while running:
         failed = [worker for worker in running if worker.process.poll() not in (None, 0)]
         if failed:
-            raise _failure(workers)
+            raise _failure(workers, failed)
         running = [worker for worker in running if worker.process.poll() is None]
         time.sleep(_POLL_S)
 
 
-def _failure(workers: list[_Worker]) -> MegabiomedError:
-    """The error of the worker that failed first; the others mostly report the lost connection to it."""
+def _failure(workers: list[_Worker], seen_first: list[_Worker]) -> MegabiomedError:
+    """The error of the worker that failed first; the others mostly report the lost connection to it.
+
+    Args:
+        seen_first: the workers that were dead when the first death was noticed.
+    """
+    killed = [worker for worker in seen_first if worker.process.returncode < 0 and not worker.error.is_file()]
     deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline and not any(worker.error.is_file() for worker in workers):
+    while not killed and time.monotonic() < deadline and not any(worker.error.is_file() for worker in workers):
         time.sleep(_POLL_S)
-    dead = [worker for worker in workers if worker.process.poll() not in (None, 0)]
-    killed = [worker for worker in dead if worker.process.returncode < 0]
-    wrote = sorted((w for w in workers if w.error.is_file()), key=lambda w: w.error.stat().st_mtime)
-    worker = (killed or wrote or dead)[0]
+    wrote = sorted((w for w in workers if w.error.is_file()), key=lambda w: w.error.stat().st_mtime_ns)
+    # torch's watchdog aborts ranks whose partner is gone: an abort is the cause only where nobody else says why.
+    causes = [worker for worker in killed if worker.process.returncode != -signal.SIGABRT]
+    worker = (causes or wrote or killed or seen_first)[0]
     if worker in killed:
         name = signal.Signals(-worker.process.returncode).name
         return WorkerError(f"rank {worker.rank} was killed by {name}", do=f"see {worker.log}")
     text = worker.error.read_text() if worker.error.is_file() else worker.log.read_text(errors="replace")[-4000:]
-    if worker.process.poll() == UserError.exit_code:
+    if _exit_code(worker) == UserError.exit_code:
         return UserError(text.strip())
     return WorkerError(f"rank {worker.rank} failed\n{text.strip()}\n", do=f"its log is {worker.log}")
+
+
+def _exit_code(worker: _Worker) -> int | None:
+    """Code of a worker that has written its error and is about to leave, if it does within a moment."""
+    try:
+        return worker.process.wait(_SETTLE_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _end(workers: list[_Worker]) -> None:
@@ -137,3 +156,6 @@ def _end(workers: list[_Worker]) -> None:
         if process.poll() is None:
             process.kill()
         process.wait()
+    for worker in workers:
+        if worker.echo is not None:
+            worker.echo.join(_GRACE_S)

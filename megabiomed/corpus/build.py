@@ -129,8 +129,7 @@ def _build(options: BuildOptions, working: Path, progress: Progress | None) -> d
     }
     for split in SPLITS:
         sources = [
-            {"file": name, "sha256": sha256, "documents": account.per_source[name, split]}
-            for name, sha256 in hashes
+            {"file": name, "sha256": sha256, "documents": account.per_source[name, split]} for name, sha256 in hashes
         ]
         report[split] = _tokenize(options, working, split, tokenizer, sources, account.counts[split], progress)
     report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256

@@ -80,10 +80,14 @@ def inspect(
     report = path / "report.json"
     if not report.is_file():
         raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
+    try:
+        content = json.loads(report.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{report} is damaged", got=error, do="build the corpus again") from None
     if as_json:
-        typer.echo(report.read_text())
+        typer.echo(json.dumps(content, indent=1))
     else:
-        _show(path, json.loads(report.read_text()))
+        _show(path, content)
 
 
 def _show(path: Path, report: dict[str, Any]) -> None:
@@ -105,6 +109,8 @@ def _show(path: Path, report: dict[str, Any]) -> None:
         account.add_row(what, f"{count:,}")
     console.print(account)
     console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
+    if not report["validation"]["documents"]:
+        console.print("no paper was held out: validation/ is empty; a larger --validation-fraction holds some out")
 
 
 @tokenizer_app.command(

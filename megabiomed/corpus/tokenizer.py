@@ -127,4 +127,11 @@ def _training_error(message: str, vocab_size: int) -> TokenizerError:
             expected=f"at most {largest.group(1)}",
             do="lower vocab_size or give more text",
         )
+    if needed := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return TokenizerError(
+            "the text has more different characters than the vocabulary has pieces",
+            got=f"vocab_size {vocab_size}",
+            expected=f"at least {needed.group(1)}",
+            do="raise vocab_size",
+        )
     return TokenizerError("SentencePiece cannot train this tokenizer", got=message, do="change vocab_size or the text")

@@ -17,7 +17,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig, RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
-from megabiomed.errors import CheckpointError
+from megabiomed.errors import CheckpointError, MegabiomedError
 from megabiomed.model.llama.convert import logical_tensors
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
@@ -33,7 +33,23 @@ class ResumePoint:
 
 
 def find_resume_point(config: RunConfig) -> ResumePoint:
-    """Choose by `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named."""
+    """Rank 0 chooses for all ranks, because a shared file system may show them different states. Collective."""
+    answer: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            point = choose(config)
+            answer[0] = point.checkpoint and point.checkpoint.path, point.skipped
+        except MegabiomedError as error:
+            answer[0] = error
+    dist.broadcast_object_list(answer, src=0)
+    if isinstance(answer[0], MegabiomedError):
+        raise answer[0]
+    path, skipped = answer[0]
+    return ResumePoint(path and Checkpoint.open(path), skipped)
+
+
+def choose(config: RunConfig) -> ResumePoint:
+    """Follow `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named."""
     choice, folder = config.checkpoint.resume, config.folder / "checkpoints"
     if choice not in ("auto", "never"):
         return ResumePoint(Checkpoint.open(choice), [])

@@ -50,14 +50,9 @@ def compact(config: RunConfig) -> str:
 def _join(config: RunConfig) -> None:
     from megabiomed.train import worker
 
-    # Every rank reads the same text; only rank 0's copy is kept in the run folder.
-    file = config.folder / "logs" / f"joined-{os.getpid()}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, to_yaml(config))
-    try:
-        code = worker.run(str(file))
-    finally:
-        file.unlink(missing_ok=True)
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
+        print(compact(config), flush=True)
+    code = worker.run(lambda: config)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

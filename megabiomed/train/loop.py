@@ -11,11 +11,13 @@ import torch.distributed as dist
 
 from megabiomed.checkpoint.files import write_atomic
 from megabiomed.checkpoint.logical import TensorSource
+from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader, open_training_data, open_validation_data
 from megabiomed.data.progress import DataProgress
+from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
@@ -37,25 +39,24 @@ from megabiomed.train.signals import StopFlag
 class Trainer:
     """One rank of a training run. torch.distributed must be initialised; all ranks construct and run it together."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
-        self.stop = StopFlag()
+    def __init__(self, config: RunConfig, stop: StopFlag) -> None:
+        self.config, self.stop = config, stop
         world, rank = dist.get_world_size(), dist.get_rank()
         check_run(config, world)
         self.mesh = build_mesh(config.parallel)
         self.loader = open_training_data(config.data, config.seed, self.mesh.dp_rank, self.mesh.dp)
         self.validation = open_validation_data(config.data, config.train.eval_samples, self.mesh.dp_rank, self.mesh.dp)
-        tokenizer = check_tokenizer(config, self.loader)
+        self.tokenizer = check_tokenizer(config, self.loader)
         self.total = total_steps(config, self.loader.samples_per_epoch)
         self.progress = DataProgress(identity=self.loader.identity)
         self.step = self.tokens = 0
         self.reporter = Reporter(config, rank == 0, world, self.total)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
-        self._set_up(tokenizer)
+        self._resume = self._find_start()
 
-    def _set_up(self, tokenizer: Path) -> None:
-        """Find the resume point before building anything, then fill the engine from it."""
+    def _find_start(self) -> Checkpoint | None:
+        """The checkpoint to continue from, checked against this configuration before anything is built."""
         config, point = self.config, find_resume_point(self.config)
         lines = describe(point)
         if point.checkpoint is not None:
@@ -67,15 +68,21 @@ class Trainer:
             self.loader.first_sample = self.progress.next_sample
         for line in lines:
             self.reporter.say(line)
+        return point.checkpoint
+
+    def _set_up(self) -> None:
+        """Build the engine and fill it from the checkpoint or with initial weights."""
+        config = self.config
+        self.reporter.track()
         if self.reporter.active:
             write_atomic(config.folder / "config.yaml", to_yaml(config))
         started = time.monotonic()
         self.engine = build_engine(config, self.mesh)
-        if point.checkpoint is not None:
-            self.engine.load_state(point.checkpoint, self.step)
+        if self._resume is not None:
+            self.engine.load_state(self._resume, self.step)
         else:
             self.engine.load_weights(initial_weights(config))
-        self.checkpoints = Checkpoints(config, self.engine, tokenizer)
+        self.checkpoints = Checkpoints(config, self.engine, self.tokenizer)
         self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
         self.reporter.event("resume" if self.step else "start", step=self.step, sample=self.progress.next_sample)
 
@@ -85,10 +92,19 @@ class Trainer:
         Returns:
             "finished", or "stopped" after a signal or `train.stop_after`; the state is saved in both cases.
         """
-        outcome, first = "finished", self.step
         if self.step >= self.total:
             self.reporter.say(f"finished already: step {self.step} of {self.total}")
-            return outcome
+            return "finished"
+        try:
+            self._set_up()
+            return self._train()
+        except Exception as error:
+            self.reporter.event("failed", step=self.step, error=str(error))
+            self.reporter.finish("FAILED")
+            raise
+
+    def _train(self) -> str:
+        outcome, first = "finished", self.step
         if self.step == 0 and self.config.train.eval_every:
             self.validate()
         self.reporter.start_clock()
@@ -132,8 +148,10 @@ class Trainer:
         if train.eval_every and self.step % train.eval_every == 0:
             self.validate()
         if checkpoint.save_every and self.step % checkpoint.save_every == 0:
+            began = time.monotonic()
             self.checkpoints.save(self.step, self.progress, self.tokens)
-            self.reporter.event("save", step=self.step, sample=self.progress.next_sample)
+            pause = round(time.monotonic() - began, 3)
+            self.reporter.event("save", step=self.step, sample=self.progress.next_sample, pause_s=pause)
             self.reporter.start_clock()
 
     def validate(self) -> float | None:
@@ -149,6 +167,7 @@ class Trainer:
         self.checkpoints.wait()
         if outcome == "finished":
             self.validate()
+        self.reporter.summary()
         reason = f" ({self.stop.received})" if self.stop.received else ""
         self.reporter.say(f"{outcome}{reason}: step {self.step} of {self.total}, sample {self.progress.next_sample}, "
                           f"ids {self.progress.ids_hash}")  # fmt: skip
@@ -166,18 +185,20 @@ def initial_weights(config: RunConfig) -> TensorSource:
 
 
 def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
-    """The tokenizer of the run; it must be the one that made the stores, and its pieces must have rows in the model."""
+    """The tokenizer of the run; it must be the one that made all stores, and its pieces must have rows in the model."""
     from megabiomed.corpus.tokenizer import Tokenizer
 
-    store = loader.stores[0]
-    tokenizer = Tokenizer(config.data.tokenizer or store.tokenizer_path)
-    if tokenizer.sha256 != store.tokenizer_sha256:
-        raise TokenizerError(
-            f"{store.path} was made with another tokenizer than data.tokenizer",
-            got=tokenizer.sha256[:12],
-            expected=store.tokenizer_sha256[:12],
-            do="leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`",
-        )
+    first = loader.stores[0]
+    tokenizer = Tokenizer(config.data.tokenizer or first.tokenizer_path)
+    held_out = [TokenStore.open(config.data.validation)] if config.data.validation else []
+    for store in [first, *held_out]:  # the loader compared the training stores with each other
+        if tokenizer.sha256 != store.tokenizer_sha256:
+            raise TokenizerError(
+                f"{store.path} was made with another tokenizer than {tokenizer.path}",
+                got=store.tokenizer_sha256[:12],
+                expected=tokenizer.sha256[:12],
+                do="leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`",
+            )
     if tokenizer.vocab_size != config.model.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model",

@@ -27,9 +27,16 @@ class Reporter:
         self._tracker: MlflowTracker | None = None
         self._since = time.monotonic()
         self._steps = self._useful = 0
+        self._began: float | None = None
+        self._losses: list[float] = []  # first and last
+        self._done = 0
         if active:
             config.folder.mkdir(parents=True, exist_ok=True)
-            self._tracker = MlflowTracker(config)
+
+    def track(self) -> None:
+        """Open the experiment tracker, once it is known that there is something to train."""
+        if self.active:
+            self._tracker = MlflowTracker(self.config)
 
     def say(self, line: str) -> None:
         """Print a line, now."""
@@ -45,11 +52,14 @@ class Reporter:
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
         self._since, self._steps, self._useful = time.monotonic(), 0, 0
+        self._began = self._began or self._since
 
     def step(self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int) -> None:
         """Report a finished step (1-based); prints every `train.log_every` steps."""
         self._steps += 1
         self._useful += loss_tokens
+        self._done += 1
+        self._losses = [*self._losses[:1], loss]
         if not self.active or (step % self.config.train.log_every and step != self.total):
             return
         seconds = max(1e-9, time.monotonic() - self._since)
@@ -82,6 +92,17 @@ class Reporter:
         if self.active:
             self._record({"validation/loss": loss}, step)
         self.start_clock()
+
+    def summary(self) -> None:
+        """Say what this start did; its tokens/s counts evaluations and saves too."""
+        if not self._losses or self._began is None:
+            return
+        seconds = max(1e-9, time.monotonic() - self._began)
+        tokens = self._done * self.config.data.global_batch_size * self.config.data.seq_length
+        self.say(
+            f"summary: steps: {self._done} tokens: {tokens:,} time: {timedelta(seconds=round(seconds))} "
+            f"tokens/s: {tokens / seconds:,.0f} first_loss: {self._losses[0]:.4f} last_loss: {self._losses[-1]:.4f}"
+        )
 
     def finish(self, status: str) -> None:
         """Close the tracker."""

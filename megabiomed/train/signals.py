@@ -5,16 +5,11 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-import torch
-import torch.distributed as dist
-
-from megabiomed import platform
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopFlag:
-    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on."""
+    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -26,6 +21,11 @@ class StopFlag:
 
     def agreed(self) -> bool:
         """Whether any rank was asked to stop. Collective: all ranks call it at the same step boundary."""
+        import torch
+        import torch.distributed as dist
+
+        from megabiomed import platform
+
         flag = torch.tensor([int(self.received is not None)], device=platform.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())

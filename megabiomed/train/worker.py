@@ -7,24 +7,27 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+from megabiomed.config import RunConfig, load_config
 from megabiomed.errors import MegabiomedError
 from megabiomed.launch.local import ERROR_FILE
+from megabiomed.train.signals import StopFlag
 
 
-def run(config_path: str) -> int:
+def run(load: Callable[[], RunConfig]) -> int:
     """Join the run and train; returns the process's exit code."""
+    stop = StopFlag()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
         from megabiomed import platform
-        from megabiomed.config import load_config
         from megabiomed.train.loop import Trainer
 
-        config = load_config(config_path)
+        config = load()
         platform.init_distributed()
-        Trainer(config).run()
+        Trainer(config, stop).run()
         _shut_down()
         return 0
     except MegabiomedError as error:
@@ -52,7 +55,7 @@ def _shut_down() -> None:
 
 
 if __name__ == "__main__":
-    code = run(sys.argv[1])
+    code = run(lambda: load_config(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     # Leave without waiting for other ranks' collectives: after an error they will never come.

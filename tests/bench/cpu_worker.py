@@ -27,7 +27,6 @@ from megabiomed.data.packing import MicroBatch
 from megabiomed.model.llama.convert import logical_tensors
 
 WARM_UP = 1
-LEAKING = "documents leak" in sys.argv[1] if len(sys.argv) > 1 else False
 OURS: dict[str, dict[str, Any]] = {
     "megabiomed tp2": {"tensor_parallel_size": 2, "zero_stage": 1},
     "megabiomed zero3 dp2": {"zero_stage": 3},
@@ -77,13 +76,10 @@ def hugging_face(config: RunConfig) -> Any:
 
 
 def hugging_face_loss(model: Any, batch: MicroBatch, scale: float) -> torch.Tensor:
+    index = torch.arange(batch.tokens.numel())
+    visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
     inputs = {"input_ids": batch.tokens[None], "position_ids": batch.positions[None]}
-    if not LEAKING:
-        index = torch.arange(batch.tokens.numel())
-        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
-        inputs["attention_mask"] = visible[None, None]
-    else:
-        inputs["position_ids"] = torch.arange(batch.tokens.numel())[None]  # restarts would make transformers mask
+    inputs["attention_mask"] = visible[None, None]
     logits = model(**inputs).logits[0]
     return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum") * scale
 

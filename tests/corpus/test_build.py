@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from megabiomed.checkpoint.files import sha256_file
 from megabiomed.corpus.build import BuildOptions, build_corpus, held_out
 from megabiomed.corpus.cli import corpus_app
+from megabiomed.corpus.encoding import BATCH
 from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import TokenStore
@@ -25,6 +28,11 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def write_lines(path: Path, *values: object) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
+
+
 @pytest.fixture(scope="module")
 def built(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("built") / "corpus"
@@ -37,9 +45,46 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for store in stores for f in store.iterdir()}
 
 
-def test_the_number_of_workers_changes_no_byte(records: Path, built: Path, tmp_path: Path) -> None:
-    build_corpus(BuildOptions([records], tmp_path / "c", vocab_size=500, validation_fraction=0.3, workers=3))
-    assert files(tmp_path / "c") == files(built)
+@pytest.mark.timeout(120)
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
+    # Enough documents that the training split is really shared between processes.
+    write_records(tmp_path / "r.jsonl.gz", 150, 0)
+    for workers in (1, 2):
+        report = build_corpus(
+            BuildOptions(
+                [tmp_path / "r.jsonl.gz"],
+                tmp_path / f"c{workers}",
+                vocab_size=500,
+                validation_fraction=0.1,
+                workers=workers,
+            )
+        )
+    assert report["train"]["documents"] >= 2 * BATCH
+    assert files(tmp_path / "c1") == files(tmp_path / "c2")
+
+
+def test_neither_the_order_of_the_files_nor_of_the_papers_moves_a_paper_to_the_other_split(
+    records: Path, built: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in gzip.decompress(records.read_bytes()).splitlines()]
+    shards = [write_lines(tmp_path / f"{n}.jsonl", *rows[n::2][::-1]) for n in (1, 0)]
+    report = build_corpus(BuildOptions(shards, tmp_path / "c", vocab_size=500, validation_fraction=0.3))
+    for split in ("train", "validation"):
+        assert paper_ids(tmp_path / "c" / split) == paper_ids(built / split)
+        sources = TokenStore.open(tmp_path / "c" / split).manifest["sources"]
+        assert [source["file"] for source in sources] == ["1.jsonl", "0.jsonl"]
+        assert sum(source["documents"] for source in sources) == report[split]["documents"]
+        assert sources[0]["sha256"] == sha256_file(tmp_path / "1.jsonl")
+
+
+def test_no_author_reference_or_caption_reaches_the_tokens(built: Path) -> None:
+    for split in ("train", "validation"):
+        store = TokenStore.open(built / split)
+        text = Tokenizer(store.tokenizer_path).decode(store.tokens(0, store.num_tokens).tolist())
+        for marked in ("Author One", "Institute", "@example.org", "Reference work", "Tabulated:", "Drawn:", "[1]"):
+            assert marked not in text
+        assert "Introduction" in text
+        assert "g/mol" in text
 
 
 def test_documents_decode_to_papers_with_bos_and_eos(built: Path) -> None:
@@ -52,11 +97,13 @@ def test_documents_decode_to_papers_with_bos_and_eos(built: Path) -> None:
     assert tokenizer.decode(tokenizer.encode("naïve α-synuclein \U0001f9ec")) == "naïve α-synuclein \U0001f9ec"
 
 
+def paper_ids(store: Path) -> set[str]:
+    opened = TokenStore.open(store)
+    return {opened.paper_id(n) for n in range(opened.num_documents)}
+
+
 def test_papers_are_held_out_by_their_id(built: Path) -> None:
-    ids = {}
-    for split in ("train", "validation"):
-        store = TokenStore.open(built / split)
-        ids[split] = {store.paper_id(n) for n in range(store.num_documents)}
+    ids = {split: paper_ids(built / split) for split in ("train", "validation")}
     assert not ids["train"] & ids["validation"]
     assert ids["validation"]
     assert all(held_out(paper, 0.3) for paper in ids["validation"])
@@ -101,6 +148,70 @@ def test_an_existing_corpus_is_not_overwritten_unasked(records: Path, tmp_path: 
         build_corpus(options)
     build_corpus(BuildOptions([records], tmp_path / "c", vocab_size=400, overwrite=True))
     assert files(tmp_path / "c") != before
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_overwrite_spares_a_folder_that_is_no_corpus(records: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="is not a corpus"):
+        build_corpus(BuildOptions([records], tmp_path / "home", vocab_size=500, overwrite=True))
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failed_overwrite_leaves_the_old_corpus(records: Path, tmp_path: Path) -> None:
+    build_corpus(BuildOptions([records], tmp_path / "c", vocab_size=500))
+    before = files(tmp_path / "c")
+    with pytest.raises(TokenizerError, match="too small"):
+        build_corpus(BuildOptions([records], tmp_path / "c", vocab_size=90_000, overwrite=True))
+    assert files(tmp_path / "c") == before
+
+
+def test_an_empty_result_names_what_dropped_the_papers(tmp_path: Path) -> None:
+    content = {"text": "word " * 100, "annotations": {}}
+    papers = [{"corpusid": n, "externalids": {"doi": "10.1/x"}, "content": content} for n in range(2)]
+    path = write_lines(tmp_path / "a.jsonl", *papers, {"corpusid": 9})
+    with pytest.raises(DataError, match=r"2 x papers: dropped, no PMC or PubMed id, 1 x record: no content"):
+        build_corpus(BuildOptions([path], tmp_path / "c", vocab_size=500))
+
+
+def test_inputs_that_cannot_be_right_are_refused_before_any_work(records: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "other").mkdir()
+    namesake = tmp_path / "other" / records.name
+    namesake.write_bytes(records.read_bytes())
+    for inputs, fraction, problem in (
+        ([tmp_path / "empty.jsonl"], 0.1, "is empty"),
+        ([records, namesake], 0.1, "same file name"),
+        ([records], 1.0, "out of range"),
+        ([], 0.1, "no input files"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            build_corpus(BuildOptions(inputs, tmp_path / "c", validation_fraction=fraction))
+
+
+def test_each_2020_shard_is_joined_with_its_own_parses(records: Path, built: Path, tmp_path: Path) -> None:
+    (tmp_path / "pdf_parses").mkdir()
+    shards = []
+    for n in (0, 1):
+        metadata = {"paper_id": str(n), "title": f"Title {n}", "pubmed_id": "1", "has_pdf_parse": True}
+        shards.append(write_lines(tmp_path / f"metadata_{n}.jsonl", metadata))
+        body = [{"section": "S", "text": "The heart pumps blood. " * 20, "cite_spans": [], "ref_spans": []}]
+        write_lines(tmp_path / f"pdf_parses/pdf_parses_{n}.jsonl", {"paper_id": str(n), "body_text": body})
+    report = build_corpus(
+        BuildOptions(
+            shards,
+            tmp_path / "c",
+            pdf_parses=tmp_path / "pdf_parses",
+            validation_fraction=0.0,
+            tokenizer=built / "tokenizer" / "tokenizer.model",
+        )
+    )
+    assert report["rejects"]["counts"] == {}
+    sources = TokenStore.open(tmp_path / "c" / "train").manifest["sources"]
+    assert {source["file"]: source["documents"] for source in sources} == {
+        "metadata_0.jsonl": 0, "metadata_1.jsonl": 0, "pdf_parses_0.jsonl": 1, "pdf_parses_1.jsonl": 1,
+    }  # fmt: skip
 
 
 def test_the_command_builds_and_inspects(records: Path, tmp_path: Path) -> None:
@@ -111,6 +222,15 @@ def test_the_command_builds_and_inspects(records: Path, tmp_path: Path) -> None:
     assert "papers: kept" in shown.output
     inspected = runner.invoke(corpus_app, ["inspect", str(tmp_path / "c"), "--json"], catch_exceptions=False)
     assert json.loads(inspected.output)["vocab_size"] == 500
+    (tmp_path / "c" / "report.json").write_text("{")
+    with pytest.raises(DataError, match=r"report.json is damaged"):
+        runner.invoke(corpus_app, ["inspect", str(tmp_path / "c")], catch_exceptions=False)
+
+
+def test_the_command_says_that_no_paper_was_held_out(records: Path, tmp_path: Path) -> None:
+    arguments = ["build", str(records), "--output", str(tmp_path / "c"), "--vocab-size", "500"]
+    shown = CliRunner().invoke(corpus_app, [*arguments, "--validation-fraction", "0"], catch_exceptions=False)
+    assert "no paper was held out" in shown.output
 
 
 @pytest.mark.skipif(not REAL, reason="the real papers are not here")
