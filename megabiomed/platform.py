@@ -12,6 +12,9 @@ import torch.distributed as dist
 
 from megabiomed.errors import LaunchError
 
+# megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
+warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Dense bf16 tensor-core peaks in FLOP/s without sparsity, from NVIDIA's data sheets; the MFU denominator.
@@ -78,8 +81,6 @@ def prepare_megatron() -> None:
     One symbol, replaced only where CUDA is absent (megatron-core 0.16.1: tensor_parallel/mappings.py `_gather_along_first_dim`
     and `_reduce_scatter_along_first_dim`, layers.py backward). Never active on a GPU.
     """
-    # megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
-    warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
     if has_cuda():
         return
     import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
