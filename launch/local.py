@@ -52,16 +52,17 @@ def run_workers(module: str, arguments: Sequence[str], world: int, log_dir: Path
     workers: list[_Worker] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
 
-    def pass_on(number: int, frame: object) -> None:
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
+    asked: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        # Passed on by the watch, so that a request during the start misses none of the workers.
+        asked.append(number)
 
     try:
         for number in previous:
-            signal.signal(number, pass_on)
+            signal.signal(number, remember)
         _start(workers, module, arguments, world, log_dir)
-        _watch(workers)
+        _watch(workers, asked)
     finally:
         _end(workers)
         for number, handler in previous.items():
@@ -103,9 +104,14 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _watch(workers: list[_Worker]) -> None:
+def _watch(workers: list[_Worker], asked: list[int]) -> None:
+    """Return when all workers left with 0; pass on the signals that arrive in `asked` meanwhile."""
     running = list(workers)
     while running:
+        while asked:
+            number = asked.pop(0)
+            for worker in running:
+                worker.process.send_signal(number)  # does nothing to a worker that has left
         failed = [worker for worker in running if worker.process.poll() not in (None, 0)]
         if failed:
             raise _failure(workers, failed)

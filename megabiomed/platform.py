@@ -56,6 +56,12 @@ def init_distributed(timeout_s: float = 600.0) -> None:
             got=f"no {', '.join(missing)}",
             do="start it with `megabiomed pretrain`, torchrun or srun",
         )
+    if os.environ["MASTER_PORT"] == "0" and os.environ["WORLD_SIZE"] != "1":
+        raise LaunchError(
+            "the ranks cannot meet at port 0: each would choose another one",
+            got="MASTER_PORT=0",
+            do="set a free port; with torchrun on one host use --standalone",
+        )
     os.environ.setdefault("LOCAL_RANK", str(local_rank()))
     if has_cuda():
         torch.cuda.set_device(device())

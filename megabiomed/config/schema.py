@@ -171,8 +171,8 @@ class CheckpointConfig(Section):
     keep_every: int = Field(0, ge=0)
     """Also keep every checkpoint whose step is a multiple of this; 0 keeps none extra."""
     resume: str = "auto"
-    """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path."""
-
+    """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path, where
+    a run without checkpoints of its own starts."""
     allow_data_change: bool = False
     """Resume although the data order differs from the checkpoint's; samples may then be repeated or skipped."""
 

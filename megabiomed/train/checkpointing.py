@@ -49,10 +49,17 @@ def find_resume_point(config: RunConfig) -> ResumePoint:
 
 
 def choose(config: RunConfig) -> ResumePoint:
-    """Follow `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named."""
+    """Follow `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named.
+
+    A named checkpoint of another run is where this run starts; once it has checkpoints of its own, a restart goes on from
+    those, or a requeued job would lose its progress every time.
+    """
     choice, folder = config.checkpoint.resume, config.folder / "checkpoints"
     if choice not in ("auto", "never"):
-        return ResumePoint(Checkpoint.open(choice), [])
+        named = Checkpoint.open(choice)
+        own, skipped = latest_valid(folder)
+        foreign = named.path.resolve().parent != folder.resolve()
+        return ResumePoint(own, skipped) if own and foreign else ResumePoint(named, [])
     found, skipped = latest_valid(folder)
     if choice == "never" and found is not None:
         raise CheckpointError(

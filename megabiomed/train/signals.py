@@ -17,6 +17,10 @@ class StopFlag:
             signal.signal(number, self._catch)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
+        # A second Ctrl-C is a person who does not want to wait for the save, or a run that hangs before its first step.
+        if number == signal.SIGINT and self.received == "SIGINT":
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         self.received = signal.Signals(number).name
 
     def agreed(self) -> bool:

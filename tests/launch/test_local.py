@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -124,6 +126,28 @@ sleep_until_ended()
     assert signal.getsignal(number) is before
 
 
+def test_a_request_during_the_start_reaches_the_later_workers_too(  # type: ignore[no-untyped-def]
+    launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def ask_after_the_first(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        process = real(command, **options)
+        rank = options["env"]["RANK"]
+        while not (tmp_path / f"pid_{rank}").exists():  # its handler is installed
+            threading.Event().wait(0.02)
+        if rank == "0":
+            signal.raise_signal(signal.SIGUSR1)
+        return process
+
+    monkeypatch.setattr("megabiomed.launch.local.subprocess.Popen", ask_after_the_first)
+    launch(
+        "signal.signal(signal.SIGUSR1, lambda *_: (Path(sys.argv[1], f'saved_{rank}').touch(), os._exit(0)))\n"
+        "sleep_until_ended()"
+    )
+    assert len(list(tmp_path.glob("saved_*"))) == 2
+
+
 def _signal_when_ready(folder: Path, number: signal.Signals) -> None:
     while not all((folder / f"pid_{rank}").exists() for rank in (0, 1)):
         threading.Event().wait(0.02)
@@ -143,10 +167,10 @@ def test_torchrun_and_srun_are_recognised(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="pseudo terminals of Linux")
 def test_a_terminal_gets_the_same_lines_and_a_bar(tmp_path: Path) -> None:
     import pty
-    import subprocess
 
     (tmp_path / "w.py").write_text("for i in (1, 2): print(f'step: {i}/2 loss: 1.0', flush=True)")
-    code = f"from megabiomed.launch.local import run_workers as r; from pathlib import Path; r('w', [], 1, Path({str(tmp_path)!r}))"
+    imports = "from megabiomed.launch.local import run_workers; from pathlib import Path"
+    code = f"{imports}; run_workers('w', [], 1, Path({str(tmp_path)!r}))"
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TERM": "xterm"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=follower, stderr=follower, env=environment) as process:

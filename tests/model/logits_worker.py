@@ -25,7 +25,10 @@ def main() -> None:
         config = case_config({"name": "logits", "parallel": {"tensor_parallel_size": size, "zero_stage": 3}})
         config = config.model_copy(update={"model": model_config_from_hf(folder)})
         engine = build_engine(config, build_mesh(config.parallel))
-        engine.load_weights(HuggingFaceSource(folder))
+        source = HuggingFaceSource(folder)
+        engine.load_weights(source)
+        # The way out is the way in: what a checkpoint or an export would write equals the file, to the bit.
+        assert all(torch.equal(f.views["param"], source.read(f.box)) for f in engine.fragments())
         stream = torch.cat([tokens, tokens[:1]]).numpy()
         logits = engine.logits(MicroBatch.from_windows([pack_window(stream, stream[:0])]))
         if dist.get_rank() == 0:

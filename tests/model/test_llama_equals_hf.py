@@ -35,7 +35,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("tensor_parallel_size", [1, 2, 4])
-def test_logits_equal_transformers(folders: dict[str, Path], tensor_parallel_size: int, tmp_path: Path) -> None:
+def test_logits_equal_transformers_and_weights_the_file_to_the_bit(
+    folders: dict[str, Path], tensor_parallel_size: int, tmp_path: Path
+) -> None:
     os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     command = [str(WORKER), str(tensor_parallel_size), *(str(folder) for folder in folders.values())]
     run_ranks(tensor_parallel_size, command, tmp_path)

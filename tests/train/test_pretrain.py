@@ -155,7 +155,7 @@ def test_torchrun_joins_the_same_run(run_file: Path, tmp_path: Path) -> None:
         "-m",
         "torch.distributed.run",
         "--nproc_per_node=2",
-        "--master_port=0",
+        "--standalone",  # its rendezvous finds a free port; --master_port=0 would hand port 0 to the ranks, which hang
         "-m",
         "megabiomed.cli",
     ]
@@ -172,3 +172,14 @@ def test_torchrun_joins_the_same_run(run_file: Path, tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["train/loss"] == losses(tmp_path / "r")[2]
     assert run.data.params["parallel.zero_stage"] == "3"
+
+
+def test_a_step_that_is_not_finite_ends_the_run_and_saves_nothing(
+    run_file: Path, command: Command, tmp_path: Path
+) -> None:
+    wild = ["optimizer.lr=1e30", "optimizer.clip_grad_norm=0", "optimizer.warmup_steps=0"]
+    done = command("pretrain", run_file, f"run_dir={tmp_path / 'r'}", *wild, code=1)
+    assert "is not finite" in done.stderr
+    assert "the batch begins at global sample" in done.stderr
+    assert events(tmp_path / "r")[-1]["event"] == "failed"
+    assert not list((tmp_path / "r").rglob("step_*"))
