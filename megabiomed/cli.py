@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,7 @@ def generate(
     from megabiomed.evaluate.generate import generate_text
 
     typer.echo(generate_text(run, prompt, max_new_tokens, temperature, seed))
+    _leave()
 
 
 @app.command(epilog="Example: megabiomed validate runs/demo --store corpus/s2orc/validation")
@@ -81,6 +83,14 @@ def validate(
 
     loss, perplexity, tokens = validate_checkpoint(run, store, samples)
     typer.echo(f"validation_loss: {loss:.4f} perplexity: {perplexity:.3f} tokens: {tokens}")
+    _leave()
+
+
+def _leave() -> None:
+    """End a process that held a process group: torch's and gloo's threads, torn down at the interpreter's end, can abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @app.command(epilog="Example: megabiomed plot runs/demo --output curve.svg")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 
 import torch.distributed as dist
@@ -35,8 +34,6 @@ def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEn
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         os.environ.update(alone)
         platform.init_distributed()
-        # Left to the interpreter's end, the group's threads are torn down while they run and abort the process.
-        atexit.register(dist.destroy_process_group)
     engine = build_engine(config, build_mesh(config.parallel))
     engine.load_weights(checkpoint)
     return config, engine
