@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +20,11 @@ from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_frag
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
+from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.model import Micro
 
 _NO_CLIPPING = 1e30
+_REDUCE_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
 
 class ZeroEngine(DataParallelEngine):
@@ -106,6 +109,8 @@ class ZeroEngine(DataParallelEngine):
         # AdamW makes its state at the first step; a checkpoint must be loadable before it.
         state = self._torch_optimizer().state
         for master in self._master_partitions():
+            # Loading fills what is stored; vocabulary padding never is, and left uninitialised it can hold inf.
+            master.detach().zero_()
             step = torch.zeros((), dtype=torch.float32, device=master.device)
             state[master] = {"step": step, **{kind: torch.zeros_like(master.detach()) for kind in MOMENTS}}
 
@@ -180,7 +185,9 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     """DeepSpeed's own configuration for one stage. Accumulation over micro-batches belongs to the schedule."""
     parallel = config.parallel
     bf16 = config.train.precision == "bf16"
-    zero: dict[str, Any] = {"stage": parallel.zero_stage}
+    whole = sum(math.prod(shape) for shape in logical_tensors(config.model).values())
+    # The bucket is allocated whole: half a billion elements would be most of a small run's memory.
+    zero: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(_REDUCE_BUCKET, whole)}
     if parallel.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": platform.has_cuda()}
     return {
