@@ -40,6 +40,15 @@ class BackgroundSaver:
         )
         self._thread.start()
 
+    def check(self) -> None:
+        """Raise what the last save raised, without waiting for one that still runs; for every step of the training.
+
+        Raises:
+            CheckpointError: the last save failed.
+        """
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
     def wait(self) -> None:
         """Return when nothing is being written.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -170,3 +170,20 @@ class TensorSource(Protocol):
     def read(self, box: Box, kind: str = "param") -> torch.Tensor:
         """Values of one box as fp32, shape `box.shape`; reads no more than the box needs."""
         ...
+
+
+@runtime_checkable
+class DirectSource(TensorSource, Protocol):
+    """A source that can fill memory which is already there, so that loading needs none besides."""
+
+    def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+        """Fill `out`, of shape `box.shape`, with the values of one box."""
+        ...
+
+
+def fill(source: TensorSource, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+    """Put the values of one box into `out`, directly where the source can."""
+    if isinstance(source, DirectSource):
+        source.read_into(box, out, kind)
+    else:
+        out.copy_(source.read(box, kind))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from megabiomed.checkpoint.files import inside, read_json, sha256_file
-from megabiomed.checkpoint.logical import KINDS, Box, Fragment, TensorSource, uncovered
+from megabiomed.checkpoint.logical import KINDS, Box, Fragment, TensorSource, fill, uncovered
 from megabiomed.checkpoint.manifest import (
     CONFIG,
     TOKENIZER,
@@ -87,6 +87,11 @@ class Checkpoint:
         return None
 
     @property
+    def bytes_read(self) -> int:
+        """Bytes of tensors that were read through this object."""
+        return self._files.bytes_read
+
+    @property
     def step(self) -> int:
         """Optimizer steps that were done."""
         return self.manifest.global_step
@@ -117,25 +122,29 @@ class Checkpoint:
         return {name: record.shape for name, record in self.manifest.tensors.items()}
 
     def read(self, box: Box, kind: str = "param") -> torch.Tensor:
-        """Values of one box as fp32, put together from every stored box that it meets.
+        """Values of one box as fp32; raises as `read_into`."""
+        values = torch.empty(box.shape, dtype=torch.float32)
+        self.read_into(box, values, kind)
+        return values
+
+    def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+        """Fill `out` from every stored box that `box` meets; reads nothing else and holds at most 16 MiB besides.
 
         Raises:
             CheckpointError: the tensor is not stored, has another shape, or a part of the box is stored nowhere.
         """
         index = self._index(box, kind)
-        values = torch.empty(box.shape, dtype=torch.float32)
         held = []
         for stored in index.meeting(box):
             outer = stored.box(box.name, box.global_shape)
             part = outer.intersect(box)
             assert part is not None
             path = inside(self.path, shard_path(kind, stored.rank))
-            values[part.slices_in(box)] = self._files.read(path, box_key(outer, kind), part.slices_in(outer))
+            self._files.read_into(path, box_key(outer, kind), part.slices_in(outer), out[part.slices_in(box)])
             held.append(part)
         holes = uncovered(box, held)
         if holes:
             raise CheckpointError(f"{self.path} does not hold {kind} of {holes[0]}", do="the checkpoint is incomplete")
-        return values
 
     def _index(self, box: Box, kind: str) -> _BoxIndex:
         key = box.name, kind
@@ -173,7 +182,9 @@ class _BoxIndex:
 
 
 def load_fragments(source: TensorSource, fragments: Iterable[Fragment], kinds: Sequence[str] = KINDS) -> None:
-    """Copy values from a source into the engine's own storage, through the views; one box in memory at a time.
+    """Copy values from a source into the engine's own storage, through the views.
+
+    A checkpoint fills the storage directly; of other sources one box is in memory at a time.
 
     Args:
         kinds: what to load; a fragment without a view of that kind is passed over.
@@ -182,4 +193,4 @@ def load_fragments(source: TensorSource, fragments: Iterable[Fragment], kinds: S
         for fragment in sorted(fragments, key=lambda fragment: fragment.box):
             for kind in kinds:
                 if kind in fragment.views:
-                    fragment.views[kind].copy_(source.read(fragment.box, kind))
+                    fill(source, fragment.box, fragment.views[kind], kind)

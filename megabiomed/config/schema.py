@@ -165,11 +165,15 @@ class CheckpointConfig(Section):
     """When checkpoints are written, which are kept, what a start resumes from."""
 
     save_every: int = Field(500, ge=0)
-    """Steps between checkpoints; 0 saves only at the end and on a stop signal."""
+    """Steps between ephemeral checkpoints; 0 makes none by steps. The end and a stop signal always save."""
+    save_every_minutes: float = Field(0, ge=0)
+    """Also save when this many minutes have passed since the last save, by a clock that cannot be set back; 0 does not."""
     keep_last: PositiveInt = 3
     """Newest checkpoints kept."""
     keep_every: int = Field(0, ge=0)
-    """Also keep every checkpoint whose step is a multiple of this; 0 keeps none extra."""
+    """Steps between permanent checkpoints, which are made and kept for ever; 0 makes none."""
+    verify: Literal["size", "hash"] = "size"
+    """What a start checks of a checkpoint before it resumes: names and sizes (milliseconds), or every byte."""
     resume: str = "auto"
     """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path, where
     a run without checkpoints of its own starts."""

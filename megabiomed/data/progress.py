@@ -61,15 +61,20 @@ class Verdict:
     lines: list[str]
 
 
-def verdict(saved: DataProgress, now: dict[str, Any]) -> Verdict:
-    """Compare the order a checkpoint was reading with the order of this configuration."""
+def verdict(saved: DataProgress, now: dict[str, Any], step: int | None = None) -> Verdict:
+    """Compare the order a checkpoint was reading with the order of this configuration.
+
+    Args:
+        step: optimizer steps that were done, for the message.
+    """
     before, after = _flatten(saved.identity), _flatten(now)
     keys = sorted(before.keys() | after.keys())
     pairs = [(key, before.get(key, "absent"), after.get(key, "absent")) for key in keys]
     changes = [f"{key}: {was} -> {would_be}" for key, was, would_be in pairs if was != would_be]
     if not changes:
         return Verdict(True, [f"data order: identical from sample {saved.next_sample} on"])
-    return Verdict(False, [f"data order: diverges at sample {saved.next_sample} because", *changes])
+    where = f"sample {saved.next_sample}" + (f" (step {step + 1})" if step is not None else "")
+    return Verdict(False, [f"data order: diverges at {where} because", *changes])
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

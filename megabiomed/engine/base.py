@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource
+from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
 from megabiomed.config import OptimizerConfig
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.llama.model import Micro
@@ -68,7 +68,7 @@ def read_local(source: TensorSource, placement: Placement, out: Tensor) -> None:
         flat = out.detach().view(-1)
         covered = 0
         for where, box in placement.blocks():
-            flat[where].view(box.shape).copy_(source.read(box))
+            fill(source, box, flat[where].view(box.shape))
             covered += box.numel
         if covered < flat.numel():
             flat[covered:].zero_()

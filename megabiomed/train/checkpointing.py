@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from megabiomed import __version__
+from megabiomed import __version__, platform
 from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence
+from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig, RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
@@ -54,13 +57,13 @@ def choose(config: RunConfig) -> ResumePoint:
     A named checkpoint of another run is where this run starts; once it has checkpoints of its own, a restart goes on from
     those, or a requeued job would lose its progress every time.
     """
-    choice, folder = config.checkpoint.resume, config.folder / "checkpoints"
+    choice, verify, folder = config.checkpoint.resume, config.checkpoint.verify, config.folder / "checkpoints"
     if choice not in ("auto", "never"):
-        named = Checkpoint.open(choice)
-        own, skipped = latest_valid(folder)
+        named = Checkpoint.open(choice, verify)
+        own, skipped = latest_valid(folder, verify)
         foreign = named.path.resolve().parent != folder.resolve()
         return ResumePoint(own, skipped) if own and foreign else ResumePoint(named, [])
-    found, skipped = latest_valid(folder)
+    found, skipped = latest_valid(folder, verify)
     if choice == "never" and found is not None:
         raise CheckpointError(
             f"run {config.name} has checkpoints and checkpoint.resume is never",
@@ -88,16 +91,22 @@ def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
 
 
 def resumed_progress(
-    checkpoint: Checkpoint, identity: dict[str, Any], allow_change: bool
+    checkpoint: Checkpoint, identity: dict[str, Any], config: RunConfig
 ) -> tuple[DataProgress, list[str]]:
     """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed."""
-    progress = DataProgress.from_dict(checkpoint.trainer["data"])
-    found = verdict(progress, identity)
-    if not found.identical and not allow_change:
+    trainer = checkpoint.trainer
+    progress = DataProgress.from_dict(trainer["data"])
+    found = verdict(progress, identity, checkpoint.step)
+    if not found.identical and not config.checkpoint.allow_data_change:
         raise CheckpointError(
             "the data order differs from the checkpoint's: samples would be repeated or skipped",
             got="; ".join(found.lines[1:]),
             do="restore these settings, or set checkpoint.allow_data_change=true to go on all the same",
+        )
+    before, now = trainer.get("global_batch_size"), config.data.global_batch_size
+    if before not in (None, now):
+        found.lines.append(
+            f"global_batch_size: {before} -> {now}: no sample is repeated or skipped, steps hold other samples than before"
         )
     return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
 
@@ -114,6 +123,24 @@ class Checkpoints:
         keep = config.checkpoint
         self._saver = BackgroundSaver(writer, after=lambda _: writer.prune(keep.keep_last, keep.keep_every))
         self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether it is time to save after `step` steps, the same on all ranks. Collective when minutes are configured.
+
+        Raises:
+            CheckpointError: the save before this failed.
+        """
+        self._saver.check()
+        settings = self.config.checkpoint
+        if any(every and step % every == 0 for every in (settings.save_every, settings.keep_every)):
+            return True
+        if not settings.save_every_minutes:
+            return False
+        late = time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes
+        flag = torch.tensor([int(late)], device=platform.device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
 
     def save(self, step: int, progress: DataProgress, tokens: int) -> None:
         """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
@@ -124,6 +151,7 @@ class Checkpoints:
             "global_step": step,
             "tokens_consumed": tokens,
             "samples_consumed": progress.next_sample,
+            "global_batch_size": self.config.data.global_batch_size,
             "data": progress.to_dict(),
             "seed": self.config.seed,
             "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)},
@@ -134,11 +162,26 @@ class Checkpoints:
             trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
         )
         self._saver.save(step, self.engine.fragments(), state)
-        self._saved_step = step
+        self._saved_step, self._saved_at = step, time.monotonic()
 
     def wait(self) -> None:
         """Return when the last save is committed; raises what went wrong with it."""
         self._saver.wait()
+
+
+def load(engine: TrainEngine, source: Checkpoint, step: int) -> str:
+    """Fill the engine from a checkpoint of any topology; returns what it took on the rank that needed most. Collective."""
+    began = time.monotonic()
+    with PeakMemory() as memory:
+        engine.load_state(source, step)
+    shard = sum(view.nbytes for fragment in engine.fragments() for view in fragment.views.values())
+    cost = torch.tensor([source.bytes_read, memory.rise, shard], dtype=torch.int64, device=platform.device())
+    dist.all_reduce(cost, op=dist.ReduceOp.MAX)
+    read, rise, held = (value / 2**20 for value in cost.tolist())
+    seconds = time.monotonic() - began
+    return (
+        f"loaded: {read:,.1f} MiB a rank in {seconds:.1f} s, host memory rose by {rise:,.1f} MiB, shard {held:,.1f} MiB"
+    )
 
 
 def describe(point: ResumePoint) -> list[str]:

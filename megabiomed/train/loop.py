@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from megabiomed import platform
 from megabiomed.checkpoint.files import write_atomic
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
@@ -29,6 +30,7 @@ from megabiomed.train.checkpointing import (
     check_architecture,
     describe,
     find_resume_point,
+    load,
     resumed_progress,
 )
 from megabiomed.train.metrics import Reporter
@@ -61,8 +63,7 @@ class Trainer:
         lines = describe(point)
         if point.checkpoint is not None:
             check_architecture(point.checkpoint, config.model)
-            allow = config.checkpoint.allow_data_change
-            self.progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, allow)
+            self.progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config)
             lines += verdict
             self.step, self.tokens = point.checkpoint.step, int(point.checkpoint.trainer["tokens_consumed"])
             self.loader.first_sample = self.progress.next_sample
@@ -79,7 +80,7 @@ class Trainer:
         started = time.monotonic()
         self.engine = build_engine(config, self.mesh)
         if self._resume is not None:
-            self.engine.load_state(self._resume, self.step)
+            self.reporter.say(load(self.engine, self._resume, self.step))
         else:
             self.engine.load_weights(initial_weights(config))
         self.checkpoints = Checkpoints(config, self.engine, self.tokenizer)
@@ -122,6 +123,8 @@ class Trainer:
 
     def _train_one(self, batch: StepBatch) -> None:
         lr = learning_rate(self.step, self.total, self.config.optimizer)
+        # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
+        platform.seed_all(self.config.seed, self.step, self.mesh.dp_rank)
         result = self.engine.train_step(batch.micro_batches, lr)
         self._check_finite(result, batch)
         self.step += 1
@@ -142,12 +145,12 @@ class Trainer:
         )
 
     def _at_intervals(self) -> None:
-        train, checkpoint = self.config.train, self.config.checkpoint
+        every = self.config.train.eval_every
         if self.step >= self.total:
             return
-        if train.eval_every and self.step % train.eval_every == 0:
+        if every and self.step % every == 0:
             self.validate()
-        if checkpoint.save_every and self.step % checkpoint.save_every == 0:
+        if self.checkpoints.due(self.step):
             began = time.monotonic()
             self.checkpoints.save(self.step, self.progress, self.tokens)
             pause = round(time.monotonic() - began, 3)

@@ -83,13 +83,20 @@ class HuggingFaceSource:
         return self._files.describe(self._file(self._stored(name)), self._stored(name))
 
     def read(self, box: Box, kind: str = "param") -> torch.Tensor:
-        """Values of one box as fp32, shape `box.shape`; reads only the pages of the file that hold it.
+        """Values of one box as fp32, shape `box.shape`; raises as `read_into`."""
+        values = torch.empty(box.shape)
+        self.read_into(box, values, kind)
+        return values
+
+    def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+        """Fill `out` with the values of one box; reads only the parts of the file that hold it.
 
         Raises:
             CheckpointError: the tensor is missing, has another shape or an element type other than fp32, bf16, fp16.
         """
         if kind != "param":
-            return torch.zeros(box.shape)
+            out.zero_()
+            return
         dtype, shape = self.describe(box.name)
         if shape != box.global_shape or dtype not in _READABLE:
             raise CheckpointError(
@@ -99,7 +106,7 @@ class HuggingFaceSource:
             )
         name = self._stored(box.name)
         part = box.slices_in(Box.whole(box.name, box.global_shape))
-        return self._files.read(self._file(name), name, part).float()
+        self._files.read_into(self._file(name), name, part, out)
 
     def _stored(self, name: str) -> str:
         return EMBEDDING if name == HEAD and self.tied else name

@@ -1,0 +1,223 @@
+"""One rank of `make bench-checkpoint`: one candidate saves and loads the state of one engine; rank 0 writes a JSON file.
+
+python checkpoint_worker.py CANDIDATE FOLDER OUTPUT HIDDEN LAYERS ROUNDS
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from megabiomed import platform
+from megabiomed.checkpoint.background import BackgroundSaver
+from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
+from megabiomed.checkpoint.logical import KINDS
+from megabiomed.checkpoint.memory import PeakMemory
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config import RunConfig
+from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.convert import logical_tensors
+
+ZERO3: dict[str, Any] = {"zero_stage": 3}
+FSDP2: dict[str, Any] = {"engine": "fsdp2"}
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "megabiomed, ZeRO-3": ZERO3,
+    "DeepSpeed save_checkpoint, ZeRO-3": ZERO3,
+    "megabiomed, FSDP2": FSDP2,
+    "torch DCP save, FSDP2": FSDP2,
+    "torch DCP async_save, FSDP2": FSDP2,
+}
+
+
+class Method:
+    """save() returns what must be waited for until the checkpoint is whole; load() reads it back into the engine."""
+
+    def __init__(self, engine: TrainEngine, folder: Path) -> None:
+        self.engine, self.folder = engine, folder
+
+    def save(self, step: int) -> Callable[[], object]:
+        raise NotImplementedError
+
+    def load(self, step: int) -> None:
+        raise NotImplementedError
+
+
+class Ours(Method):
+    def __init__(self, engine: TrainEngine, folder: Path) -> None:
+        super().__init__(engine, folder)
+        self.saver = BackgroundSaver(CheckpointWriter(folder, Ranks.of_group(dist.new_group(backend="gloo"))))
+
+    def save(self, step: int) -> Callable[[], object]:
+        config = self.engine.config
+        shapes = logical_tensors(config.model)
+        state = RunState({"global_step": step}, config.model.model_dump(mode="json"), "", None, shapes)
+        self.saver.save(step, self.engine.fragments(), state)
+        return self.saver.wait
+
+    def load(self, step: int) -> None:
+        self.engine.load_state(Checkpoint.open(self.folder / f"step_{step:08d}"), step)
+
+
+class DeepSpeed(Method):
+    def save(self, step: int) -> Callable[[], object]:
+        self._engine().save_checkpoint(str(self.folder), tag=f"step_{step}")
+        return lambda: None
+
+    def load(self, step: int) -> None:
+        self._engine().load_checkpoint(str(self.folder), tag=f"step_{step}")
+
+    def _engine(self) -> Any:
+        return self.engine.engine.engine  # type: ignore[attr-defined]
+
+
+class Dcp(Method):
+    def _state(self) -> dict[str, Any]:
+        inner: Any = self.engine.engine
+        model, optimizer = get_state_dict(inner.stage, inner.optimizer)
+        return {"model": model, "optimizer": optimizer}
+
+    def save(self, step: int) -> Callable[[], object]:
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save(self._state(), checkpoint_id=str(self.folder / f"step_{step}"))
+        return lambda: None
+
+    def load(self, step: int) -> None:
+        import torch.distributed.checkpoint as dcp
+
+        inner: Any = self.engine.engine
+        state = self._state()
+        dcp.load(state, checkpoint_id=str(self.folder / f"step_{step}"))
+        set_state_dict(
+            inner.stage, inner.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+        )
+
+
+class DcpAsync(Dcp):
+    def __init__(self, engine: TrainEngine, folder: Path) -> None:
+        super().__init__(engine, folder)
+        self.group = dist.new_group(backend="gloo")
+
+    def save(self, step: int) -> Callable[[], object]:
+        import torch.distributed.checkpoint as dcp
+
+        future: Any = dcp.async_save(
+            self._state(), checkpoint_id=str(self.folder / f"step_{step}"), process_group=self.group
+        )
+        return lambda: future.result()
+
+
+METHODS: dict[str, type[Method]] = {
+    "megabiomed, ZeRO-3": Ours,
+    "DeepSpeed save_checkpoint, ZeRO-3": DeepSpeed,
+    "megabiomed, FSDP2": Ours,
+    "torch DCP save, FSDP2": Dcp,
+    "torch DCP async_save, FSDP2": DcpAsync,
+}
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    dist.barrier()
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def memcpy_seconds(engine: TrainEngine) -> float:
+    """One copy of everything that this rank owns into memory that is already there, tensor by tensor."""
+    views = [view for f in engine.fragments() if f.owner for view in f.views.values()]
+    copies = [torch.zeros(view.shape) for view in views]
+
+    def copy() -> None:
+        for target, view in zip(copies, views):
+            target.copy_(view)
+
+    return statistics.median(timed(copy)[0] for _ in range(5))
+
+
+def measure(method: Method, rounds: int) -> dict[str, float]:
+    pauses, commits, loads = [], [], []
+    save_memory: list[float] = []
+    load_memory: list[float] = []
+    for step in range(1, rounds + 2):
+        with PeakMemory() as memory:
+            began = time.perf_counter()
+            pause, wait = timed(partial(method.save, step))
+            wait()
+            dist.barrier()
+            commits.append(time.perf_counter() - began)
+        pauses.append(pause)
+        save_memory.append(memory.rise / 2**20)
+    for _ in range(rounds):
+        with PeakMemory() as memory:
+            loads.append(timed(lambda: method.load(rounds + 1))[0])
+        load_memory.append(memory.rise / 2**20)
+    return {
+        "first_pause_s": pauses[0],
+        "pause_s": statistics.median(pauses[1:]),
+        "commit_s": statistics.median(commits[1:]),
+        "load_s": statistics.median(loads),
+        "save_peak_mib": max(save_memory),
+        "load_peak_mib": max(load_memory),
+    }
+
+
+def total_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    candidate, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    hidden, layers, rounds = map(int, sys.argv[4:7])
+    torch.set_num_threads(1)
+    platform.init_distributed(timeout_s=600)
+    shape = {
+        "vocab_size": 8192,
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 11 // 4,
+        "num_hidden_layers": layers,
+    }
+    config = RunConfig.model_validate(
+        {
+            "name": "bench",
+            "model": {**shape, "num_attention_heads": 8, "num_key_value_heads": 8},
+            "parallel": CANDIDATES[candidate],
+            "data": {"seq_length": 64, "micro_batch_size": 1, "global_batch_size": 2},
+            "train": {"steps": 1, "precision": "fp32"},
+        }
+    )
+    engine = build_engine(config, build_mesh(config.parallel))
+    engine.load_weights(SeededInit(config.model, config.seed))
+    shutil.rmtree(folder, ignore_errors=True) if dist.get_rank() == 0 else None
+    dist.barrier()
+    folder.mkdir(parents=True, exist_ok=True)
+    owned = sum(f.box.numel * 4 * len(KINDS) for f in engine.fragments() if f.owner)
+    found = {"state_mib": owned / 2**20, **measure(METHODS[candidate](engine, folder), rounds)}
+    # Last, because the memory that it leaves to the allocator would hide the others' peaks.
+    found["memcpy_s"] = memcpy_seconds(engine)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, found)
+    if dist.get_rank() == 0:
+        worst = {key: max(part[key] for part in everyone) for key in found}
+        output.write_text(json.dumps(worst | {"files_mib": total_bytes(folder) / (rounds + 1) / 2**20}))
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
