@@ -61,6 +61,12 @@ class CheckpointError(UserError):
     """A checkpoint is missing, incomplete, damaged or of another model."""
 
 
+class SaveError(CheckpointError):
+    """A checkpoint could not be saved while the run was going on; the ones before it are as they were."""
+
+    exit_code = 1
+
+
 class LaunchError(UserError):
     """The run cannot be started as asked on this machine or cluster."""
 

@@ -44,7 +44,7 @@ class BackgroundSaver:
         """Raise what the last save raised, without waiting for one that still runs; for every step of the training.
 
         Raises:
-            CheckpointError: the last save failed.
+            SaveError: the last save failed.
         """
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
@@ -53,7 +53,7 @@ class BackgroundSaver:
         """Return when nothing is being written.
 
         Raises:
-            CheckpointError: the last save failed.
+            SaveError: the last save failed.
         """
         if self._thread is not None:
             self._thread.join()

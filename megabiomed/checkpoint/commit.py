@@ -22,7 +22,17 @@ import torch.distributed as dist
 from megabiomed import __version__
 from megabiomed.checkpoint.catalog import prune, step_name
 from megabiomed.checkpoint.fence import Fence
-from megabiomed.checkpoint.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
+from megabiomed.checkpoint.files import (
+    fsync_directory,
+    fsync_tree,
+    json_text,
+    opened_directory,
+    remove_tree,
+    sha256_file,
+    write_atomic,
+    write_atomic_at,
+    write_json,
+)
 from megabiomed.checkpoint.logical import Fragment
 from megabiomed.checkpoint.manifest import (
     COMMITTED,
@@ -35,7 +45,7 @@ from megabiomed.checkpoint.manifest import (
     check_tiling,
 )
 from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
-from megabiomed.errors import CheckpointError
+from megabiomed.errors import CheckpointError, SaveError
 
 T = TypeVar("T")
 
@@ -119,7 +129,7 @@ class CheckpointWriter:
         one is committed. Collective: a failure on any rank raises on all of them and leaves earlier checkpoints alone.
 
         Raises:
-            CheckpointError: naming the rank that failed and why; also when the fence was claimed by a later start.
+            SaveError: naming the rank that failed and why; also when the fence was claimed by a later start.
         """
         final = self.folder / step_name(step)
         if step in self._committed:
@@ -154,14 +164,15 @@ class CheckpointWriter:
         failed = [(rank, value) for rank, (fine, value) in enumerate(found) if not fine]
         first = self.ranks.broadcast(failed[0] if failed else None)
         if first is not None:
-            raise CheckpointError(
-                f"checkpoint of step {step} was not {what}: rank {first[0]} failed", got=first[1]
+            raise SaveError(
+                f"checkpoint of step {step} was not {what}: rank {first[0]} failed",
+                got=first[1],
+                do=f"earlier checkpoints in {self.folder} are as they were; remove the cause and start the run again",
             ) from failure
         return [value for _, value in found]
 
     def _prepare(self, temporary: Path) -> None:
-        if self.fence:
-            self.fence.check()
+        self._check_fence()
         remove_tree(temporary)
         for part in ("model", "optimizer"):
             (temporary / part).mkdir(parents=True)
@@ -192,20 +203,30 @@ class CheckpointWriter:
         self._publish(step, temporary)
 
     def _publish(self, step: int, temporary: Path) -> None:
-        """Put the complete folder in its place and mark it; any older folder of the step stays valid until then."""
+        """Put the complete folder in its place and mark it; any older folder of the step stays valid until then.
+
+        The fence is asked before the rename and once more before the marker. The marker goes into the folder that this
+        writer made, whatever has its name by then: a writer that slept can neither mark nor spoil a later start's folder.
+        """
         final = self.folder / step_name(step)
         aside = self.folder / f"{final.name}.old-{self.token}"
+        marker = json_text({"manifest_sha256": sha256_file(temporary / MANIFEST), "global_step": step})
+        with opened_directory(temporary) as directory:
+            self._check_fence()
+            if (final / COMMITTED).is_file():
+                remove_tree(aside)
+                final.rename(aside)
+            else:
+                remove_tree(final)
+            temporary.rename(final)
+            fsync_directory(self.folder)
+            self._check_fence()
+            write_atomic_at(directory, COMMITTED, marker)
+        remove_tree(aside)
+
+    def _check_fence(self) -> None:
         if self.fence:
             self.fence.check()
-        if (final / COMMITTED).is_file():
-            remove_tree(aside)
-            final.rename(aside)
-        else:
-            remove_tree(final)
-        temporary.rename(final)
-        fsync_directory(self.folder)
-        write_json(final / COMMITTED, {"manifest_sha256": sha256_file(final / MANIFEST), "global_step": step})
-        remove_tree(aside)
 
 
 def _write_state(folder: Path, state: RunState) -> dict[str, FileRecord]:

@@ -8,6 +8,8 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,21 +18,45 @@ from megabiomed.errors import CheckpointError
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` so that a crash leaves the old file or the new one, never a part of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with opened_directory(path.parent) as directory:
+        write_atomic_at(directory, path.name, data)
+
+
+def write_atomic_at(directory: int, name: str, data: bytes | str) -> None:
+    """`write_atomic` into an open folder: into that very folder, whatever its path leads to by now."""
+    temporary = f".{name}.{secrets.token_hex(4)}"
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=directory)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    _fsync_names(directory)
+
+
+@contextmanager
+def opened_directory(path: Path) -> Iterator[int]:
+    """A descriptor of a folder, which goes on naming that folder after a rename or a removal."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
     finally:
-        temporary.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; a value that JSON cannot hold exactly (NaN too) is refused."""
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON of a value; one that JSON cannot hold exactly (NaN too) is refused."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -41,6 +67,22 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read", got=error.strerror) from None
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged", got=f"{error}", expected="JSON") from None
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder and try to write into it, so that a run does not find out hours later that it cannot save.
+
+    Raises:
+        CheckpointError: it cannot be made, or is read-only, full or over quota.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / ".writable", b"x")
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written", got=error.strerror, do="choose a folder on storage that this process may write"
+        ) from None
 
 
 def sha256_file(path: Path) -> str:
@@ -56,14 +98,16 @@ def sha256_bytes(data: bytes) -> str:
 
 def fsync_directory(path: Path) -> None:
     """Make the names inside a folder durable. File systems that cannot sync a folder (EINVAL) are let pass."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    with opened_directory(path) as descriptor:
+        _fsync_names(descriptor)
+
+
+def _fsync_names(directory: int) -> None:
     try:
-        os.fsync(descriptor)
+        os.fsync(directory)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def fsync_tree(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from megabiomed import __version__, platform
 from megabiomed.checkpoint.background import BackgroundSaver
-from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.memory import PeakMemory
@@ -29,16 +29,23 @@ _ORIGIN = ("init_from", "initializer_range")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What a start found: a checkpoint (or none) and the newer folders it passed over, with reasons."""
+    """What a start found: a checkpoint (or none) and the newer folders it passed over, with reasons.
+
+    Attributes:
+        seen: names of the run's committed checkpoints when the choice was made (rank 0).
+    """
 
     checkpoint: Checkpoint | None
     skipped: list[tuple[Path, str]]
+    seen: list[str] = field(default_factory=list)
 
 
 def find_resume_point(config: RunConfig) -> ResumePoint:
     """Rank 0 chooses for all ranks, because a shared file system may show them different states. Collective."""
     answer: list[Any] = [None]
+    seen: list[str] = []
     if dist.get_rank() == 0:
+        seen = committed_names(config)
         try:
             point = choose(config)
             answer[0] = point.checkpoint and point.checkpoint.path, point.skipped
@@ -48,7 +55,7 @@ def find_resume_point(config: RunConfig) -> ResumePoint:
     if isinstance(answer[0], MegabiomedError):
         raise answer[0]
     path, skipped = answer[0]
-    return ResumePoint(path and Checkpoint.open(path), skipped)
+    return ResumePoint(path and Checkpoint.open(path), skipped, seen)
 
 
 def choose(config: RunConfig) -> ResumePoint:
@@ -111,12 +118,35 @@ def resumed_progress(
     return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
 
 
-class Checkpoints:
-    """Saves a run in the background and keeps what retention asks for."""
+def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool]:
+    """Claim the run folder, so that an earlier start of this run commits nothing from now on. Collective.
 
-    def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None) -> None:
+    Returns:
+        Rank 0's right to commit (None on the others), and whether an earlier start committed something since `point`
+        was chosen, so that the choice must be made again.
+    """
+    fence, changed = None, [False]
+    if dist.get_rank() == 0:
+        fence = Fence.claim(config.folder)
+        changed = [committed_names(config) != point.seen]
+    dist.broadcast_object_list(changed, src=0)
+    return fence, changed[0]
+
+
+def committed_names(config: RunConfig) -> list[str]:
+    """Names of the run's committed checkpoints, newest first; no file is read."""
+    return [item.path.name for item in list_checkpoints(config.folder / "checkpoints") if item.committed]
+
+
+class Checkpoints:
+    """Saves a run in the background and keeps what retention asks for.
+
+    Args:
+        fence: rank 0's right to commit, from `take_over`.
+    """
+
+    def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None, fence: Fence | None) -> None:
         self.config, self.engine, self.tokenizer = config, engine, tokenizer
-        fence = Fence.claim(config.folder) if dist.get_rank() == 0 else None
         # A gloo group of its own: the writer's collectives run in a thread beside the training's.
         ranks = Ranks.of_group(dist.new_group(backend="gloo"))
         writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
@@ -129,7 +159,7 @@ class Checkpoints:
         """Whether it is time to save after `step` steps, the same on all ranks. Collective when minutes are configured.
 
         Raises:
-            CheckpointError: the save before this failed.
+            SaveError: the save before this failed.
         """
         self._saver.check()
         settings = self.config.checkpoint

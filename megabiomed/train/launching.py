@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from megabiomed.checkpoint.files import write_atomic
+from megabiomed.checkpoint.files import make_writable, write_atomic
 from megabiomed.config import RunConfig, load_config, to_yaml
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.launch.local import run_workers, under_launcher
@@ -31,7 +31,7 @@ def pretrain(config_path: str, overrides: list[str], nproc: int | None, dry_run:
         return
     incarnation = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}"
     logs = config.folder / "logs" / incarnation
-    logs.mkdir(parents=True, exist_ok=True)
+    make_writable(logs)
     effective = logs / "config.yaml"
     write_atomic(effective, to_yaml(config))
     run_workers("megabiomed.train.worker", [str(effective)], world, logs)

@@ -12,7 +12,6 @@ import torch.distributed as dist
 from megabiomed import platform
 from megabiomed.checkpoint.files import write_atomic
 from megabiomed.checkpoint.logical import TensorSource
-from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run
@@ -27,11 +26,13 @@ from megabiomed.model.llama.convert import check_architecture as check_hugging_f
 from megabiomed.train.bill import bill
 from megabiomed.train.checkpointing import (
     Checkpoints,
+    ResumePoint,
     check_architecture,
     describe,
     find_resume_point,
     load,
     resumed_progress,
+    take_over,
 )
 from megabiomed.train.metrics import Reporter
 from megabiomed.train.schedule import learning_rate, total_steps
@@ -55,9 +56,9 @@ class Trainer:
         self.reporter = Reporter(config, rank == 0, world, self.total)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
-        self._resume = self._find_start()
+        self._start = self._find_start()
 
-    def _find_start(self) -> Checkpoint | None:
+    def _find_start(self) -> ResumePoint:
         """The checkpoint to continue from, checked against this configuration before anything is built."""
         config, point = self.config, find_resume_point(self.config)
         lines = describe(point)
@@ -69,21 +70,24 @@ class Trainer:
             self.loader.first_sample = self.progress.next_sample
         for line in lines:
             self.reporter.say(line)
-        return point.checkpoint
+        return point
 
     def _set_up(self) -> None:
         """Build the engine and fill it from the checkpoint or with initial weights."""
         config = self.config
+        fence, changed = take_over(config, self._start)
+        if changed:
+            self._start = self._find_start()
         self.reporter.track()
         if self.reporter.active:
             write_atomic(config.folder / "config.yaml", to_yaml(config))
         started = time.monotonic()
         self.engine = build_engine(config, self.mesh)
-        if self._resume is not None:
-            self.reporter.say(load(self.engine, self._resume, self.step))
+        if self._start.checkpoint is not None:
+            self.reporter.say(load(self.engine, self._start.checkpoint, self.step))
         else:
             self.engine.load_weights(initial_weights(config))
-        self.checkpoints = Checkpoints(config, self.engine, self.tokenizer)
+        self.checkpoints = Checkpoints(config, self.engine, self.tokenizer, fence)
         self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
         self.reporter.event("resume" if self.step else "start", step=self.step, sample=self.progress.next_sample)
 

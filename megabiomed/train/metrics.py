@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import platform
+from megabiomed.checkpoint.files import make_writable
 from megabiomed.config import RunConfig
 from megabiomed.train.flops import flops_per_token, model_flops_utilization
 from megabiomed.train.tracking import MlflowTracker
@@ -31,7 +32,7 @@ class Reporter:
         self._losses: list[float] = []  # first and last
         self._done = 0
         if active:
-            config.folder.mkdir(parents=True, exist_ok=True)
+            make_writable(config.folder)
 
     def track(self) -> None:
         """Open the experiment tracker, once it is known that there is something to train."""

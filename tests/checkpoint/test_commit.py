@@ -13,6 +13,7 @@ import torch
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.fence import Fence, default_owner
+from megabiomed.checkpoint.files import write_atomic_at
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
@@ -195,6 +196,50 @@ def test_a_run_taken_over_while_the_ranks_write_is_not_committed(
     with pytest.raises(CheckpointError, match="taken over"):
         writer.save(5, fragments(1), run)
     assert list_checkpoints(tmp_path / "ck") == []
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["still there", "replaced by the later start"])
+def test_a_writer_that_slept_before_the_marker_marks_nothing(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """Both checks of the fence passed, then the process froze for as long as a later start needed to save the step."""
+    zombie = CheckpointWriter(tmp_path / "ck", fence=Fence.claim(tmp_path, "job7.0"))
+
+    def wake_up_late(directory: int, name: str, data: bytes | str) -> None:
+        if name == COMMITTED and not later:
+            later.append(CheckpointWriter(tmp_path / "ck", fence=Fence.claim(tmp_path, "job7.1")))
+            if replaced:
+                later[0].save(5, fragments(2), run)
+        write_atomic_at(directory, name, data)
+
+    later: list[CheckpointWriter] = []
+    monkeypatch.setattr("megabiomed.checkpoint.commit.write_atomic_at", wake_up_late)
+    if replaced:
+        with pytest.raises(CheckpointError, match="No such file"):
+            zombie.save(5, fragments(1), run)
+    else:
+        zombie.save(5, fragments(1), run)
+    assert held(tmp_path / "ck" / "step_00000005") == (2.0 if replaced else 1.0)
+    assert later[0].save(6, fragments(3), run) == tmp_path / "ck" / "step_00000006"
+
+
+def test_a_run_taken_over_between_rename_and_marker_keeps_the_older_folder_of_the_step(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CheckpointWriter(tmp_path / "ck").save(5, fragments(1), run)
+    zombie = CheckpointWriter(tmp_path / "ck", fence=Fence.claim(tmp_path, "job7.0"))
+
+    def taken_over(folder: Path) -> None:
+        if folder == tmp_path / "ck":
+            Fence.claim(tmp_path, "job7.1")
+
+    monkeypatch.setattr("megabiomed.checkpoint.commit.fsync_directory", taken_over)
+    with pytest.raises(CheckpointError, match="taken over"):
+        zombie.save(5, fragments(2), run)
+    latest, skipped = latest_valid(tmp_path / "ck", "hash")
+    assert latest is not None
+    assert held(latest.path) == 1.0
+    assert "is not committed" in skipped[0][1]
 
 
 def test_the_owner_is_the_slurm_job_and_its_restart(monkeypatch: pytest.MonkeyPatch) -> None:
