@@ -67,18 +67,14 @@ def latest_valid(
     return None, skipped
 
 
-def prune(folder: Path, keep_last: int, keep_every: int, live_token: str) -> list[Path]:
-    """Remove what retention does not ask for. Called by the one live writer, after a commit.
+def superfluous(folder: Path, keep_last: int, keep_every: int, live_token: str) -> list[Path]:
+    """What retention does not ask for; nothing is removed.
 
     Kept: the `keep_last` newest valid checkpoints, whatever is newer than the oldest of these, and committed steps that
-    are a multiple of `keep_every` (0: none). A damaged checkpoint never takes the place of a valid one. COMMITTED goes
-    first, so that a crash leaves an incomplete folder that nobody resumes from.
+    are a multiple of `keep_every` (0: none). A damaged checkpoint never takes the place of a valid one.
 
     Args:
-        live_token: token of the calling writer; temporary folders of all others belong to dead writers and go.
-
-    Returns:
-        The folders that were removed; one that could not be is logged.
+        live_token: token of the live writer; temporary folders of all others belong to dead writers and go.
     """
     assert keep_last > 0, keep_last
     listed = list_checkpoints(folder)
@@ -89,8 +85,18 @@ def prune(folder: Path, keep_last: int, keep_every: int, live_token: str) -> lis
         if _is_superseded(item, listed)
         or (item.step < oldest and not (item.committed and keep_every and item.step % keep_every == 0))
     ]
-    doomed += _stale_temporary(folder, live_token)
-    return [path for path in doomed if _remove(path)]
+    return doomed + _stale_temporary(folder, live_token)
+
+
+def prune(folder: Path, keep_last: int, keep_every: int, live_token: str) -> list[Path]:
+    """Remove what is `superfluous`. Called by the one live writer, after a commit, or by an operator.
+
+    COMMITTED goes first, so that a crash leaves an incomplete folder that nobody resumes from.
+
+    Returns:
+        The folders that were removed; one that could not be is logged.
+    """
+    return [path for path in superfluous(folder, keep_last, keep_every, live_token) if _remove(path)]
 
 
 def _remove(path: Path) -> bool:

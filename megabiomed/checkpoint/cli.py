@@ -1,123 +1,138 @@
-"""`megabiomed checkpoint`: look at checkpoints, verify them, and go to and from Hugging Face folders."""
+"""`megabiomed checkpoint`: the doctor. One process, no torch.distributed, no GPU."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from math import prod
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
-from megabiomed.errors import CheckpointError
+from megabiomed.checkpoint.cli_hf import export_hf, import_hf
+from megabiomed.errors import CheckpointError, ConfigError
 
 # torch and the rest are imported inside the commands, so that --help answers at once.
-checkpoint_app = typer.Typer(help="Inspect, verify, import and export checkpoints.", no_args_is_help=True)
+checkpoint_app = typer.Typer(
+    help="Inspect, verify, compare, prune, import and export checkpoints.", no_args_is_help=True
+)
+checkpoint_app.command("import-hf")(import_hf)
+checkpoint_app.command("export-hf")(export_hf)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Where = Annotated[Path, typer.Argument(help="A checkpoint, a `checkpoints` folder or a run folder.")]
 
 
-class Dtype(StrEnum):
-    """Element type of exported weights."""
-
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
-
-
 @checkpoint_app.command()
-def inspect(path: Where, as_json: AsJson = False) -> None:
+def inspect(
+    path: Where,
+    topology: Annotated[
+        str | None, typer.Option(help='What each rank would need on it, e.g. "tp=2 pp=2 dp=4 zero=3".')
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Run file to compare with the configuration in the checkpoint.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show step, tokens, topology and size of checkpoints, and whether each is complete.
 
-    Example: megabiomed checkpoint inspect runs/demo
+    Example: megabiomed checkpoint inspect runs/demo --topology "tp=2 dp=4 zero=3" --config biomedgpt-lm-7b
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    from megabiomed.checkpoint.report import COLUMNS, cell, folders, summary
+    from megabiomed.checkpoint.report import cell, folders, summary, table_of
 
     rows = [summary(folder) for folder in folders(path)]
+    report: dict[str, Any] = {"checkpoints": rows}
+    if topology or config:
+        from megabiomed.checkpoint.report import newest
+        from megabiomed.checkpoint.report_needs import config_report, needs_report
+
+        opened = newest(path, hashes=False)
+        if topology:
+            report["needs"] = needs_report(opened, topology)
+        if config:
+            report["config"] = config_report(opened, config)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps(report if topology or config else rows, indent=1))
         return
-    table = Table("checkpoint", "complete", "step", "tokens", "saved with", "tensors", "model", "optimizer")
-    for row in rows:
-        table.add_row(*(cell(row.get(key)) for key in COLUMNS))
-    Console().print(table)
+    table_of(rows)
     for row in rows:
         if not row["complete"]:
             typer.echo(f"{row['path']}: {row['reason']}")
+    if "needs" in report:
+        from megabiomed.checkpoint.report_needs import print_needs
+
+        print_needs(report["needs"])
+    for item in report.get("config", ()):
+        typer.echo(f"config: {item['key']}: {cell(item['checkpoint'])} -> {cell(item['config'])}")
+    if report.get("config") == []:
+        typer.echo("config: no difference")
 
 
 @checkpoint_app.command()
-def verify(path: Where) -> None:
+def verify(path: Where, as_json: AsJson = False) -> None:
     """Read every byte of checkpoints and compare it with the hashes taken when they were written.
 
-    Example: megabiomed checkpoint verify runs/demo/checkpoints/step_00000120
+    Exits 2 when one is damaged. Example: megabiomed checkpoint verify runs/demo/checkpoints/step_00000120
     """
     from megabiomed.checkpoint.report import folders, problems_of
 
-    damaged = 0
+    found = {}
     for folder in folders(path):
-        problems = problems_of(folder)
-        damaged += bool(problems)
-        typer.echo(f"{folder}: " + ("; ".join(problems) if problems else "every file is as it was written"))
-    if damaged:
+        found[str(folder)] = problems = problems_of(folder)
+        if not as_json:
+            typer.echo(f"{folder}: " + ("; ".join(problems) if problems else "every file is as it was written"))
+    if as_json:
+        typer.echo(json.dumps([{"path": name, "problems": problems} for name, problems in found.items()], indent=1))
+    if damaged := sum(map(bool, found.values())):
         raise CheckpointError(f"{damaged} checkpoint(s) under {path} are damaged", do="resume from an older one")
 
 
-@checkpoint_app.command("import-hf")
-def import_hf(
-    path: Annotated[Path, typer.Argument(help="A Hugging Face Llama folder with safetensors.")],
-    config: Annotated[str | None, typer.Option(help="Run file (or its name) that the folder must fit.")] = None,
+@checkpoint_app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A checkpoint, a run folder (its newest) or a Hugging Face folder.")],
+    second: Annotated[Path, typer.Argument(help="The other one.")],
+    everything: Annotated[bool, typer.Option("--all", help="Show tensors that are equal too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a Hugging Face folder can be trained from; nothing is copied, `model.init_from` reads it in place.
+    """Compare two models tensor by tensor: values, moments, shapes. Topologies may differ. Exits 1 when they differ.
 
-    Example: megabiomed checkpoint import-hf Llama-2-7b-hf --config biomedgpt-lm-7b
+    Example: megabiomed checkpoint diff runs/a/checkpoints/step_00000120 runs/b
     """
-    from megabiomed.checkpoint.report import cell, describe_hf
-    from megabiomed.config.load import load_config
-    from megabiomed.model.llama.convert import model_config_from_hf
+    from megabiomed.checkpoint.report_diff import compare, print_differences
 
-    report = describe_hf(path, load_config(config).model if config else model_config_from_hf(path))
+    found = compare(first, second)
+    different = [item for item in found if not item.equal]
     if as_json:
-        typer.echo(json.dumps(report, indent=1))
-        return
-    for key, value in report.items():
-        typer.echo(f"{key}: {cell(value)}")
-    typer.echo(f"next: set model.init_from: {path}")
+        typer.echo(json.dumps([item.values() for item in (found if everything else different)], indent=1))
+    else:
+        print_differences(found if everything else different)
+        typer.echo(f"{len(different)} of {len(found)} tensors and moments differ")
+    if different:
+        raise typer.Exit(1)
 
 
-@checkpoint_app.command("export-hf")
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder for its newest valid one.")],
-    output: Annotated[Path, typer.Argument(help="Folder to make.")],
-    dtype: Annotated[Dtype, typer.Option(help="Element type of the weights.")] = Dtype.bf16,
-    max_shard_gb: Annotated[float, typer.Option(help="Limit of one weight file in gigabytes.", min=0.001)] = 5.0,
-    tokenizer: Annotated[bool, typer.Option(help="Add the tokenizer that is stored in the checkpoint.")] = True,
-    check: Annotated[bool, typer.Option(help="Verify all hashes of the checkpoint first.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
+@checkpoint_app.command()
+def prune(
+    path: Annotated[Path, typer.Argument(help="A run folder, or its `checkpoints` folder.")],
+    keep_last: Annotated[int, typer.Option(min=1, help="Newest valid checkpoints to keep.")],
+    keep_every: Annotated[int, typer.Option(min=0, help="Also keep multiples of this step; 0: none.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Write a checkpoint as a folder that `transformers` loads.
+    """Remove checkpoints that retention does not ask for, and what interrupted saves left behind.
 
-    Example: megabiomed checkpoint export-hf runs/demo demo-hf --dtype bf16
+    A damaged checkpoint never takes the place of a valid one; a save that is going on now is not touched.
+    Example: megabiomed checkpoint prune runs/demo --keep-last 2 --keep-every 1000 --dry-run
     """
-    from megabiomed.checkpoint.manifest import MANIFEST
-    from megabiomed.checkpoint.report import newest
-    from megabiomed.config.base import parse
-    from megabiomed.config.schema import ModelConfig
-    from megabiomed.model.llama.convert import export_hf, plan_shards
+    from megabiomed.checkpoint.catalog import prune as remove
+    from megabiomed.checkpoint.catalog import superfluous
+    from megabiomed.checkpoint.fence import holder
 
-    opened = newest(checkpoint, hashes=check)
-    model = cast(ModelConfig, parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST)))
-    limit = int(max_shard_gb * 1e9)
-    plan = plan_shards(model, dtype.value, limit)
-    typer.echo(f"from: {opened.path} (step {opened.step:,})")
-    for name, shapes in plan.items():
-        typer.echo(f"{output / name}: {len(shapes)} tensors, {sum(map(prod, shapes.values())):,} parameters")
-    if not dry_run:
-        export_hf(opened, model, output, dtype.value, opened.tokenizer if tokenizer else None, limit)
-        typer.echo(f"written: {output}")
+    run = path.parent if path.name == "checkpoints" else path
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise ConfigError(f"{path} is no run folder", expected="a folder `checkpoints` in it")
+    work = superfluous if dry_run else remove
+    doomed = work(folder, keep_last, keep_every, holder(run))
+    for item in doomed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'}: {item}")
+    if not doomed:
+        typer.echo("nothing to remove")

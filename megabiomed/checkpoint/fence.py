@@ -60,6 +60,11 @@ class Fence:
             )
 
 
+def holder(folder: Path) -> str:
+    """Token of whoever may commit into a run folder now; empty when nobody ever claimed it."""
+    return str(read_json(folder / FENCE).get("token")) if (folder / FENCE).is_file() else ""
+
+
 def default_owner() -> str:
     """`<job>.<restart>` under SLURM (a requeued job keeps its id), else `<host>.<process>`."""
     job = os.environ.get("SLURM_JOB_ID")

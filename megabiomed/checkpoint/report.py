@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
 
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST, check_tiling
@@ -50,6 +51,14 @@ def summary(folder: Path) -> dict[str, Any]:
         "megabiomed": manifest.megabiomed,
         "architecture": checkpoint.architecture,
     }
+
+
+def table_of(rows: list[dict[str, Any]]) -> None:
+    """Print summaries as a table."""
+    table = Table("checkpoint", "complete", "step", "tokens", "saved with", "tensors", "model", "optimizer")
+    for row in rows:
+        table.add_row(*(cell(row.get(key)) for key in COLUMNS))
+    Console().print(table)
 
 
 def cell(value: Any) -> str:
@@ -95,7 +104,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
 
 def newest(path: Path, hashes: bool) -> Checkpoint:
     """The checkpoint at `path`, or the newest valid one of the run there."""
-    if _is_checkpoint(path):
+    if is_checkpoint(path):
         return Checkpoint.open(path, "hash" if hashes else "size")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     found, skipped = latest_valid(folder, "hash" if hashes else "size")
@@ -108,7 +117,7 @@ def newest(path: Path, hashes: bool) -> Checkpoint:
 
 def folders(path: Path) -> list[Path]:
     """The checkpoints that a path stands for, newest first."""
-    if _is_checkpoint(path):
+    if is_checkpoint(path):
         return [path]
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     found = [item.path for item in list_checkpoints(folder)]
@@ -117,5 +126,6 @@ def folders(path: Path) -> list[Path]:
     return found
 
 
-def _is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, complete or not, rather than a folder of them."""
     return (path / MANIFEST).is_file() or (path / COMMITTED).is_file() or (path / "model").is_dir()

@@ -179,6 +179,9 @@ class CheckpointConfig(Section):
     a run without checkpoints of its own starts."""
     allow_data_change: bool = False
     """Resume although the data order differs from the checkpoint's; samples may then be repeated or skipped."""
+    certify_import: bool = True
+    """After a start from model.init_from, prove that all ranks hold and compute what transformers does; see
+    import_certificate.json in the run folder."""
 
 
 class TrackingConfig(Section):

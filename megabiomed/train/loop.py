@@ -34,6 +34,7 @@ from megabiomed.train.checkpointing import (
     resumed_progress,
     take_over,
 )
+from megabiomed.train.importing import certify_import
 from megabiomed.train.metrics import Reporter
 from megabiomed.train.schedule import learning_rate, total_steps
 from megabiomed.train.signals import StopFlag
@@ -87,6 +88,9 @@ class Trainer:
             self.reporter.say(load(self.engine, self._start.checkpoint, self.step))
         else:
             self.engine.load_weights(initial_weights(config))
+            if config.model.init_from is not None and config.checkpoint.certify_import:
+                for line in certify_import(self.engine, config, self.tokenizer).lines():
+                    self.reporter.say(line)
         self.checkpoints = Checkpoints(config, self.engine, self.tokenizer, fence)
         self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
         self.reporter.event("resume" if self.step else "start", step=self.step, sample=self.progress.next_sample)

@@ -17,6 +17,7 @@ import torch
 
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
+from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.schema import ModelConfig
 from megabiomed.model.llama.convert import logical_tensors
 
@@ -27,6 +28,17 @@ MODEL = ModelConfig(
     num_hidden_layers=2,
     num_attention_heads=8,
     num_key_value_heads=4,
+)
+
+CONFIG = to_yaml(
+    RunConfig.model_validate(
+        {
+            "name": "test",
+            "model": MODEL.model_dump(),
+            "data": {"seq_length": 32},
+            "train": {"steps": 9, "precision": "fp32"},
+        }
+    )
 )
 
 
@@ -133,7 +145,7 @@ def state(**changes: Any) -> RunState:
     values: dict[str, Any] = {
         "trainer": {"global_step": 1, "tokens_consumed": 4096, "topology": {"tp": 2, "dp": 2}},
         "architecture": MODEL.model_dump(mode="json"),
-        "config_text": "name: test\n",
+        "config_text": CONFIG,
         "expected": logical_tensors(MODEL),
     }
     return RunState(**{**values, **changes})

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint.any_worker import config_of
 from support.spawn import run_ranks
 from support.stores import make_store
 
+from megabiomed.checkpoint.needs import stage_needs
 from megabiomed.corpus.tokenizer import train_tokenizer
 
 TEXT = "\n".join(f"Patient {n} received {n * 3} mg of aspirin; p < 0.0{n % 9 + 1} versus placebo." for n in range(400))
@@ -73,3 +75,13 @@ def test_a_rank_reads_what_it_holds_and_hardly_more(folder: Path, reader: str) -
     for writer in TOPOLOGIES:
         for read, needed in result(folder, f"{reader}<{writer}")["costs"]:
             assert needed <= read <= (1.3 if "tp2" in reader else 1.01) * needed, writer
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("reader", TOPOLOGIES)
+def test_the_doctor_knows_what_the_ranks_will_read(folder: Path, reader: str) -> None:
+    world, parallel = TOPOLOGIES[reader]
+    config = config_of(parallel, "store")
+    foreseen = max(stage.read_bytes for stage in stage_needs(config.model, config.parallel, world))
+    needed = max(needed for _, needed in result(folder, f"{reader}<{reader}")["costs"])
+    assert needed == pytest.approx(foreseen, rel=0.03)

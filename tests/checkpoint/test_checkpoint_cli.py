@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from megabiomed.checkpoint.cli import checkpoint_app
+from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.errors import CheckpointError, UserError
 from megabiomed.model.llama.convert import export_hf
@@ -65,6 +66,8 @@ def test_verify_finds_a_flipped_bit(run_folder: Path) -> None:
     assert "the content of optimizer/rank_00001.safetensors has changed" in said
     assert said.count("every file is as it was written") == 1
     assert "1 checkpoint(s)" in said
+    listed = json.loads(CliRunner().invoke(checkpoint_app, ["verify", str(run_folder), "--json"]).stdout)
+    assert [len(item["problems"]) for item in listed] == [0, 1]
 
 
 def test_export_takes_the_newest_valid_checkpoint_of_a_run(run_folder: Path, tmp_path: Path, world: Any) -> None:
@@ -80,6 +83,102 @@ def test_export_takes_the_newest_valid_checkpoint_of_a_run(run_folder: Path, tmp
 def test_a_dry_export_only_says_what_it_would_write(run_folder: Path, tmp_path: Path) -> None:
     assert "model.safetensors: 21 tensors" in call("export-hf", run_folder, tmp_path / "out", "--dry-run")
     assert not (tmp_path / "out").exists()
+
+
+def test_inspect_says_what_a_topology_needs_and_which_keys_differ(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("name: other\nmodel: tiny\ntrain: {steps: 10}\n")
+    arguments = ["inspect", run_folder, "--topology", "tp=2 pp=2 dp=2 zero=3", "--config", tmp_path / "run.yaml"]
+    found = json.loads(call(*arguments, "--json"))
+    assert (found["needs"]["processes"], [stage["ranks"] for stage in found["needs"]["stages"]]) == (
+        8,
+        [[0, 3], [4, 7]],
+    )
+    changed = {item["key"]: (item["checkpoint"], item["config"]) for item in found["config"]}
+    assert changed["train.steps"] == (9, 10)
+    assert "seed" not in changed
+    table = call(*arguments)
+    assert "8 processes" in table
+    assert "config: train.steps: 9 -> 10" in table
+
+
+@pytest.mark.parametrize(
+    ("topology", "says"),
+    [("tp=16", "set parallel.tensor_parallel_size=4"), ("cp=2", "got 'cp=2', expected tp, pp"), ("tp=x", "topology")],
+)
+def test_a_topology_that_cannot_be_is_refused(run_folder: Path, topology: str, says: str) -> None:
+    assert says in call("inspect", run_folder, "--topology", topology, fails=True)
+
+
+def test_diff_names_the_tensors_that_differ(run_folder: Path, tmp_path: Path, world: Any) -> None:
+    first, second = (run_folder / "checkpoints" / name for name in ("step_00000010", "step_00000020"))
+    assert "0 of 63 tensors and moments differ" in call("diff", first, second)
+    truth = world.random_truth()
+    truth["exp_avg"]["lm_head.weight"][0, 0] += 0.5
+    other = world.cut_world(world.MODEL, 1, [])  # another topology
+    world.fill(other, truth)
+    world.save_world(tmp_path / "other" / "checkpoints", 3, other, world.state())
+    done = CliRunner().invoke(checkpoint_app, ["diff", str(first), str(tmp_path / "other"), "--json"])
+    assert done.exit_code == 1
+    (found,) = json.loads(done.stdout)
+    assert (found["name"], found["kind"], found["differing"]) == ("lm_head.weight", "exp_avg", 1)
+    assert found["max_abs"] == pytest.approx(0.5)
+
+
+def test_diff_compares_a_checkpoint_with_its_export(run_folder: Path, tmp_path: Path) -> None:
+    call("export-hf", run_folder, tmp_path / "exact", "--dtype", "fp32")
+    assert "0 of 21" in call("diff", run_folder, tmp_path / "exact")
+    call("export-hf", run_folder, tmp_path / "rounded", "--dtype", "bf16")
+    done = CliRunner().invoke(checkpoint_app, ["diff", str(run_folder), str(tmp_path / "rounded"), "--json"])
+    assert all(item["relative"] < 2**-8 for item in json.loads(done.stdout))
+
+
+def test_prune_says_first_and_then_removes(run_folder: Path) -> None:
+    folder = run_folder / "checkpoints"
+    (folder / "step_00000030.tmp-dead").mkdir()
+    said = call("prune", run_folder, "--keep-last", "1", "--dry-run")
+    assert said.count("would remove") == 2
+    assert len(list(folder.iterdir())) == 3
+    assert call("prune", folder, "--keep-last", "1").count("removed: ") == 2
+    assert [path.name for path in folder.iterdir()] == ["step_00000020"]
+    assert "nothing to remove" in call("prune", run_folder, "--keep-last", "1")
+
+
+def test_prune_leaves_a_save_that_is_going_on(run_folder: Path) -> None:
+    token = Fence.claim(run_folder, "job.1").token
+    (run_folder / "checkpoints" / f"step_00000030.tmp-{token}").mkdir()
+    assert "nothing to remove" in call("prune", run_folder, "--keep-last", "2")
+
+
+def test_an_export_carries_its_certificate(run_folder: Path, tmp_path: Path) -> None:
+    said = call("export-hf", run_folder, tmp_path / "out", "--max-shard-gb", "0.001")
+    assert "certificate: valid" in said
+    stored = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert (stored["valid"], stored["weights_max_diff"], stored["stored_as"]) == (True, 0.0, "bfloat16")
+    assert stored["folder"] == str(tmp_path / "out")
+    assert set(stored["versions"]) == {"megabiomed", "torch", "transformers", "safetensors"}
+
+
+def test_a_model_with_a_nan_is_exported_only_on_demand(tmp_path: Path, world: Any) -> None:
+    truth = world.random_truth()
+    truth["param"]["model.norm.weight"][3] = float("nan")
+    ranks = world.cut_world(world.MODEL, 1, [])
+    world.fill(ranks, truth)
+    world.save_world(tmp_path / "run" / "checkpoints", 1, ranks, world.state())
+    said = call("export-hf", tmp_path / "run", tmp_path / "out", fails=True)
+    assert "weights differ by up to inf" in said
+    assert "--allow-uncertified" in said
+    assert not list(tmp_path.glob("out*"))
+    assert "certificate: weights differ" in call("export-hf", tmp_path / "run", tmp_path / "out", "--allow-uncertified")
+    assert json.loads((tmp_path / "out" / "certificate.json").read_text())["valid"] is False
+
+
+def test_import_stores_a_certificate_or_says_why_not(tmp_path: Path, world: Any) -> None:
+    export_hf(SeededInit(world.MODEL, 1), world.MODEL, tmp_path / "hf")
+    assert "certificate: valid" in call("import-hf", tmp_path / "hf")
+    assert json.loads((tmp_path / "hf" / "import_certificate.json").read_text())["valid"] is True
+    call("import-hf", tmp_path / "hf", "--certificate", tmp_path / "mine.json")
+    assert json.loads((tmp_path / "mine.json").read_text())["direction"] == "import"
+    assert "certificate" not in call("import-hf", tmp_path / "hf", "--no-certify")
 
 
 def test_import_reports_what_a_folder_holds(tmp_path: Path, world: Any) -> None:

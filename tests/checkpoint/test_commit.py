@@ -18,7 +18,7 @@ from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import write_tensors
-from megabiomed.errors import CheckpointError
+from megabiomed.errors import CheckpointError, SaveError
 
 SHAPE = (6, 4)
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_without_the_whole_model_is_not_committed(
 def test_a_trainer_state_that_json_cannot_hold_is_an_error_on_every_rank(tmp_path: Path, world: Any) -> None:
     ranks = world.cut_world(world.MODEL, 1, [0.5])
     errors = world.save_world(tmp_path, 5, ranks, world.state(trainer={"rng": torch.zeros(2)}))
-    assert [type(error) for error in errors] == [CheckpointError, CheckpointError]
+    assert [type(error) for error in errors] == [SaveError, SaveError]
     assert "Tensor is not JSON serializable" in str(errors[1])
 
 

@@ -23,13 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megabiomed.checkpoint.catalog import list_checkpoints
+from megabiomed.config import RunConfig
+from megabiomed.corpus.tokenizer import train_tokenizer
 from support import crash_damage, crash_ranks
 from support.runs import events, losses
 from support.stores import make_store
-
-from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
-from megabiomed.config import RunConfig
-from megabiomed.corpus.tokenizer import train_tokenizer
 
 WORLD, STEPS, SAVE_EVERY = 2, 40, 2
 TOPOLOGIES: dict[str, dict[str, Any]] = {
@@ -59,6 +58,7 @@ class Tally:
     most_steps_lost: int = 0
     survivors_killed: int = 0
     longest_exit_s: float = 0.0
+    before_meeting: int = 0
     states: Counter[str] = field(default_factory=Counter)
     damages: Counter[str] = field(default_factory=Counter)
     topologies: Counter[str] = field(default_factory=Counter)
@@ -115,7 +115,7 @@ class Victim:
         if strike is not None and strike.freeze and found:
             self.frozen.append(ranks)
         else:
-            self._see_out(ranks)
+            self._see_out(ranks, log_dir)
         self._check_resume(expected, self._events()[seen:])
         self._wake()
         if found is None:
@@ -129,12 +129,17 @@ class Victim:
             self.tally.damages[crash_damage.inflict(self.checkpoints, self.rng)] += 1
         return True
 
-    def _see_out(self, ranks: crash_ranks.Ranks) -> None:
-        began = time.monotonic()
-        patience = crash_ranks.PATIENCE_S if any(code < 0 for code in ranks.codes.values()) else 240.0
-        self.tally.survivors_killed += not ranks.wait(patience)
-        if any(code < 0 for code in ranks.codes.values()):
+    def _see_out(self, ranks: crash_ranks.Ranks, log_dir: Path) -> None:
+        """Wait until all ranks have ended. Survivors of a death must leave by themselves once all ranks had met; before,
+        they wait for their partner as they should, and a launcher ends them."""
+        ranks.poll()
+        struck, began = any(code < 0 for code in ranks.codes.values()), time.monotonic()
+        met = "resume:" in (log_dir / "rank_0.log").read_text()
+        left = ranks.wait((crash_ranks.PATIENCE_S if met else 0.0) if struck else 240.0)
+        if met and struck:
+            self.tally.survivors_killed += not left
             self.tally.longest_exit_s = max(self.tally.longest_exit_s, time.monotonic() - began)
+        self.tally.before_meeting += not met
 
     def _check_resume(self, expected: int, new: list[dict[str, Any]]) -> None:
         for event in new:

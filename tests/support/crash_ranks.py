@@ -13,14 +13,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.spawn import free_port
-
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.train import worker
+from support.spawn import free_port
 
 POLL_S = 0.0005
-PATIENCE_S = 60.0  # survivors must leave by themselves; the longest seen is written into the report
+PATIENCE_S = 60.0  # the longest that a survivor took is in the report
 
 
 @dataclass
@@ -69,9 +68,11 @@ def start(config: RunConfig, world: int, log_dir: Path) -> Ranks:
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     pids = []
     for rank in range(world):
+        log = log_dir / f"rank_{rank}.log"
+        log.touch()
         pid = os.fork()
         if pid == 0:
-            _become_rank(config, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log_dir / f"rank_{rank}.log")
+            _become_rank(config, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log)
         pids.append(pid)
     return Ranks(pids)
 

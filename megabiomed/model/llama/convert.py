@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -181,6 +182,8 @@ def export_hf(
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
     tokenizer: Path | None = None,
     max_shard_bytes: int = 5_000_000_000,
+    inspect: Callable[[Path], None] = lambda folder: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a folder that `transformers` loads as LlamaForCausalLM, with one tensor in memory at a time.
 
@@ -190,6 +193,8 @@ def export_hf(
     Args:
         tokenizer: SentencePiece tokenizer.model to add, together with the tokenizer.json made from it.
         max_shard_bytes: limit of one weight file; a single tensor larger than this has a file of its own.
+        inspect: called with the complete folder while it still has a temporary name; what it raises undoes the export.
+        tick: called for each tensor.
 
     Raises:
         CheckpointError: the target exists, or the source lacks a tensor.
@@ -204,9 +209,10 @@ def export_hf(
         bos, eos = special_ids(tokenizer) if tokenizer else (1, 2)
         if tokenizer:
             write_tokenizer(tokenizer, temporary, config)
-        _write_weights(source, plan_shards(config, dtype, max_shard_bytes), temporary, DTYPES[dtype])
+        _write_weights(source, plan_shards(config, dtype, max_shard_bytes), temporary, DTYPES[dtype], tick)
         write_json(temporary / "config.json", hf_config(config, DTYPES[dtype], bos, eos))
         write_json(temporary / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos})
+        inspect(temporary)
         fsync_tree(temporary)
         temporary.rename(folder)
         fsync_directory(folder.parent)
@@ -233,12 +239,16 @@ def plan_shards(config: ModelConfig, dtype: str, max_shard_bytes: int) -> dict[s
 
 
 def _write_weights(
-    source: TensorSource, plan: dict[str, dict[str, tuple[int, ...]]], folder: Path, dtype: torch.dtype
+    source: TensorSource,
+    plan: dict[str, dict[str, tuple[int, ...]]],
+    folder: Path,
+    dtype: torch.dtype,
+    tick: Callable[[], None],
 ) -> None:
     total = 0
     for file, shapes in plan.items():
         tensors = [
-            LazyTensor(name, dtype, shape, partial(_load, source, Box.whole(name, shape), dtype))
+            LazyTensor(name, dtype, shape, partial(_load, source, Box.whole(name, shape), dtype, tick))
             for name, shape in shapes.items()
         ]
         write_tensors(folder / file, tensors, {"format": "pt"})
@@ -248,5 +258,6 @@ def _write_weights(
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 
-def _load(source: TensorSource, box: Box, dtype: torch.dtype) -> torch.Tensor:
+def _load(source: TensorSource, box: Box, dtype: torch.dtype, tick: Callable[[], None]) -> torch.Tensor:
+    tick()
     return source.read(box).to(dtype)

@@ -1,0 +1,129 @@
+"""What certificates compare with: the safetensors library's reader and transformers' layers, independent of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from megabiomed import platform
+from megabiomed.checkpoint.files import read_json
+from megabiomed.checkpoint.logical import Box, TensorSource
+from megabiomed.config.schema import ModelConfig
+from megabiomed.model.llama.convert import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
+from megabiomed.model.llama.plain import Read
+
+ROWS, LENGTH = 2, 64
+
+
+class StoredTensors:
+    """The tensors of a Hugging Face folder through the safetensors library, independent of this package's reader."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        index = folder / INDEX
+        self._files = read_json(index)["weight_map"] if index.is_file() else {}
+        self._tied = bool(read_json(folder / "config.json").get("tie_word_embeddings", False))
+
+    @property
+    def dtype(self) -> str:
+        """Element types of the stored weights, e.g. `bfloat16`."""
+        return ", ".join(sorted({str(self.dtype_of(name)).removeprefix("torch.") for name in self._names()}))
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Element type of one stored tensor, without reading it."""
+        return self.raw(name, slice(0, 0)).dtype
+
+    def _names(self) -> list[str]:
+        from safetensors import safe_open
+
+        if self._files:
+            return list(self._files)
+        with safe_open(self._folder / SINGLE, "pt") as file:
+            return list(file.keys())
+
+    def raw(self, name: str, part: tuple[slice, ...] | slice = slice(None)) -> Tensor:
+        """A tensor, or a rectangular part of it, as it is stored."""
+        from safetensors import safe_open
+
+        name = EMBEDDING if name == HEAD and self._tied else name
+        with safe_open(self._folder / self._files.get(name, SINGLE), "pt") as file:
+            return file.get_slice(name)[part]
+
+    def __call__(self, name: str) -> Tensor:
+        return self.raw(name).float().to(platform.device())
+
+
+def rounded_reader(source: TensorSource, stored: StoredTensors, model: ModelConfig) -> Read:
+    """Whole tensors of a source, rounded to the element type of the folder, as fp32 on the device of this process."""
+    shapes = logical_tensors(model)
+
+    def read(name: str) -> Tensor:
+        return source.read(Box.whole(name, shapes[name])).to(stored.dtype_of(name)).float().to(platform.device())
+
+    return read
+
+
+def weights_max_diff(source: TensorSource, stored: StoredTensors, model: ModelConfig) -> float:
+    """Largest difference between the folder and the source rounded to the folder's type; NaN counts as infinite."""
+    worst = 0.0
+    for name, shape in logical_tensors(model).items():
+        there = stored.raw(name)
+        here = source.read(Box.whole(name, shape)).to(there.dtype)
+        if not torch.equal(here, there):
+            worst = max(worst, max_diff(here.float(), there.float()))
+    return worst
+
+
+def max_diff(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference; infinite where either is not a number."""
+    return float((a - b).abs().nan_to_num(nan=torch.inf).max()) if a.shape == b.shape else float("inf")
+
+
+def token_ids(model: ModelConfig) -> Tensor:
+    """The fixed ids, [b, s]: a pure function of the sizes of vocabulary and context."""
+    shape = ROWS, min(LENGTH, model.max_position_embeddings)
+    return torch.randint(model.vocab_size, shape, generator=torch.Generator().manual_seed(2308))
+
+
+def next_token_loss(logits: Tensor, ids: Tensor) -> float:
+    """Mean cross entropy of [b, s, v] logits, each position predicting the next id."""
+    return float(nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()))
+
+
+@torch.no_grad()
+def transformers_logits(folder: Path, read: Read, ids: Tensor, tick: Callable[[], None] = lambda: None) -> Tensor:
+    """[b, s, v] logits by transformers' own layers, with the weights of one layer in memory at a time."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+
+    config = LlamaConfig.from_pretrained(folder)
+    config._attn_implementation = "sdpa"
+    positions = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, s]
+    x = nn.functional.embedding(ids, read(EMBEDDING))  # [b, s, h]
+    rotary = LlamaRotaryEmbedding(config).to(ids.device)(x, positions)
+    for index in range(config.num_hidden_layers):
+        with torch.device("meta"):
+            layer = LlamaDecoderLayer(config, index)
+        names = [name for name, _ in layer.named_parameters()]
+        layer.load_state_dict({name: read(f"model.layers.{index}.{name}") for name in names}, assign=True)
+        x = layer(x, attention_mask=None, position_ids=positions, position_embeddings=rotary)
+        tick()
+    norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
+    norm.weight = nn.Parameter(read("model.norm.weight"), requires_grad=False)
+    return nn.functional.linear(norm(x), read(HEAD))  # [b, s, v]
+
+
+def from_interleaved(read: Read, model: ModelConfig) -> Read:
+    """The same reader with q and k rows taken to be in Meta's order, where the rotated pairs are neighbours."""
+
+    def reordered(name: str) -> Tensor:
+        weight = read(name)
+        if not name.endswith(("q_proj.weight", "k_proj.weight")):
+            return weight
+        pairs = weight.unflatten(0, (-1, model.head_dim // 2, 2))  # [heads, d/2, 2, h]
+        return pairs.transpose(1, 2).reshape(weight.shape)
+
+    return reordered
