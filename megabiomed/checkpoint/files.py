@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read", got=error.strerror) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged", got=f"{error}", expected="JSON") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.checkpoint.logical import Box, uncovered
@@ -59,6 +59,15 @@ class TensorRecord(_Record):
 
     shape: tuple[int, ...]
     boxes: list[StoredBox]
+
+    @model_validator(mode="after")
+    def _boxes_lie_inside(self) -> TensorRecord:
+        for box in self.boxes:
+            spans = zip(box.offset, box.shape, self.shape)
+            alike = len(box.offset) == len(box.shape) == len(self.shape)
+            if not alike or not all(low >= 0 and size > 0 and low + size <= whole for low, size, whole in spans):
+                raise ValueError(f"box {box.offset} {box.shape} does not lie inside {self.shape}")
+        return self
 
 
 class Manifest(_Record):

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megabiomed.checkpoint.files import sha256_file
-from megabiomed.checkpoint.logical import KINDS, Box
+from megabiomed.checkpoint.logical import KINDS, Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
+from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.errors import CheckpointError
 
@@ -54,7 +55,7 @@ def test_a_box_across_several_ranks_is_put_together(saved: Path, world: Any) -> 
 
 def test_the_state_of_the_run_comes_back(saved: Path, world: Any) -> None:
     checkpoint = Checkpoint.open(saved)
-    assert (checkpoint.step, checkpoint.trainer, checkpoint.config_text) == (120, world.state().trainer, "name: test\n")
+    assert (checkpoint.step, checkpoint.trainer, checkpoint.config_text) == (120, world.state().trainer, world.CONFIG)
     assert checkpoint.architecture == world.MODEL.model_dump(mode="json")
     assert checkpoint.tokenizer is None
 
@@ -155,3 +156,19 @@ def test_a_file_that_is_no_tensor_file_is_a_clear_error(saved: Path) -> None:
     shard.write_bytes(b"\xff" * shard.stat().st_size)
     with pytest.raises(CheckpointError, match="no readable safetensors file"):
         Checkpoint.open(saved).read(Box.whole("model.embed_tokens.weight", (53, 16)))
+
+
+def test_loading_holds_its_own_shard_and_one_tensor(tmp_path: Path, world: Any) -> None:
+    """96 MiB of state into memory that is already there: what is needed besides is the read buffer."""
+    shape = (2048, 4096)
+    whole = Fragment(Box.whole("w", shape), {kind: torch.ones(shape) for kind in KINDS})
+    (path,) = world.save_world(tmp_path, 1, [[whole]], world.state(expected={"w": shape}))
+    # Columns of a row-parallel shard, which lie scattered in the file.
+    part = Box("w", shape, (0, 1024), (2048, 2048))
+    mine = Fragment(part, {kind: torch.zeros(part.shape) for kind in KINDS})
+    source = Checkpoint.open(path)
+    with PeakMemory() as memory:
+        load_fragments(source, [mine])
+    assert all(view.all() for view in mine.views.values())
+    assert source.bytes_read == 3 * part.numel * 4
+    assert memory.rise < 24 * 2**20

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed import platform
-from megabiomed.checkpoint.files import read_json
+from megabiomed.checkpoint.files import inside, read_json
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.model.llama.convert import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
@@ -49,7 +49,7 @@ class StoredTensors:
         from safetensors import safe_open
 
         name = EMBEDDING if name == HEAD and self._tied else name
-        with safe_open(self._folder / self._files.get(name, SINGLE), "pt") as file:
+        with safe_open(inside(self._folder, self._files.get(name, SINGLE)), "pt") as file:
             return file.get_slice(name)[part]
 
     def __call__(self, name: str) -> Tensor:
