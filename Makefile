@@ -1,5 +1,6 @@
 # make demo   install and run the whole pipeline on this machine (CPU is enough, no download of data)
 # make test   install and run the tests
+# make test-crash, make bench-*   long measurements; they write docs/benchmarks/*.json
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test test-all lint type docs bench-cpu clean
+.PHONY: install demo test test-all test-crash lint type docs bench-cpu bench-checkpoint clean
 
 
 install: $(STAMP)
@@ -31,6 +32,9 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest -q -m "not gpu"
 
+test-crash: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m support.crash --kills 200 --record
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +50,9 @@ docs: install
 
 bench-cpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_cpu
+
+bench-checkpoint: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_checkpoint
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache

@@ -102,7 +102,9 @@ class Trainer:
             "finished", or "stopped" after a signal or `train.stop_after`; the state is saved in both cases.
         """
         if self.step >= self.total:
+            # Also for a start that was killed between its last commit and this event.
             self.reporter.say(f"finished already: step {self.step} of {self.total}")
+            self._note("finished")
             return "finished"
         try:
             self._set_up()
@@ -182,9 +184,12 @@ class Trainer:
         reason = f" ({self.stop.received})" if self.stop.received else ""
         self.reporter.say(f"{outcome}{reason}: step {self.step} of {self.total}, sample {self.progress.next_sample}, "
                           f"ids {self.progress.ids_hash}")  # fmt: skip
-        hashed = self.progress.ids_hash
-        self.reporter.event(outcome, step=self.step, sample=self.progress.next_sample, ids_hash=hashed)
+        self._note(outcome)
         self.reporter.finish("FINISHED" if outcome == "finished" else "KILLED")
+
+    def _note(self, outcome: str) -> None:
+        progress = self.progress
+        self.reporter.event(outcome, step=self.step, sample=progress.next_sample, ids_hash=progress.ids_hash)
 
 
 def initial_weights(config: RunConfig) -> TensorSource:

@@ -115,7 +115,7 @@ class Victim:
         if strike is not None and strike.freeze and found:
             self.frozen.append(ranks)
         else:
-            self._see_out(ranks, log_dir)
+            self._see_out(ranks, log_dir, struck=found is not None)
         self._check_resume(expected, self._events()[seen:])
         self._wake()
         if found is None:
@@ -129,11 +129,10 @@ class Victim:
             self.tally.damages[crash_damage.inflict(self.checkpoints, self.rng)] += 1
         return True
 
-    def _see_out(self, ranks: crash_ranks.Ranks, log_dir: Path) -> None:
+    def _see_out(self, ranks: crash_ranks.Ranks, log_dir: Path, struck: bool) -> None:
         """Wait until all ranks have ended. Survivors of a death must leave by themselves once all ranks had met; before,
         they wait for their partner as they should, and a launcher ends them."""
-        ranks.poll()
-        struck, began = any(code < 0 for code in ranks.codes.values()), time.monotonic()
+        began = time.monotonic()
         met = "resume:" in (log_dir / "rank_0.log").read_text()
         left = ranks.wait((crash_ranks.PATIENCE_S if met else 0.0) if struck else 240.0)
         if met and struck:
