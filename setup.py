@@ -26,6 +26,7 @@ REQUIRES = [
     "pyyaml>=6,<7",
     "typer>=0.15,<0.30",
     "rich>=13,<16",
+    "jinja2>=3.1,<4",
     "matplotlib>=3.8,<4",
     "psutil>=5.9,<8",
 ]

@@ -13,6 +13,7 @@ from megabiomed import __version__
 from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
 from megabiomed.errors import MegabiomedError
+from megabiomed.launch.cli import register
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,6 +85,9 @@ def validate(
     loss, perplexity, tokens = validate_checkpoint(run, store, samples)
     typer.echo(f"validation_loss: {loss:.4f} perplexity: {perplexity:.3f} tokens: {tokens}")
     _leave()
+
+
+register(app)
 
 
 def _leave() -> None:

@@ -37,7 +37,7 @@ from megabiomed.train.checkpointing import (
 from megabiomed.train.importing import certify_import
 from megabiomed.train.metrics import Reporter
 from megabiomed.train.schedule import learning_rate, total_steps
-from megabiomed.train.signals import StopFlag
+from megabiomed.train.signals import Request, StopFlag
 
 
 class Trainer:
@@ -55,6 +55,8 @@ class Trainer:
         self.progress = DataProgress(identity=self.loader.identity)
         self.step = self.tokens = 0
         self.reporter = Reporter(config, rank == 0, world, self.total)
+        if rank == 0:
+            stop.watch(config.folder)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
         self._start = self._find_start()
@@ -93,13 +95,14 @@ class Trainer:
                     self.reporter.say(line)
         self.checkpoints = Checkpoints(config, self.engine, self.tokenizer, fence)
         self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
-        self.reporter.event("resume" if self.step else "start", step=self.step, sample=self.progress.next_sample)
+        kind, sample = "resume" if self.step else "start", self.progress.next_sample
+        self.reporter.event(kind, step=self.step, sample=sample, total_steps=self.total)
 
     def run(self) -> str:
         """Train to the end or to a stop request.
 
         Returns:
-            "finished", or "stopped" after a signal or `train.stop_after`; the state is saved in both cases.
+            "finished"; "stopped" after a signal or `train.stop_after`; "ended" by the kill switch. The state is saved.
         """
         if self.step >= self.total:
             # Also for a start that was killed between its last commit and this event.
@@ -124,10 +127,11 @@ class Trainer:
             while self.step < self.total:
                 self._train_one(next(batches))
                 asked = self.stop.agreed()
-                if asked or self.step - first == self.config.train.stop_after:
-                    outcome = "stopped" if self.step < self.total else outcome
+                if asked >= Request.STOP or self.step - first == self.config.train.stop_after:
+                    left = "ended" if asked == Request.END else "stopped"
+                    outcome = left if self.step < self.total else outcome
                     break
-                self._at_intervals()
+                self._at_intervals(save=asked == Request.SAVE)
         self._leave(outcome)
         return outcome
 
@@ -154,13 +158,13 @@ class Trainer:
             "from the last checkpoint",
         )
 
-    def _at_intervals(self) -> None:
+    def _at_intervals(self, save: bool) -> None:
         every = self.config.train.eval_every
         if self.step >= self.total:
             return
         if every and self.step % every == 0:
             self.validate()
-        if self.checkpoints.due(self.step):
+        if self.checkpoints.due(self.step) or save:
             began = time.monotonic()
             self.checkpoints.save(self.step, self.progress, self.tokens)
             pause = round(time.monotonic() - began, 3)

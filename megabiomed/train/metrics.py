@@ -66,7 +66,7 @@ class Reporter:
         seconds = max(1e-9, time.monotonic() - self._since)
         computed = self._steps * self.config.data.global_batch_size * self.config.data.seq_length / seconds
         mfu = model_flops_utilization(computed, self._per_token, self.world, platform.peak_flops())
-        eta = timedelta(seconds=round((self.total - step) * seconds / self._steps))
+        left = (self.total - step) * seconds / self._steps
         values = {
             "loss": loss,
             "grad_norm": grad_norm,
@@ -75,6 +75,7 @@ class Reporter:
             "useful_tokens_per_s": self._useful / seconds,
             "tokens_per_s_per_device": computed / self.world,
             "memory_bytes": platform.peak_memory_bytes(),
+            "eta_s": left,
         }
         if mfu is not None:
             values["mfu"] = mfu
@@ -82,7 +83,7 @@ class Reporter:
             f"step: {step}/{self.total} loss: {loss:.4f} grad_norm: {grad_norm:.3f} lr: {lr:.2e} "
             f"tokens/s: {computed:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
             f"tokens/s/device: {computed / self.world:,.0f} mfu: {f'{mfu:.1%}' if mfu is not None else 'n/a'} "
-            f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {eta}"
+            f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
         )
         self._record({f"train/{key}": value for key, value in values.items()}, step)
         self.start_clock()

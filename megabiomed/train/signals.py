@@ -1,18 +1,41 @@
-"""Stop signals set a flag; the flag is shared by all ranks at a step boundary, so that they leave together."""
+"""Requests to save or leave, from signals, the clock and files, shared by all ranks at a step boundary."""
 
 from __future__ import annotations
 
+import os
 import signal
+import time
+from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+CONTROL = "control"
+STOP_AT = "MEGABIOMED_STOP_AT"
+
+
+class Request(IntEnum):
+    """What was asked; of several the largest counts.
+
+    STOP leaves to go on later; END (the kill switch) leaves for good: a scheduler does not start the run again.
+    """
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+    END = 3
 
 
 class StopFlag:
-    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed."""
+    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed.
+
+    A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._control: Path | None = None
+        self._deadline = float(os.environ.get(STOP_AT, "inf"))
         for number in STOP_SIGNALS:
             signal.signal(number, self._catch)
 
@@ -23,13 +46,30 @@ class StopFlag:
             signal.raise_signal(number)
         self.received = signal.Signals(number).name
 
-    def agreed(self) -> bool:
-        """Whether any rank was asked to stop. Collective: all ranks call it at the same step boundary."""
+    def watch(self, run: Path) -> None:
+        """Also obey the files control/save and control/end of a run folder. Called by the rank that looks."""
+        self._control = run / CONTROL
+
+    def mine(self) -> Request:
+        """What this rank was asked; a request to save is taken off the disk."""
+        if self._control is not None:
+            if (self._control / "end").exists():
+                self.received = self.received or "kill switch"
+                return Request.END
+            if (self._control / "save").exists():
+                (self._control / "save").unlink(missing_ok=True)
+                return Request.SAVE if self.received is None else Request.STOP
+        if self.received is None and time.time() >= self._deadline:
+            self.received = "time limit"
+        return Request.NONE if self.received is None else Request.STOP
+
+    def agreed(self) -> Request:
+        """The largest request of any rank. Collective: all ranks call it at the same step boundary."""
         import torch
         import torch.distributed as dist
 
         from megabiomed import platform
 
-        flag = torch.tensor([int(self.received is not None)], device=platform.device())
+        flag = torch.tensor([int(self.mine())], device=platform.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        return Request(int(flag.item()))

@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from megabiomed.checkpoint.files import write_json
 from megabiomed.config import RunConfig, load_config
 from megabiomed.errors import MegabiomedError
 from megabiomed.launch.local import ERROR_FILE
 from megabiomed.train.signals import StopFlag
+
+VERDICT = "MEGABIOMED_VERDICT"
 
 
 def run(load: Callable[[], RunConfig]) -> int:
@@ -27,7 +30,9 @@ def run(load: Callable[[], RunConfig]) -> int:
 
         config = load()
         platform.init_distributed()
-        Trainer(config, stop).run()
+        trainer = Trainer(config, stop)
+        outcome = trainer.run()
+        _tell(outcome, trainer.step)
         _shut_down()
         return 0
     except MegabiomedError as error:
@@ -45,6 +50,15 @@ def _report(error: Exception, trace: str) -> None:
     path = os.environ.get(ERROR_FILE)
     if path:
         Path(path).write_text(text)
+
+
+def _tell(outcome: str, step: int) -> None:
+    """Rank 0 says how all ranks left; exit codes cannot (srun ends the others at the first one that is not 0)."""
+    import torch.distributed as dist
+
+    path = os.environ.get(VERDICT)
+    if path and dist.get_rank() == 0:
+        write_json(Path(path), {"outcome": outcome, "step": step})
 
 
 def _shut_down() -> None:

@@ -1,0 +1,187 @@
+"""`megabiomed submit | status | logs | cancel | hold | release | resubmit`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from megabiomed.errors import LaunchError
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+
+
+def submit(
+    run: Annotated[str, typer.Argument(help="Run file or chain file, or the name of one in configs/runs.")],
+    cluster: Annotated[str, typer.Option(help="Cluster file, or the name of one in configs/clusters.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
+    sbatch: Annotated[list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and scripts; submit nothing.")] = False,
+) -> None:
+    """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
+    from megabiomed.launch.chain import load_stages
+    from megabiomed.launch.cluster import load_cluster
+    from megabiomed.launch.submit import render, submit_all, torchrun_command
+
+    profile = load_cluster(cluster)
+    profile = profile.model_validate(profile.model_dump() | {"sbatch": profile.sbatch | _flags(sbatch or [])})
+    stages = load_stages(run, profile, overrides or [], nodes)
+    jobs = [render(stage, profile) for stage in stages]
+    for job in jobs:
+        stage = job.stage
+        ranks = stage.nodes * profile.ranks_per_node
+        waits = f" after {', '.join(stage.after)}" if stage.after else ""
+        typer.echo(f"{stage.name}: {stage.nodes} nodes x {profile.ranks_per_node} = {ranks} ranks, {stage.time}{waits}")
+        typer.echo(f"  run folder: {stage.folder}")
+        typer.echo(f"  without SLURM: {torchrun_command(stage, profile)}")
+        if dry_run:
+            typer.echo(f"--- {job.path}\n{job.script}---")
+    if dry_run:
+        return
+    for name, job_id in submit_all(jobs, profile).items():
+        typer.echo(f"submitted: {name}: job {job_id}")
+    typer.echo(f"next: megabiomed status {stages[0].folder}")
+
+
+def _flags(words: list[str]) -> dict[str, str | bool]:
+    pairs = (word.removeprefix("--").partition("=") for word in words)
+    return {key: value if sign else True for key, sign, value in pairs}
+
+
+def status(
+    run: Annotated[Path | None, typer.Argument(help="Run folder; default: all below runs/.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every few seconds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Where submitted runs stand: state, step, loss, speed, last checkpoint, ETA over requeues, how they ended.
+
+    Example: megabiomed status runs/biomedgpt-lm-7b --watch
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from megabiomed.launch.status import find_runs, status_of
+
+    def rows() -> list[dict[str, Any]]:
+        return [status_of(folder) for folder in find_runs(run)]
+
+    found = rows()
+    if not found:
+        raise LaunchError(
+            "nothing was submitted there", got=run or "runs/", do="megabiomed submit RUN --cluster CLUSTER"
+        )
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    elif watch:
+        with Live(_table(found), console=Console(), refresh_per_second=1) as live:
+            while True:
+                time.sleep(5)
+                live.update(_table(rows()))
+    else:
+        Console().print(_table(found))
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    from megabiomed.launch.status import COLUMNS, row
+
+    table = Table(*COLUMNS)
+    for item in found:
+        table.add_row(*row(item))
+    return table
+
+
+def logs(
+    run: Run,
+    rank: Annotated[int, typer.Option(min=0, help="Rank.")] = 0,
+    job: Annotated[bool, typer.Option("--job", help="The batch script's own log instead.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines to show.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows, into later incarnations.")] = False,
+) -> None:
+    """Show the log of a rank in the newest incarnation.
+
+    Example: megabiomed logs runs/demo --rank 3 --follow
+    """
+    from megabiomed.launch.follow import newest_log, tail
+
+    file = run / "slurm" / "job.log" if job else newest_log(run, rank)
+    if file is None or not file.is_file():
+        raise LaunchError(f"{run} has no such log", got=f"rank {rank}", do="look into its logs/ folder")
+    tail(file, lines, (lambda: file if job else newest_log(run, rank)) if follow else None)
+
+
+def cancel(
+    run: Run,
+    save: Annotated[bool, typer.Option("--save", help="Let it save and leave at the next step.")] = False,
+    chain: Annotated[bool, typer.Option(help="Also the stages that wait for it (they would never start).")] = True,
+) -> None:
+    """End a submitted run for good. Start it again with `megabiomed resubmit`.
+
+    Example: megabiomed cancel runs/demo --save
+    """
+    from megabiomed.launch import control
+
+    for line in control.cancel(run, save, chain):
+        typer.echo(line)
+
+
+def save(run: Run) -> None:
+    """Ask a run to save at its next step and go on.
+
+    Example: megabiomed save runs/demo
+    """
+    from megabiomed.launch import control
+
+    typer.echo(f"asked: {control.ask(run, 'save')}")
+
+
+def hold(run: Run) -> None:
+    """Keep a waiting job from starting.
+
+    Example: megabiomed hold runs/demo
+    """
+    from megabiomed.launch import control
+
+    typer.echo(control.scontrol(run, "hold"))
+
+
+def release(run: Run) -> None:
+    """Let a held job start.
+
+    Example: megabiomed release runs/demo
+    """
+    from megabiomed.launch import control
+
+    typer.echo(control.scontrol(run, "release"))
+
+
+def resubmit(
+    run: Run,
+    only: Annotated[
+        str, typer.Option(help="`failed`: the chain's stages that did not finish; `this`: the run.")
+    ] = "failed",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be submitted.")] = False,
+) -> None:
+    """Submit again what did not finish, with the scripts and configurations that are stored.
+
+    Example: megabiomed resubmit runs/demo --only failed
+    """
+    from megabiomed.launch import control
+
+    for line in control.resubmit(run, only, dry_run):
+        typer.echo(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    example = (
+        "Example: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 8 model.init_from=Llama-2-7b-hf --dry-run"
+    )
+    app.command(epilog=example)(submit)
+    for command in (status, logs, cancel, save, hold, release, resubmit):
+        app.command()(command)

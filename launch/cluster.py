@@ -1,0 +1,149 @@
+"""A cluster as its operator describes it: one YAML file in configs/clusters, or anywhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, cast
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from megabiomed import configs
+from megabiomed.config.base import Section, parse
+from megabiomed.config.load import read_yaml
+from megabiomed.errors import ConfigError
+
+# What an #SBATCH line can carry unquoted; anything else could end the line or be read as another option.
+_VALUE = re.compile(r"[A-Za-z0-9_.,:;=@%+/~\[\]()&|*-]+")
+_FLAG = re.compile(r"[a-z][a-z0-9-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
+OWN_FLAGS = (
+    *(
+        "job-name",
+        "output",
+        "error",
+        "open-mode",
+        "signal",
+        "requeue",
+        "no-requeue",
+        "dependency",
+        "kill-on-invalid-dep",
+    ),
+    *("nodes", "ntasks", "ntasks-per-node", "chdir", "time", "array", "wrap", "parsable", "test-only", "hold"),
+)
+
+
+def seconds_of(text: str) -> int:
+    """Seconds of a SLURM time: minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm or d-hh:mm:ss (sbatch(1), --time)."""
+    if found := _DAYS.fullmatch(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    found = _CLOCK.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is no SLURM time; write minutes, hh:mm:ss or d-hh:mm:ss")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    if found[2] is None:
+        return seconds * 60
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+def _time(text: str) -> str:
+    if seconds_of(text) < 60:
+        raise ValueError(f"{text!r} is shorter than SLURM's smallest limit of one minute")
+    return text
+
+
+def _plain(text: str) -> str:
+    if not _VALUE.fullmatch(text):
+        raise ValueError(f"{text!r} holds characters that a line of a batch script cannot carry")
+    return text
+
+
+def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    for flag, value in flags.items():
+        if not _FLAG.fullmatch(flag):
+            raise ValueError(f"{flag!r} is no sbatch option; write it without dashes in front, e.g. `exclude: n3`")
+        if flag in OWN_FLAGS:
+            raise ValueError(f"megabiomed sets --{flag} itself")
+        if isinstance(value, str):
+            _plain(value)
+    return flags
+
+
+def _environment(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an environment variable")
+        if "\0" in value:
+            raise ValueError(f"the value of {name} holds a zero byte")
+    return values
+
+
+Plain = Annotated[str, AfterValidator(_plain)]
+Time = Annotated[str, AfterValidator(_time)]
+Flags = Annotated[dict[str, str | int | bool], AfterValidator(_flags)]
+
+
+class ClusterConfig(Section):
+    """What a batch script needs to know about a cluster."""
+
+    partition: Plain | None = None
+    """Partition; null takes the cluster's default."""
+    account: Plain | None = None
+    """Account to charge."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs of a node that a job takes; 0 trains on CPUs."""
+    gpu_type: Plain | None = None
+    """Type in the cluster's gres (`h100`), and a word that the device's name must hold; null takes any."""
+    tasks_per_node: PositiveInt | None = None
+    """Ranks on a node; null is one per GPU (one without GPUs)."""
+    cpus_per_task: PositiveInt = 1
+    """CPU cores of a rank."""
+    memory: Plain | None = None
+    """Host memory of a node, e.g. `500G`; null takes the cluster's default, `0` all of it."""
+    time: Time = "24:00:00"
+    """Time limit of one incarnation; a longer stage is requeued."""
+    grace_seconds: int = Field(300, ge=30, le=3600)
+    """How long before the time limit a run is asked to save and leave. SLURM looks at limits every 30 to 60 seconds."""
+    sbatch: Flags = Field(default_factory=dict)
+    """Any other sbatch option, without dashes: `qos: high`, `exclusive: true`, `mail-type: END`."""
+    srun: list[Plain] = Field(default_factory=list)
+    """More arguments for srun, e.g. `--container-image=...`."""
+    modules: list[str] = Field(default_factory=list)
+    """Environment modules to load."""
+    environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
+    """Environment variables of the job (NCCL_*, proxies, caches)."""
+    python: Path | None = None
+    """Python of the environment on the nodes; null takes the one that submits."""
+    wrap: list[str] = Field(default_factory=list)
+    """Words before the python of each rank: `[apptainer, exec, --nv, image.sif]`."""
+    scratch: Path | None = None
+    """Fast storage of a node, used as TMPDIR."""
+    shared_roots: list[Path] = Field(default_factory=list)
+    """Folders that all nodes see; where given, run folder, data and python must lie below one of them."""
+    max_failures: PositiveInt = 3
+    """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
+    preflight: bool = True
+    """Check every node before the start; a bad one is excluded and the job goes back to the queue."""
+    slow_factor: float = Field(1.5, gt=1)
+    """A node is slow when its matrix product takes this many times the median."""
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Tasks that srun starts on a node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+
+def load_cluster(name: str) -> ClusterConfig:
+    """Read a cluster file, or one of those shipped in configs/clusters.
+
+    Raises:
+        ConfigError: missing, or naming each key that is wrong.
+    """
+    file = configs.find("clusters", name)
+    values = read_yaml(file.read_text(), str(file))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `partition: ...`")
+    return cast(ClusterConfig, parse(ClusterConfig, values, str(file)))

@@ -1,0 +1,138 @@
+"""The state machine of a stage: from what an incarnation left behind to what happens next. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+WRONG_INPUT = 2
+KILLED = 3
+# Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, but a
+# run that never gets anywhere must end some day.
+LOST_FOR_EACH_FAILURE = 5
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the batch script does next.
+
+    Attributes:
+        verb: `run`, `done`, `requeue` or `fail`.
+        exclude: nodes that the next incarnation must avoid.
+        code: exit code of `fail`; dependents of a job that fails are cancelled.
+    """
+
+    verb: str
+    reason: str
+    exclude: tuple[str, ...] = ()
+    code: int = 1
+
+    def line(self) -> str:
+        """For the batch script: `verb|exclude or code|reason`."""
+        middle = str(self.code) if self.verb == "fail" else ",".join(self.exclude)
+        return f"{self.verb}|{middle}|{' '.join(self.reason.split())}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an incarnation ended.
+
+    Attributes:
+        outcome: `finished`, `stopped` or `ended` when all ranks left together; else empty.
+        code: exit code of srun, the highest of the ranks' codes.
+        active: whether SLURM still has the job running; not when an operator cancelled or requeued it.
+        before, after: newest committed step at the begin and now.
+        bad_nodes: named by the preflight.
+    """
+
+    outcome: str
+    code: int
+    active: bool
+    before: int
+    after: int
+    bad_nodes: tuple[str, ...] = field(default=())
+
+
+def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) -> Decision:
+    """What follows an incarnation that ran.
+
+    Args:
+        history: records of earlier decisions and begins, oldest first.
+        max_failures: failures without progress, this one included, after which the stage gives up.
+    """
+    if ending.outcome == "finished":
+        return Decision("done", "finished")
+    if ending.outcome == "ended":
+        return Decision("fail", "ended by its kill switch", code=KILLED)
+    if not ending.active:
+        return Decision("done", "the job was cancelled or requeued from outside")
+    if ending.outcome == "stopped":
+        return Decision("requeue", "stopped and saved")
+    if ending.code == WRONG_INPUT:
+        return Decision("fail", "the input is wrong: see rank_0.log", code=WRONG_INPUT)
+    count = 1 if ending.after > ending.before else failures(history, ending.after) + 1
+    text = f"failure {count} of {max_failures} without progress, exit code {ending.code}, step {ending.after}"
+    return Decision("requeue", text) if count < max_failures else Decision("fail", text)
+
+
+def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step: int, max_failures: int) -> Decision:
+    """Whether an incarnation shall begin.
+
+    Args:
+        finished: the run has reached its last step.
+        killed: the kill switch is set.
+        step: newest committed step.
+    """
+    if finished:
+        return Decision("done", "finished already")
+    if killed:
+        return Decision("fail", "the kill switch is set (control/end)", code=KILLED)
+    lost = lost_begins(history, step)
+    if lost >= max_failures * LOST_FOR_EACH_FAILURE:
+        return Decision("fail", f"{lost} incarnations were lost without progress at step {step}")
+    return Decision("run", f"begin at step {step}")
+
+
+def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any]], max_failures: int) -> Decision:
+    """Exclude bad nodes; a job whose nodes are all bad, or that met bad ones too often, gives up.
+
+    Args:
+        bad: node -> why.
+    """
+    if not bad:
+        return Decision("run", "all nodes are well")
+    text = "; ".join(f"{node}: {why}" for node, why in sorted(bad.items()))
+    if len(bad) == nodes and nodes > 1:
+        return Decision("fail", f"all nodes are bad: {text}")
+    met = sum(record["kind"] == "preflight" and bool(record.get("exclude")) for record in history) + 1
+    if met > max_failures * LOST_FOR_EACH_FAILURE:
+        return Decision("fail", f"bad nodes for the {met}th time: {text}")
+    known = {node for record in history for node in record.get("exclude", ())}
+    return Decision("requeue", f"bad nodes: {text}", tuple(sorted(known | set(bad))))
+
+
+def failures(history: list[dict[str, Any]], step: int) -> int:
+    """Failures in a row at this very step: a start that got further, or was stopped, begins the count anew."""
+    count = 0
+    for record in reversed(history):
+        if record["kind"] != "end":
+            continue
+        if record.get("outcome") or record.get("after") != step:
+            break
+        count += 1
+        if record.get("before") != step:
+            break  # this one made the progress
+    return count
+
+
+def lost_begins(history: list[dict[str, Any]], step: int) -> int:
+    """Newest incarnations that began at this step and of which nothing was heard again."""
+    heard = {record["incarnation"] for record in history if record["kind"] in ("end", "preflight")}
+    count = 0
+    for record in reversed(history):
+        if record["kind"] != "begin":
+            continue
+        if record["incarnation"] in heard or record.get("step") != step:
+            break
+        count += 1
+    return count

@@ -1,0 +1,35 @@
+"""Logs of ranks: the newest, its end, and what comes after."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_POLL_S = 0.5
+
+
+def newest_log(run: Path, rank: int) -> Path | None:
+    """The log of a rank in the incarnation that wrote last."""
+    found = list((run / "logs").glob(f"*/rank_{rank}.log"))
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def tail(file: Path, lines: int, newest: Callable[[], Path | None] | None) -> None:
+    """Print the last lines of a file; with `newest`, go on for ever with what is added, there or in a newer file."""
+    text = file.read_bytes()
+    sys.stdout.write(b"\n".join(text.splitlines()[-lines:]).decode(errors="replace") + "\n")
+    at = len(text)
+    while newest is not None:
+        sys.stdout.flush()
+        time.sleep(_POLL_S)
+        with file.open("rb") as stream:
+            stream.seek(at)
+            added = stream.read()
+        at += len(added)
+        sys.stdout.write(added.decode(errors="replace"))
+        later = newest()
+        if not added and later is not None and later != file:
+            file, at = later, 0
+            sys.stdout.write(f"--- {file}\n")

@@ -1,0 +1,128 @@
+"""`python -m megabiomed.launch.preflight RUN INCARNATION GPUS TYPE`: one task a node, before the ranks are started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from megabiomed.checkpoint.files import make_writable, write_json
+from megabiomed.errors import MegabiomedError
+from megabiomed.launch.preflight_verdict import result_file
+
+_SPACE = 2**30
+_ROUNDS = 5
+
+
+def main(run: Path, incarnation: str, gpus: int, gpu_type: str) -> None:
+    """Run every check and write the result; a check that fails is a word in `problems`, never an exception."""
+    node = os.environ.get("SLURMD_NODENAME", "localhost")
+    problems: list[str] = []
+    times: dict[str, float] = {}
+    for check in (lambda: _storage(run), lambda: _devices(gpus, gpu_type), lambda: _work(times), lambda: _meet(times)):
+        problems += _outcome(check)
+    target = result_file(run, incarnation, node)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target, {"node": node, "problems": problems, "times": times, "clock": time.time()})
+    print(f"{node}: {'; '.join(problems) or 'well'} {times}")
+
+
+def _outcome(check: Callable[[], list[str]]) -> list[str]:
+    try:
+        return check()
+    except MegabiomedError as error:
+        return [str(error)]
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _storage(run: Path) -> list[str]:
+    if not (run / "slurm" / "job.json").is_file():
+        return [f"the run folder {run} is not visible"]
+    make_writable(run / "slurm" / "preflight")
+    scratch = Path(os.environ.get("TMPDIR", "/tmp"))
+    return [f"{path} is full" for path in (run, scratch) if shutil.disk_usage(path).free < _SPACE]
+
+
+def _devices(gpus: int, gpu_type: str) -> list[str]:
+    import torch
+
+    from megabiomed import platform
+
+    found = platform.device_count()
+    if found < gpus:
+        return [f"{found} of {gpus} GPUs are visible"]
+    problems = []
+    for index in range(gpus):
+        name = torch.cuda.get_device_name(index)
+        free, whole = torch.cuda.mem_get_info(index)
+        if gpu_type != "-" and gpu_type.lower() not in name.lower():
+            problems.append(f"GPU {index} is {name}, not {gpu_type}")
+        if free < 0.9 * whole:
+            problems.append(f"GPU {index} has {free / 2**30:.1f} of {whole / 2**30:.1f} GiB free")
+    return problems + (_ecc() if gpus else [])
+
+
+def _ecc() -> list[str]:
+    query = ["nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader,nounits"]
+    said = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout
+    counts = (line.split(",") for line in said.splitlines() if "," in line)
+    return [
+        f"GPU {index} has {count.strip()} ECC errors"
+        for index, count in counts
+        if count.strip().isdigit() and int(count)
+    ]
+
+
+def _work(times: dict[str, float]) -> list[str]:
+    import torch
+
+    from megabiomed import platform
+
+    size, dtype = (8192, torch.bfloat16) if platform.has_cuda() else (768, torch.float32)
+    for index in range(max(1, platform.device_count())):
+        device = torch.device("cuda", index) if platform.has_cuda() else torch.device("cpu")
+        ones = torch.ones(size, size, device=device, dtype=dtype)
+        product = partial(torch.matmul, ones, ones)
+        times["matmul_s"] = max(times.get("matmul_s", 0.0), min(_seconds(product) for _ in range(_ROUNDS)))
+        if float(product()[0, 0]) != size:
+            return [f"{device} computes a wrong matrix product"]
+    return []
+
+
+def _meet(times: dict[str, float]) -> list[str]:
+    """One rank a node sums a vector with all others."""
+    import torch
+    import torch.distributed as dist
+
+    from megabiomed import platform
+
+    platform.init_distributed(timeout_s=120)
+    vector = torch.ones(1 << 20, device=platform.device())
+    dist.all_reduce(vector)
+    right = float(vector[0]) == dist.get_world_size()
+    times["allreduce_s"] = min(_seconds(lambda: dist.all_reduce(torch.ones_like(vector))) for _ in range(_ROUNDS))
+    dist.destroy_process_group()
+    return [] if right else ["the all-reduce gives a wrong sum"]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    from megabiomed import platform
+
+    platform.synchronize()
+    began = time.perf_counter()
+    work()
+    platform.synchronize()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    sys.stdout.flush()
+    os._exit(0)  # a node that cannot meet the others would wait for its threads

@@ -1,0 +1,81 @@
+"""The slurm/ folder of a run: what was submitted, what each incarnation did. Plain JSON that an operator can read.
+
+slurm/job.sh config.yaml job.json     the script, the effective configuration, what was submitted where
+slurm/incarnations.jsonl              one line when an incarnation begins, one for each decision about it
+slurm/verdicts/INCARNATION.json       how the ranks left, written by rank 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
+
+
+def now() -> str:
+    """UTC, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_job(run: Path) -> dict[str, Any]:
+    """What was submitted for a run; empty when nothing was."""
+    file = run / SLURM / JOB
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
+
+
+def append(run: Path, kind: str, **values: Any) -> None:
+    """Add a line to the incarnations; one write, so that concurrent writers do not mix lines."""
+    line = json.dumps({"time": now(), "kind": kind, **values}) + "\n"
+    descriptor = os.open(run / SLURM / INCARNATIONS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """All lines of the incarnations; a last one that a crash cut short is left out."""
+    file = run / SLURM / INCARNATIONS
+    found = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def verdict(run: Path, incarnation: str) -> dict[str, Any]:
+    """How the ranks of an incarnation left together; empty when they did not."""
+    file = run / SLURM / VERDICTS / f"{incarnation}.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def committed_step(run: Path) -> int:
+    """Step of the newest committed checkpoint, by its marker alone; 0 without any."""
+    found = (path.parent.name for path in (run / "checkpoints").glob("step_*/COMMITTED"))
+    return max((int(name[5:]) for name in found if name[5:].isdigit()), default=0)
+
+
+def last_event(run: Path, key: str = "event") -> dict[str, Any]:
+    """The newest event of a run that has a key; empty before the first."""
+    file = run / "events.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    for line in reversed(lines):
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        if key in found:
+            return found
+    return {}

@@ -1,0 +1,69 @@
+"""SLURM's commands, called without a shell; answers parsed tolerantly, because formats differ between versions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from megabiomed.errors import LaunchError
+
+_TIMEOUT_S = 60.0
+_RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+_AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
+ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+
+
+def available() -> bool:
+    """Whether SLURM's client commands are installed here."""
+    return shutil.which("sbatch") is not None
+
+
+def call(*command: str) -> str:
+    """Output of a SLURM command; a controller that is away for a moment (restart, failover) is asked again.
+
+    Raises:
+        LaunchError: with SLURM's own words.
+    """
+    if shutil.which(command[0]) is None:
+        raise LaunchError(f"{command[0]} is not installed here", do="run this on a login node, or use --dry-run")
+    for pause in (*_RETRY_S, None):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        if done.returncode == 0:
+            return done.stdout
+        if pause is None or not any(words in done.stderr for words in _AWAY):
+            break
+        time.sleep(pause)
+    raise LaunchError(f"{command[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
+
+
+def check_script(script: Path) -> str:
+    """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
+    found = subprocess.run(["sbatch", "--test-only", str(script)], capture_output=True, text=True, timeout=_TIMEOUT_S)
+    said = (found.stderr or found.stdout).strip()
+    if found.returncode:
+        raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
+    return said.removeprefix("sbatch: ")
+
+
+def submit(script: Path, after: list[str]) -> str:
+    """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled."""
+    wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
+    return call("sbatch", "--parsable", *wait, str(script)).strip().split(";")[0]
+
+
+def job(job_id: str) -> dict[str, str]:
+    """Fields of `scontrol show job`; empty for one that SLURM no longer remembers."""
+    try:
+        text = call("scontrol", "-o", "show", "job", job_id)
+    except LaunchError as error:
+        if "Invalid job id" in str(error.got):
+            return {}
+        raise
+    return dict(word.split("=", 1) for word in text.split() if "=" in word)
+
+
+def hostnames(nodes: str) -> list[str]:
+    """Names behind a compressed list such as `n[1-3]`."""
+    return call("scontrol", "show", "hostnames", nodes).split()

@@ -1,0 +1,163 @@
+"""`megabiomed status`: one row a stage, from the scheduler and from what the run wrote."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from megabiomed.launch import records, scheduler
+from megabiomed.launch.cluster import seconds_of
+
+COLUMNS = (
+    "run",
+    "stage",
+    "job",
+    "state",
+    "incarnation",
+    "step",
+    "loss",
+    "tokens/s",
+    "mfu",
+    "saved",
+    "eta",
+    "nodes",
+    "last",
+)
+_TAIL = 1 << 16
+
+
+def find_runs(where: Path | None) -> list[Path]:
+    """The runs that were submitted: the one that is named (with its chain), or all below `runs/`."""
+    if where is not None and (where / records.SLURM / records.JOB).is_file():
+        chain = records.read_job(where)["chain"]
+        return [run for run in _submitted(where.parent) if records.read_job(run)["chain"] == chain]
+    return _submitted(where or Path("runs"))
+
+
+def _submitted(folder: Path) -> list[Path]:
+    found = (path.parent.parent for path in folder.glob(f"*/{records.SLURM}/{records.JOB}"))
+    return sorted(found, key=lambda run: records.read_job(run).get("prepared", ""))
+
+
+def status_of(run: Path) -> dict[str, Any]:
+    """Everything that is known about one run; what is not known is None."""
+    job, history = records.read_job(run), records.history(run)
+    slurm = _job(job.get("job_id"))
+    metrics, ends = _last_metrics(run), [record for record in history if record["kind"] in ("end", "refused")]
+    begins = [record for record in history if record["kind"] == "begin"]
+    event = records.last_event(run)
+    total = records.last_event(run, "total_steps").get("total_steps")
+    return {
+        "run": str(run),
+        "chain": job.get("chain"),
+        "stage": job.get("stage"),
+        "job": job.get("job_id"),
+        "state": _state(slurm, event),
+        "reason": slurm.get("Reason") if slurm.get("Reason") not in (None, "None") else None,
+        "incarnations": len(begins),
+        "step": metrics.get("step"),
+        "total_steps": total,
+        "loss": metrics.get("train/loss"),
+        "tokens_per_s": metrics.get("train/tokens_per_s"),
+        "mfu": metrics.get("train/mfu"),
+        "checkpoint_step": records.committed_step(run),
+        "checkpoint_age_s": _checkpoint_age(run),
+        "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
+        "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
+        "excluded": slurm.get("ExcNodeList") if slurm.get("ExcNodeList") not in (None, "(null)") else None,
+        "last": ends[-1]["reason"] if ends else None,
+        "endings": [
+            {key: record.get(key) for key in ("time", "decision", "reason", "code", "after")} for record in ends
+        ],
+    }
+
+
+def _job(job_id: str | None) -> dict[str, str]:
+    return scheduler.job(job_id) if job_id and scheduler.available() else {}
+
+
+def _state(slurm: dict[str, str], event: dict[str, Any]) -> str:
+    if event.get("event") == "finished":
+        return "FINISHED"
+    return slurm.get("JobState") or (f"not in the queue ({event['event']})" if event else "not in the queue")
+
+
+def _last_metrics(run: Path) -> dict[str, Any]:
+    """The newest training record, from the end of the file."""
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        return {}
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _TAIL))
+        lines = stream.read().splitlines()
+    for line in reversed(lines):
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        if "train/loss" in record:
+            return record
+    return {}
+
+
+def _checkpoint_age(run: Path) -> float | None:
+    marker = run / "checkpoints" / f"step_{records.committed_step(run):08d}" / "COMMITTED"
+    return max(0.0, time.time() - marker.stat().st_mtime) if marker.is_file() else None
+
+
+def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) -> float | None:
+    """Seconds of work left, and the pauses of the requeues that the time limit makes necessary."""
+    left = metrics.get("train/eta_s")
+    if left is None or "time" not in job:
+        return None
+    limit = seconds_of(job["time"]) - job["cluster"]["grace_seconds"]
+    return float(left) + int(left // limit) * _requeue_pause(slurm)
+
+
+def _requeue_pause(slurm: dict[str, str]) -> float:
+    """SLURM starts a requeued job 121 s later at the earliest (cred_expire), unless its own history says otherwise."""
+    try:
+        begin, submit = (datetime.fromisoformat(slurm[key]) for key in ("StartTime", "EligibleTime"))
+    except (KeyError, ValueError):
+        return 121.0
+    return 121.0 + max(0.0, (begin - submit).total_seconds())
+
+
+def row(status: dict[str, Any]) -> tuple[str, ...]:
+    """A status as cells of the table."""
+    state = status["state"] + (f" ({status['reason']})" if status["reason"] else "")
+    step = f"{status['step']:,}/{status['total_steps']:,}" if status["step"] and status["total_steps"] else None
+    speed = f"{status['tokens_per_s']:,.0f}" if status["tokens_per_s"] else None
+    age = (
+        f"step {status['checkpoint_step']:,}, {_ago(status['checkpoint_age_s'])} ago"
+        if status["checkpoint_step"]
+        else None
+    )
+    loss = f"{status['loss']:.4f}" if status["loss"] is not None else None
+    mfu = f"{status['mfu']:.1%}" if status["mfu"] is not None else None
+    cells = (
+        *(
+            Path(status["run"]).name,
+            status["stage"],
+            status["job"],
+            state,
+            str(status["incarnations"]),
+            step,
+            loss,
+            speed,
+        ),
+        *(mfu, age, _ago(status["eta_s"]) if status["eta_s"] is not None else None, status["nodes"], status["last"]),
+    )
+    return tuple(cell or "-" for cell in cells)
+
+
+def _ago(seconds: float) -> str:
+    minutes, _ = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes:02d}m" if hours else (f"{minutes} min" if minutes else f"{int(seconds)} s")

@@ -1,0 +1,88 @@
+"""A cluster operator who types megabiomed's commands on a login node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support import slurm
+from support.runs import events, losses
+
+TOPOLOGY = ("parallel.data_parallel_size=2",)
+CLUSTER = {
+    "tasks_per_node": 2,
+    "time": "00:10:00",
+    "grace_seconds": 30,
+    "preflight": False,
+    "max_failures": 2,
+    "environment": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
+}
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "OUT_OF_MEMORY")
+
+
+class Operator:
+    """Types megabiomed's commands on a login node of the cluster."""
+
+    def __init__(self, cluster: slurm.MiniSlurm, folder: Path, run_file: Path) -> None:
+        self.cluster, self.folder, self.run_file = cluster, folder, run_file
+        self.profile = folder / "cluster.yaml"
+        self.configure()
+
+    def configure(self, **changes: Any) -> None:
+        """Write the cluster file."""
+        self.profile.write_text(yaml.safe_dump(CLUSTER | changes))
+
+    def type(self, *words: object, code: int = 0) -> str:
+        """Output of a command; fails the test when the exit code is another one."""
+        command = [sys.executable, "-m", "megabiomed.cli", *map(str, words)]
+        done = subprocess.run(
+            command, env=self.cluster.environment, cwd=self.folder, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    def submit(self, file: Path | None = None, *words: str, nodes: int | None = 2) -> dict[str, str]:
+        """Submit a run or chain; stage -> job id."""
+        count = [] if nodes is None else ["--nodes", nodes]
+        said = self.type("submit", file or self.run_file, "--cluster", self.profile, *count, *words)
+        lines = [line.split() for line in said.splitlines() if line.startswith("submitted: ")]
+        return {line[1].rstrip(":"): line[3] for line in lines}
+
+    def status(self, run: Path) -> list[dict[str, Any]]:
+        """`megabiomed status --json`."""
+        found: list[dict[str, Any]] = json.loads(self.type("status", run, "--json"))
+        return found
+
+    def until(self, condition: Callable[[], Any], run: Path, timeout_s: float = 150) -> Any:
+        """Poll until a condition is true."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, self.logs(run)
+            time.sleep(0.2)
+        return found
+
+    def final(self, job_id: str, run: Path, timeout_s: float = 200) -> dict[str, str]:
+        """Fields of a job that is over."""
+        self.until(lambda: self.cluster.job(job_id)["JobState"] in OVER, run, timeout_s)
+        return self.cluster.job(job_id)
+
+    def step(self, run: Path) -> int:
+        """Newest step in the metrics."""
+        return max(losses(run), default=0) if (run / "metrics.jsonl").is_file() else 0
+
+    def logs(self, run: Path) -> str:
+        """The end of every log of a run, for a failing test."""
+        files = [*run.glob("slurm/job.log"), *sorted(run.glob("logs/*/*.log"))]
+        return "\n".join(f"--- {file}\n{file.read_text()[-2000:]}" for file in files) or f"no logs in {run}"
+
+    def ends_as(self, run: Path, whole: Path) -> None:
+        """A run ended with the losses and sample ids of another one, to the bit."""
+        assert losses(run) == losses(whole)
+        assert events(run)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
