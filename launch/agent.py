@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from megabiomed.errors import MegabiomedError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
+from megabiomed.launch.hang_page import suspects
 from megabiomed.launch.preflight_verdict import bad_nodes
 
+HUNG = 75  # megabiomed.train.hang, which imports torch
 KILL_SWITCH = Path("control") / "end"
 
 
@@ -50,6 +53,9 @@ def end(run: Path, incarnation: str, code: int) -> Decision:
         after=records.committed_step(run),
     )
     found = after_run(ending, history, job["max_failures"])
+    if code == HUNG:
+        said = suspects(run / "logs" / incarnation, job["nodes"] * job["ranks_per_node"])
+        found = replace(found, reason=f"{found.reason}: {said}")
     values: dict[str, Any] = {"outcome": ending.outcome, "code": code, "before": ending.before, "after": ending.after}
     records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)
     return found

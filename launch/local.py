@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megabiomed.errors import MegabiomedError, UserError, WorkerError
+from megabiomed.launch.hang_page import suspects
 from megabiomed.launch.terminal import Echo
 
 ERROR_FILE = "MEGABIOMED_ERROR_FILE"
@@ -34,6 +35,9 @@ class _Worker:
     log: Path
     error: Path
     echo: Echo | None = None
+
+
+_HUNG = 75  # megabiomed.train.hang, which imports torch
 
 
 def under_launcher() -> bool:
@@ -81,6 +85,7 @@ def _start(workers: list[_Worker], module: str, arguments: Sequence[str], world:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONUNBUFFERED": "1",
+        "MEGABIOMED_LOGS": str(log_dir.absolute()),
     }
     for rank in range(world):
         log, error = log_dir / f"rank_{rank}.log", log_dir / f"rank_{rank}.error"
@@ -133,6 +138,8 @@ def _failure(workers: list[_Worker], seen_first: list[_Worker]) -> MegabiomedErr
     # torch's watchdog aborts ranks whose partner is gone: an abort is the cause only where nobody else says why.
     causes = [worker for worker in killed if worker.process.returncode != -signal.SIGABRT]
     worker = (causes or wrote or killed or seen_first)[0]
+    if worker.process.returncode == _HUNG:
+        return WorkerError(suspects(worker.log.parent, len(workers)))
     if worker in killed:
         name = signal.Signals(-worker.process.returncode).name
         return WorkerError(f"rank {worker.rank} was killed by {name}", do=f"see {worker.log}")

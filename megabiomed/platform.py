@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 import warnings
@@ -124,6 +125,15 @@ def synchronize() -> None:
     """Wait for the device's queued work (no-op on a CPU)."""
     if has_cuda():
         torch.cuda.synchronize()
+
+
+def last_collectives() -> str | None:
+    """Newest entries of torch's NCCL flight recorder as JSON (TORCH_NCCL_TRACE_BUFFER_SIZE > 0); None without CUDA."""
+    dump = getattr(torch._C._distributed_c10d, "_dump_nccl_trace_json", None)
+    if not has_cuda() or dump is None:
+        return None
+    entries = json.loads(dump()).get("entries", [])
+    return json.dumps(entries[-8:], indent=1)
 
 
 def describe() -> str:

@@ -151,6 +151,10 @@ class TrainConfig(Section):
     """Steps between validation losses; 0 evaluates only at the end."""
     eval_samples: PositiveInt = 64
     """Validation samples per evaluation (fewer when the store is smaller)."""
+    hang_timeout_s: float = Field(1800, ge=0)
+    """A rank that does not advance for so many seconds writes its stack and ends the run; 0 switches the guard off."""
+    hang_start_timeout_s: float = Field(7200, gt=0)
+    """The same until the first step is done: reading weights and certifying them takes longer than a step."""
     stop_after: PositiveInt | None = None
     """Save and leave after this many steps of this invocation (a planned interruption)."""
 

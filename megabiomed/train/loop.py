@@ -34,6 +34,7 @@ from megabiomed.train.checkpointing import (
     resumed_progress,
     take_over,
 )
+from megabiomed.train.hang import HangGuard
 from megabiomed.train.importing import certify_import
 from megabiomed.train.metrics import Reporter
 from megabiomed.train.schedule import learning_rate, total_steps
@@ -54,9 +55,12 @@ class Trainer:
         self.total = total_steps(config, self.loader.samples_per_epoch)
         self.progress = DataProgress(identity=self.loader.identity)
         self.step = self.tokens = 0
+        self._advanced = False  # the limit of the set-up holds until the first step of this start is done
         self.reporter = Reporter(config, rank == 0, world, self.total)
         if rank == 0:
             stop.watch(config.folder)
+        limits = config.train.hang_timeout_s, config.train.hang_start_timeout_s
+        self.guard = HangGuard(config.folder / "logs", rank, *limits)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
         self._start = self._find_start()
@@ -136,6 +140,9 @@ class Trainer:
         return outcome
 
     def _train_one(self, batch: StepBatch) -> None:
+        if self._advanced:
+            self.guard.beat("training step", self.step + 1, batch.sample_ids.tolist())
+        self._advanced = True
         lr = learning_rate(self.step, self.total, self.config.optimizer)
         # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
         platform.seed_all(self.config.seed, self.step, self.mesh.dp_rank)
@@ -175,11 +182,13 @@ class Trainer:
         """Mean validation loss per token, reported; None without validation data. Disturbs neither data order nor state."""
         if self.validation is None:
             return None
+        self.guard.beat("validation", self.step)
         loss = validation_loss(self.engine, self.validation)
         self.reporter.validation(self.step, loss[0], loss[1])
         return loss[0]
 
     def _leave(self, outcome: str) -> None:
+        self.guard.beat("last save", self.step)
         self.checkpoints.save(self.step, self.progress, self.tokens)
         self.checkpoints.wait()
         if outcome == "finished":
@@ -188,6 +197,7 @@ class Trainer:
         reason = f" ({self.stop.received})" if self.stop.received else ""
         self.reporter.say(f"{outcome}{reason}: step {self.step} of {self.total}, sample {self.progress.next_sample}, "
                           f"ids {self.progress.ids_hash}")  # fmt: skip
+        self.guard.close()
         self._note(outcome)
         self.reporter.finish("FINISHED" if outcome == "finished" else "KILLED")
 

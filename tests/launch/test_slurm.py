@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from support.operator import TOPOLOGY, Operator
+from support.operator import Operator, run_words
 from support.runs import events
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
-
-
-def run_words(run: Path, steps: int, *more: str) -> list[str]:
-    return [f"run_dir={run}", f"train.steps={steps}", "checkpoint.save_every=5", *TOPOLOGY, *more]
 
 
 def test_a_chain_runs_in_order_and_its_second_stage_starts_from_the_first(
@@ -46,18 +42,27 @@ def test_a_chain_runs_in_order_and_its_second_stage_starts_from_the_first(
     ]
 
 
-def test_requeued_stopped_and_killed_it_goes_on_to_the_same_end(
+def test_requeued_warned_and_robbed_of_a_rank_it_goes_on_to_the_same_end(
     operator: Operator, tmp_path: Path, untouched: Any
 ) -> None:
-    """An operator's requeue, the warning before a time limit, and a rank that dies: one run through all three."""
-    run = tmp_path / "run"
-    (job,) = operator.submit(None, *run_words(run, 4000)).values()
+    """An operator's requeue, the warning before a time limit or a preemption, and a rank that dies: one run, all three."""
+    run, steps = tmp_path / "run", 120
+    (job,) = operator.submit(None, *run_words(run, steps)).values()
     operator.until(lambda: operator.step(run) >= 8, run)
+    operator.cluster.run("scontrol", "requeue", job)
+    seen = operator.step(run)
+    operator.until(lambda: operator.step(run) > seen + 5, run)
     operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
-    operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run)
+    operator.until(lambda: operator.cluster.job(job)["Restarts"] == "2", run)
     assert operator.status(run)[0]["last"] == "stopped and saved"
-    operator.type("cancel", run)
-    assert operator.final(job, run)["JobState"] == "CANCELLED"
+    seen = operator.step(run)
+    operator.until(lambda: operator.step(run) > seen + 5, run)
+    operator.kill_rank(run, 3)
+    assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
+    assert operator.cluster.job(job)["Restarts"] == "3"
+    operator.ends_as(run, untouched(steps))
+    assert operator.status(run)[0]["state"] == "FINISHED"
+    assert "submitted" not in operator.type("resubmit", run)
 
 
 def test_a_run_that_fails_without_progress_gives_up_and_takes_its_dependents_along(

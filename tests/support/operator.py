@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from support import slurm
@@ -25,6 +27,11 @@ CLUSTER = {
     "environment": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
 }
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "OUT_OF_MEMORY")
+
+
+def run_words(run: Path, steps: int, *more: str) -> list[str]:
+    """Overrides for a run of two nodes."""
+    return [f"run_dir={run}", f"train.steps={steps}", "checkpoint.save_every=5", *TOPOLOGY, *more]
 
 
 class Operator:
@@ -72,6 +79,18 @@ class Operator:
         """Fields of a job that is over."""
         self.until(lambda: self.cluster.job(job_id)["JobState"] in OVER, run, timeout_s)
         return self.cluster.job(job_id)
+
+    def kill_rank(self, run: Path, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to one rank of a run, on whatever node it is."""
+        for process in psutil.process_iter():
+            try:
+                mine = "megabiomed.train.worker" in process.cmdline() and str(run) in " ".join(process.cmdline())
+                if mine and process.environ().get("SLURM_PROCID") == str(rank):
+                    process.send_signal(number)
+                    return
+            except psutil.Error:
+                continue
+        raise AssertionError(f"rank {rank} of {run} does not run")
 
     def step(self, run: Path) -> int:
         """Newest step in the metrics."""

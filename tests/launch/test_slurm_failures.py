@@ -1,0 +1,106 @@
+"""What takes minutes on a real SLURM: time limits, preemption, dead nodes, a dead controller, a bad node."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.operator import Operator, run_words
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS = 400
+
+
+def nodes_of(operator: Operator, job: str) -> list[str]:
+    return operator.cluster.run("scontrol", "show", "hostnames", operator.cluster.job(job)["NodeList"]).split()
+
+
+def finished(operator: Operator, job: str, run: Path, untouched: Any, steps: int = STEPS) -> dict[str, str]:
+    found = operator.final(job, run, 400)
+    assert found["JobState"] == "COMPLETED", operator.logs(run)
+    operator.ends_as(run, untouched(steps))
+    return found
+
+
+def test_it_leaves_before_its_time_limit_and_comes_back(operator: Operator, tmp_path: Path, untouched: Any) -> None:
+    run = tmp_path / "run"
+    operator.configure(time="00:01:00", grace_seconds=30)
+    (job,) = operator.submit(None, *run_words(run, 1500)).values()
+    assert int(finished(operator, job, run, untouched, 1500)["Restarts"]) >= 1
+    assert all(item["decision"] in ("requeue", "done") for item in operator.status(run)[0]["endings"])
+
+
+def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, untouched: Any) -> None:
+    run = tmp_path / "run"
+    operator.configure(partition="low", sbatch={"exclusive": True})
+    (job,) = operator.submit(None, *run_words(run, STEPS)).values()
+    operator.until(lambda: operator.step(run) >= 5, run)
+    other = operator.cluster.run(
+        "sbatch", "--parsable", "--partition=main", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
+    ).strip()
+    assert operator.final(other, run)["JobState"] == "COMPLETED"
+    assert int(finished(operator, job, run, untouched)["Restarts"]) >= 1
+    assert "failure" not in str(operator.status(run)[0]["endings"])
+
+
+@pytest.mark.parametrize("which", [-1, 0], ids=["a node", "the head node"])
+def test_a_node_that_loses_power_is_replaced(operator: Operator, tmp_path: Path, untouched: Any, which: int) -> None:
+    run = tmp_path / "run"
+    (job,) = operator.submit(None, *run_words(run, STEPS)).values()
+    operator.until(lambda: operator.step(run) >= 8, run)
+    dead = nodes_of(operator, job)[which]
+    operator.cluster.power_off(dead)
+    finished(operator, job, run, untouched)
+    assert dead not in nodes_of(operator, job)
+
+
+def test_power_lost_in_the_middle_of_a_save_costs_only_that_save(
+    operator: Operator, tmp_path: Path, untouched: Any
+) -> None:
+    run = tmp_path / "run"
+    (job,) = operator.submit(None, *run_words(run, STEPS, "checkpoint.save_every=2")).values()
+    operator.until(lambda: operator.step(run) >= 6, run)
+    operator.until(lambda: list((run / "checkpoints").glob("*.tmp-*")), run)
+    operator.cluster.power_off(nodes_of(operator, job)[-1])
+    finished(operator, job, run, untouched)
+
+
+def test_a_controller_that_dies_and_comes_back_changes_nothing(
+    operator: Operator, tmp_path: Path, untouched: Any
+) -> None:
+    run = tmp_path / "run"
+    (job,) = operator.submit(None, *run_words(run, STEPS)).values()
+    operator.until(lambda: operator.step(run) >= 5, run)
+    os.kill(int((operator.cluster.base / "run" / "slurmctld.pid").read_text()), signal.SIGTERM)
+    operator.until(lambda: operator.step(run) >= 60, run)
+    operator.cluster.start_controller()
+    finished(operator, job, run, untouched)
+
+
+def test_a_bad_node_is_named_and_avoided(operator: Operator, tmp_path: Path, untouched: Any) -> None:
+    run = tmp_path / "run"
+    broken = tmp_path / "container.sh"
+    broken.write_text('#!/bin/bash\n[ "$(hostname)" = n1 ] && { echo "no such image" >&2; exit 1; }\nexec "$@"\n')
+    broken.chmod(0o755)
+    operator.configure(preflight=True, wrap=[str(broken)])
+    (job,) = operator.submit(None, *run_words(run, 12)).values()
+    found = finished(operator, job, run, untouched, 12)
+    assert found["ExcNodeList"] == "n1"
+    assert "n1" not in nodes_of(operator, job)
+    assert "n1: no answer" in (run / "slurm" / "job.log").read_text()
+
+
+def test_a_run_that_hangs_is_ended_explained_and_started_again(
+    operator: Operator, tmp_path: Path, untouched: Any
+) -> None:
+    run = tmp_path / "run"
+    (job,) = operator.submit(None, *run_words(run, STEPS, "train.hang_timeout_s=8")).values()
+    operator.until(lambda: operator.step(run) >= 8, run)
+    operator.kill_rank(run, 3, signal.SIGSTOP)
+    finished(operator, job, run, untouched)
+    (page,) = run.glob("logs/*/hang.md")
+    assert "rank 3: **no answer**" in page.read_text()
+    assert "rank 3: no answer" in operator.status(run)[0]["endings"][0]["reason"]
