@@ -15,6 +15,7 @@ from megabiomed.launch.hang_page import suspects
 from megabiomed.launch.preflight_verdict import bad_nodes
 
 HUNG = 75  # megabiomed.train.hang, which imports torch
+NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first
 KILL_SWITCH = Path("control") / "end"
 
 
@@ -26,7 +27,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     found = before_run(finished, (run / KILL_SWITCH).exists(), history, step, job["max_failures"])
     kind = "begin" if found.verb == "run" else "refused"
     (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
-    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    nodes = os.environ.get(NODES, "")
     records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=found.reason)
     return found
 
@@ -34,7 +35,7 @@ def begin(run: Path, incarnation: str) -> Decision:
 def judge(run: Path, incarnation: str) -> Decision:
     """Compare the nodes' preflights."""
     job = records.read_job(run)
-    nodes = scheduler.hostnames(os.environ["SLURM_JOB_NODELIST"])
+    nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     found = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     records.append(run, "preflight", incarnation=incarnation, exclude=list(found.exclude), reason=found.reason)
@@ -54,7 +55,7 @@ def end(run: Path, incarnation: str, code: int) -> Decision:
     )
     found = after_run(ending, history, job["max_failures"])
     if code == HUNG:
-        said = suspects(run / "logs" / incarnation, job["nodes"] * job["ranks_per_node"])
+        said = suspects(run / "logs" / incarnation, job["ranks"])
         found = replace(found, reason=f"{found.reason}: {said}")
     values: dict[str, Any] = {"outcome": ending.outcome, "code": code, "before": ending.before, "after": ending.after}
     records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)

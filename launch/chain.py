@@ -17,6 +17,19 @@ from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch.cluster import ClusterConfig, Flags, Time, seconds_of
 
 
+class ComponentConfig(Section):
+    """More nodes of another kind for the same run: SLURM starts them together (a heterogeneous job)."""
+
+    nodes: PositiveInt = 1
+    """Nodes."""
+    ranks_per_node: PositiveInt = 1
+    """Ranks on each."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs of each that the job takes."""
+    sbatch: Flags = Field(default_factory=dict)
+    """sbatch options of these nodes: `partition: other`."""
+
+
 class StageConfig(Section):
     """One stage of a chain."""
 
@@ -34,6 +47,8 @@ class StageConfig(Section):
     """Stages that must finish first; null is the one before, [] none."""
     sbatch: Flags = Field(default_factory=dict)
     """sbatch options of this stage, over those of the cluster."""
+    components: list[ComponentConfig] = Field(default_factory=list)
+    """Nodes of other kinds, whose ranks follow those of `nodes`."""
 
 
 class ChainConfig(Section):
@@ -61,6 +76,11 @@ class Stage:
     time: str
     after: tuple[str, ...]
     sbatch: dict[str, str | int | bool]
+    components: tuple[ComponentConfig, ...] = ()
+
+    def ranks(self, cluster: ClusterConfig) -> int:
+        """Ranks of the run."""
+        return self.nodes * cluster.ranks_per_node + sum(part.nodes * part.ranks_per_node for part in self.components)
 
     @property
     def folder(self) -> Path:
@@ -84,15 +104,15 @@ def load_stages(path: str, cluster: ClusterConfig, overrides: list[str], nodes: 
         config = load_config(stage.run, [*stage.overrides, *overrides])
         config = config.model_copy(update={"run_dir": config.folder.absolute()})
         before = (stages[-1].name,) if stages else ()
-        after = before if stage.after is None else tuple(stage.after)
         ready = Stage(
-            chain.name,
-            stage.name,
-            config,
-            stage.nodes,
-            stage.time or cluster.time,
-            after,
-            cluster.sbatch | stage.sbatch,
+            chain=chain.name,
+            name=stage.name,
+            config=config,
+            nodes=stage.nodes,
+            time=stage.time or cluster.time,
+            after=before if stage.after is None else tuple(stage.after),
+            sbatch=cluster.sbatch | stage.sbatch,
+            components=tuple(stage.components),
         )
         _check(ready, [known.name for known in stages], cluster)
         if any(known.folder == ready.folder for known in stages):
@@ -121,7 +141,7 @@ def _read(path: str, nodes: int | None) -> ChainConfig:
 
 
 def _check(stage: Stage, known: list[str], cluster: ClusterConfig) -> None:
-    check_run(stage.config, stage.nodes * cluster.ranks_per_node)
+    check_run(stage.config, stage.ranks(cluster))
     for name in stage.after:
         if name not in known:
             raise ConfigError(f"stage {stage.name} waits for a stage that does not come before it", got=repr(name))

@@ -33,9 +33,13 @@ def submit(
     jobs = [render(stage, profile) for stage in stages]
     for job in jobs:
         stage = job.stage
-        ranks = stage.nodes * profile.ranks_per_node
         waits = f" after {', '.join(stage.after)}" if stage.after else ""
-        typer.echo(f"{stage.name}: {stage.nodes} nodes x {profile.ranks_per_node} = {ranks} ranks, {stage.time}{waits}")
+        shapes = [
+            (stage.nodes, profile.ranks_per_node),
+            *((part.nodes, part.ranks_per_node) for part in stage.components),
+        ]
+        nodes_and_ranks = " + ".join(f"{count} nodes x {ranks}" for count, ranks in shapes)
+        typer.echo(f"{stage.name}: {nodes_and_ranks} = {stage.ranks(profile)} ranks, {stage.time}{waits}")
         typer.echo(f"  run folder: {stage.folder}")
         typer.echo(f"  without SLURM: {torchrun_command(stage, profile)}")
         if dry_run:

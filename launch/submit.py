@@ -15,7 +15,7 @@ from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.chain import Stage
+from megabiomed.launch.chain import ComponentConfig, Stage
 from megabiomed.launch.cluster import ClusterConfig, seconds_of
 
 _TEMPLATE = "job.sh.j2"
@@ -57,6 +57,8 @@ def render(stage: Stage, cluster: ClusterConfig) -> Job:
         gpus=cluster.gpus_per_node,
         gpu_type=cluster.gpu_type,
         preflight=cluster.preflight,
+        components=[component_directives(part) for part in stage.components],
+        groups=",".join(str(index) for index in range(len(stage.components) + 1)),
         srun=cluster.srun,
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
@@ -95,6 +97,17 @@ def directives(stage: Stage, cluster: ClusterConfig) -> list[str]:
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in kept]
 
 
+def component_directives(part: ComponentConfig) -> list[str]:
+    """The options of the #SBATCH lines of one more kind of nodes."""
+    values: dict[str, str | int | bool] = {
+        **part.sbatch,
+        "nodes": part.nodes,
+        "ntasks-per-node": part.ranks_per_node,
+        **({"gres": f"gpu:{part.gpus_per_node}"} if part.gpus_per_node else {}),
+    }
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in values.items() if value is not False]
+
+
 def prepare(job: Job, cluster: ClusterConfig) -> None:
     """Write script, configuration and record into the run folder; nothing is submitted yet."""
     folder = job.stage.folder / records.SLURM
@@ -113,6 +126,7 @@ def describe(job: Job, cluster: ClusterConfig) -> dict[str, Any]:
         "after": list(stage.after),
         "nodes": stage.nodes,
         "ranks_per_node": cluster.ranks_per_node,
+        "ranks": stage.ranks(cluster),
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,

@@ -63,6 +63,20 @@ def test_requeued_warned_and_robbed_of_a_rank_it_goes_on_to_the_same_end(
     operator.ends_as(run, untouched(steps))
     assert operator.status(run)[0]["state"] == "FINISHED"
     assert "submitted" not in operator.type("resubmit", run)
+    operator.cluster.run("scontrol", "requeue", job)  # of a finished run does nothing
+    operator.until(lambda: "finished already" in (run / "slurm" / "job.log").read_text(), run)
+    operator.ends_as(run, untouched(steps))
+
+
+def test_what_the_scheduler_would_refuse_is_not_submitted(operator: Operator, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    operator.configure(partition="nosuch")
+    words = ["submit", operator.run_file, "--cluster", operator.profile]
+    assert "invalid partition" in operator.type(*words, "--nodes", "2", *run_words(run, 5), code=2)
+    operator.configure()
+    many = ["parallel.data_parallel_size=9", "data.global_batch_size=18"]
+    assert "the scheduler refuses" in operator.type(*words, "--nodes", "9", *run_words(run, 5, *many), code=2)
+    assert operator.cluster.run("squeue", "-h") == ""
 
 
 def test_a_run_that_fails_without_progress_gives_up_and_takes_its_dependents_along(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.operator import Operator, run_words
+from support.runs import events
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 STEPS = 400
@@ -104,3 +106,49 @@ def test_a_run_that_hangs_is_ended_explained_and_started_again(
     (page,) = run.glob("logs/*/hang.md")
     assert "rank 3: **no answer**" in page.read_text()
     assert "rank 3: no answer" in operator.status(run)[0]["endings"][0]["reason"]
+
+
+def test_a_run_on_nodes_of_two_kinds_is_one_run(operator: Operator, tmp_path: Path, untouched: Any) -> None:
+    run = tmp_path / "run"
+    stage = {
+        "name": "mixed",
+        "run": str(operator.run_file),
+        "nodes": 1,
+        "components": [
+            {"nodes": 1, "ranks_per_node": 1},
+            {"nodes": 1, "ranks_per_node": 1, "sbatch": {"partition": "low"}},
+        ],
+        "overrides": run_words(run, 60),
+    }
+    chain = tmp_path / "chain.yaml"
+    chain.write_text(yaml.safe_dump({"name": "het", "stages": [stage]}))
+    (job,) = operator.submit(chain, nodes=None).values()
+    operator.until(lambda: operator.step(run) >= 8, run)
+    operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
+    operator.until(lambda: "finished" in [event["event"] for event in events(run)], run, 300)
+    operator.ends_as(run, untouched(60))
+    assert operator.status(run)[0]["endings"][0]["decision"] == "requeue"
+
+
+def test_a_failing_prolog_is_shown_and_release_runs_the_job_elsewhere(
+    operator: Operator, tmp_path: Path, untouched: Any
+) -> None:
+    run, prolog = tmp_path / "run", tmp_path / "prolog.sh"
+    prolog.write_text('#!/bin/bash\n[ "$(hostname)" != n1 ]\n')
+    prolog.chmod(0o755)
+    conf = operator.cluster.base / "etc" / "slurm.conf"
+    before = conf.read_text()
+    try:
+        conf.write_text(f"{before}Prolog={prolog}\nPrologFlags=Alloc\n")
+        operator.cluster.run("scontrol", "reconfigure")
+        (job,) = operator.submit(None, *run_words(run, 12)).values()
+        operator.until(lambda: operator.cluster.job(job)["Reason"] not in ("None", "Priority", "Resources"), run)
+        row = operator.status(run)[0]
+        assert (row["state"], "launch" in row["reason"]) == ("PENDING", True)
+        operator.type("release", run)
+        finished(operator, job, run, untouched, 12)
+        assert "n1" not in nodes_of(operator, job)
+    finally:
+        conf.write_text(before)
+        operator.cluster.run("scontrol", "reconfigure")
+        operator.cluster.run("scontrol", "update", "nodename=n1", "state=resume")

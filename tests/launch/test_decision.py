@@ -1,0 +1,91 @@
+"""The state machine of a stage, without a scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run, failures
+
+
+def ended(outcome: str = "", code: int = 1, before: int = 10, after: int = 10, active: bool = True) -> Ending:
+    return Ending(outcome, code, active, before, after)
+
+
+def failure(before: int, after: int) -> dict[str, Any]:
+    return {"kind": "end", "incarnation": "1.0.1", "outcome": "", "before": before, "after": after}
+
+
+@pytest.mark.parametrize(
+    ("ending", "verb", "code"),
+    [
+        (ended("finished", 0), "done", 1),
+        (ended("stopped", 0), "requeue", 1),
+        (ended("stopped", 0, active=False), "done", 1),
+        (ended("ended", 0), "fail", 3),
+        (ended("ended", 0, active=False), "fail", 3),
+        (ended("", 2), "fail", 2),
+        (ended("", 137), "requeue", 1),
+        (ended("", 143, active=False), "done", 1),
+    ],
+    ids=["finished", "stopped", "stopped by a cancel", "kill switch", "kill switch and cancel", "wrong input", "a rank died",
+         "cancelled in the middle"],
+)  # fmt: skip
+def test_what_follows_an_incarnation(ending: Ending, verb: str, code: int) -> None:
+    found = after_run(ending, [], 3)
+    assert (found.verb, found.code) == (verb, code)
+
+
+def test_failures_without_progress_use_up_the_budget() -> None:
+    history = [failure(0, 10), failure(10, 10)]
+    assert failures(history, 10) == 2
+    assert after_run(ended(), history, 4).verb == "requeue"
+    assert after_run(ended(), history, 3).verb == "fail"
+
+
+def test_progress_and_stops_give_the_whole_budget_back() -> None:
+    history = [failure(10, 10), failure(10, 10)]
+    assert after_run(ended(after=11), history, 3).verb == "requeue"
+    stopped = {"kind": "end", "incarnation": "x", "outcome": "stopped", "before": 10, "after": 10}
+    assert after_run(ended(), [*history, stopped], 3).verb == "requeue"
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 5))
+def test_a_run_that_always_fails_ends_and_one_that_advances_never_does(progress: list[bool], budget: int) -> None:
+    history: list[dict[str, Any]] = []
+    step, row = 0, 0
+    for advances in progress:
+        before, step = step, step + advances
+        row = 1 if advances else row + 1
+        found = after_run(ended(before=before, after=step), history, budget)
+        assert found.verb == ("fail" if row >= budget else "requeue")
+        history.append(failure(before, step))
+
+
+def test_a_finished_or_killed_run_does_not_begin() -> None:
+    assert before_run(True, False, [], 5, 3).verb == "done"
+    assert before_run(True, True, [], 5, 3).verb == "done"
+    assert (before_run(False, True, [], 5, 3).verb, before_run(False, True, [], 5, 3).code) == ("fail", 3)
+    assert before_run(False, False, [], 5, 3).verb == "run"
+
+
+def test_incarnations_that_vanish_again_and_again_end_the_stage_some_day() -> None:
+    lost = [{"kind": "begin", "incarnation": f"7.{n}", "step": 40} for n in range(15)]
+    assert before_run(False, False, lost[:14], 40, 3).verb == "run"
+    assert before_run(False, False, lost, 40, 3).verb == "fail"
+    assert before_run(False, False, lost, 45, 3).verb == "run"
+
+
+def test_bad_nodes_are_excluded_together_with_those_known_before() -> None:
+    history = [{"kind": "preflight", "incarnation": "1", "exclude": ["n7"]}]
+    found = after_preflight({"n2": "2 of 8 GPUs are visible"}, 4, history, 3)
+    assert (found.verb, found.exclude) == ("requeue", ("n2", "n7"))
+    assert found.line() == "requeue|n2,n7|bad nodes: n2: 2 of 8 GPUs are visible"
+    assert after_preflight({"n1": "x", "n2": "x"}, 2, [], 3).verb == "fail"
+
+
+def test_a_reason_stays_on_one_line() -> None:
+    assert Decision("fail", "two\nlines | here", code=2).line() == "fail|2|two lines | here"

@@ -1,0 +1,154 @@
+"""Plans and scripts without a scheduler: what is printed, what is refused, and that nothing reaches a shell unquoted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from megabiomed import configs
+from megabiomed.errors import ConfigError, LaunchError, TopologyError
+from megabiomed.launch.chain import load_stages
+from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
+from megabiomed.launch.preflight_verdict import bad_nodes, result_file
+from megabiomed.launch.submit import render, torchrun_command
+
+
+def script(run_file: Path, cluster: ClusterConfig, *overrides: str, nodes: int = 1) -> str:
+    (stage,) = load_stages(str(run_file), cluster, list(overrides), nodes)
+    return render(stage, cluster).script
+
+
+CPU = {"tasks_per_node": 2, "preflight": False}
+
+
+@pytest.mark.parametrize("name", configs.names("clusters"))
+def test_every_shipped_cluster_renders_a_script_that_bash_can_parse(run_file: Path, tmp_path: Path, name: str) -> None:
+    text = script(run_file, load_cluster(name), f"run_dir={tmp_path}/r")
+    done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "CONT" not in [word for line in text.splitlines() if line.startswith("trap") for word in line.split()]
+
+
+def test_a_dry_run_needs_no_scheduler_and_writes_nothing(run_file: Path, tmp_path: Path) -> None:
+    words = ["submit", str(run_file), "--cluster", "cpu-test", "--nodes", "2", "--dry-run", "--sbatch", "qos=high",
+             f"run_dir={tmp_path}/r", "parallel.data_parallel_size=2"]  # fmt: skip
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "megabiomed.cli", *words], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pretrain: 2 nodes x 2 = 4 ranks" in done.stdout
+    assert "#SBATCH --qos=high" in done.stdout
+    assert "torchrun --nnodes=2 --nproc_per_node=2" in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("10:30", 630), ("24:00:00", 86400), ("2-0", 172800), ("1-12:30", 131400), ("0-0:1:1", 61)],
+)
+def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"time": "tomorrow"}, "is no SLURM time"),
+        ({"time": "0:30"}, "shorter than SLURM's smallest limit"),
+        ({"partition": "main; rm -rf /"}, "characters that a line of a batch script cannot carry"),
+        ({"sbatch": {"dependency": "afterok:1"}}, "megabiomed sets --dependency itself"),
+        ({"sbatch": {"--qos": "x"}}, "write it without dashes"),
+        ({"sbatch": {"comment": "a\nb"}}, "characters that a line"),
+        ({"environment": {"A B": "1"}}, "no name of an environment variable"),
+        ({"gpus": 8}, "did you mean 'gpu_type'|unknown key 'gpus'"),
+    ],
+)
+def test_a_wrong_cluster_file_is_refused_by_key(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CPU | changes))
+    with pytest.raises(ConfigError, match=says):
+        load_cluster(str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cluster", "error", "says"),
+    [
+        (["parallel.data_parallel_size=2"], {}, TopologyError, "start 4 processes"),
+        (["data.train=[{path: /nowhere}]"], {}, ConfigError, "/nowhere does not exist"),
+        ([], {"time": "2", "grace_seconds": 300}, ConfigError, "leaves no time to train"),
+        ([], {"shared_roots": ["/lustre"]}, ConfigError, "the nodes would not see a path"),
+        (["run_dir=/tmp/with space"], {}, ConfigError, "cannot stand in an #SBATCH line"),
+    ],
+    ids=["geometry", "missing data", "time", "not shared", "space in a path"],
+)
+def test_a_plan_that_cannot_work_is_refused_before_anything_is_submitted(
+    run_file: Path, overrides: list[str], cluster: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        script(run_file, ClusterConfig(**(CPU | cluster)), *overrides)
+
+
+def test_stages_must_know_each_other_and_have_folders_of_their_own(run_file: Path, tmp_path: Path) -> None:
+    def chain(*stages: dict[str, Any]) -> str:
+        file = tmp_path / "chain.yaml"
+        file.write_text(yaml.safe_dump({"name": "c", "stages": [{"run": str(run_file), **stage} for stage in stages]}))
+        return str(file)
+
+    cluster = ClusterConfig(**CPU)
+    with pytest.raises(ConfigError, match="share a run folder"):
+        load_stages(chain({"name": "a"}, {"name": "b"}), cluster, [], None)
+    with pytest.raises(ConfigError, match="share a name"):
+        load_stages(chain({"name": "a"}, {"name": "a", "overrides": ["name=x"]}), cluster, [], None)
+    with pytest.raises(ConfigError, match="waits for a stage that does not come before it: got 'z'"):
+        load_stages(chain({"name": "a", "after": ["z"]}), cluster, [], None)
+    with pytest.raises(LaunchError, match="--nodes is for a single run"):
+        load_stages(chain({"name": "a"}), cluster, [], 2)
+
+
+def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -> None:
+    """The script is run with stand-ins for SLURM's commands only: what is tested is bash itself."""
+    canary = tmp_path / "canary"
+    evil = f"x'; touch {canary}; $(touch {canary}) `touch {canary}` \" \n touch {canary} #"
+    folder = tmp_path / f"run;$(touch${{IFS}}{canary.name})&"
+    cluster = ClusterConfig(
+        **(CPU | {"environment": {"EVIL": evil}, "modules": [evil], "wrap": [evil], "preflight": True})
+    )
+    text = script(run_file, cluster, f"run_dir={folder}")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("srun", "scontrol", "module", "sleep"):
+        (tools / name).write_text("#!/bin/bash\nexit 0\n")
+        (tools / name).chmod(0o755)
+    (tmp_path / "job.sh").write_text(text)
+    environment = {
+        "PATH": f"{tools}:/usr/bin:/bin",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_NNODES": "1",
+    }
+    subprocess.run(["bash", str(tmp_path / "job.sh")], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert not canary.exists()
+    assert not list(tmp_path.glob("canary*"))
+
+
+def test_the_command_without_slurm_names_every_host_setting(run_file: Path, tmp_path: Path) -> None:
+    cluster = ClusterConfig(**CPU)
+    (stage,) = load_stages(str(run_file), cluster, [f"run_dir={tmp_path}/r", "parallel.data_parallel_size=2"], 2)
+    said = torchrun_command(stage, cluster)
+    assert said.startswith("torchrun --nnodes=2 --nproc_per_node=2 --node_rank=RANK --master_addr=FIRST_HOST")
+    assert said.endswith(f"megabiomed.train.worker {tmp_path}/r/slurm/config.yaml")
+
+
+def test_a_slow_and_a_silent_node_are_named(tmp_path: Path) -> None:
+    for number, seconds in enumerate([1.0, 1.1, 1.0, 2.0], 1):
+        file = result_file(tmp_path, "7.0.1", f"n{number}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'{{"problems": [], "times": {{"matmul_s": {seconds}}}}}')
+    found = bad_nodes(tmp_path, "7.0.1", ["n1", "n2", "n3", "n4", "n5"], 1.5)
+    assert found == {"n4": "slow matrix product: 2.000 s, median 1.050 s", "n5": "no answer"}
