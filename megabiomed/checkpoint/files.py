@@ -81,9 +81,7 @@ def make_writable(folder: Path) -> None:
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{folder} cannot be written",
-            got=error.strerror,
-            do="choose a folder on storage that this process may write",
+            f"{folder} cannot be written", got=error.strerror, do="choose a folder on storage that this process may write"
         ) from None
 
 

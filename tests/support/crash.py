@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.catalog import list_checkpoints
-from megabiomed.config import RunConfig
-from megabiomed.corpus.tokenizer import train_tokenizer
 from support import crash_damage, crash_ranks
 from support.runs import events, losses
 from support.stores import make_store
+
+from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
+from megabiomed.config import RunConfig
+from megabiomed.corpus.tokenizer import train_tokenizer
 
 WORLD, STEPS, SAVE_EVERY = 2, 40, 2
 TOPOLOGIES: dict[str, dict[str, Any]] = {

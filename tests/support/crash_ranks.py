@@ -13,10 +13,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.spawn import free_port
+
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.train import worker
-from support.spawn import free_port
 
 POLL_S = 0.0005
 PATIENCE_S = 60.0  # survivors must leave by themselves; the longest seen is written into the report
