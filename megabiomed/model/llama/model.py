@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from megabiomed.config import ModelConfig
-from megabiomed.kernels.document_attention import Documents, document_attention
+from megabiomed.kernels.document_attention import document_attention
+from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.rope import apply_rope, rope_table
 
 
