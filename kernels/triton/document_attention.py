@@ -1,12 +1,12 @@
 """Document-masked causal flash attention in Triton: GQA, RoPE fused, forward and backward without atomics.
 
-Mask: row i sees column j iff start[i] <= j <= i. Two int32 per token say everything; tiles may straddle documents, and there is
-no host synchronisation. Algorithm: FlashAttention-2 (Dao 2023) with lse in base 2. Every program owns what it writes, so two
-backward passes give the same bits.
+Mask: row i sees column j iff start[i] <= j <= i. Two int32 per token say everything; tiles may straddle documents, and
+there is no host synchronisation. Algorithm: FlashAttention-2 (Dao 2023) with lse in base 2. Every program owns what it
+writes, so two backward passes give the same bits.
 
-RoPE: K is rotated by a small pass; Q in the prologue of the forward kernel, stored once and read rotated by the backward kernels,
-which turn dQ and dK back in their epilogues. Rotating K inside the loop would repeat it for every query tile and costs registers
-(31 spills on sm_90 at head size 128).
+RoPE: K is rotated by a small pass; Q in the prologue of the forward kernel, stored once and read rotated by the backward
+kernels, which turn dQ and dK back in their epilogues. Rotating K inside the loop would repeat it for every query tile and
+costs registers (31 spills on sm_90 at head size 128).
 
 Head sizes that are no power of two (80, 96) are held in 128 columns, each half of the head in its own 64.
 """
@@ -74,11 +74,11 @@ def rope(X, Y, COS, SIN, stride_x, stride_y, T, sign, D: tl.constexpr, P: tl.con
 
 @triton.jit
 def attention_forward(
-    Q, QR, K, V, O, LSE, START, COS, SIN, stride_q, stride_qr, stride_k, stride_v, stride_o, T, scale2,
+    Q, QR, K, V, OUT, LSE, START, COS, SIN, stride_q, stride_qr, stride_k, stride_v, stride_o, T, scale2,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     ROPE: tl.constexpr,
 ):  # fmt: skip
-    """O and LSE (base 2) of one query tile of one head; with ROPE the rotated tile is stored to QR, which may be Q."""
+    """OUT and LSE (base 2) of one query tile of one head; with ROPE the rotated tile is stored to QR, which may be Q."""
     tile = tl.num_programs(0) - 1 - tl.program_id(0)  # longest first
     head = tl.program_id(1)
     kv_head = head // (HQ // HKV)
@@ -105,15 +105,15 @@ def attention_forward(
         highest = higher
     total = tl.where(total == 0.0, 1.0, total)  # a row that sees nothing gives zeros
     tl.store(LSE + head * T + rows, highest + tl.math.log2(total), mask=rows < T)
-    _store(O + head * D, acc / total[:, None], rows, stride_o, T, D, P)
+    _store(OUT + head * D, acc / total[:, None], rows, stride_o, T, D, P)
 
 
 @triton.jit
-def attention_delta(O, DO, DELTA, stride_o, stride_do, T, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr):
-    """DELTA = rowsum(O * DO)."""
+def attention_delta(OUT, DO, DELTA, stride_o, stride_do, T, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr):
+    """DELTA = rowsum(OUT * DO)."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
     head = tl.program_id(1)
-    o = _load(O + head * D, rows, stride_o, T, D, P).to(tl.float32)
+    o = _load(OUT + head * D, rows, stride_o, T, D, P).to(tl.float32)
     do = _load(DO + head * D, rows, stride_do, T, D, P).to(tl.float32)
     tl.store(DELTA + head * T + rows, tl.sum(o * do, 1), mask=rows < T)
 
