@@ -68,7 +68,12 @@ class Choice:
 
 def site_of(x: Tensor, deterministic: bool = False) -> Site:
     """The site of an operation on this tensor."""
-    return Site(x.device.type, _arch(x.device), x.dtype, x.size(-1), deterministic)
+    return site_on(x.device, x.dtype, x.size(-1), deterministic)
+
+
+def site_on(device: torch.device, dtype: torch.dtype, width: int, deterministic: bool = False) -> Site:
+    """The site of an operation of this type and width on a device."""
+    return Site(device.type, _arch(device), dtype, width, deterministic)
 
 
 @lru_cache(maxsize=32)

@@ -26,6 +26,7 @@ from megabiomed.kernels.dispatch import (
     needs_triton,
     serves_all,
     site_of,
+    site_on,
 )
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.rope import apply_rope
@@ -72,8 +73,7 @@ def rope_attention(
         [t, heads d], same type as `qkv`.
     """
     width = qkv.size(1) // (heads.query + 2 * heads.key_value)
-    site = Site(**{**vars(site_of(qkv, deterministic)), "width": width})
-    plain, fused = choice(site, backend).function
+    plain, fused = choice(site_on(qkv.device, qkv.dtype, width, deterministic), backend).function
     if fused is not None:
         return cast(Tensor, fused(qkv, cos, sin, documents, heads, in_place))
     q, k, v = split_heads(qkv, heads)
