@@ -13,21 +13,21 @@ BLOCK = 4096
 
 
 @triton.jit
-def vocabulary_statistics(L, TARGET, LSE, OWN, V, stride, B: tl.constexpr, ACC: tl.constexpr):
+def vocabulary_statistics(L, TARGET, LSE, OWN, SIZE, stride, B: tl.constexpr, ACC: tl.constexpr):
     """One read of a row: LSE = log sum exp, OWN = the target's logit or 0 when another rank has it."""
     row = tl.program_id(0).to(tl.int64)
     highest = tl.full([B], -1e30, ACC)
     total = tl.zeros([B], ACC)
-    for first in range(0, V, B):  # an online softmax per lane; the lanes meet once, after the loop
+    for first in range(0, SIZE, B):  # an online softmax per lane; the lanes meet once, after the loop
         column = first + tl.arange(0, B)
-        x = tl.load(L + row * stride + column, mask=column < V, other=-float("inf")).to(ACC)
+        x = tl.load(L + row * stride + column, mask=column < SIZE, other=-float("inf")).to(ACC)
         higher = tl.maximum(highest, x)
         total = total * tl.exp(highest - higher) + tl.exp(x - higher)
         highest = higher
     top = tl.max(highest, 0)
     total_of_row = tl.sum(total * tl.exp(highest - top), 0)
     target = tl.load(TARGET + row)
-    mine = (target >= 0) & (target < V)
+    mine = (target >= 0) & (target < SIZE)
     own = tl.load(L + row * stride + tl.where(mine, target, 0), mask=mine, other=0.0).to(ACC)
     tl.store(LSE + row, top + tl.log(total_of_row))
     tl.store(OWN + row, own)
@@ -35,16 +35,16 @@ def vocabulary_statistics(L, TARGET, LSE, OWN, V, stride, B: tl.constexpr, ACC: 
 
 @triton.jit
 def vocabulary_gradient(
-    L, TARGET, LSE, SOFTMAX_WEIGHT, LABEL_WEIGHT, V, stride, B: tl.constexpr, ACC: tl.constexpr
+    L, TARGET, LSE, SOFTMAX_WEIGHT, LABEL_WEIGHT, SIZE, stride, B: tl.constexpr, ACC: tl.constexpr
 ):  # fmt: skip
     """L = SOFTMAX_WEIGHT exp(L - LSE) - LABEL_WEIGHT [column == TARGET]."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * B + tl.arange(0, B)
     at = L + row * stride + column
-    x = tl.load(at, mask=column < V, other=0.0).to(ACC)
+    x = tl.load(at, mask=column < SIZE, other=0.0).to(ACC)
     p = tl.exp(x - tl.load(LSE + row)) * tl.load(SOFTMAX_WEIGHT + row)
     p -= tl.where(column == tl.load(TARGET + row), tl.load(LABEL_WEIGHT + row), 0.0)
-    tl.store(at, p.to(L.dtype.element_ty), mask=column < V)
+    tl.store(at, p.to(L.dtype.element_ty), mask=column < SIZE)
 
 
 class TritonChunkOps:
