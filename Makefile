@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test test-all lint type docs bench-cpu clean
+.PHONY: install demo test test-all lint type docs bench-cpu bench-gpu clean
 
 
 install: $(STAMP)
@@ -46,6 +46,10 @@ docs: install
 
 bench-cpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_cpu
+
+# Kernels and a training step against their peers, correctness first; needs a CUDA device.
+bench-gpu: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_gpu
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache

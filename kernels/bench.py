@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class Timing:
     """One candidate of one operation.
 
     Attributes:
-        forward_ms, backward_ms: medians; None when it did not run.
+        forward_ms, backward_ms: best of the repeats; None when it did not run.
         forward_share, backward_share: of the roofline, by the least work of the operation.
         note: why it was chosen, what it is, or why it did not run.
     """
@@ -51,8 +50,8 @@ def measure_roofline(shapes: Shapes) -> Roofline:
     a, b = (torch.randn(n, n, device=shapes.device).to(shapes.dtype) for _ in range(2))
     source = torch.empty((2**30 if big else 2**26) // 4, device=shapes.device)
     target = torch.empty_like(source)
-    product_ms = statistics.median(_times(lambda: a @ b, shapes.device, 10))
-    copy_ms = statistics.median(_times(lambda: target.copy_(source), shapes.device, 10))
+    product_ms = min(_times(lambda: a @ b, shapes.device, 10))
+    copy_ms = min(_times(lambda: target.copy_(source), shapes.device, 10))
     return Roofline(2 * n**3 / product_ms / 1e9, 2 * source.numel() * 4 / copy_ms / 1e6)
 
 
@@ -101,7 +100,7 @@ def _shares(work: Work, forward_ms: float, backward_ms: float, roofline: Rooflin
 def _forward_backward(
     forward: Forward, leaves: list[Tensor], device: torch.device, repeats: int
 ) -> tuple[float, float]:
-    """Median milliseconds of forward (with what backward needs) and of backward alone."""
+    """Best milliseconds of forward (with what backward needs) and of backward alone."""
     seeds: list[Tensor] = []
 
     def outputs() -> tuple[Tensor, ...]:
@@ -125,7 +124,7 @@ def _forward_backward(
         clock = _Clock(device)
         backward(found)
         back.append(clock.stop())
-    return statistics.median(ahead), statistics.median(back)
+    return min(ahead), min(back)
 
 
 def _times(call: Forward, device: torch.device, repeats: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -72,7 +72,7 @@ class Case:
     backends: tuple[Backend, ...]
     site: Site
     choice: Choice
-    calls: dict[str, Forward]
+    calls: Mapping[str, Forward]
     leaves: list[Tensor]
     work: Work
     peers: dict[str, tuple[Forward, str]] = field(default_factory=dict)

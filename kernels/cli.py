@@ -39,7 +39,7 @@ def kernels(
     vocabulary: Annotated[int | None, typer.Option(min=2, help="Rows of the output head.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32 or bf16; default: bf16 on a GPU, fp32 on a CPU.")] = None,
     deterministic: Annotated[bool, typer.Option(help="Only backends with the same bits every time.")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; medians are shown.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; the best is shown.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
 ) -> None:
     """What `auto` takes for each operation, why, and the times of all candidates.

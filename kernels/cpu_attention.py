@@ -39,7 +39,7 @@ class _PerDocument(torch.autograd.Function):
         return out.to(query.dtype)
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, out, lse = ctx.saved_tensors
         gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
         _backward(_wide(do), (q, k, v, out, lse), gradients, ctx.documents)
@@ -63,7 +63,7 @@ class _RopePerDocument(torch.autograd.Function):
         return out.flatten(1).to(qkv.dtype)  # [t, hq d]
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, cos, sin = ctx.saved_tensors
         hq, hkv = q.size(1), k.size(1)
         gradient = torch.empty(q.size(0), hq + 2 * hkv, q.size(2), dtype=q.dtype)

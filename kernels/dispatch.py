@@ -114,7 +114,7 @@ def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUT
 
 
 def _first_willing(op: str, backends: tuple[Backend, ...], site: Site) -> Choice:
-    refusals = []
+    refusals: list[str] = []
     for backend in backends:
         reason = backend.refuse(site)
         if reason is None:

@@ -108,7 +108,7 @@ class _Loss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
         scaled = [_scaled(next(saved), scale) if has else None for has in ctx.has]
         return *scaled, None, None, None, None, None, None

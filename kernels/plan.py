@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
+from megabiomed.config import KernelsConfig
 from megabiomed.kernels import document_attention, linear_cross_entropy, rms_norm, swiglu
 from megabiomed.kernels.dispatch import Choice, site_on
 
 
-class Wishes(Protocol):
-    """The part of `KernelsConfig` that is read here."""
-
-    attention: str
-    norm: str
-    swiglu: str
-    loss: str
-    deterministic: bool
-
-
 def plan(
-    wishes: Wishes, device: torch.device, dtype: torch.dtype, hidden_size: int, head_dim: int
+    wishes: KernelsConfig, device: torch.device, dtype: torch.dtype, hidden_size: int, head_dim: int
 ) -> dict[str, Choice]:
     """The choice of every operation; raises ConfigError when a forced backend cannot serve."""
     wide = site_on(device, dtype, hidden_size)

@@ -83,7 +83,7 @@ class _CpuNorm(torch.autograd.Function):
         return (s * rstd).mul_(w).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, rstd = ctx.saved_tensors
         s, w, dy = _wide(x), _wide(weight), _wide(dy)
         normal = s * rstd

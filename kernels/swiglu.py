@@ -49,7 +49,7 @@ class _CpuSwiGLU(torch.autograd.Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> Tensor:
         (gate_up,) = ctx.saved_tensors
         gradient = torch.empty_like(gate_up)
         (gate, up), (dgate, dup) = gate_up.chunk(2, dim=-1), gradient.chunk(2, dim=-1)

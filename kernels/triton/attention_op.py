@@ -92,7 +92,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         saved = ctx.saved_tensors
         gradients = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in saved[:3])
         _backward(do, saved, gradients, ctx.documents, rope=False)
@@ -112,7 +112,7 @@ class _RopeAttention(torch.autograd.Function):
         return out.flatten(1)
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         saved, (heads, kv_heads) = ctx.saved_tensors, ctx.heads
         out = saved[3]
         gradient = out.new_empty(out.size(0), (heads + 2 * kv_heads) * out.size(2))

@@ -86,7 +86,7 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         return *_backward(dy, None, *ctx.saved_tensors), None
 
 
@@ -98,7 +98,7 @@ class _AddNorm(torch.autograd.Function):
         return y, stream
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, ds: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor, ds: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         dx, dw = _backward(dy, ds, *ctx.saved_tensors)
         return dx, dx, dw, None
 

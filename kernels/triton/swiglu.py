@@ -53,7 +53,7 @@ class _SwiGLU(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> Tensor:
         (gate_up,) = ctx.saved_tensors
         rows, n = gate_up.size(0), gate_up.size(1) // 2
         gradient = torch.empty_like(gate_up)
