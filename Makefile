@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test test-all test-crash lint type docs bench-cpu bench-checkpoint clean
+.PHONY: install demo test test-all test-crash lint type docs bench-cpu bench-checkpoint bench-gpu clean
 
 
 install: $(STAMP)
@@ -53,6 +53,10 @@ bench-cpu: install
 
 bench-checkpoint: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_checkpoint
+
+# Kernels and a training step against their peers, correctness first; needs a CUDA device.
+bench-gpu: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_gpu
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-MAPPED = {"megabiomed.launch": "launch", "megabiomed.configs": "configs", "megabiomed.kernels": "kernels"}
+MAPPED = {
+    "megabiomed.launch": "launch",
+    "megabiomed.configs": "configs",
+    "megabiomed.kernels": "kernels",
+    "megabiomed.kernels.triton": "kernels/triton",
+}
 
 # Ranges that the suite ran with. deepspeed and megatron-core are exact: engine/ relies on behaviour that only
 # those releases were measured to have (docs/parallelism.md lists each point).
@@ -32,6 +37,8 @@ REQUIRES = [
 ]
 ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+# The version torch 2.13 is built for; its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
+DEV += ["triton==3.7.1; platform_system == 'Linux'"]
 
 setup(
     name="megabiomed",

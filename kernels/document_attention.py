@@ -1,105 +1,190 @@
 """Causal attention over packed documents: row i sees j iff start[i] <= j <= i.
 
 Two int32 per token say everything, with static shapes: `start[i]`, first token of i's document part, and `end[i]`, one
-past its last. Backends: a loop of per-document SDPA on a CPU (exact, no work across documents), torch's varlen flash
-attention on CUDA in half precision, and a dense mask, which is also the reference.
+past its last. `rope_attention` takes the fused projection and rotates inside, `document_attention` takes q, k, v as they are.
+No backend ignores document bounds; one that cannot honour them is not in the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Attention = Callable[[Tensor, Tensor, Tensor, "Documents"], Tensor]
+from megabiomed.kernels.dispatch import (
+    AUTO,
+    Backend,
+    Choice,
+    Site,
+    choose,
+    needs_cpu,
+    needs_triton,
+    serves_all,
+    site_of,
+    site_on,
+)
+from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.rope import apply_rope
+
+Attention = Callable[[Tensor, Tensor, Tensor, Documents], Tensor]
 
 
-@dataclass(frozen=True)
-class Documents:
-    """Document bounds of one packed micro-batch of t tokens; built once, used by every layer.
+class Heads(NamedTuple):
+    """Query and key/value heads of this rank."""
 
-    Attributes:
-        start: [t] int32, first token of each token's document part.
-        end: [t] int32, one past its last token.
-    """
-
-    start: Tensor
-    end: Tensor
-
-    @cached_property
-    def cu_seqlens(self) -> Tensor:
-        """[documents + 1] int32 cumulative bounds (one host synchronisation on CUDA, once per micro-batch)."""
-        index = torch.arange(self.start.numel(), device=self.start.device, dtype=self.start.dtype)
-        first = torch.nonzero(self.start == index).flatten().to(torch.int32)
-        return F.pad(first, (0, 1), value=self.start.numel())
-
-    @cached_property
-    def bounds(self) -> list[tuple[int, int]]:
-        """(start, end) of every document part, on the host."""
-        edges = self.cu_seqlens.tolist()
-        return list(pairwise(edges))
-
-    @cached_property
-    def longest(self) -> int:
-        """Tokens of the longest document part."""
-        return max(end - start for start, end in self.bounds)
+    query: int
+    key_value: int
 
 
-def document_attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+def document_attention(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents, backend: str = AUTO, deterministic: bool = False
+) -> Tensor:
     """Softmax(q k^T / sqrt(d)) v inside each document.
 
     Args:
         query: [t, heads, d].
         key, value: [t, kv_heads, d]; heads is a multiple of kv_heads (GQA).
+        deterministic: two backward passes must give the same bits.
 
     Returns:
         [t, heads, d], same type as `query`.
     """
-    return choose(query)(query, key, value, documents)
+    plain, _ = choice(site_of(query, deterministic), backend).function
+    return cast(Tensor, plain(query, key, value, documents))
 
 
-def choose(query: Tensor) -> Attention:
-    """The backend for this tensor. All honour document bounds; there is no backend that would ignore them."""
-    if not query.is_cuda:
-        return per_document
-    if query.dtype in (torch.bfloat16, torch.float16) and query.size(-1) <= 256:
-        return varlen
-    return dense
+def rope_attention(
+    qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: Heads, *,
+    backend: str = AUTO, deterministic: bool = False, in_place: bool = False,
+) -> Tensor:  # fmt: skip
+    """Rotate q and k of a fused projection and attend.
+
+    Args:
+        qkv: [t, (heads + 2 kv_heads) d], columns ordered q, k, v.
+        cos, sin: [t, d/2] fp32 at each token's position.
+        in_place: the backend may overwrite q and k in `qkv`; never when it is read again, as by recomputation.
+
+    Returns:
+        [t, heads d], same type as `qkv`.
+    """
+    width = qkv.size(1) // (heads.query + 2 * heads.key_value)
+    plain, fused = choice(site_on(qkv.device, qkv.dtype, width, deterministic), backend).function
+    if fused is not None:
+        return cast(Tensor, fused(qkv, cos, sin, documents, heads, in_place))
+    q, k, v = split_heads(qkv, heads)
+    return cast(Tensor, plain(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, documents)).flatten(1)
 
 
-def per_document(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """One SDPA call a document. On a CPU bf16 is computed in fp32, which is both exact and 3 times faster there."""
-    dtype = query.dtype
-    if dtype != torch.float32 and not query.is_cuda:
-        query, key, value = query.float(), key.float(), value.float()
-    gqa = query.size(1) != key.size(1)
-    parts = []
-    for low, high in documents.bounds:
-        q, k, v = (x[low:high].transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, heads, s, d]
-        parts.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)[0].transpose(0, 1))
-    return torch.cat(parts).to(dtype)  # [t, heads, d]
+def split_heads(qkv: Tensor, heads: Heads) -> tuple[Tensor, ...]:
+    """Views q [t, hq, d], k and v [t, hkv, d] of [t, (hq + 2 hkv) d]."""
+    parts = qkv.unflatten(1, (heads.query + 2 * heads.key_value, -1))  # [t, hq + 2 hkv, d]
+    return parts.split([heads.query, heads.key_value, heads.key_value], dim=1)
 
 
-def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """torch's variable-length flash attention (CUDA, half precision)."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    if key.size(1) != query.size(1):
-        repeat = query.size(1) // key.size(1)
-        key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)  # [t, heads, d]
-    cu, longest = documents.cu_seqlens, documents.longest
-    return varlen_attn(query, key, value, cu, cu, longest, longest, window_size=(-1, 0))
-
-
-def dense(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """SDPA under an explicit [t, t] mask: the reference, quadratic in memory."""
+def reference(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    """SDPA under an explicit [t, t] mask, quadratic in memory; a row that sees nothing gives zeros."""
     index = torch.arange(query.size(0), device=query.device)
     visible = (index[None, :] <= index[:, None]) & (index[None, :] >= documents.start[:, None])
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, heads, t, d]
     gqa = query.size(1) != key.size(1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=gqa)[0].transpose(0, 1)
+
+
+def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    """torch's variable-length flash attention (FlashAttention-2)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    cu, longest, gqa = documents.cu_seqlens, documents.longest, query.size(1) != key.size(1)
+    return varlen_attn(query, key, value, cu, cu, longest, longest, window_size=(-1, 0), enable_gqa=gqa)
+
+
+def flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, *, module: str, exact: bool) -> Tensor:
+    """Dao-AILab's flash-attn 2 (`flash_attn`) or 3 (`flash_attn_interface`)."""
+    from importlib import import_module
+
+    cu, longest = documents.cu_seqlens, documents.longest
+    attend = import_module(module).flash_attn_varlen_func
+    out = attend(query, key, value, cu, cu, longest, longest, causal=True, deterministic=exact)
+    return cast(Tensor, out[0] if isinstance(out, tuple) else out)
+
+
+def flex(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    """torch FlexAttention, compiled, under a block mask that is built once a micro-batch."""
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, heads, t, d]
+    gqa = query.size(1) != key.size(1)
+    return cast(Tensor, _flex()(q, k, v, block_mask=documents.block_mask, enable_gqa=gqa))[0].transpose(0, 1)
+
+
+_compiled: list[Any] = []
+
+
+def _flex() -> Any:
+    if not _compiled:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        _compiled.append(torch.compile(flex_attention))
+    return _compiled[0]
+
+
+def _refuse_triton(site: Site) -> str | None:
+    if site.width > 128 or site.width % 2:
+        return f"head size {site.width} is not an even number up to 128"
+    return needs_triton(site)
+
+
+def _refuse_library(site: Site, module: str | None = None, newest_only: bool = False, exact: bool = True) -> str | None:
+    if site.device != "cuda":
+        return "needs a GPU"
+    if module is not None and find_spec(module) is None:
+        return f"{module} is not installed"
+    if site.dtype not in (torch.bfloat16, torch.float16):
+        return "half precision only"
+    if newest_only and site.arch != 90:
+        return "written for sm_90"
+    if site.deterministic and not exact:
+        return "its backward adds in no fixed order"
+    return f"head size {site.width} is not a multiple of 8 up to 256" if site.width % 8 or site.width > 256 else None
+
+
+def _triton() -> tuple[Attention, Callable[..., Tensor]]:
+    from megabiomed.kernels.triton import attention_op
+
+    return attention_op.document_attention, attention_op.rope_attention
+
+
+def _cpu() -> tuple[Attention, Callable[..., Tensor]]:
+    from megabiomed.kernels import cpu_attention
+
+    return cpu_attention.per_document, cpu_attention.rope_per_document
+
+
+FLASH3, FLASH2 = "flash_attn_interface", "flash_attn"
+BACKENDS = (
+    Backend("per_document", needs_cpu, _cpu, "no work across documents, one pass over the projection"),
+    Backend(
+        "flash3",
+        partial(_refuse_library, module=FLASH3, newest_only=True),
+        lambda: (partial(flash, module=FLASH3, exact=True), None),
+        "the fastest published on sm_90",
+    ),
+    Backend("varlen", partial(_refuse_library, exact=False), lambda: (varlen, None), "torch's FlashAttention-2"),
+    Backend("triton", _refuse_triton, _triton, "RoPE fused, deterministic backward"),
+    Backend(
+        "flash2",
+        partial(_refuse_library, module=FLASH2),
+        lambda: (partial(flash, module=FLASH2, exact=True), None),
+        "FlashAttention-2 with its deterministic backward",
+    ),
+    Backend("flex", partial(_refuse_library, exact=False), lambda: (flex, None), "compiled at the first step"),
+    Backend("dense", serves_all, lambda: (reference, None), "the reference, quadratic in memory"),
+)
+
+
+def choice(site: Site, wanted: str = AUTO) -> Choice:
+    """The backend that serves a site, and why."""
+    return choose("attention", BACKENDS, site, wanted)

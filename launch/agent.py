@@ -42,7 +42,7 @@ def judge(run: Path, incarnation: str) -> Decision:
     return found
 
 
-def end(run: Path, incarnation: str, code: int) -> Decision:
+def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     """Decide what follows an incarnation, and note it."""
     history, job = records.history(run), records.read_job(run)
     mine = [record for record in history if record["kind"] == "begin" and record["incarnation"] == incarnation]
@@ -52,12 +52,19 @@ def end(run: Path, incarnation: str, code: int) -> Decision:
         active=_is_active(),
         before=mine[-1]["step"] if mine else 0,
         after=records.committed_step(run),
+        warned=warned,
     )
     found = after_run(ending, history, job["max_failures"])
     if code == HUNG:
         said = suspects(run / "logs" / incarnation, job["ranks"])
         found = replace(found, reason=f"{found.reason}: {said}")
-    values: dict[str, Any] = {"outcome": ending.outcome, "code": code, "before": ending.before, "after": ending.after}
+    values: dict[str, Any] = {
+        "outcome": ending.outcome,
+        "code": code,
+        "warned": warned and not ending.outcome,
+        "before": ending.before,
+        "after": ending.after,
+    }
     records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)
     return found
 
@@ -73,7 +80,10 @@ def _is_active() -> bool:
 def main(arguments: list[str]) -> None:
     verb, run, incarnation, *rest = arguments
     actions = {"begin": begin, "judge": judge}
-    found = end(Path(run), incarnation, int(rest[0])) if verb == "end" else actions[verb](Path(run), incarnation)
+    if verb == "end":
+        found = end(Path(run), incarnation, int(rest[0]), warned=rest[1] == "yes")
+    else:
+        found = actions[verb](Path(run), incarnation)
     print(found.line())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 WRONG_INPUT = 2
@@ -42,7 +42,7 @@ class Ending:
         code: exit code of srun, the highest of the ranks' codes.
         active: whether SLURM still has the job running; not when an operator cancelled or requeued it.
         before, after: newest committed step at the begin and now.
-        bad_nodes: named by the preflight.
+        warned: the job was asked to leave, perhaps before the ranks could listen.
     """
 
     outcome: str
@@ -50,7 +50,7 @@ class Ending:
     active: bool
     before: int
     after: int
-    bad_nodes: tuple[str, ...] = field(default=())
+    warned: bool = False
 
 
 def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) -> Decision:
@@ -70,6 +70,8 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
         return Decision("requeue", "stopped and saved")
     if ending.code == WRONG_INPUT:
         return Decision("fail", "the input is wrong: see rank_0.log", code=WRONG_INPUT)
+    if ending.warned and patience(history, ending.after) < max_failures * LOST_FOR_EACH_FAILURE:
+        return Decision("requeue", f"asked to leave before it could save, at step {ending.after}")
     count = 1 if ending.after > ending.before else failures(history, ending.after) + 1
     text = f"failure {count} of {max_failures} without progress, exit code {ending.code}, step {ending.after}"
     return Decision("requeue", text) if count < max_failures else Decision("fail", text)
@@ -119,10 +121,20 @@ def failures(history: list[dict[str, Any]], step: int) -> int:
             continue
         if record.get("outcome") or record.get("after") != step:
             break
+        if record.get("warned"):
+            continue
         count += 1
         if record.get("before") != step:
             break  # this one made the progress
     return count
+
+
+def patience(history: list[dict[str, Any]], step: int) -> int:
+    """Newest starts in a row that were asked to leave at this step before they got anywhere."""
+    ends = [record for record in reversed(history) if record["kind"] == "end"]
+    return next(
+        (n for n, record in enumerate(ends) if not record.get("warned") or record.get("after") != step), len(ends)
+    )
 
 
 def lost_begins(history: list[dict[str, Any]], step: int) -> int:

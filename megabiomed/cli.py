@@ -13,6 +13,7 @@ from megabiomed import __version__
 from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
 from megabiomed.errors import MegabiomedError
+from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 

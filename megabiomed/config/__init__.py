@@ -4,6 +4,7 @@ from megabiomed.config.load import load_config, to_yaml
 from megabiomed.config.schema import (
     CheckpointConfig,
     DataConfig,
+    KernelsConfig,
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -16,6 +17,7 @@ from megabiomed.config.schema import (
 __all__ = [
     "CheckpointConfig",
     "DataConfig",
+    "KernelsConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",

@@ -83,6 +83,26 @@ class ParallelConfig(Section):
     """selective recomputes attention and SwiGLU in the backward pass; full recomputes whole blocks."""
 
 
+class KernelsConfig(Section):
+    """Which implementation each fused operation takes; `auto` chooses by device, type and shape (docs/kernels.md).
+
+    A backend that cannot serve the run is refused before anything is built, never replaced.
+    """
+
+    attention: Literal["auto", "per_document", "flash3", "varlen", "triton", "flash2", "flex", "dense"] = "auto"
+    """Document-masked causal attention with RoPE. per_document is the CPU's; flash2 and flash3 need flash-attn installed."""
+    norm: Literal["auto", "cpu", "triton", "torch"] = "auto"
+    """RMSNorm with the residual add."""
+    swiglu: Literal["auto", "cpu", "triton", "torch"] = "auto"
+    """SwiGLU."""
+    loss: Literal["auto", "cpu", "triton", "torch"] = "auto"
+    """Reductions of the chunked output head and loss."""
+    loss_chunk_tokens: PositiveInt | None = None
+    """Tokens whose logits exist at a time; null keeps them at 256 MiB (GPU) or 32 MiB (CPU)."""
+    deterministic: bool = False
+    """Take only backends whose two backward passes give the same bits (on a CPU all do)."""
+
+
 class SourceConfig(Section):
     """One token store of the training mixture."""
 
@@ -145,6 +165,8 @@ class TrainConfig(Section):
     """Passes over the training mixture; give either steps or epochs."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32."""
+    z_loss: float = Field(0.0, ge=0)
+    """Weight of the squared log-normaliser added to every token's training loss (Chowdhery et al. 2022); 0 is off."""
     log_every: PositiveInt = 1
     """Steps between log lines."""
     eval_every: int = Field(0, ge=0)
@@ -210,6 +232,7 @@ class RunConfig(Section):
     """Seed of the data order and of fresh weights."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    kernels: KernelsConfig = Field(default_factory=KernelsConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     train: TrainConfig

@@ -30,7 +30,7 @@ class FsdpEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
         with torch.device("meta"):
-            self.stage = Stage(config.model, config.parallel, mesh, torch.float32)
+            self.stage = Stage(config, mesh, torch.float32)
         device = platform.device()
         device_mesh = DeviceMesh.from_group(mesh.dp_group, device.type)
         policy = MixedPrecisionPolicy()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
-from megabiomed.config import ModelConfig, ParallelConfig
+from megabiomed.config import RunConfig
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.llama.model import LlamaChunk, Micro, chunk_ranges
 from megabiomed.model.llama.parallelize import TensorParallelLayers
@@ -19,9 +19,13 @@ class Stage(nn.Module):
 
     placements: dict[str, Placement]
 
-    def __init__(self, model: ModelConfig, parallel: ParallelConfig, mesh: Mesh, dtype: torch.dtype) -> None:
+    def __init__(self, config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> None:
         super().__init__()
-        layers = TensorParallelLayers(model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype)
+        model, parallel = config.model, config.parallel
+        layers = TensorParallelLayers(
+            model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
+            z_loss=config.train.z_loss,
+        )  # fmt: skip
         virtual = parallel.virtual_pipeline_stages
         ranges = chunk_ranges(model.num_hidden_layers, mesh.pp * virtual)
         mine = [ranges[mesh.pp_rank + index * mesh.pp] for index in range(virtual)]

@@ -37,7 +37,7 @@ class ZeroEngine(DataParallelEngine):
         fixes.check_traces_inside(mesh.dp_group)
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
-            self.stage = Stage(config.model, config.parallel, mesh, platform.DTYPES[config.train.precision])
+            self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
         for name, parameter in self.stage.named_parameters():
             fixes.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.tp_rank == 0)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)

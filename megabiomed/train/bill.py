@@ -5,6 +5,7 @@ from __future__ import annotations
 from megabiomed import platform
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import data_parallel_size
+from megabiomed.kernels.plan import describe, plan
 from megabiomed.train.flops import checkpoint_bytes, flops_per_token, parameter_count, state_bytes_per_rank
 
 
@@ -25,6 +26,7 @@ def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int
         f"model: {parameter_count(config.model):,} parameters, {config.train.precision}",
         f"topology: {layout} = {world} processes, {engine}, {_schedule(config)}",
         f"device: {platform.describe()}",
+        f"kernels: {_kernels(config)}",
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
         f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
         f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
@@ -34,6 +36,11 @@ def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int
         f"checkpoint: {_size(checkpoint_bytes(config.model))} each, every {config.checkpoint.save_every or 'never'} steps",
     ]  # fmt: skip
     return lines + _costs(config)
+
+
+def _kernels(config: RunConfig) -> str:
+    model, dtype = config.model, platform.DTYPES[config.train.precision]
+    return describe(plan(config.kernels, platform.device(), dtype, model.hidden_size, model.head_dim))
 
 
 def _schedule(config: RunConfig) -> str:

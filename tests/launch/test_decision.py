@@ -46,6 +46,15 @@ def test_failures_without_progress_use_up_the_budget() -> None:
     assert after_run(ended(), history, 3).verb == "fail"
 
 
+def test_a_warning_that_comes_before_the_ranks_listen_is_no_failure_but_patience_ends() -> None:
+    early = Ending("", 138, True, 10, 10, warned=True)
+    assert after_run(early, [failure(10, 10)] * 2, 3).verb == "requeue"
+    warned = [failure(10, 10) | {"warned": True}] * 15
+    assert failures([failure(10, 10), *warned], 10) == 1
+    assert after_run(early, warned[:14], 1).verb == "fail"
+    assert after_run(early, warned[:4], 1).verb == "requeue"
+
+
 def test_progress_and_stops_give_the_whole_budget_back() -> None:
     history = [failure(10, 10), failure(10, 10)]
     assert after_run(ended(after=11), history, 3).verb == "requeue"

@@ -21,7 +21,7 @@ def nodes_of(operator: Operator, job: str) -> list[str]:
 
 
 def finished(operator: Operator, job: str, run: Path, untouched: Any, steps: int = STEPS) -> dict[str, str]:
-    found = operator.final(job, run, 400)
+    found = operator.final(job, run, 600)
     assert found["JobState"] == "COMPLETED", operator.logs(run)
     operator.ends_as(run, untouched(steps))
     return found
@@ -29,9 +29,9 @@ def finished(operator: Operator, job: str, run: Path, untouched: Any, steps: int
 
 def test_it_leaves_before_its_time_limit_and_comes_back(operator: Operator, tmp_path: Path, untouched: Any) -> None:
     run = tmp_path / "run"
-    operator.configure(time="00:01:00", grace_seconds=30)
-    (job,) = operator.submit(None, *run_words(run, 1500)).values()
-    assert int(finished(operator, job, run, untouched, 1500)["Restarts"]) >= 1
+    operator.configure(time="00:02:00", grace_seconds=30)
+    (job,) = operator.submit(None, *run_words(run, 700)).values()
+    assert int(finished(operator, job, run, untouched, 700)["Restarts"]) >= 1
     assert all(item["decision"] in ("requeue", "done") for item in operator.status(run)[0]["endings"])
 
 

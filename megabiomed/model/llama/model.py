@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from megabiomed.config import ModelConfig
-from megabiomed.kernels.document_attention import Documents, document_attention
-from megabiomed.kernels.rope import apply_rope, rope_table
+from megabiomed.config import KernelsConfig, ModelConfig
+from megabiomed.kernels.document_attention import Heads, rope_attention
+from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.rope import rope_table
+from megabiomed.kernels.swiglu import swiglu
 
 
 class Layers(Protocol):
     """What a block needs from its surroundings. Names are logical (Hugging Face) names."""
 
     tensor_parallel_size: int
+    kernels: KernelsConfig
 
     def norm(self, name: str) -> nn.Module:
-        """RMSNorm over h."""
+        """RMSNorm over h: (x, pending or None) -> (norm of their sum, their sum)."""
 
     def qkv(self, prefix: str) -> nn.Module:
         """[., h] -> [t, (heads + 2 kv_heads) d / tp], rows ordered q, k, v."""
@@ -40,10 +43,7 @@ class Layers(Protocol):
         """[t] token ids -> [., h]."""
 
     def head(self) -> nn.Module:
-        """[., h] -> logits [t, v / tp]."""
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[t] cross entropy of vocabulary-parallel logits, 0 where the label is masked."""
+        """[., h] -> logits [t, v / tp]; with labels [t] the summed loss [1] instead."""
 
 
 class Micro(Protocol):
@@ -73,6 +73,8 @@ class Micro(Protocol):
 class Block(nn.Module):
     """Pre-norm attention and SwiGLU with residual connections.
 
+    The stream travels as (x, pending): what a sublayer returns is added by the norm that follows it, in one pass.
+
     Args:
         recompute: "none", "selective" (attention core and SwiGLU) or "full" (applied by the stage).
     """
@@ -80,8 +82,8 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layers: Layers, index: int, recompute: str) -> None:
         super().__init__()
         tp, prefix = layers.tensor_parallel_size, f"model.layers.{index}"
-        self.heads, self.kv_heads = config.num_attention_heads // tp, config.num_key_value_heads // tp
-        self.head_dim, self.recompute = config.head_dim, recompute
+        self.heads = Heads(config.num_attention_heads // tp, config.num_key_value_heads // tp)
+        self.kernels, self.recompute = layers.kernels, recompute
         self.input_layernorm = layers.norm(f"{prefix}.input_layernorm.weight")
         self.qkv = layers.qkv(f"{prefix}.self_attn")
         self.o_proj = layers.row(f"{prefix}.self_attn.o_proj.weight", config.hidden_size)
@@ -89,12 +91,16 @@ class Block(nn.Module):
         self.gate_up = layers.gate_up(f"{prefix}.mlp")
         self.down_proj = layers.row(f"{prefix}.mlp.down_proj.weight", config.intermediate_size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
-        """x [., h] -> [., h]; cos, sin [t, d/2]."""
-        qkv = self.qkv(self.input_layernorm(x))  # [t, (heads + 2 kv_heads) d / tp]
-        x = x + self.o_proj(self._maybe_recompute(self._attend, qkv, cos, sin, documents))
-        gate_up = self.gate_up(self.post_attention_layernorm(x))  # [t, 2 i / tp]
-        return x + self.down_proj(self._maybe_recompute(swiglu, gate_up))
+    def forward(
+        self, x: Tensor, pending: Tensor | None, cos: Tensor, sin: Tensor, documents: Documents
+    ) -> tuple[Tensor, Tensor]:
+        """(x, pending), each [., h], to the same one block later; cos, sin [t, d/2]."""
+        normed, x = self.input_layernorm(x, pending)
+        qkv = self.qkv(normed)  # [t, (heads + 2 kv_heads) d / tp]
+        pending = self.o_proj(self._maybe_recompute(self._attend, qkv, cos, sin, documents))
+        normed, x = self.post_attention_layernorm(x, pending)
+        gate_up = self.gate_up(normed)  # [t, 2 i / tp]
+        return x, self.down_proj(self._maybe_recompute(self._gate, gate_up))
 
     def _maybe_recompute(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         if self.recompute == "selective" and torch.is_grad_enabled():
@@ -102,11 +108,14 @@ class Block(nn.Module):
         return function(*inputs)
 
     def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
-        d = self.head_dim
-        q, k, v = qkv.split([self.heads * d, self.kv_heads * d, self.kv_heads * d], dim=-1)
-        q = apply_rope(q.unflatten(-1, (-1, d)), cos, sin)  # [t, heads/tp, d]
-        k = apply_rope(k.unflatten(-1, (-1, d)), cos, sin)  # [t, kv_heads/tp, d]
-        return document_attention(q, k, v.unflatten(-1, (-1, d)), documents).flatten(1)  # [t, h/tp]
+        return rope_attention(
+            qkv, cos, sin, documents, self.heads, backend=self.kernels.attention,
+            deterministic=self.kernels.deterministic,
+            in_place=self.recompute != "selective",  # recomputation would rotate twice
+        )  # fmt: skip
+
+    def _gate(self, gate_up: Tensor) -> Tensor:
+        return swiglu(gate_up, self.kernels.swiglu)  # [t, i/tp]
 
 
 class LlamaChunk(nn.Module):
@@ -118,7 +127,7 @@ class LlamaChunk(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers, first: int, last: int, recompute: str) -> None:
         super().__init__()
-        self.config, self.recompute, self.loss = config, recompute, layers.loss
+        self.config, self.recompute = config, recompute
         self.embed = layers.embedding() if first == 0 else None
         self.blocks = nn.ModuleList(Block(config, layers, index, recompute) for index in range(first, last))
         is_last = last == config.num_hidden_layers
@@ -139,15 +148,16 @@ class LlamaChunk(nn.Module):
         assert x is not None
         cos, sin = self._rope(batch.positions)
         documents = documents_of(batch)
+        pending: Tensor | None = None
         for block in self.blocks:
             if self.recompute == "full" and torch.is_grad_enabled():
-                x = _checkpoint(block, x, cos, sin, documents)
+                x = _checkpoint(_closed, block, x, cos, sin, documents)
             else:
-                x = block(x, cos, sin, documents)
+                x, pending = block(x, pending, cos, sin, documents)
         if self.head is None or self.norm is None:
-            return x
-        logits = self.head(self.norm(x))  # [t, v/tp]
-        return logits if return_logits else self.loss(logits, batch.labels).sum().reshape(1)
+            return x if pending is None else x + pending
+        normed, _ = self.norm(x, pending)
+        return self.head(normed, None if return_logits else batch.labels)
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -157,10 +167,10 @@ class LlamaChunk(nn.Module):
         return cos[positions], sin[positions]  # [t, d/2]
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of [t, 2 i] -> [t, i] (Shazeer 2020)."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return nn.functional.silu(gate) * up  # [t, i/tp]
+def _closed(block: Block, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
+    """A block that keeps one tensor for recomputation, not two."""
+    x, pending = block(x, None, cos, sin, documents)
+    return x + pending
 
 
 def documents_of(batch: Micro) -> Documents:

@@ -10,15 +10,15 @@ from megatron.core.tensor_parallel import (
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
-    vocab_parallel_cross_entropy,
 )
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box, Piece, Placement
-from megabiomed.config import ModelConfig
-
-IGNORE_INDEX = -100
+from megabiomed.config import KernelsConfig, ModelConfig
+from megabiomed.kernels.linear_cross_entropy import Shard
+from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
+from megabiomed.model.llama.head import VocabularyHead
 
 
 class RMSNorm(nn.Module):
@@ -29,15 +29,17 @@ class RMSNorm(nn.Module):
     it; one rule for every engine.
     """
 
-    def __init__(self, size: int, eps: float, dtype: torch.dtype, sequence_parallel: bool) -> None:
+    def __init__(self, size: int, eps: float, dtype: torch.dtype, sequence_parallel: bool, backend: str) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, dtype=dtype))
-        self.size, self.eps, self.sequence_parallel = size, eps, sequence_parallel
+        self.eps, self.sequence_parallel, self.backend = eps, sequence_parallel, backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[., h] -> [., h]."""
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(norm of the stream, stream) of [., h]; the stream is x plus what is pending to be added to it."""
         weight = copy_to_tensor_model_parallel_region(self.weight) if self.sequence_parallel else self.weight
-        return nn.functional.rms_norm(x, (self.size,), weight, self.eps)
+        if pending is None:
+            return rms_norm(x, weight, self.eps, self.backend), x
+        return add_rms_norm(pending, x, weight, self.eps, self.backend)
 
 
 class _OutputOnly(nn.Module):
@@ -71,8 +73,10 @@ class TensorParallelLayers:
     """
 
     def __init__(
-        self, config: ModelConfig, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype
-    ) -> None:
+        self, config: ModelConfig, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
+        kernels: KernelsConfig | None = None, z_loss: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.kernels, self.z_loss = kernels or KernelsConfig(), z_loss
         self.config, self.group, self.dtype, self.sequence_parallel = config, tp_group, dtype, sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.placements: dict[nn.Parameter, Placement] = {}
@@ -88,7 +92,7 @@ class TensorParallelLayers:
     def norm(self, name: str) -> nn.Module:
         """RMSNorm, replicated."""
         h = self.config.hidden_size
-        module = RMSNorm(h, self.config.rms_norm_eps, self.dtype, self.sequence_parallel)
+        module = RMSNorm(h, self.config.rms_norm_eps, self.dtype, self.sequence_parallel, self.kernels.norm)
         self.placements[module.weight] = Placement((h,), (Piece(0, Box.whole(name, (h,))),), replicated=True)
         return module
 
@@ -135,21 +139,15 @@ class TensorParallelLayers:
         return _Embedding(embedding, self.sequence_parallel)
 
     def head(self) -> nn.Module:
-        """Column-parallel output head."""
-        linear = self._column_linear(self._padded_vocab())
-        self._place(linear.weight, self._vocab_pieces("lm_head.weight"), dim=0)
-        return _OutputOnly(linear)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[t] cross entropy in fp32 over the sharded vocabulary; 0 where the label is IGNORE_INDEX."""
-        logits = logits.float()  # [t, v/tp]
-        valid = self.config.vocab_size - self.rank * logits.size(-1)
-        if valid < logits.size(-1):
-            columns = torch.arange(logits.size(-1), device=logits.device)
-            logits = logits.masked_fill(columns >= valid, float("-inf"))
-        masked = labels == IGNORE_INDEX
-        losses = vocab_parallel_cross_entropy(logits, labels.masked_fill(masked, 0))  # [t]
-        return losses.masked_fill(masked, 0.0)
+        """Vocabulary-parallel output head with its loss."""
+        share = self._padded_vocab() // self.tensor_parallel_size
+        first = self.rank * share
+        size = max(0, min(share, self.config.vocab_size - first))
+        weight = nn.Parameter(torch.empty(share, self.config.hidden_size, dtype=self.dtype))
+        shard = Shard(first, size, self.group)
+        head = VocabularyHead(weight, shard, self.sequence_parallel, self.kernels, self.z_loss)
+        self._place(head.weight, self._vocab_pieces("lm_head.weight"), dim=0)
+        return head
 
     def _column_linear(self, outputs: int) -> ColumnParallelLinear:
         return ColumnParallelLinear(

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from megabiomed.config.schema import ModelConfig
-from megabiomed.kernels.document_attention import Documents
+from megabiomed.config.schema import KernelsConfig, ModelConfig
+from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.kernels.rope import rope_table
 from megabiomed.model.llama.convert import EMBEDDING, HEAD
 from megabiomed.model.llama.model import Block
@@ -23,16 +24,13 @@ class PlainLayers:
         read: gives a logical tensor by name, whole, on the device and in the type to compute with.
     """
 
-    tensor_parallel_size = 1
-
     def __init__(self, config: ModelConfig, read: Read) -> None:
         self._config, self._read = config, read
+        self.tensor_parallel_size, self.kernels = 1, KernelsConfig()
 
     def norm(self, name: str) -> nn.Module:
-        """RMSNorm over h."""
-        norm = nn.RMSNorm(self._config.hidden_size, self._config.rms_norm_eps, device="meta")
-        norm.weight = nn.Parameter(self._read(name), requires_grad=False)
-        return norm
+        """RMSNorm over h, of the stream and what is pending to be added to it."""
+        return _Norm(self._read(name), self._config.rms_norm_eps, self.kernels.norm)
 
     def qkv(self, prefix: str) -> nn.Module:
         """[t, h] -> [t, (heads + 2 kv_heads) d], rows ordered q, k, v."""
@@ -54,9 +52,16 @@ class PlainLayers:
         """[t, h] -> logits [t, v]."""
         return _linear(self._read(HEAD))
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[t] cross entropy, 0 where the label is masked."""
-        return nn.functional.cross_entropy(logits, labels, reduction="none")  # [t]
+
+class _Norm(nn.Module):
+    def __init__(self, weight: Tensor, eps: float, backend: str) -> None:
+        super().__init__()
+        self.weight, self.eps, self.backend = nn.Parameter(weight, requires_grad=False), eps, backend
+
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if pending is None:
+            return rms_norm(x, self.weight, self.eps, self.backend), x
+        return add_rms_norm(pending, x, self.weight, self.eps, self.backend)
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -83,7 +88,9 @@ def streamed_logits(config: ModelConfig, read: Read, tokens: Tensor, tick: Calla
     cos, sin = rope_table(config.max_position_embeddings, config.head_dim, config.rope_theta, device)
     positions = torch.arange(length, device=device).repeat(rows)  # [t]
     x = layers.embedding()(tokens.flatten())  # [t, h]
+    pending: Tensor | None = None
     for index in range(config.num_hidden_layers):
-        x = Block(config, layers, index, "none")(x, cos[positions], sin[positions], documents)
+        x, pending = Block(config, layers, index, "none")(x, pending, cos[positions], sin[positions], documents)
         tick()
-    return layers.head()(layers.norm("model.norm.weight")(x)).unflatten(0, (rows, length))  # [b, s, v]
+    normed, _ = layers.norm("model.norm.weight")(x, pending)
+    return layers.head()(normed).unflatten(0, (rows, length))  # [b, s, v]

@@ -1,0 +1,122 @@
+"""`megabiomed bench`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from megabiomed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from megabiomed.kernels.bench_cases import Shapes
+
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks of this machine.")
+
+OPS = ("attention", "norm", "swiglu", "loss")
+
+
+@bench_app.callback()
+def _root() -> None:
+    """Benchmarks of this machine."""
+
+
+@bench_app.command(
+    epilog="Example: megabiomed bench kernels --op attention --documents 2048,4096,2048 --heads 32 --head-dim 128"
+)
+def kernels(
+    op: Annotated[
+        list[str] | None, typer.Option(help="attention, norm, swiglu, loss; repeat it; default: all.")
+    ] = None,
+    documents: Annotated[str | None, typer.Option(help="Lengths of the packed documents, in tokens.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Query heads.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="Key/value heads; default: as many.")] = None,
+    head_dim: Annotated[int | None, typer.Option(min=2, help="Size of a head.")] = None,
+    intermediate: Annotated[int | None, typer.Option(min=1, help="Width of SwiGLU.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(min=2, help="Rows of the output head.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32 or bf16; default: bf16 on a GPU, fp32 on a CPU.")] = None,
+    deterministic: Annotated[bool, typer.Option(help="Only backends with the same bits every time.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; the best is shown.")] = 10,
+    output: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
+) -> None:
+    """What `auto` takes for each operation, why, and the times of all candidates.
+
+    Defaults: Llama2-7B's layer and 8,192 tokens on a GPU, a small layer and 2,048 tokens on a CPU.
+    """
+    from megabiomed.kernels import bench
+
+    wanted = op or list(OPS)
+    for name in wanted:
+        if name not in OPS:
+            raise ConfigError("--op names no operation", got=name, expected=", ".join(OPS), do="choose one of these")
+    asked = {
+        "heads": heads, "kv_heads": kv_heads or heads, "head_dim": head_dim, "intermediate": intermediate,
+        "vocabulary": vocabulary,
+    }  # fmt: skip
+    shapes = default_shapes(documents, dtype, deterministic, asked)
+    roofline = bench.measure_roofline(shapes)
+    typer.echo(
+        f"roofline here: {roofline.tflops:.3f} TFLOP/s in a matrix product, {roofline.gbytes:.1f} GB/s in a copy"
+    )
+    rows, last = [], ""
+    for case, timing in bench.run(shapes, wanted, repeats, roofline):
+        if case.op != last:
+            typer.echo(f"\n{case.label}, {shapes.dtype}, {shapes.device.type}\n{HEADER}")
+            last = case.op
+        typer.echo(_line(asdict(timing)))
+        rows.append({"case": case.label, **asdict(timing)})
+    if output is not None:
+        output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
+        typer.echo(f"\nwritten: {output}")
+
+
+HEADER = f"  {'candidate':14s} {'forward ms':>11s} {'backward ms':>12s} {'of roofline':>13s}"
+
+
+def _line(row: dict[str, object]) -> str:
+    mark = "*" if row["chosen"] else " "
+    if row["forward_ms"] is None:
+        return f"{mark} {row['candidate']:14s} {'-':>11s} {'-':>12s} {'-':>13s}  {row['note']}"
+    shares = f"{row['forward_share']:.0%} / {row['backward_share']:.0%}"
+    return f"{mark} {row['candidate']:14s} {row['forward_ms']:11.3f} {row['backward_ms']:12.3f} {shares:>13s}  {row['note']}"
+
+
+def default_shapes(
+    documents: str | None, dtype: str | None, deterministic: bool, asked: dict[str, int | None]
+) -> Shapes:
+    """The shapes of a run: this device's defaults, overridden by what is given."""
+    from megabiomed import platform
+    from megabiomed.kernels.bench_cases import Shapes
+
+    sizes: dict[str, int] = dict(CPU_SIZES)
+    lengths, precision = documents or CPU_DOCUMENTS, dtype or "fp32"
+    if platform.has_cuda():
+        sizes, lengths, precision = dict(GPU_SIZES), documents or GPU_DOCUMENTS, dtype or "bf16"
+    sizes |= {name: value for name, value in asked.items() if value is not None}
+    if precision not in platform.DTYPES:
+        raise ConfigError("--dtype names no type", got=precision, expected=", ".join(platform.DTYPES))
+    try:
+        parts = [int(length) for length in lengths.split(",")]
+    except ValueError:
+        parts = []
+    if not parts or min(parts) < 1:
+        raise ConfigError("--documents is no list of lengths", got=lengths, expected="such as 2048,4096,2048")
+    if sizes["heads"] % sizes["kv_heads"]:
+        got = f"{sizes['heads']} and {sizes['kv_heads']}"
+        raise ConfigError("query heads are not a multiple of key/value heads", got=got, do="change --kv-heads")
+    return Shapes(
+        documents=parts,
+        dtype=platform.DTYPES[precision],
+        device=platform.device(),
+        deterministic=deterministic,
+        **sizes,
+    )
+
+
+CPU_SIZES = {"heads": 8, "kv_heads": 8, "head_dim": 64, "intermediate": 1376, "vocabulary": 8192}
+GPU_SIZES = {"heads": 32, "kv_heads": 32, "head_dim": 128, "intermediate": 11008, "vocabulary": 32000}
+CPU_DOCUMENTS = "256,310,190,401,128,333,222,208"
+GPU_DOCUMENTS = "2048,4096,2048"

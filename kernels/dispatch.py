@@ -1,0 +1,157 @@
+"""One choice of backend per operation, by device, type and shape, with the reason that can be printed.
+
+Every operation lists its backends in order of preference. A backend that cannot compute exactly this operation refuses with a
+reason; `auto` takes the first that does not refuse, a forced one that refuses is an error. Nothing degrades silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megabiomed.errors import ConfigError
+
+AUTO = "auto"
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an operation runs and on what.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        arch: compute capability as 80, 90, ...; 0 on a CPU.
+        dtype: type of the activations.
+        width: last dimension of the operation (head size for attention, hidden size for the norm, ...).
+        deterministic: True when two runs must give the same bits.
+    """
+
+    device: str
+    arch: int
+    dtype: torch.dtype
+    width: int
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operation.
+
+    Attributes:
+        name: what the configuration calls it.
+        refuse: the reason why it cannot serve a site, or None when it can.
+        load: imports and returns its function or functions; called once, when the backend is chosen.
+        note: why it stands where it stands in the order.
+    """
+
+    name: str
+    refuse: Callable[[Site], str | None]
+    load: Callable[[], Any] = field(compare=False)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen backend, its function, and a sentence that says why."""
+
+    name: str
+    function: Any
+    why: str
+
+
+def site_of(x: Tensor, deterministic: bool = False) -> Site:
+    """The site of an operation on this tensor."""
+    return site_on(x.device, x.dtype, x.size(-1), deterministic)
+
+
+def site_on(device: torch.device, dtype: torch.dtype, width: int, deterministic: bool = False) -> Site:
+    """The site of an operation of this type and width on a device."""
+    return Site(device.type, _arch(device), dtype, width, deterministic)
+
+
+@lru_cache(maxsize=32)
+def _arch(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@lru_cache(maxsize=256)
+def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUTO) -> Choice:
+    """The backend for a site.
+
+    Args:
+        wanted: "auto", or the name of the one to use.
+
+    Raises:
+        ConfigError: an unknown name, a forced backend that refuses, or no backend at all.
+    """
+    if wanted == AUTO:
+        return _first_willing(op, backends, site)
+    names = [backend.name for backend in backends]
+    if wanted not in names:
+        raise ConfigError(
+            f"kernels.{op} names no backend", got=wanted, expected=", ".join([AUTO, *names]), do="choose one of these"
+        )
+    backend = backends[names.index(wanted)]
+    reason = backend.refuse(site)
+    if reason is not None:
+        willing = [b.name for b in backends if b.refuse(site) is None]
+        raise ConfigError(
+            f"kernels.{op}={wanted} cannot serve this run: {reason}",
+            got=f"{site.device} {site.dtype} width {site.width}",
+            do=f"set kernels.{op} to {' or '.join([AUTO, *willing])}",
+        )
+    return Choice(wanted, backend.load(), "forced by the configuration")
+
+
+def _first_willing(op: str, backends: tuple[Backend, ...], site: Site) -> Choice:
+    refusals: list[str] = []
+    for backend in backends:
+        reason = backend.refuse(site)
+        if reason is None:
+            why = "; ".join([backend.note or "first choice", *refusals])
+            return Choice(backend.name, backend.load(), why)
+        refusals.append(f"not {backend.name}: {reason}")
+    raise ConfigError(f"no backend of {op} can serve this run", got="; ".join(refusals), do="change train.precision")
+
+
+@lru_cache(maxsize=1)
+def interpreting() -> bool:
+    """True when Triton kernels run in Triton's interpreter (TRITON_INTERPRET=1 before the first import)."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def needs_triton(site: Site) -> str | None:
+    """The refusal of every Triton backend outside CUDA, outside its types, or without Triton."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if site.device == "cpu":
+        return None if interpreting() else "Triton needs a GPU"
+    if site.dtype not in TRITON_DTYPES:
+        return f"no kernel for {site.dtype}"
+    if site.arch < 80:
+        return f"compiled and tested for sm_80 and later, this is sm_{site.arch}"
+    return None
+
+
+def needs_cpu(site: Site) -> str | None:
+    """The refusal of a CPU fast path elsewhere."""
+    return None if site.device == "cpu" else "a CPU path"
+
+
+def serves_all(_: Site) -> str | None:
+    """A backend that can always serve."""
+    return None

@@ -1,0 +1,182 @@
+"""Compile every Triton kernel for GPUs that need not be here, at production shapes, and read the machine code's resources.
+
+python -m megabiomed.kernels.triton.compile --arch 90 --head-dims 128          a Markdown table
+python -m megabiomed.kernels.triton.compile --arch 80 --json                   one JSON object a kernel
+
+Integer arguments that the launcher would specialise as multiples of 16 are marked so here too; without that mark another
+kernel is measured (no 128-bit loads, twice the registers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from megabiomed.kernels.triton import document_attention, rms_norm, swiglu, vocabulary
+from megabiomed.kernels.triton.attention_op import ROWS
+from megabiomed.kernels.triton.launch import warps_for
+from megabiomed.kernels.triton.tiles import HALF, Tile
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may take
+MULTIPLES_OF_16 = re.compile(r"^(stride(_\w+)?|T|N|SIZE)$")
+BF16, FP32, INT32, INT64 = "*bf16", "*fp32", "*i32", "*i64"
+POINTERS = {
+    "LSE": FP32, "DELTA": FP32, "COS": FP32, "SIN": FP32, "RSTD": FP32, "OWN": FP32, "SOFTMAX_WEIGHT": FP32,
+    "LABEL_WEIGHT": FP32, "DW": FP32, "START": INT32, "END": INT32, "TARGET": INT64,
+}  # fmt: skip
+SCALARS = {"eps": "fp32", "scale": "fp32", "scale2": "fp32", "sign": "fp32"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kernel at one production shape."""
+
+    name: str
+    kernel: Any
+    constants: dict[str, Any]
+    warps: int
+    stages: int = 3
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the compiled kernel takes of a multiprocessor.
+
+    Attributes:
+        registers: 32-bit registers a thread.
+        spills: instructions that store to or load from local memory.
+        shared: bytes of shared memory a program.
+        tensor_core: matrix instructions (HGMMA on sm_90, HMMA on sm_80).
+        wide_loads: "128-bit loads/all loads" from global memory.
+    """
+
+    kernel: str
+    arch: int
+    warps: int
+    stages: int
+    registers: int
+    spills: int
+    shared: int
+    tensor_core: int
+    wide_loads: str
+
+
+def jobs(arch: int, head_dims: list[int]) -> Iterator[Job]:
+    """Every kernel: Llama2-7B's rows (4096, 11008, 32000) and each head size with 32 query and 8 key/value heads."""
+    yield from _row_jobs()
+    for d in head_dims:
+        yield from _attention_jobs(arch, d)
+
+
+def _row_jobs() -> Iterator[Job]:
+    for hidden in (4096, 8192):
+        for add in (False, True):
+            shape = {"B": hidden, "ADD": add, "ACC": tl.float32}
+            suffix = f" {hidden}" + (" + add" if add else "")
+            yield Job("rms_norm_forward" + suffix, rms_norm.rms_norm_forward, shape, warps_for(hidden))
+            yield Job("rms_norm_backward" + suffix, rms_norm.rms_norm_backward, shape, warps_for(hidden))
+    for kernel in (swiglu.swiglu_forward, swiglu.swiglu_backward):
+        yield Job(kernel.__name__, kernel, {"B": swiglu.BLOCK, "ACC": tl.float32}, 4)
+    for kernel in (vocabulary.vocabulary_statistics, vocabulary.vocabulary_gradient):
+        yield Job(kernel.__name__, kernel, {"B": vocabulary.BLOCK, "ACC": tl.float32}, 8)
+
+
+def _attention_jobs(arch: int, d: int) -> Iterator[Job]:
+    padded = max(16, triton.next_power_of_2(d))
+    tiles = HALF[arch, 64 if padded <= 64 else 128]
+    shape = {"HQ": 32, "HKV": 8, "D": d, "P": padded, "ROPE": True}
+    for label, kernel, tile in (
+        ("forward", document_attention.attention_forward, tiles.forward),
+        ("backward k, v", document_attention.attention_backward_kv, tiles.backward_kv),
+        ("backward q", document_attention.attention_backward_q, tiles.backward_q),
+    ):
+        yield _tiled(f"attention {label} d{d}", kernel, shape, tile)
+    yield Job(f"attention delta d{d}", document_attention.attention_delta, {"D": d, "P": padded, "M": ROWS}, 4)
+    yield Job(f"rope d{d}", document_attention.rope, {"D": d, "P": padded, "B": ROWS}, 4)
+
+
+def _tiled(name: str, kernel: Any, shape: dict[str, Any], tile: Tile) -> Job:
+    return Job(f"{name} {tile.m}x{tile.n}", kernel, {**shape, "M": tile.m, "N": tile.n}, tile.warps, tile.stages)
+
+
+def compile_job(job: Job, arch: int) -> Resources:
+    """Compile for an architecture and disassemble."""
+    names = job.kernel.arg_names
+    signature = {name: _type_of(name, job.constants) for name in names}
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*") or (signature[name] == "i32" and MULTIPLES_OF_16.match(name))
+    }
+    constants = {(names.index(name),): value for name, value in job.constants.items()}
+    source = ASTSource(job.kernel, signature, constants, attributes)
+    options = {"num_warps": job.warps, "num_stages": job.stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    used, code = _dump(compiled.asm["cubin"])
+    registers = int(re.findall(r"\bREG:(\d+)", used)[0])
+    wide, loads = len(re.findall(r"LDG\.E\.\S*128", code)), len(re.findall(r"\bLDG\.", code))
+    copies = len(re.findall(r"LDGSTS\.E\.\S*128", code))
+    return Resources(
+        job.name, arch, job.warps, job.stages, registers,
+        spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
+        shared=compiled.metadata.shared,
+        tensor_core=len(re.findall(r"\bHG?MMA\.", code)),
+        wide_loads=f"{wide + copies}/{loads + len(re.findall('LDGSTS', code))}",
+    )  # fmt: skip
+
+
+def _type_of(name: str, constants: dict[str, Any]) -> str:
+    if name in constants:
+        return "constexpr"
+    if name in SCALARS:
+        return SCALARS[name]
+    if name in POINTERS:
+        return POINTERS[name]
+    return "i32" if MULTIPLES_OF_16.match(name) or name == "ROWS" else BF16
+
+
+def _dump(cubin: bytes) -> tuple[str, str]:
+    """(resource usage, machine code) of a cubin, by the cuobjdump that comes with Triton."""
+    tool = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        used, code = (
+            subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    return used, code
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--arch", type=int, choices=sorted(SHARED_LIMIT), required=True)
+    options.add_argument("--head-dims", type=int, nargs="+", default=[64, 80, 96, 128])
+    options.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    asked = options.parse_args()
+    if not asked.json:
+        print("| kernel | warps | stages | registers | spills | shared KiB | tensor core | 128-bit loads |")
+        print("|---|---|---|---|---|---|---|---|")
+    for job in jobs(asked.arch, asked.head_dims):
+        found = compile_job(job, asked.arch)
+        if asked.json:
+            print(json.dumps(asdict(found)), flush=True)
+            continue
+        cells = (found.kernel, found.warps, found.stages, found.registers, found.spills, f"{found.shared / 1024:.1f}")
+        print("| " + " | ".join(map(str, (*cells, found.tensor_core, found.wide_loads))) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

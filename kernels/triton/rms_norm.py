@@ -1,0 +1,116 @@
+"""RMSNorm with residual add in Triton: one pass over the row forward, one backward; weight gradients without atomics."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from megabiomed.kernels.triton.launch import WIDE, programs, warps_for, wide
+
+
+@triton.jit
+def rms_norm_forward(X, R, W, Y, S, RSTD, N, eps, B: tl.constexpr, ADD: tl.constexpr, ACC: tl.constexpr):
+    """S = X + R, Y = S rstd(S) W; the row is normalised as the stream will hold it, so that backward sees the same S."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, B)
+    inside = column < N
+    x = tl.load(X + row * N + column, mask=inside, other=0.0).to(ACC)
+    if ADD:
+        x += tl.load(R + row * N + column, mask=inside, other=0.0).to(ACC)
+        stored = x.to(S.dtype.element_ty)
+        tl.store(S + row * N + column, stored, mask=inside)
+        x = stored.to(ACC)
+    rstd = 1.0 / tl.sqrt(tl.sum(x * x, 0) / N + eps)
+    tl.store(RSTD + row, rstd)
+    w = tl.load(W + column, mask=inside, other=0.0).to(ACC)
+    tl.store(Y + row * N + column, (x * rstd * w).to(Y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rms_norm_backward(DY, DS, S, W, RSTD, DX, DW, T, N, ROWS, B: tl.constexpr, ADD: tl.constexpr, ACC: tl.constexpr):
+    """DX = rstd (w dy - s rstd^2 mean(w dy s)) [+ DS]; each program sums its rows of dW into its own row of DW."""
+    program = tl.program_id(0)
+    column = tl.arange(0, B)
+    inside = column < N
+    w = tl.load(W + column, mask=inside, other=0.0).to(ACC)
+    dw = tl.zeros([B], ACC)
+    for row in range(program * ROWS, tl.minimum((program + 1) * ROWS, T)):
+        at = tl.cast(row, tl.int64) * N + column
+        s = tl.load(S + at, mask=inside, other=0.0).to(ACC)
+        dy = tl.load(DY + at, mask=inside, other=0.0).to(ACC)
+        rstd = tl.load(RSTD + row)
+        g = dy * w
+        dx = (g - s * (tl.sum(g * s, 0) / N * rstd * rstd)) * rstd
+        if ADD:
+            dx += tl.load(DS + at, mask=inside, other=0.0).to(ACC)
+        tl.store(DX + at, dx.to(DX.dtype.element_ty), mask=inside)
+        dw += dy * s * rstd
+    tl.store(DW + program * N + column, dw, mask=inside)
+
+
+def _forward(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, stream, rstd) of [rows, n]; the stream is x itself without a residual."""
+    rows, n = x.shape
+    block, add = triton.next_power_of_2(n), residual is not None
+    y, stream = torch.empty_like(x), torch.empty_like(x) if add else x
+    rstd = torch.empty(rows, dtype=wide(x), device=x.device)
+    rms_norm_forward[(rows,)](
+        x, residual if add else x, weight, y, stream, rstd, n, eps, block, add, WIDE[rstd.dtype],
+        num_warps=warps_for(block),
+    )  # fmt: skip
+    return y, stream, rstd
+
+
+def _backward(dy: Tensor, ds: Tensor | None, stream: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """(dx, dw); dx holds the gradient of the stream too when there is one."""
+    rows, n = stream.shape
+    block, count = triton.next_power_of_2(n), programs(stream, rows)
+    dx, dw = torch.empty_like(stream), torch.empty(count, n, dtype=rstd.dtype, device=stream.device)
+    dy = dy.contiguous()
+    rms_norm_backward[(count,)](
+        dy, dy if ds is None else ds.contiguous(), stream, weight, rstd, dx, dw, rows, n, triton.cdiv(rows, count),
+        block, ds is not None, WIDE[rstd.dtype], num_warps=warps_for(block),
+    )  # fmt: skip
+    return dx, dw.sum(0).to(weight.dtype)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, stream, rstd = _forward(x, None, weight, eps)
+        ctx.save_for_backward(stream, weight, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        return *_backward(dy, None, *ctx.saved_tensors), None
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        y, stream, rstd = _forward(x, residual, weight, eps)
+        ctx.save_for_backward(stream, weight, rstd)
+        return y, stream
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, ds: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        dx, dw = _backward(dy, ds, *ctx.saved_tensors)
+        return dx, dx, dw, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of [..., n]; see `megabiomed.kernels.rms_norm`."""
+    flat = x.reshape(-1, x.size(-1)).contiguous()
+    return cast(Tensor, _Norm.apply(flat, weight.contiguous(), eps)).view(x.shape)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(RMSNorm(x + residual), x + residual) of [..., n]; see `megabiomed.kernels.rms_norm`."""
+    flat = [part.reshape(-1, x.size(-1)).contiguous() for part in (x, residual)]
+    y, stream = cast(tuple[Tensor, Tensor], _AddNorm.apply(*flat, weight.contiguous(), eps))
+    return y.view(x.shape), stream.view(x.shape)

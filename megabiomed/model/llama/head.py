@@ -1,0 +1,44 @@
+"""The output head over the tensor ranks: logits, or the loss without them."""
+
+from __future__ import annotations
+
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+from torch import Tensor, nn
+
+from megabiomed.config import KernelsConfig
+from megabiomed.kernels.linear_cross_entropy import Shard, linear_cross_entropy
+
+
+class VocabularyHead(nn.Module):
+    """This rank's rows of the output matrix.
+
+    Args:
+        weight: [v/tp, h]; rows after `shard.size` are padding.
+    """
+
+    def __init__(
+        self, weight: nn.Parameter, shard: Shard, sequence_parallel: bool, kernels: KernelsConfig, z_loss: float
+    ) -> None:
+        super().__init__()
+        self.weight, self.shard, self.sequence_parallel = weight, shard, sequence_parallel
+        self.kernels, self.z_loss = kernels, z_loss
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits [t, v/tp] of hidden states [., h]; with labels [t] their summed loss [1] fp32, equal on the ranks.
+
+        Evaluation leaves the z-loss out, so that validation losses compare across runs.
+        """
+        # Every rank has a part of the vocabulary, so the gradient of x is the sum over the ranks.
+        if self.sequence_parallel:
+            x = gather_from_sequence_parallel_region(x, tensor_parallel_output_grad=True)  # [t, h]
+        else:
+            x = copy_to_tensor_model_parallel_region(x)
+        if labels is None:
+            return nn.functional.linear(x, self.weight)  # [t, v/tp]
+        return linear_cross_entropy(
+            x, self.weight, labels, self.shard, z_loss=self.z_loss if self.training else 0.0,
+            chunk_tokens=self.kernels.loss_chunk_tokens, backend=self.kernels.loss,
+        )  # fmt: skip

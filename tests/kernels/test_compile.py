@@ -1,0 +1,58 @@
+"""Every Triton kernel compiles for GPUs that are not here, within their registers and shared memory, without spills."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+ARCHITECTURES = [80, 90]
+
+
+@cache
+def compiled(arch: int, head_dims: tuple[int, ...]) -> list[dict[str, Any]]:
+    """In another process: this one may have Triton in its interpreter."""
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "megabiomed.kernels.triton.compile", "--json", "--arch", str(arch), "--head-dims"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [*command, *map(str, head_dims)], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check_resources(found: list[dict[str, Any]]) -> None:
+    for row in found:
+        assert row["spills"] == 0, row
+        assert row["registers"] * row["warps"] * 32 <= 65536, row
+        assert row["shared"] <= SHARED_LIMIT[row["arch"]], row
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_no_kernel_spills_or_exceeds_shared_memory(arch: int) -> None:
+    found = compiled(arch, (128,))
+    assert len(found) == 17
+    check_resources(found)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_attention_uses_the_tensor_cores_and_rows_move_in_128_bit_loads(arch: int) -> None:
+    for row in compiled(arch, (128,)):
+        if row["kernel"].startswith(("attention forward", "attention backward")):
+            assert row["tensor_core"] > 0, row
+        if row["kernel"].startswith(("swiglu", "rms_norm_forward", "attention delta", "rope")):
+            wide, loads = row["wide_loads"].split("/")
+            assert wide == loads, row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_head_size_compiles_without_spills(arch: int) -> None:
+    check_resources(compiled(arch, (64, 80, 96)))
