@@ -103,25 +103,27 @@ class _Loss(torch.autograd.Function):
         wanted = tuple(gradients and need for need in ctx.needs_input_grad[:2])
         head = _Head(hidden, weight, labels, shard, z_loss, ops, wanted)
         loss = head.run(rows)
-        ctx.has = [gradient is not None for gradient in head.gradients]
-        ctx.save_for_backward(*(gradient for gradient in head.gradients if gradient is not None))
+        ctx.gradients, ctx.once = head.gradients, hidden.dtype != torch.float64
         return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        scaled = [_scaled(next(saved), scale) if has else None for has in ctx.has]
+        assert ctx.gradients is not None, "the gradients are scaled in place: one backward for each forward"
+        scaled = [None if gradient is None else _scaled(gradient, scale) for gradient in ctx.gradients]
+        if ctx.once:
+            ctx.gradients = None
         return *scaled, None, None, None, None, None, None
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient * scale with the scale in fp32: rounded to bf16 it would shift every element the same way."""
-    if gradient.dtype in (torch.float32, torch.float64):
-        return gradient * scale
-    out = torch.empty_like(gradient)
-    for target, part in zip(out.split(SCALE_ROWS), gradient.split(SCALE_ROWS)):
-        torch.mul(part.float(), scale, out=target)
-    return out
+    """gradient * scale in place, the scale in fp32: rounded to bf16 it would shift every element the same way."""
+    if gradient.dtype == torch.float64:
+        return gradient * scale  # gradcheck asks several times for one forward
+    if gradient.dtype == torch.float32:
+        return gradient.mul_(scale)
+    for part in gradient.split(SCALE_ROWS):
+        part.copy_(part.float().mul_(scale))
+    return gradient
 
 
 class _Head:
@@ -134,7 +136,7 @@ class _Head:
         self.hidden, self.weight, self.labels = hidden.contiguous(), weight[: shard.size], labels
         self.shard, self.z_loss, self.ops = shard, z_loss, ops
         self.dhidden = torch.empty_like(self.hidden) if wanted[0] else None
-        self.dweight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if wanted[1] else None
+        self.dweight = torch.empty_like(weight, memory_format=torch.contiguous_format) if wanted[1] else None
         self.loss = torch.zeros(1, dtype=torch.float32, device=hidden.device)
 
     @property
@@ -175,7 +177,12 @@ class _Head:
         if self.dhidden is not None:
             torch.mm(gradient, self.weight, out=self.dhidden[chunk.where])
         if self.dweight is not None:
-            self.dweight[: self.shard.size].addmm_(gradient.t(), self.hidden[chunk.where])
+            filled, padding = self.dweight.split([self.shard.size, self.dweight.size(0) - self.shard.size])
+            if chunk.where.start == 0:
+                padding.zero_()
+                torch.mm(gradient.t(), self.hidden[chunk.where], out=filled)
+            else:
+                filled.addmm_(gradient.t(), self.hidden[chunk.where])
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ class TorchChunkOps:
 class CpuChunkOps(TorchChunkOps):
     """The same in blocks of rows that stay in the cache, in place."""
 
-    BLOCK_BYTES = 2**20
+    BLOCK_BYTES = 2**18
 
     def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ChunkOps`."""
@@ -229,8 +236,12 @@ class CpuChunkOps(TorchChunkOps):
     ) -> Tensor:
         """See `ChunkOps`."""
         wide, rows = _wide(logits), self._rows(logits)
-        for part, lse_part, weight in zip(wide.split(rows), lse.split(rows), softmax_weight.split(rows)):
-            part.sub_(lse_part[:, None]).exp_().mul_(weight[:, None])
+        shift = lse.masked_fill(label_weight == 0, torch.inf)  # a masked row becomes exp(-inf) = 0
+        weighted = not torch.equal(softmax_weight, label_weight)
+        for part, shift_part, weight in zip(wide.split(rows), shift.split(rows), softmax_weight.split(rows)):
+            part.sub_(shift_part[:, None]).exp_()
+            if weighted:
+                part.mul_(weight[:, None])
         return _minus_label(wide, target, label_weight).to(logits.dtype)
 
     def _rows(self, logits: Tensor) -> int:

@@ -25,7 +25,7 @@ LENGTHS = {
     "one-document": [100],
     "exact-blocks": [64, 32, 64],
     "ragged": [5, 1, 70, 31],
-    "one-token-documents": [1] * 40,
+    "200-tiny-documents": [1] * 150 + [2] * 50,
     "many": [3] * 30 + [10],
 }
 HEADS = {"mha": Heads(2, 2), "gqa4": Heads(4, 1), "gqa8": Heads(8, 1)}
@@ -34,7 +34,7 @@ SMALL = [
     ("one-document", "mha", 64),
     ("exact-blocks", "gqa4", 80),
     ("ragged", "gqa8", 96),
-    ("one-token-documents", "mha", 128),
+    ("200-tiny-documents", "mha", 128),
     ("many", "gqa4", 64),
 ]
 FULL = [(lengths, heads, d) for lengths in LENGTHS for heads in HEADS for d in (64, 80, 96, 128)]
