@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config.base import Section
 
@@ -52,4 +52,75 @@ class Esm2Config(Section):
                 f"hidden_size {self.hidden_size} needs heads of an even size; change num_attention_heads "
                 f"{self.num_attention_heads}"
             )
+        return self
+
+
+class AdaptorConfig(Section):
+    """What turns encoder rows into embeddings of the language model."""
+
+    kind: Literal["linear", "mlp", "resampler"] = "mlp"
+    """linear: one matrix, as BioMedGPT-10B; mlp: two layers; resampler: learned queries attend to the rows of an item."""
+    num_queries: PositiveInt = 32
+    """Embeddings that the resampler makes of each item."""
+
+
+class StageConfig(Section):
+    """One stage of the alignment: what is trained, how fast, on what, how long. Adaptors are trained in every stage."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """Name of the stage and of its folder in the run folder."""
+    steps: PositiveInt
+    """Optimizer steps."""
+    molecule: Literal["frozen", "full"] = "frozen"
+    """Molecule encoder: frozen, or trained."""
+    protein: Literal["frozen", "full"] = "frozen"
+    """Protein encoder: frozen, or trained."""
+    language_model: Literal["frozen", "full"] = "frozen"
+    """Language model: frozen, or trained under `parallel`."""
+    adaptor_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of the adaptors."""
+    encoder_lr: float = Field(2e-5, gt=0)
+    """Peak learning rate of trained encoders."""
+    lm_lr: float = Field(2e-5, gt=0)
+    """Peak learning rate of a trained language model."""
+    text_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the samples that come from `replay` (text only), against forgetting."""
+
+
+class AlignSource(Section):
+    """One dataset of questions on molecules and proteins."""
+
+    path: Path
+    """Folder of one split, made by `megabiomed dataset build`."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the samples, relative to the other sources."""
+
+
+class AlignConfig(Section):
+    """The multimodal part of an alignment run."""
+
+    molecule: GinConfig = Field(default_factory=GinConfig)
+    protein: Esm2Config = Field(default_factory=Esm2Config)
+    molecule_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
+    protein_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
+    train: list[AlignSource] = Field(default_factory=list)
+    """Training splits with their shares."""
+    validation: Path | None = None
+    """Held-out split for the validation loss."""
+    replay: Path | None = None
+    """Token store for `text_share`."""
+    language_model: Path | None = None
+    """Checkpoint of a pretraining run to start from; null takes model.init_from or random weights."""
+    stages: list[StageConfig] = Field(min_length=1)
+    """The stages, in order; each starts from the checkpoint of the one before."""
+    watchdog_s: float = Field(300.0, gt=0)
+    """Seconds in one phase of a step after which a rank says where it waits, and with what."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AlignConfig:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage names {names} repeat; each stage has its own folder")
+        if any(stage.text_share for stage in self.stages) and self.replay is None:
+            raise ValueError("text_share needs a token store in align.replay")
         return self

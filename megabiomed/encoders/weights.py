@@ -59,6 +59,7 @@ def load_esm2(model: Esm2, path: Path) -> str:
 def esm2_key(name: str) -> str | None:
     """fair-esm's name of a tensor of an official file or a Hugging Face folder; None for what the trunk does not use."""
     name = re.sub(r"^(encoder\.sentence_encoder\.|esm\.)", "", name)
+    name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))  # transformers writes norms both ways
     if name.startswith("encoder.lm_head.") or name.startswith(_UNUSED):
         return None
     if name == "embeddings.word_embeddings.weight":

@@ -86,7 +86,8 @@ def test_what_the_originals_crash_on_has_a_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("smiles", "reason"),
-    [("", "empty"), (" ", "empty"), ("C1CC", "invalid"), ("xyz", "invalid"), ("C(C)(C)(C)(C)C", "invalid"), ("C" * 257, "too_large")],
+    [("", "empty"), (" ", "empty"), ("C1CC", "invalid"), ("xyz", "invalid"), ("C(C)(C)(C)(C)C", "invalid"),
+     ("C" * 257, "too_large")],
 )  # fmt: skip
 def test_what_gives_no_graph_is_refused_with_a_reason(smiles: str, reason: str) -> None:
     with pytest.raises(MoleculeError) as error:
