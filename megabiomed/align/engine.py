@@ -17,8 +17,9 @@ from torch import Tensor
 from megabiomed import platform
 from megabiomed.align.batch import AlignBatch, AlignMicroBatch
 from megabiomed.align.frozen import FrozenEngine
+from megabiomed.align.sources import ChainSource
 from megabiomed.checkpoint.logical import Fragment, TensorSource
-from megabiomed.checkpoint.reader import load_fragments
+from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.encoders.bridge import Bridge
@@ -61,6 +62,8 @@ class AlignEngine(TrainEngine):
         self.align, self.stage = align, stage
         self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed)
         self.dtype = platform.DTYPES[config.train.precision]
+        self.base: ChainSource | None = None
+        self.frozen: dict[str, Any] = {}
 
     @property
     def trains_language_model(self) -> bool:
@@ -71,6 +74,10 @@ class AlignEngine(TrainEngine):
         """Only what is trained is stored; frozen parts are referred to."""
         model = logical_tensors(self.config.model) if self.trains_language_model else {}
         return {**model, **self.side.trained_shapes()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Stage, and hashes of what the run began with."""
+        return {"stage": self.stage.name, "frozen": self.frozen}
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""
@@ -90,6 +97,8 @@ class AlignEngine(TrainEngine):
     def load_state(self, source: TensorSource, step: int) -> None:
         """Continue a stage: what it trains with moments, the rest as `load_weights` does."""
         load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        if self.base is not None and isinstance(source, Checkpoint):
+            source = self.base.before(source)
         self.engine.publish(source)
         frozen = set(self.side.shapes) - set(self.side.trained_shapes())
         holds = getattr(source, "holds", lambda name: False)

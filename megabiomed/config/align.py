@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config.base import Section
+from megabiomed.config.schema import RunConfig
 
 Placement = Literal["replicate", "zero3"]
 
@@ -124,3 +125,32 @@ class AlignConfig(Section):
         if any(stage.text_share for stage in self.stages) and self.replay is None:
             raise ValueError("text_share needs a token store in align.replay")
         return self
+
+
+class AlignRunConfig(RunConfig):
+    """One alignment run: a training run whose data and length come from `align`."""
+
+    align: AlignConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_from_stages(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("align"), dict):
+            return values
+        stages = values["align"].get("stages") or []
+        train = dict(values.get("train") or {})
+        if not train.get("steps") and not train.get("epochs") and all(isinstance(s, dict) for s in stages):
+            train["steps"] = sum(stage.get("steps", 1) for stage in stages) or 1
+        return {**values, "train": train}
+
+    def stage_run(self, number: int) -> AlignRunConfig:
+        """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""
+        stage = self.align.stages[number]
+        return self.model_copy(
+            update={
+                "name": f"{self.name}-{stage.name}",
+                "run_dir": self.folder / stage.name,
+                "train": self.train.model_copy(update={"steps": stage.steps}),
+                "optimizer": self.optimizer.model_copy(update={"lr": stage.adaptor_lr}),
+            }
+        )

@@ -18,16 +18,25 @@ from megabiomed.train.signals import StopFlag
 
 def run(load: Callable[[], RunConfig]) -> int:
     """Join the run and train; returns the process's exit code."""
+
+    def train(stop: StopFlag) -> None:
+        from megabiomed.train.loop import Trainer
+
+        Trainer(load(), stop).run()
+
+    return join(train)
+
+
+def join(train: Callable[[StopFlag], None]) -> int:
+    """Join the process group, call `train`, report what goes wrong; returns the process's exit code."""
     stop = StopFlag()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
         from megabiomed import platform
-        from megabiomed.train.loop import Trainer
 
-        config = load()
         platform.init_distributed()
-        Trainer(config, stop).run()
+        train(stop)
         _shut_down()
         return 0
     except MegabiomedError as error:
