@@ -89,4 +89,4 @@ def _sequences(path: Path) -> dict[str, str]:
 def _several(value: Any) -> list[str]:
     if value in (None, "", []):
         return []
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return [str(item) for item in value if item not in (None, "")] if isinstance(value, list) else [str(value)]

@@ -5,6 +5,7 @@ Gradients are SUMs over all ranks of the gradient of the global mean loss; there
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, cast
 
 import torch
@@ -80,11 +81,15 @@ class SideModules:
     def _make_optimizer(self) -> None:
         named = [(name, p) for name, p in self._named() if p.requires_grad]
         groups: list[dict[str, object]] = []
-        for prefix, key in (("adaptor", "adaptor_lr"), ("encoder", "encoder_lr")):
-            for matrices, decay in ((True, self.settings.weight_decay), (False, 0.0)):
-                chosen = [p for name, p in named if name.startswith(prefix) and (p.dim() > 1) == matrices]
-                if chosen:
-                    groups.append({"params": chosen, "weight_decay": decay, "peak": getattr(self.stage, key)})
+        kinds = product((("adaptor", "adaptor_lr"), ("encoder", "encoder_lr")), (True, False), (True, False))
+        for (prefix, key), matrices, sharded in kinds:  # one fused call cannot step sharded and whole parameters
+            chosen = [
+                p for name, p in named
+                if name.startswith(prefix) and (p.dim() > 1) == matrices and isinstance(p, DTensor) == sharded
+            ]  # fmt: skip
+            if chosen:
+                decay = self.settings.weight_decay if matrices else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "peak": getattr(self.stage, key)})
         self.optimizer = adamw(groups, self.settings)
         for _, parameter in named:
             step = torch.zeros((), dtype=torch.float32, device=platform.device())
