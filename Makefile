@@ -13,7 +13,8 @@ STAMP := $(VENV)/.installed
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test test-all test-crash lint type docs bench-cpu bench-checkpoint bench-gpu clean
+.PHONY: install demo demo-align test test-all test-crash lint type docs clean
+.PHONY: bench-cpu bench-checkpoint bench-gpu bench-align
 
 
 install: $(STAMP)
@@ -25,6 +26,9 @@ $(STAMP): setup.py
 
 demo: install
 	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" bash launch/demo.sh
+
+demo-align: install
+	BIN=$(BIN) RUNS=$(DEMO) bash launch/demo_align.sh
 
 test: install
 	$(BIN)/python -m pytest -q
@@ -47,6 +51,9 @@ type: install
 
 docs: install
 	$(BIN)/python -m megabiomed.config.reference > docs/configuration.md
+
+bench-align: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_align
 
 bench-cpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_cpu

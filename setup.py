@@ -34,6 +34,9 @@ REQUIRES = [
     "jinja2>=3.1,<4",
     "matplotlib>=3.8,<4",
     "psutil>=5.9,<8",
+    "pyarrow>=15",
+    "nltk>=3.8,<4",
+    "rouge-score>=0.1.2,<0.2",
 ]
 ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]

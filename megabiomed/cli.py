@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from megabiomed import __version__
+from megabiomed.align.cli import dataset_app
 from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
 from megabiomed.errors import MegabiomedError
@@ -26,6 +27,7 @@ app.add_typer(corpus_app, name="corpus")
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
+app.add_typer(dataset_app, name="dataset")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 
@@ -58,6 +60,60 @@ def pretrain(
     from megabiomed.train.launching import pretrain as start
 
     start(config, overrides or [], nproc, dry_run)
+
+
+@app.command(epilog="Example: megabiomed align align-demo parallel.tensor_parallel_size=2")
+def align(
+    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    overrides: Overrides = None,
+    nproc: Annotated[
+        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Run this stage only; default: all, in order.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+) -> None:
+    """Staged alignment of molecules and proteins with a language model; resumes where it stopped."""
+    from megabiomed.align.launching import align as start
+
+    start(config, overrides or [], nproc, stage, dry_run)
+
+
+@app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')
+def chat(
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
+    question: Annotated[str, typer.Option(help="What to ask.")] = "Please describe this molecule.",
+    molecule: Annotated[list[str] | None, typer.Option(help="SMILES; may be repeated.")] = None,
+    protein: Annotated[list[str] | None, typer.Option(help="Sequence or FASTA file; may be repeated.")] = None,
+    batch: Annotated[Path | None, typer.Option(help="File of questions in any dataset layout.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSONL to write in batch mode.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+) -> None:
+    """Answer in free text about molecules and proteins, in one process, from a checkpoint of any topology."""
+    from megabiomed.align.chat import Sampling, chat_command
+
+    chat_command(
+        run, question, molecule or [], protein or [], batch, output, Sampling(max_new_tokens, temperature, top_p, seed)
+    )
+    _leave()
+
+
+@app.command("align-evaluate", epilog="Example: megabiomed align-evaluate runs/align-demo --split runs/demo-qa/test")
+def align_evaluate(
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
+    split: Annotated[Path, typer.Option(help="Held-out split of a dataset.")],
+    train: Annotated[Path | None, typer.Option(help="Training split, for the retrieval baseline.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Questions to answer at most.")] = 100,
+    output: Annotated[Path | None, typer.Option(help="JSON to write, answers included.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+) -> None:
+    """BLEU, ROUGE and METEOR of answers, beside wrong molecules and proteins and a retrieval baseline."""
+    from megabiomed.align.scores import evaluate_command
+
+    evaluate_command(run, split, train, samples, output, max_new_tokens)
+    _leave()
 
 
 @app.command(epilog='Example: megabiomed generate runs/demo --prompt "The molecular formula of aspirin is"')

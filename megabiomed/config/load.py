@@ -34,11 +34,15 @@ def read_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source} is not readable YAML\n{error}\n ", do="correct the line above") from None
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+def load_config(path: str | Path, overrides: list[str] | None = None, kind: type[RunConfig] = RunConfig) -> RunConfig:
     """Read a run file, apply `a.b=value` overrides and validate.
 
     `path` is a file, or the name of one shipped in configs/runs (`demo`, `biomedgpt-lm-7b`). `model:` may be the name of
-    a file in configs/models, or a mapping whose `base:` is such a name and whose other keys replace its values.
+    a file in configs/models, or a mapping whose `base:` is such a name and whose other keys replace its values; the same
+    holds for `align.molecule` and `align.protein` with configs/encoders.
+
+    Args:
+        kind: RunConfig, or the class of another kind of run.
     """
     file = configs.find("runs", path)
     values = read_yaml(file.read_text(), str(file))
@@ -46,8 +50,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `name: ...`")
     for override in overrides or []:
         _apply(values, override)
-    values["model"] = _resolve_model(values.get("model", {}))
-    return cast(RunConfig, parse(RunConfig, values, str(file)))
+    values["model"] = _resolve(values.get("model", {}), "models")
+    align = values.get("align")
+    for encoder in ("molecule", "protein") if isinstance(align, dict) else ():
+        align[encoder] = _resolve(align.get(encoder, {}), "encoders")
+    return cast(RunConfig, parse(kind, values, str(file)))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -82,16 +89,20 @@ def _position(here: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _resolve_model(model: Any) -> dict[str, Any]:
-    if isinstance(model, str):
-        model = {"base": model}
-    if not isinstance(model, dict):
-        raise ConfigError("model is neither a name nor a mapping", got=repr(model), do="write e.g. `model: llama2-7b`")
-    base = model.pop("base", None)
+def _resolve(value: Any, folder: str) -> dict[str, Any]:
+    """A mapping, with the values of its `base`, or of the file that it names, under its own."""
+    if isinstance(value, str):
+        value = {"base": value}
+    if not isinstance(value, dict):
+        example = configs.names(folder)[0]
+        raise ConfigError(
+            f"{folder[:-1]} is neither a name nor a mapping", got=repr(value), do=f"write e.g. `{example}`"
+        )
+    base = value.pop("base", None)
     if base is None:
-        return model
-    file = configs.find("models", base)
-    return {**read_yaml(file.read_text(), str(file)), **model}
+        return value
+    file = configs.find(folder, base)
+    return {**read_yaml(file.read_text(), str(file)), **value}
 
 
 def to_yaml(config: RunConfig) -> str:

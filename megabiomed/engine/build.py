@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -50,6 +51,14 @@ class TrainEngine:
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
         return sum(prod(shape) for shape in logical_tensors(self.config.model).values())
+
+    def stored_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Full shape of every tensor that a checkpoint of this engine must hold."""
+        return logical_tensors(self.config.model)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What belongs into trainer.json besides the progress of the run."""
+        return {}
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""

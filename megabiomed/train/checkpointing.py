@@ -21,7 +21,6 @@ from megabiomed.config import ModelConfig, RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.errors import CheckpointError, MegabiomedError
-from megabiomed.model.llama.convert import logical_tensors
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
 _ORIGIN = ("init_from", "initializer_range")
@@ -187,7 +186,8 @@ class Checkpoints:
             "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)},
             "megabiomed": __version__,
         }
-        shapes = logical_tensors(self.config.model)
+        trainer |= self.engine.extra_state()
+        shapes = self.engine.stored_tensors()
         state = RunState(
             trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
         )

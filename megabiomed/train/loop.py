@@ -49,9 +49,7 @@ class Trainer:
         world, rank = dist.get_world_size(), dist.get_rank()
         check_run(config, world)
         self.mesh = build_mesh(config.parallel)
-        self.loader = open_training_data(config.data, config.seed, self.mesh.dp_rank, self.mesh.dp)
-        self.validation = open_validation_data(config.data, config.train.eval_samples, self.mesh.dp_rank, self.mesh.dp)
-        self.tokenizer = check_tokenizer(config, self.loader)
+        self._open_data()
         self.total = total_steps(config, self.loader.samples_per_epoch)
         self.progress = DataProgress(identity=self.loader.identity)
         self.step = self.tokens = 0
@@ -64,6 +62,24 @@ class Trainer:
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
         self._start = self._find_start()
+
+    def _open_data(self) -> None:
+        """Set loader, validation and tokenizer."""
+        config, mesh = self.config, self.mesh
+        self.loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
+        self.validation = open_validation_data(config.data, config.train.eval_samples, mesh.dp_rank, mesh.dp)
+        self.tokenizer = check_tokenizer(config, self.loader)
+
+    def _build(self) -> TrainEngine:
+        """The engine, without weights."""
+        return build_engine(self.config, self.mesh)
+
+    def _load_initial(self) -> None:
+        """Weights of a run that begins."""
+        self.engine.load_weights(initial_weights(self.config))
+
+    def _compute(self, batch: StepBatch, lr: float) -> StepResult:
+        return self.engine.train_step(batch.micro_batches, lr)
 
     def _find_start(self) -> ResumePoint:
         """The checkpoint to continue from, checked against this configuration before anything is built."""
@@ -89,11 +105,11 @@ class Trainer:
         if self.reporter.active:
             write_atomic(config.folder / "config.yaml", to_yaml(config))
         started = time.monotonic()
-        self.engine = build_engine(config, self.mesh)
+        self.engine = self._build()
         if self._start.checkpoint is not None:
             self.reporter.say(load(self.engine, self._start.checkpoint, self.step))
         else:
-            self.engine.load_weights(initial_weights(config))
+            self._load_initial()
             if config.model.init_from is not None and config.checkpoint.certify_import:
                 for line in certify_import(self.engine, config, self.tokenizer).lines():
                     self.reporter.say(line)
@@ -112,6 +128,7 @@ class Trainer:
             # Also for a start that was killed between its last commit and this event.
             self.reporter.say(f"finished already: step {self.step} of {self.total}")
             self._note("finished")
+            self.guard.close()
             return "finished"
         try:
             self._set_up()
@@ -146,7 +163,7 @@ class Trainer:
         lr = learning_rate(self.step, self.total, self.config.optimizer)
         # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
         platform.seed_all(self.config.seed, self.step, self.mesh.dp_rank)
-        result = self.engine.train_step(batch.micro_batches, lr)
+        result = self._compute(batch, lr)
         self._check_finite(result, batch)
         self.step += 1
         self.tokens += self.config.data.global_batch_size * self.config.data.seq_length

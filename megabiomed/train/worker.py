@@ -21,18 +21,25 @@ VERDICT = "MEGABIOMED_VERDICT"
 
 def run(load: Callable[[], RunConfig]) -> int:
     """Join the run and train; returns the process's exit code."""
+
+    def train(stop: StopFlag) -> str:
+        from megabiomed.train.loop import Trainer
+
+        return Trainer(load(), stop).run()
+
+    return join(train)
+
+
+def join(train: Callable[[StopFlag], str]) -> int:
+    """Join the process group, call `train`, say how it ended, report what goes wrong; returns the process's exit code."""
     stop = StopFlag()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
         from megabiomed import platform
-        from megabiomed.train.loop import Trainer
 
-        config = load()
         platform.init_distributed()
-        trainer = Trainer(config, stop)
-        outcome = trainer.run()
-        _tell(outcome, trainer.step)
+        _tell(train(stop))
         _shut_down()
         return 0
     except MegabiomedError as error:
@@ -52,13 +59,13 @@ def _report(error: Exception, trace: str) -> None:
         Path(path).write_text(text)
 
 
-def _tell(outcome: str, step: int) -> None:
+def _tell(outcome: str) -> None:
     """Rank 0 says how all ranks left; exit codes cannot (srun ends the others at the first one that is not 0)."""
     import torch.distributed as dist
 
     path = os.environ.get(VERDICT)
     if path and dist.get_rank() == 0:
-        write_json(Path(path), {"outcome": outcome, "step": step})
+        write_json(Path(path), {"outcome": outcome})
 
 
 def _shut_down() -> None:

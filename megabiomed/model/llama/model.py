@@ -145,6 +145,9 @@ class LlamaChunk(nn.Module):
         """
         if self.embed is not None:
             x = self.embed(batch.tokens)
+            rows = getattr(batch, "rows", None)
+            if rows is not None:  # embeddings of molecules and proteins in the place of placeholder tokens
+                x = x.index_copy(0, batch.insert_at, rows.to(x.dtype))  # type: ignore[attr-defined]
         assert x is not None
         cos, sin = self._rope(batch.positions)
         documents = documents_of(batch)

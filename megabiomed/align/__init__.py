@@ -1,0 +1,1 @@
+"""Staged alignment: molecules and proteins become readable for the language model."""

@@ -1,0 +1,201 @@
+"""Encoder-first training: encode the whole global batch once, run the language model, recompute and go backward.
+
+(1) All molecules and proteins of the global batch are dealt to all ranks and encoded without gradients; (2) their
+embeddings enter the language model as leaf tensors, under any tensor x pipeline x ZeRO layout; (3) the gradients travel
+back and every rank encodes its share again, now with gradients, and goes backward once. Each rank calls each encoder the
+same number of times in every step, whatever its samples hold, so that sharded encoders cannot hang.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megabiomed import platform
+from megabiomed.align.batch import AlignBatch, AlignMicroBatch
+from megabiomed.align.frozen import FrozenEngine
+from megabiomed.align.sources import ChainSource
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.checkpoint.reader import Checkpoint, load_fragments
+from megabiomed.config import RunConfig
+from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.encoders.bridge import Bridge
+from megabiomed.encoders.esm2.model import ProteinBatch
+from megabiomed.encoders.gin.model import MoleculeBatch
+from megabiomed.encoders.placement import MODALITIES, Modality, cost, longest_first
+from megabiomed.encoders.side import SideModules
+from megabiomed.encoders.watchdog import watch
+from megabiomed.engine.base import MOMENTS, DataParallelEngine
+from megabiomed.engine.build import StepResult, TrainEngine
+from megabiomed.engine.fsdp import FsdpEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.engine.zero import ZeroEngine
+from megabiomed.errors import TopologyError
+from megabiomed.model.llama.convert import logical_tensors
+
+_COLLATE: dict[Modality, Any] = {"molecule": MoleculeBatch.of, "protein": ProteinBatch.of}
+
+
+@dataclass
+class _Share:
+    """This rank's items of one modality: their numbers, their batch, and encoder rows kept for a frozen encoder."""
+
+    numbers: list[int]
+    batch: Any
+    rows: Tensor
+
+
+class AlignEngine(TrainEngine):
+    """A language model with encoders and adaptors beside it."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: StageConfig) -> None:
+        if config.parallel.sequence_parallel:
+            raise TopologyError(
+                "alignment puts rows into the whole residual stream, which sequence_parallel splits",
+                got="sequence_parallel true",
+                do="set parallel.sequence_parallel=false",
+            )
+        super().__init__(config, mesh, _language_model(config, mesh, stage))
+        self.align, self.stage = align, stage
+        self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed)
+        self.dtype = platform.DTYPES[config.train.precision]
+        self.base: ChainSource | None = None
+        self.frozen: dict[str, Any] = {}
+
+    @property
+    def trains_language_model(self) -> bool:
+        """Whether the language model is trained in this stage."""
+        return self.stage.language_model == "full"
+
+    def stored_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Only what is trained is stored; frozen parts are referred to."""
+        model = logical_tensors(self.config.model) if self.trains_language_model else {}
+        return {**model, **self.side.trained_shapes()}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Stage, and hashes of what the run began with."""
+        return {"stage": self.stage.name, "frozen": self.frozen}
+
+    def fragments(self) -> list[Fragment]:
+        """See the base class."""
+        return [*self.engine.fragments(), *self.side.fragments()]
+
+    def load_weights(self, source: TensorSource) -> None:
+        """Fill the language model; encoders and adaptors keep their own start where the source has none of them."""
+        load_fragments(source, self.engine.fragments(), ("param",))
+        self.engine.publish(source)
+        self._load_side(source, ("param",))
+
+    def _load_side(self, source: TensorSource, kinds: tuple[str, ...]) -> None:
+        holds = getattr(source, "holds", lambda name: False)
+        wanted = [f for f in self.side.fragments(trained_only=False) if holds(f.box.name)]
+        load_fragments(source, wanted, kinds)
+
+    def load_state(self, source: TensorSource, step: int) -> None:
+        """Continue a stage: what it trains with moments, the rest as `load_weights` does."""
+        load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        if self.base is not None and isinstance(source, Checkpoint):
+            source = self.base.before(source)
+        self.engine.publish(source)
+        frozen = set(self.side.shapes) - set(self.side.trained_shapes())
+        holds = getattr(source, "holds", lambda name: False)
+        rest = [f for f in self.side.fragments(trained_only=False) if f.box.name in frozen and holds(f.box.name)]
+        load_fragments(source, rest, ("param",))
+        self.engine.set_step_count(step)
+        self.side.set_step_count(step)
+        self.optimizer_step_count = step
+
+    def align_step(self, batch: AlignBatch, share_of_peak: float) -> StepResult:
+        """One optimizer step. `share_of_peak` is the schedule's value in (0, 1]. Collective."""
+        mesh = self.mesh
+        (tokens,) = mesh.sum_over(mesh.dp_group, sum(micro.num_loss_tokens for micro in batch.micro_batches))
+        self.engine.train(True)
+        self.engine.begin_step()
+        bridge, shares, micro_batches = self._encode(batch, gradients=True)
+        with self._watch("language model", batch, bridge):
+            scaled = self.pipeline.run(micro_batches, mesh.dp / max(tokens, 1.0))
+        self._backward(batch, bridge, shares, micro_batches)
+        squares = self.side.step(share_of_peak) ** 2
+        if self.trains_language_model:
+            squares += self.engine.step(self.stage.lm_lr * share_of_peak) ** 2
+        self.optimizer_step_count += 1
+        return StepResult(self._sum_over_replicas(scaled / mesh.dp), squares**0.5, int(tokens))
+
+    def evaluate(self, micro_batches: Any) -> tuple[float, int]:
+        """Summed loss and unmasked tokens of an `AlignBatch`."""
+        assert isinstance(micro_batches, AlignBatch)
+        _, _, filled = self._encode(micro_batches, gradients=False)
+        return super().evaluate(filled)
+
+    def _encode(
+        self, batch: AlignBatch, gradients: bool
+    ) -> tuple[Bridge, dict[Modality, _Share], list[AlignMicroBatch]]:
+        """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
+        items = batch.items
+        bridge = Bridge(self.mesh, items, longest_first([cost(item, self.align) for item in items], self.mesh.world))
+        shares, outputs = {}, {}
+        for modality in self._present(batch):
+            numbers = [n for n in bridge.mine if items[n].modality == modality]
+            collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
+            with self._watch(f"encode {modality}", batch, bridge), torch.no_grad():
+                rows = self.side.encode(modality, collated)
+                shares[modality] = _Share(numbers, collated, rows)
+                out = self.side.adapt(modality, rows, collated.rows).to(self.dtype)
+            outputs.update(zip(numbers, out.split([items[n].rows_out for n in numbers])))
+        empty = torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
+        with self._watch("exchange of rows", batch, bridge):
+            rows = bridge.deliver(torch.cat([empty, *(outputs[n] for n in bridge.mine)]))
+        return bridge, shares, self._filled(batch, rows, gradients)
+
+    def _present(self, batch: AlignBatch) -> list[Modality]:
+        """Modalities that anybody has in this batch: the same answer on every rank."""
+        return [name for name in MODALITIES if any(item.modality == name for item in batch.items)]
+
+    def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[AlignMicroBatch]:
+        first_stage = self.mesh.pp_rank == 0
+        filled, start = [], 0
+        for micro in batch.micro_batches:
+            assert isinstance(micro, AlignMicroBatch)
+            count = micro.insert_at.numel() if first_stage else 0
+            # A leaf even where nothing is inserted: a text-only batch must have a graph under a frozen model too.
+            part = rows[start : start + count].detach().clone().requires_grad_(gradients)
+            filled.append(replace(micro, rows=part))
+            start += count
+        return filled
+
+    def _backward(
+        self, batch: AlignBatch, bridge: Bridge, shares: dict[Modality, _Share], filled: list[AlignMicroBatch]
+    ) -> None:
+        """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
+        parts = [torch.zeros_like(m.rows) if m.rows.grad is None else m.rows.grad for m in filled if m.rows is not None]
+        # The schedule multiplies by dp because engines average; encoders sum.
+        with self._watch("exchange of gradients", batch, bridge):
+            gradient = bridge.give_back(torch.cat(parts) / self.mesh.dp).float()
+        sizes = [batch.items[n].rows_out for n in bridge.mine]
+        held = dict(zip(bridge.mine, gradient.split(sizes)))
+        for modality, share in shares.items():
+            with self._watch(f"backward {modality}", batch, bridge):
+                self._backward_one(modality, share, [held[n] for n in share.numbers])
+
+    def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
+        trained = modality in self.side.trained
+        rows = self.side.encode(modality, share.batch) if trained else share.rows
+        leaf = rows.detach().requires_grad_()
+        out = self.side.adapt(modality, leaf, share.batch.rows)
+        # A rank without items still goes backward, with nothing, so that sharded encoders reduce together.
+        torch.autograd.backward(out, torch.cat([out.detach()[:0], *gradients]))
+        if trained:
+            upstream = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+            rows.backward(upstream * self.side.gradient_scale(modality))
+
+    def _watch(self, phase: str, batch: AlignBatch, bridge: Bridge) -> Any:
+        return watch(self.mesh.rank, phase, [batch.items[n] for n in bridge.mine], self.align.watchdog_s)
+
+
+def _language_model(config: RunConfig, mesh: Mesh, stage: StageConfig) -> DataParallelEngine:
+    if stage.language_model == "frozen":
+        return FrozenEngine(config, mesh)
+    return FsdpEngine(config, mesh) if config.parallel.engine == "fsdp2" else ZeroEngine(config, mesh)

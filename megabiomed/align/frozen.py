@@ -1,0 +1,53 @@
+"""A language model that is not trained: no gradients, no optimizer, weights in the compute type."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.config import RunConfig
+from megabiomed.engine.base import DataParallelEngine, read_local
+from megabiomed.engine.mesh import Mesh
+from megabiomed.engine.stage import Stage
+from megabiomed.model.llama.model import Micro
+
+
+class FrozenEngine(DataParallelEngine):
+    """The stage of this rank, replicated over the data-parallel ranks. Gradients pass through it to the embeddings."""
+
+    def __init__(self, config: RunConfig, mesh: Mesh) -> None:
+        self.mesh = mesh
+        with torch.device(platform.device()):
+            self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
+        self.stage.requires_grad_(False)
+
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """See the base class."""
+        return cast(Tensor, self.stage(chunk, x, batch, return_logits))
+
+    def begin_step(self) -> None:
+        """Nothing to begin."""
+
+    def step(self, lr: float) -> float:
+        """Nothing to update."""
+        return 0.0
+
+    def train(self, mode: bool) -> None:
+        """See the base class."""
+        self.stage.train(mode)
+
+    def fragments(self) -> list[Fragment]:
+        """Frozen weights are not stored: a checkpoint refers to them."""
+        return []
+
+    def publish(self, source: TensorSource) -> None:
+        """Fill the weights."""
+        for name, parameter in self.stage.named_parameters():
+            read_local(source, self.stage.placements[name], parameter.data)
+
+    def set_step_count(self, step: int) -> None:
+        """There are no moments."""

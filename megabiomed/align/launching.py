@@ -1,0 +1,56 @@
+"""`megabiomed align`: read and check the configuration, then join the ranks or start them here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+
+from megabiomed.align.worker import load, run
+from megabiomed.checkpoint.files import make_writable, write_atomic
+from megabiomed.config import to_yaml
+from megabiomed.config.align import AlignRunConfig
+from megabiomed.config.topology import check_run, default_world
+from megabiomed.errors import ConfigError
+from megabiomed.launch.local import run_workers, under_launcher
+from megabiomed.train.launching import compact
+
+
+def align(path: str, overrides: list[str], nproc: int | None, stage: str | None, dry_run: bool) -> None:
+    """Start a run, join one, or (dry run) only say what would be done."""
+    config = load(path, overrides)
+    names = [held.name for held in config.align.stages]
+    if stage is not None and stage not in names:
+        raise ConfigError("there is no such stage", got=stage, expected=", ".join(names))
+    if under_launcher() and not dry_run:
+        code = run(config, stage)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    from megabiomed import platform
+
+    world = nproc or default_world(config.parallel, platform.device_count())
+    check_run(config, world)
+    print(compact(config), flush=True)
+    if dry_run:
+        for line in describe(config, world):
+            print(line)
+        return
+    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
+    make_writable(logs)
+    write_atomic(logs / "config.yaml", to_yaml(config))
+    write_atomic(config.folder / "config.yaml", to_yaml(config))
+    run_workers("megabiomed.align.worker", [str(logs / "config.yaml"), *([stage] if stage else [])], world, logs)
+
+
+def describe(config: AlignRunConfig, world: int) -> list[str]:
+    """The stages and what they hold on a rank."""
+    from megabiomed.align.memory import state_bytes
+
+    lines = []
+    for stage in config.align.stages:
+        held = state_bytes(config, stage, world)
+        parts = ", ".join(f"{name} {value / 2**30:.2f} GiB" for name, value in held.items())
+        lines.append(f"stage {stage.name}: {stage.steps} steps, per rank without activations: {parts}, "
+                     f"together {sum(held.values()) / 2**30:.2f} GiB")  # fmt: skip
+    return lines

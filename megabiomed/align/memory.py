@@ -1,0 +1,40 @@
+"""Bytes that a stage keeps on each rank, by arithmetic: weights, gradients, optimizer; activations excluded."""
+
+from __future__ import annotations
+
+from megabiomed.config.align import AlignRunConfig, Esm2Config, GinConfig, StageConfig
+from megabiomed.config.topology import data_parallel_size
+from megabiomed.train.flops import parameter_count, state_bytes_per_rank
+
+_TRAINED = 16  # fp32 weights, gradients and two moments
+
+
+def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[str, float]:
+    """Bytes of each part on one rank."""
+    align, parallel = config.align, config.parallel
+    if stage.language_model == "frozen":
+        width = 2 if config.train.precision == "bf16" else 4
+        share = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
+        model = parameter_count(config.model) / share * width
+    else:
+        model = sum(state_bytes_per_rank(config, data_parallel_size(parallel, world)).values())
+    sizes = {"molecule": gin_parameters(align.molecule), "protein": esm2_parameters(align.protein)}
+    found = {"language_model": float(model)}
+    for name, count in sizes.items():
+        trained = getattr(stage, name) != "frozen"
+        shards = world if getattr(align, name).placement == "zero3" else 1
+        found[name] = count * (_TRAINED if trained else 4) / shards
+    return found
+
+
+def esm2_parameters(config: Esm2Config) -> int:
+    """Parameters of the trunk."""
+    w = config.hidden_size
+    layer = 4 * (w * w + w) + 2 * 4 * w * w + 5 * w + 4 * w
+    return 33 * w + config.num_layers * layer + 2 * w
+
+
+def gin_parameters(config: GinConfig) -> int:
+    """Parameters of the graph network."""
+    w = config.hidden_size
+    return 123 * w + config.num_layers * (4 * w * w + 3 * w + 9 * w + 2 * w)

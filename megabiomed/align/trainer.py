@@ -1,0 +1,102 @@
+"""One stage as a training run: the trainer of pretraining with another loader and another engine."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from megabiomed.align.batch import AlignBatch
+from megabiomed.align.engine import AlignEngine
+from megabiomed.align.loader import AlignLoader, AlignValidation
+from megabiomed.align.sources import check_frozen, frozen_reference, stage_source
+from megabiomed.align.store import QaStore
+from megabiomed.config import RunConfig
+from megabiomed.config.align import AlignRunConfig
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader
+from megabiomed.engine.build import StepResult, TrainEngine
+from megabiomed.errors import DataError, TokenizerError
+from megabiomed.train.loop import Trainer
+from megabiomed.train.signals import StopFlag
+
+
+class StageTrainer(Trainer):
+    """One rank of one stage.
+
+    Args:
+        whole: the run; the stage's own configuration is made from it.
+    """
+
+    def __init__(self, whole: AlignRunConfig, number: int, stop: StopFlag) -> None:
+        self.whole, self.number = whole, number
+        self.align, self.stage = whole.align, whole.align.stages[number]
+        super().__init__(cast(RunConfig, whole.stage_run(number)), stop)
+
+    def _open_data(self) -> None:
+        config, align, mesh = self.config, self.align, self.mesh
+        if not align.train:
+            raise DataError("there is nothing to train on", got="align.train is empty", do="list dataset splits there")
+        stores = [QaStore(source.path) for source in align.train]
+        loader = AlignLoader(stores, align, config.data, config.seed, self.stage.text_share, mesh.dp_rank, mesh.dp)
+        held_out = [QaStore(align.validation)] if align.validation else []
+        texts = [loader.text] if loader.text is not None else []
+        self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
+        self.loader = cast(TrainLoader, loader)
+        self.validation = None
+        if held_out:
+            validation = AlignValidation(
+                held_out[0], align, config.data, config.train.eval_samples, config.seed, mesh.dp_rank, mesh.dp
+            )
+            self.validation = cast(ValidationLoader, validation)
+
+    def _build(self) -> TrainEngine:
+        for store, windows in zip(self.loader.stores, cast(AlignLoader, self.loader).windows):
+            self.reporter.say(
+                f"data: {store.path}: {len(windows.order):,} questions in {len(windows):,} windows, "
+                f"{windows.too_long} longer than a window left out"
+            )
+        engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
+        engine.base = stage_source(self.whole, self.number)
+        engine.frozen = {"language_model": frozen_reference(self.whole), **engine.side.initial}
+        if self._start.checkpoint is not None:
+            check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
+        trained = [name for name in ("molecule", "protein", "language_model") if getattr(self.stage, name) != "frozen"]
+        self.reporter.say(f"stage: {self.stage.name}, trains adaptors{''.join(f', {name}' for name in trained)}")
+        return engine
+
+    def _load_initial(self) -> None:
+        engine = cast(AlignEngine, self.engine)
+        assert engine.base is not None
+        engine.load_weights(engine.base)
+
+    def _compute(self, batch: StepBatch, lr: float) -> StepResult:
+        engine = cast(AlignEngine, self.engine)
+        return engine.align_step(cast(AlignBatch, batch), lr / self.config.optimizer.lr)
+
+
+def run_stages(config: AlignRunConfig, stop: StopFlag, only: str | None = None) -> str:
+    """Run all stages in order, or one; "finished", or "stopped" by a signal."""
+    outcome = "finished"
+    for number, stage in enumerate(config.align.stages):
+        if only in (None, stage.name) and outcome == "finished":
+            outcome = StageTrainer(config, number, stop).run()
+    return outcome
+
+
+def _check_tokenizer(config: RunConfig, stores: list[object]) -> object:
+    """All splits and texts were tokenized alike, and every piece has a row in the model."""
+    first = stores[0]
+    for store in stores:
+        if store.tokenizer_sha256 != first.tokenizer_sha256:  # type: ignore[attr-defined]
+            raise TokenizerError(
+                f"{store.path} was tokenized differently from {first.path}",  # type: ignore[attr-defined]
+                do="build all splits and the replay text with one tokenizer",
+            )
+    tokenizer = Tokenizer(first.tokenizer_path)  # type: ignore[attr-defined]
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise TokenizerError(
+            "the dataset's tokenizer does not fit the model",
+            got=f"{tokenizer.vocab_size} pieces",
+            expected=f"model.vocab_size = {config.model.vocab_size}",
+            do="build the dataset with the tokenizer of the language model",
+        )
+    return tokenizer.path

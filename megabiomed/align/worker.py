@@ -1,0 +1,35 @@
+"""Entry point of one rank: `python -m megabiomed.align.worker CONFIG.yaml [STAGE]` under the launcher, torchrun or srun."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import cast
+
+from megabiomed.config import load_config
+from megabiomed.config.align import AlignRunConfig
+from megabiomed.train.signals import StopFlag
+from megabiomed.train.worker import join
+
+
+def run(config: AlignRunConfig, stage: str | None) -> int:
+    """Join the run and train; returns the process's exit code."""
+
+    def train(stop: StopFlag) -> str:
+        from megabiomed.align.trainer import run_stages
+
+        return run_stages(config, stop, stage)
+
+    return join(train)
+
+
+def load(path: str, overrides: list[str] | None = None) -> AlignRunConfig:
+    """An alignment run file."""
+    return cast(AlignRunConfig, load_config(path, overrides, AlignRunConfig))
+
+
+if __name__ == "__main__":
+    code = run(load(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

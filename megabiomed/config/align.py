@@ -1,0 +1,156 @@
+"""Every key of an alignment run, with its meaning, unit and default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from megabiomed.config.base import Section
+from megabiomed.config.schema import RunConfig
+
+Placement = Literal["replicate", "zero3"]
+
+
+class GinConfig(Section):
+    """The molecule encoder: GIN of pretrain-gnns and GraphMVP (Hu et al. 2020; Liu et al. 2022)."""
+
+    num_layers: PositiveInt = 5
+    """Graph convolutions."""
+    hidden_size: PositiveInt = 300
+    """Width of an atom's embedding."""
+    max_atoms: PositiveInt = 256
+    """Larger molecules are skipped and counted."""
+    init_from: Path | None = None
+    """Weights: a state dict (.pth, .pt; read without executing it) or safetensors; null starts from random weights."""
+    placement: Placement = "replicate"
+    """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3; pays only when trained)."""
+
+
+class Esm2Config(Section):
+    """The protein encoder: ESM-2 (Lin et al. 2023)."""
+
+    num_layers: PositiveInt = 6
+    """Transformer layers."""
+    hidden_size: PositiveInt = 320
+    """Width of a residue's embedding."""
+    num_attention_heads: PositiveInt = 20
+    """Attention heads."""
+    max_residues: PositiveInt = 1022
+    """Residues that are kept of a protein; the rest is cut off and counted."""
+    activation_checkpointing: bool = True
+    """Recompute each layer in the backward pass."""
+    init_from: Path | None = None
+    """Weights: an official fair-esm .pt (read without executing it) or a Hugging Face EsmModel folder."""
+    placement: Placement = "replicate"
+    """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3)."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Esm2Config:
+        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} needs heads of an even size; change num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        return self
+
+
+class AdaptorConfig(Section):
+    """What turns encoder rows into embeddings of the language model."""
+
+    kind: Literal["linear", "mlp", "resampler"] = "mlp"
+    """linear: one matrix, as BioMedGPT-10B; mlp: two layers; resampler: learned queries attend to the rows of an item."""
+    num_queries: PositiveInt = 32
+    """Embeddings that the resampler makes of each item."""
+
+
+class StageConfig(Section):
+    """One stage of the alignment: what is trained, how fast, on what, how long. Adaptors are trained in every stage."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """Name of the stage and of its folder in the run folder."""
+    steps: PositiveInt
+    """Optimizer steps."""
+    molecule: Literal["frozen", "full"] = "frozen"
+    """Molecule encoder: frozen, or trained."""
+    protein: Literal["frozen", "full"] = "frozen"
+    """Protein encoder: frozen, or trained."""
+    language_model: Literal["frozen", "full"] = "frozen"
+    """Language model: frozen, or trained under `parallel`."""
+    adaptor_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of the adaptors."""
+    encoder_lr: float = Field(2e-5, gt=0)
+    """Peak learning rate of trained encoders."""
+    lm_lr: float = Field(2e-5, gt=0)
+    """Peak learning rate of a trained language model."""
+    text_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the samples that come from `replay` (text only), against forgetting."""
+
+
+class AlignSource(Section):
+    """One dataset of questions on molecules and proteins."""
+
+    path: Path
+    """Folder of one split, made by `megabiomed dataset build`."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the samples, relative to the other sources."""
+
+
+class AlignConfig(Section):
+    """The multimodal part of an alignment run."""
+
+    molecule: GinConfig = Field(default_factory=GinConfig)
+    protein: Esm2Config = Field(default_factory=Esm2Config)
+    molecule_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
+    protein_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
+    train: list[AlignSource] = Field(default_factory=list)
+    """Training splits with their shares."""
+    validation: Path | None = None
+    """Held-out split for the validation loss."""
+    replay: Path | None = None
+    """Token store for `text_share`."""
+    language_model: Path | None = None
+    """Checkpoint of a pretraining run to start from; null takes model.init_from or random weights."""
+    stages: list[StageConfig] = Field(min_length=1)
+    """The stages, in order; each starts from the checkpoint of the one before."""
+    watchdog_s: float = Field(300.0, gt=0)
+    """Seconds in one phase of a step after which a rank says where it waits, and with what."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AlignConfig:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage names {names} repeat; each stage has its own folder")
+        if any(stage.text_share for stage in self.stages) and self.replay is None:
+            raise ValueError("text_share needs a token store in align.replay")
+        return self
+
+
+class AlignRunConfig(RunConfig):
+    """One alignment run: a training run whose data and length come from `align`."""
+
+    align: AlignConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_from_stages(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("align"), dict):
+            return values
+        stages = values["align"].get("stages") or []
+        train = dict(values.get("train") or {})
+        if not train.get("steps") and not train.get("epochs") and all(isinstance(s, dict) for s in stages):
+            train["steps"] = sum(stage.get("steps", 1) for stage in stages) or 1
+        return {**values, "train": train}
+
+    def stage_run(self, number: int) -> AlignRunConfig:
+        """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""
+        stage = self.align.stages[number]
+        return self.model_copy(
+            update={
+                "name": f"{self.name}-{stage.name}",
+                "run_dir": self.folder / stage.name,
+                "train": self.train.model_copy(update={"steps": stage.steps}),
+                "optimizer": self.optimizer.model_copy(update={"lr": stage.adaptor_lr}),
+            }
+        )

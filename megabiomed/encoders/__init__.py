@@ -1,0 +1,1 @@
+"""Molecule and protein encoders that live beside the language model."""

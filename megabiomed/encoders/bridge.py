@@ -1,0 +1,71 @@
+"""Rows from the ranks that encode to the ranks that embed, and their gradients back, by one uneven all-to-all each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megabiomed.encoders.placement import Item
+from megabiomed.engine.mesh import Mesh
+
+
+class Bridge:
+    """The traffic of one global batch.
+
+    All tensor ranks of the first stage of a replica get the rows of its items. Gradients with respect to embeddings are
+    equal on them, so that only the first one sends them back.
+
+    Args:
+        owners: world rank that encodes each item.
+    """
+
+    def __init__(self, mesh: Mesh, items: Sequence[Item], owners: Sequence[int]) -> None:
+        self.mesh, self.items, self.owners = mesh, items, owners
+        self.mine = [number for number, owner in enumerate(owners) if owner == mesh.rank]
+        self.consumed = self._consumed_by(mesh.rank)
+
+    def _consumed_by(self, rank: int) -> list[int]:
+        mesh = self.mesh
+        if rank >= mesh.dp * mesh.tp:  # not in the first stage
+            return []
+        replica = rank // mesh.tp
+        return [number for number, item in enumerate(self.items) if item.consumer == replica]
+
+    def deliver(self, rows: Tensor) -> Tensor:
+        """Rows of my items (in their order) -> rows of the items that this rank embeds, in their order. Collective."""
+        outgoing = [
+            [n for n in self._consumed_by(r) if self.owners[n] == self.mesh.rank] for r in range(self.mesh.world)
+        ]
+        incoming = [[n for n in self.consumed if self.owners[n] == r] for r in range(self.mesh.world)]
+        return self._exchange(rows, self.mine, outgoing, incoming, self.consumed)
+
+    def give_back(self, gradients: Tensor) -> Tensor:
+        """Gradients of the rows of `deliver` -> gradients of the rows of my items. Collective."""
+        mesh = self.mesh
+        first = [rank % mesh.tp == 0 for rank in range(mesh.world)]
+        outgoing = [
+            [n for n in self.consumed if self.owners[n] == r] if first[mesh.rank] else [] for r in range(mesh.world)
+        ]
+        incoming = [[n for n in self._consumed_by(r) if self.owners[n] == mesh.rank] if first[r] else []
+                    for r in range(mesh.world)]  # fmt: skip
+        return self._exchange(gradients, self.consumed, outgoing, incoming, self.mine)
+
+    def _exchange(
+        self, rows: Tensor, held: list[int], outgoing: list[list[int]], incoming: list[list[int]], wanted: list[int]
+    ) -> Tensor:
+        sizes = [self.items[n].rows_out for n in held]
+        parts = dict(zip(held, rows.split(sizes))) if held else {}
+        send = [parts[n] for group in outgoing for n in group]
+        sent = torch.cat(send) if send else rows[:0]
+        counts_out = [sum(self.items[n].rows_out for n in group) for group in outgoing]
+        counts_in = [sum(self.items[n].rows_out for n in group) for group in incoming]
+        received = rows.new_empty(sum(counts_in), rows.shape[1])
+        dist.all_to_all_single(received, sent.contiguous(), counts_in, counts_out)
+        order = [n for group in incoming for n in group]
+        ends = list(accumulate(self.items[n].rows_out for n in order))
+        where = {n: received[end - self.items[n].rows_out : end] for n, end in zip(order, ends)}
+        return torch.cat([where[n] for n in wanted]) if wanted else received[:0]

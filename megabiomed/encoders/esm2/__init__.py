@@ -1,0 +1,1 @@
+"""ESM-2: proteins as sequences of residues."""

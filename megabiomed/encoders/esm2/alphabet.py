@@ -1,0 +1,85 @@
+"""Protein letters to ESM-2's 33 tokens, by one table look-up for a whole sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megabiomed.errors import DataError
+
+CLS, PAD, EOS, UNK, MASK = 0, 1, 2, 3, 32
+TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
+Long = Literal["truncate", "refuse"]
+
+
+class ProteinError(DataError):
+    """A sequence that gives no tokens.
+
+    Attributes:
+        reason: one of empty, invalid, too_long.
+    """
+
+    def __init__(self, reason: str, sequence: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(f"protein refused ({reason})", got=f"{sequence[:40]!r}: {detail}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ProteinError, (self.reason, str(self.got), "")
+
+
+def _table() -> NDArray[np.uint8]:
+    table = np.full(256, UNK, np.uint8)
+    for index, token in enumerate(TOKENS):
+        if len(token) == 1:
+            table[ord(token)] = table[ord(token.lower())] = index
+    # fair-esm knows neither: J (leucine or isoleucine) is read as any residue, a stop as a gap.
+    table[ord("J")] = table[ord("j")] = TOKENS.index("X")
+    table[ord("*")] = TOKENS.index("-")
+    return table
+
+
+_TABLE = _table()
+
+
+@dataclass(frozen=True)
+class Protein:
+    """Tokens of one protein: [n] uint8 with <cls> first and <eos> last; `changed` counts letters read as X, - or unknown."""
+
+    tokens: NDArray[np.uint8]
+    changed: int = 0
+    truncated: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Embeddings that the encoder makes of it."""
+        return len(self.tokens)
+
+
+def encode(sequence: str, max_residues: int = 1022, long: Long = "truncate") -> Protein:
+    """Tokens of a sequence; white space and a final stop are dropped, case does not matter.
+
+    Args:
+        max_residues: residues that are kept (ESM-2 was trained with at most 1,022 and two special tokens).
+        long: what to do with longer sequences.
+
+    Raises:
+        ProteinError: empty, not letters, or too long under `refuse`.
+    """
+    text = "".join(sequence.split()).removesuffix("*")
+    if not text:
+        raise ProteinError("empty", sequence, "no residues")
+    try:
+        letters = np.frombuffer(text.encode("ascii"), np.uint8)
+    except UnicodeEncodeError:
+        raise ProteinError("invalid", text, "letters outside ASCII") from None
+    found = _TABLE[letters]
+    if (found == UNK).any():
+        raise ProteinError("invalid", text, f"{chr(int(letters[found == UNK][0]))!r} is no residue")
+    if len(found) > max_residues and long == "refuse":
+        raise ProteinError("too_long", text, f"{len(found)} residues, at most {max_residues}")
+    kept = found[:max_residues]
+    changed = int(np.isin(letters[:max_residues], np.frombuffer(b"Jj*", np.uint8)).sum())
+    return Protein(np.concatenate(([CLS], kept, [EOS])).astype(np.uint8), changed, len(found) > max_residues)

@@ -1,0 +1,1 @@
+"""GIN: molecules as graphs of atoms."""

@@ -1,0 +1,183 @@
+"""Encoders and adaptors beside the language model: replicated, or sharded over all ranks, with their own AdamW.
+
+Gradients are SUMs over all ranks of the gradient of the global mean loss; there is no averaging anywhere.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from megabiomed import platform
+from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
+from megabiomed.config import OptimizerConfig
+from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.encoders.adaptors import build_adaptor
+from megabiomed.encoders.esm2.model import Esm2
+from megabiomed.encoders.gin.model import Gin
+from megabiomed.encoders.placement import MODALITIES, Modality
+from megabiomed.encoders.weights import fingerprint, load_esm2, load_gin
+from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """Encoders (from their files, or seeded) and seeded adaptors, whole, on the CPU."""
+    torch.manual_seed(seed)
+    gin, esm2 = Gin(config.molecule), Esm2(config.protein)
+    if config.molecule.init_from is not None:
+        load_gin(gin, config.molecule.init_from)
+    if config.protein.init_from is not None:
+        load_esm2(esm2, config.protein.init_from)
+    widths = {"molecule": config.molecule.hidden_size, "protein": config.protein.hidden_size}
+    settings = {"molecule": config.molecule_adaptor, "protein": config.protein_adaptor}
+    torch.manual_seed(seed + 1)
+    adaptors = {name: build_adaptor(settings[name], widths[name], hidden_size) for name in MODALITIES}
+    return nn.ModuleDict({"molecule": gin, "protein": esm2}), nn.ModuleDict(adaptors)
+
+
+class SideModules:
+    """Everything besides the language model on one rank.
+
+    Attributes:
+        trained: modalities whose encoder is trained in this stage.
+    """
+
+    def __init__(
+        self, config: AlignConfig, stage: StageConfig, optimizer: OptimizerConfig, hidden_size: int, seed: int
+    ) -> None:
+        self.config, self.stage, self.settings = config, stage, optimizer
+        self.world, self.rank = dist.get_world_size(), dist.get_rank()
+        device = platform.device()
+        encoders, adaptors = build_encoders(config, hidden_size, seed)
+        self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
+        self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) == "full"}
+        self.sharded = {name for name in MODALITIES if getattr(config, name).placement == "zero3"}
+        self.shapes = {name: tuple(p.shape) for name, p in self._named()}
+        self.initial = {name: fingerprint(self.encoders[name]) for name in MODALITIES}
+        for name in MODALITIES:
+            self.encoders[name].requires_grad_(name in self.trained)
+            if name in self.sharded:
+                self._shard(self.encoders[name], init_device_mesh(device.type, (self.world,)))
+        self._make_optimizer()
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        groups = (("encoder", self.encoders), ("adaptor", self.adaptors))
+        return [(f"{prefix}.{name}", p) for prefix, modules in groups for name, p in modules.named_parameters()]
+
+    def _shard(self, encoder: nn.Module, mesh: DeviceMesh) -> None:
+        for layer in encoder.layers if isinstance(encoder, Esm2) else ():
+            fully_shard(layer, mesh=mesh)
+        fully_shard(encoder, mesh=mesh)
+
+    def _make_optimizer(self) -> None:
+        named = [(name, p) for name, p in self._named() if p.requires_grad]
+        groups: list[dict[str, object]] = []
+        kinds = product((("adaptor", "adaptor_lr"), ("encoder", "encoder_lr")), (True, False), (True, False))
+        for (prefix, key), matrices, sharded in kinds:  # one fused call cannot step sharded and whole parameters
+            chosen = [
+                p for name, p in named
+                if name.startswith(prefix) and (p.dim() > 1) == matrices and isinstance(p, DTensor) == sharded
+            ]  # fmt: skip
+            if chosen:
+                decay = self.settings.weight_decay if matrices else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "peak": getattr(self.stage, key)})
+        self.optimizer = adamw(groups, self.settings)
+        for _, parameter in named:
+            step = torch.zeros((), dtype=torch.float32, device=platform.device())
+            zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
+            self.optimizer.state[parameter] = {"step": step, **zeros}
+
+    def encode(self, modality: Modality, batch: Any) -> Tensor:
+        """Rows of a batch of one modality, [t, w]."""
+        return cast(Tensor, self.encoders[modality](batch.to(platform.device())))
+
+    def adapt(self, modality: Modality, rows: Tensor, lengths: list[int]) -> Tensor:
+        """Embeddings for the language model."""
+        return cast(Tensor, self.adaptors[modality](rows, lengths))
+
+    def step(self, share_of_peak: float) -> float:
+        """Reduce, clip, update; returns the gradient norm before clipping. Collective.
+
+        Args:
+            share_of_peak: the schedule's value between 0 and 1; each group has its own peak.
+        """
+        replicated, sharded = self._gradients()
+        if replicated:
+            flat = torch.cat([gradient.reshape(-1) for gradient in replicated])
+            dist.all_reduce(flat)
+            for gradient, part in zip(replicated, flat.split([g.numel() for g in replicated])):
+                gradient.copy_(part.view_as(gradient))
+        squares = [_square(replicated), _square(sharded)]
+        dist.all_reduce(squares[1])
+        norm = (squares[0] + squares[1]).sqrt()
+        if self.settings.clip_grad_norm > 0:
+            scale = (self.settings.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in (*replicated, *sharded):
+                gradient.mul_(scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share_of_peak
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def _gradients(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Local gradients of replicated and of sharded parameters; a rank without items of a modality has zeros."""
+        replicated, sharded = [], []
+        for _, parameter in self._named():
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            (sharded if isinstance(parameter, DTensor) else replicated).append(_local(parameter.grad))
+        return replicated, sharded
+
+    def gradient_scale(self, modality: Modality) -> float:
+        """FSDP averages over its ranks; what enters it is multiplied by their number to be a sum."""
+        return float(self.world) if isinstance(self.encoders[modality], FSDPModule) else 1.0
+
+    def trained_shapes(self) -> Shapes:
+        """Logical names and full shapes of what this stage trains, and so stores."""
+        return {name: self.shapes[name] for name, p in self._named() if p.requires_grad}
+
+    def fragments(self, trained_only: bool = True) -> list[Fragment]:
+        """Boxes of parameters and moments on this rank."""
+        found: list[Fragment] = []
+        for number, (name, parameter) in enumerate(self._named()):
+            if trained_only and not parameter.requires_grad:
+                continue
+            state = self.optimizer.state.get(parameter, {})
+            views = {"param": parameter, **{kind: state[kind] for kind in MOMENTS if kind in state}}
+            flats = {kind: _local(view).detach().view(-1) for kind, view in views.items()}
+            shape = self.shapes[name]
+            placement = Placement(shape, (Piece(0, Box.whole(name, shape)),))
+            if not isinstance(parameter, DTensor):
+                found.extend(flat_fragments(placement, 0, flats, owner=number % self.world == self.rank))
+            elif flats["param"].numel():
+                start = self.rank * -(-shape[0] // self.world) * (parameter.numel() // shape[0])
+                found.extend(flat_fragments(placement, start, flats, owner=True))
+        return found
+
+    def set_step_count(self, step: int) -> None:
+        """AdamW's step number, after loading moments."""
+        for state in self.optimizer.state.values():
+            state["step"].fill_(float(step))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return cast(Tensor, tensor.to_local()) if isinstance(tensor, DTensor) else tensor
+
+
+def _square(gradients: list[Tensor]) -> Tensor:
+    if not gradients:
+        return torch.zeros((), device=platform.device())
+    return torch.stack([gradient.float().pow(2).sum() for gradient in gradients]).sum()

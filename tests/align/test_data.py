@@ -1,0 +1,129 @@
+"""Published layouts, prompts, windows and splits; every bad record is counted with its id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megabiomed.align.loader import AlignLoader, AlignValidation
+from megabiomed.align.prompts import TEMPLATES, pieces, render
+from megabiomed.align.records import QaRecord, read_records
+from megabiomed.align.splits import leakage, split_records
+from megabiomed.align.store import BuildSettings, QaStore, build_split
+from megabiomed.config import DataConfig
+from megabiomed.config.align import AlignConfig
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.errors import DataError
+
+
+def align_config(questions: Path) -> AlignConfig:
+    return AlignConfig.model_validate(
+        {"train": [{"path": questions / "train"}], "stages": [{"name": "s", "steps": 1}],
+         "protein_adaptor": {"kind": "resampler", "num_queries": 4}}
+    )  # fmt: skip
+
+
+def test_the_published_layouts_are_read(tmp_path: Path) -> None:
+    (tmp_path / "chebi.txt").write_text('CID\tSMILES\tdescription\n7\tCCO\tThe molecule is "ethanol".\n')
+    (tmp_path / "sequences.json").write_text(json.dumps({"P1": "MK"}))
+    old = [{"source": "x", "protein_accession": ["P1"], "question": "q", "answer": "a"}]
+    (tmp_path / "pqa.json").write_text(json.dumps(old))
+    (tmp_path / "v2.json").write_text(
+        json.dumps([{"smiles": [""], "sequence": ["MKL"], "question": "q", "answer": "a"}])
+    )
+    (tmp_path / "chembl.json").write_text(json.dumps({"CC": [["q", "a"], ["r", "b"]]}))
+    (molecule,) = read_records(tmp_path / "chebi.txt")
+    assert (molecule.molecules, molecule.answer, molecule.ident) == (
+        ["CCO"],
+        'The molecule is "ethanol".',
+        "chebi.txt:7",
+    )
+    assert next(read_records(tmp_path / "pqa.json")).proteins == ["MK"]
+    assert next(read_records(tmp_path / "v2.json")) == QaRecord("v2.json:0", "q", "a", [], ["MKL"])
+    assert [r.answer for r in read_records(tmp_path / "chembl.json")] == ["a", "b"]
+    with pytest.raises(DataError, match="is not there"):
+        read_records(tmp_path / "none.json")
+
+
+def test_the_prompt_is_biomedgpts() -> None:
+    prompt, kinds = render(TEMPLATES["biomedgpt"], "What is the function of this protein?", [], ["MK"])
+    assert prompt.endswith(
+        "### Human: <protein><proteinHere></protein> What is the function of this protein? ### Assistant: "
+    )
+    assert prompt.startswith("You are working as an excellent assistant in chemistry and molecule discovery.")
+    assert kinds == ["protein"]
+    assert len(pieces(prompt)) == 2
+    for molecules, question in [([], "<moleculeHere>?"), (["C", "C"], "<moleculeHere>?")]:
+        with pytest.raises(DataError, match="placeholders and data"):
+            render(TEMPLATES["plain"], question, molecules, [])
+
+
+def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> None:
+    bad = {
+        "a": QaRecord("a", "q", "x", ["C1CC"]), "b": QaRecord("b", "q", "x", [], ["M1K"]), "c": QaRecord("c", "q", " ", ["C"]),
+        "d": QaRecord("d", "<proteinHere>?", "x", ["C"]), "e": QaRecord("e", "q", "x", ["C" * 300]),
+        "f": QaRecord("f", "q", "x", [], [""]),
+    }  # fmt: skip
+    good = [QaRecord("g", "q", "two molecules", ["C", "[Na+]"]), QaRecord("h", "q", "x", [], ["mkJ*x" + "A" * 2000])]
+    tokenizer = Tokenizer(questions / "train/tokenizer.model")
+    manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
+    assert manifest["skipped"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
+                                   "molecule too_large": 1, "protein empty": 1}  # fmt: skip
+    listed = [json.loads(line)["id"] for line in (tmp_path / "s/skipped.jsonl").read_text().splitlines()]
+    assert listed == list(bad)
+    store = QaStore(tmp_path / "s")
+    assert [len(store.record_items(record)) for record in range(2)] == [2, 1]
+    assert store.record_items(1)[0][2] == 1024
+    with pytest.raises(DataError, match="already holds"):
+        build_split([], tmp_path / "s", tokenizer, BuildSettings())
+
+
+def test_loss_falls_on_answer_and_eos_only(questions: Path) -> None:
+    data = DataConfig(seq_length=96, micro_batch_size=1, global_batch_size=2)
+    loader = AlignLoader([QaStore(questions / "train")], align_config(questions), data, seed=1)
+    windows, tokenizer = loader.windows[0], Tokenizer(questions / "train/tokenizer.model")
+    for window in range(len(windows)):
+        placed = windows.read(window)
+        labels = placed.window.labels[placed.window.labels != IGNORE_INDEX]
+        answers = [windows.store.text(record)[2] for record in windows.records(window)]
+        expected = [i for answer in answers for i in [*tokenizer.encode(answer), tokenizer.eos_id]]
+        assert labels.tolist() == expected
+        covered = np.concatenate([np.arange(at, at + n) for *_, at, n in placed.items])
+        assert len(set(covered.tolist())) == len(covered)
+        assert (placed.window.labels[covered[:-1]] == IGNORE_INDEX).all()
+
+
+def test_every_topology_sees_the_same_global_batch(questions: Path) -> None:
+    data, stores = DataConfig(seq_length=96, global_batch_size=4), [QaStore(questions / "train")]
+    align = align_config(questions)
+    alone = AlignLoader(stores, align, data, seed=1).batch_at(8)
+    halves = [AlignLoader(stores, align, data, 1, 0.0, rank, 2).batch_at(8) for rank in range(2)]
+    assert all((half.sample_ids == alone.sample_ids).all() for half in halves)
+    together = [micro.tokens.tolist() for half in halves for micro in half.micro_batches]
+    assert together == [micro.tokens.tolist() for micro in alone.micro_batches]
+    assert [i.row for i in halves[0].items] == [i.row for i in alone.items]
+    assert {i.consumer for i in halves[1].items} == {0, 1}
+
+
+def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) -> None:
+    data, store = DataConfig(seq_length=96, global_batch_size=1), QaStore(questions / "validation")
+    right, wrong = (
+        AlignValidation(store, align_config(questions), data, 8, 1, shift=n).micro_batches() for n in (0, 1)
+    )
+    pairs = [(right.features(item), wrong.features(item)) for item in right.items]
+    assert all(a.rows == b.rows for a, b in pairs)
+    assert any(a != b if not hasattr(a, "atoms") else a.atoms.tolist() != b.atoms.tolist() for a, b in pairs)
+
+
+def test_cluster_splits_keep_relatives_together() -> None:
+    aromatic = [QaRecord(str(n), "q", "a", ["c1ccccc1" + "C" * n]) for n in range(1, 30)]
+    family = [QaRecord(f"p{n}", "q", "a", [], ["MKTAYIAKQRQISFVKSHFSRQ" * 3 + "G" * n]) for n in range(30)]
+    others = [QaRecord(f"o{n}", "q", "a", ["N" * n + "O"]) for n in range(1, 60)]
+    split = split_records([*aromatic, *family, *others], "cluster", seed=0)
+    assert leakage(split)["same_cluster"] == 0.0
+    for group in (aromatic, family):
+        assert len({name for name, part in split.items() for record in group if record in part}) == 1

@@ -1,0 +1,142 @@
+"""Encoder-first training on several processes equals one process: losses, norms and parameters after three steps."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.alignment import CONTENTS, align_config, global_batch, run_config
+from support.parity import MODEL
+from support.spawn import run_ranks
+
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config import ModelConfig
+from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.encoders.esm2.model import ProteinBatch
+from megabiomed.encoders.gin.model import MoleculeBatch
+from megabiomed.encoders.side import build_encoders
+from megabiomed.model.llama.convert import logical_tensors
+
+WORKER = Path(__file__).with_name("parity_worker.py")
+ENCODERS = {"molecule": "full", "protein": "full"}
+ALL = {**ENCODERS, "language_model": "full"}
+
+
+def case(
+    name: str, content: str = "mixed", stage: Any = ENCODERS, placement: str = "replicate", **parallel: Any
+) -> Any:
+    short = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage"}
+    full = {short[key]: value for key, value in parallel.items()}
+    return {"name": name, "content": content, "stage": stage, "placement": placement, "parallel": full}
+
+
+WORLDS = {
+    2: [
+        case("tp2", tp=2),
+        case("tp2-all", stage=ALL, tp=2, zero=0),
+        case("pp2", pp=2),
+        case("pp2-all-zero3", stage=ALL, placement="zero3", pp=2, zero=3),
+        case("dp2-adaptors", stage={}),
+        *(case(f"dp2-zero3-{content}", content, placement="zero3") for content in CONTENTS),
+        case("pp2-text-only", "text-only", pp=2),
+        case("dp2-lm-zero3", "half-text", stage={"language_model": "full"}, zero=3),
+    ],
+    4: [
+        case("tp2-dp2-zero3", placement="zero3", tp=2),
+        case("tp2-dp2-all-zero3", stage=ALL, placement="zero3", tp=2, zero=3),
+        case("tp2-pp2", tp=2, pp=2),
+        case("tp2-pp2-giant", "one-giant-protein", placement="zero3", tp=2, pp=2),
+    ],
+}
+
+
+def oracle(case: dict[str, Any]) -> dict[str, Any]:
+    """transformers' Llama with inputs_embeds, encoders called once per item, torch AdamW, everything in one process."""
+    from support.parity import _hugging_face
+
+    config, align = run_config(case), align_config(case)
+    stage = align.stages[0]
+    encoders, adaptors = build_encoders(align, config.model.hidden_size, config.seed)
+    model = _hugging_face(config.model, SeededInit(config.model, config.seed))
+    side = [p for name in encoders if getattr(stage, name) == "full" for p in encoders[name].parameters()]
+    side += list(adaptors.parameters())
+    groups = [side, list(model.parameters())] if stage.language_model == "full" else [side]
+    settings, optimizers = config.optimizer, []
+    for group in groups:
+        parts = [{"params": [p for p in group if (p.dim() > 1) == m], "weight_decay": settings.weight_decay * m}
+                 for m in (True, False)]  # fmt: skip
+        betas = (settings.beta1, settings.beta2)
+        optimizers.append(torch.optim.AdamW(parts, lr=1e-2, betas=betas, eps=settings.eps))
+    losses, norms = [], []
+    for step in range(3):
+        samples = global_batch(case["content"], step)
+        count = sum(int((s["labels"] != IGNORE_INDEX).sum()) for s in samples)
+        loss = sum(_loss(sample, model, encoders, adaptors) for sample in samples) / count
+        loss.backward()
+        for group in groups:
+            for p in group:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        norms.append(sum(float(torch.nn.utils.clip_grad_norm_(g, settings.clip_grad_norm)) ** 2 for g in groups) ** 0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+        for module in (model, encoders, adaptors):
+            module.zero_grad()
+        losses.append(float(loss))
+    named = {f"encoder.{n}": p for n, p in encoders.named_parameters()}
+    named |= {f"adaptor.{n}": p for n, p in adaptors.named_parameters()}
+    return {"loss": losses, "norm": norms, "side": named, "lm": dict(model.named_parameters())}
+
+
+def _loss(sample: Any, model: Any, encoders: Any, adaptors: Any) -> torch.Tensor:
+    x = model.model.embed_tokens(torch.from_numpy(sample["tokens"]))
+    for held in sample["items"]:
+        make = MoleculeBatch if held["modality"] == "molecule" else ProteinBatch
+        batch = make.of([held["features"]])
+        rows = adaptors[held["modality"]](encoders[held["modality"]](batch), batch.rows)
+        x = torch.cat((x[: held["at"]], rows, x[held["at"] + held["rows_out"] :]))
+    logits = model(inputs_embeds=x[None]).logits[0]
+    labels = torch.from_numpy(sample["labels"])
+    return torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+@pytest.fixture(scope="session")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    done: dict[int, Path] = {}
+
+    def of(world: int) -> Path:
+        if world not in done:
+            folder = done[world] = tmp_path_factory.mktemp(f"align{world}")
+            (folder / "cases.json").write_text(json.dumps(WORLDS[world]))
+            os.environ["PYTHONPATH"] = str(WORKER.parents[1])
+            run_ranks(world, [str(WORKER), str(folder / "cases.json"), str(folder)], folder / "logs", timeout_s=240)
+        return done[world]
+
+    return of
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("world", "number"), [(w, n) for w, cases in WORLDS.items() for n in range(len(cases))],
+                         ids=[c["name"] for cases in WORLDS.values() for c in cases])  # fmt: skip
+def test_alignment_equals_one_process(world: int, number: int, computed: Any) -> None:
+    wanted, folder = WORLDS[world][number], computed(world)
+    expected = oracle(wanted)
+    ranks = [torch.load(folder / f"{wanted['name']}.{rank}.pt", weights_only=True) for rank in range(world)]
+    for result in ranks:
+        for key in ("loss", "norm"):
+            assert result[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-7), key
+        for name, value in result["side"].items():
+            # Biases begin at zero and are no larger than a few steps of Adam; matrices are about one tenth.
+            scale = max(0.1, float(expected["side"][name].detach().abs().max()))
+            assert float((value - expected["side"][name]).abs().max()) / scale <= 1e-5, name
+        for key, value in result["lm"].items():
+            name, offset, shape = key.split("|")
+            whole = Box.whole(name, logical_tensors(ModelConfig(**MODEL))[name])
+            box = Box(name, whole.shape, ast.literal_eval(offset), ast.literal_eval(shape))
+            target = expected["lm"][name].detach()[box.slices_in(whole)]
+            assert float((value - target).abs().max() / expected["lm"][name].abs().max()) <= 1e-5, name

@@ -1,0 +1,113 @@
+"""The GIN equals pretrain-gnns' operator written with torch-geometric, and its featuriser has no crashing input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from megabiomed.config.align import GinConfig
+from megabiomed.encoders.gin.featurise import MISC_ATOM, MoleculeError, featurise
+from megabiomed.encoders.gin.model import Gin, MoleculeBatch
+from megabiomed.encoders.weights import load_gin
+from megabiomed.errors import CheckpointError
+
+SMILES = ["CCO", "[Na+]", "F/C=C/F", "N[C@@H](C)C(=O)O", "c1ccccc1C(=O)[O-].[Na+]", "*CCO", "[NH3]->[Cu]", "C$C"]
+
+
+@pytest.fixture
+def gin() -> Gin:
+    torch.manual_seed(0)
+    model = Gin(GinConfig(num_layers=3, hidden_size=24))
+    for norm in model.batch_norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return model
+
+
+def reference(gin: Gin, batch: MoleculeBatch) -> torch.Tensor:
+    """pretrain-gnns' GINConv (chem/model.py) on torch-geometric's message passing."""
+    geometric = pytest.importorskip("torch_geometric.nn")
+    from torch_geometric.utils import add_self_loops
+
+    class Conv(geometric.MessagePassing):  # type: ignore[name-defined,misc]
+        def __init__(self, ours: nn.Module) -> None:
+            super().__init__(aggr="add")
+            self.ours = ours
+
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor) -> torch.Tensor:
+            edge_index, _ = add_self_loops(edge_index, num_nodes=x.size(0))
+            loops = torch.zeros(x.size(0), 2, dtype=edge_attr.dtype)
+            loops[:, 0] = 4
+            attr = torch.cat((edge_attr, loops))
+            embedded = self.ours.edge_embedding1(attr[:, 0]) + self.ours.edge_embedding2(attr[:, 1])
+            return self.propagate(edge_index, x=x, edge_attr=embedded)
+
+        def message(self, x_j: torch.Tensor, edge_attr: torch.Tensor) -> torch.Tensor:
+            return x_j + edge_attr
+
+        def update(self, aggr_out: torch.Tensor) -> torch.Tensor:
+            return self.ours.mlp(aggr_out)
+
+    x = gin.x_embedding1(batch.atoms[:, 0]) + gin.x_embedding2(batch.atoms[:, 1])
+    for index, (conv, norm) in enumerate(zip(gin.gnns, gin.batch_norms)):
+        x = norm(Conv(conv)(x, batch.edges, batch.bonds))
+        x = x if index == len(gin.gnns) - 1 else torch.relu(x)
+    return x
+
+
+def test_it_equals_torch_geometric_forward_and_backward(gin: Gin) -> None:
+    batch = MoleculeBatch.of([featurise(s) for s in SMILES])
+    ours, theirs = gin(batch), reference(gin, batch)
+    assert float((ours - theirs).abs().max()) <= 1e-5
+    weights = torch.randn_like(ours)
+    parameters = list(gin.parameters())
+    for mine, other in zip(
+        torch.autograd.grad((ours * weights).sum(), parameters),
+        torch.autograd.grad((theirs * weights).sum(), parameters),
+    ):
+        assert float((mine - other).abs().max()) <= 1e-5 * max(1.0, float(other.abs().max()))
+
+
+def test_a_molecule_is_encoded_the_same_alone_and_in_training_mode(gin: Gin) -> None:
+    together = gin.train()(MoleculeBatch.of([featurise(s) for s in SMILES])).split([featurise(s).rows for s in SMILES])
+    for smiles, rows in zip(SMILES, together):
+        assert torch.allclose(gin(MoleculeBatch.of([featurise(smiles)])), rows, atol=1e-5)
+    assert gin(MoleculeBatch.of([])).shape == (0, 24)
+
+
+def test_what_the_originals_crash_on_has_a_meaning() -> None:
+    assert featurise("*CCO").atoms[0, 0] == MISC_ATOM
+    assert featurise("[NH3]->[Cu]").bonds[0, 0] == 0
+    assert featurise("[Na+]").edges.shape == (2, 0)
+    assert {int(b) for b in featurise("F/C=C/F").bonds[:, 1]} > {0}
+    assert featurise("CC(=O)[O-].[Na+]", salts="largest").rows == 4
+
+
+@pytest.mark.parametrize(
+    ("smiles", "reason"),
+    [("", "empty"), (" ", "empty"), ("C1CC", "invalid"), ("xyz", "invalid"), ("C(C)(C)(C)(C)C", "invalid"),
+     ("C" * 257, "too_large")],
+)  # fmt: skip
+def test_what_gives_no_graph_is_refused_with_a_reason(smiles: str, reason: str) -> None:
+    with pytest.raises(MoleculeError) as error:
+        featurise(smiles)
+    assert error.value.reason == reason
+
+
+def test_a_salt_is_refused_when_asked() -> None:
+    with pytest.raises(MoleculeError, match="2 fragments"):
+        featurise("CC(=O)[O-].[Na+]", salts="refuse")
+
+
+def test_weights_load_without_executing_pickles(gin: Gin, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    torch.save(gin.state_dict(), tmp_path / "gin.pth")
+    other = Gin(gin.config)
+    load_gin(other, tmp_path / "gin.pth")
+    batch = MoleculeBatch.of([featurise("CCO")])
+    assert torch.equal(gin(batch), other(batch))
+    torch.save({"gnns": nn.Linear(2, 2)}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="without executing"):
+        load_gin(other, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_gin(Gin(GinConfig(num_layers=2, hidden_size=24)), tmp_path / "gin.pth")

@@ -1,0 +1,37 @@
+"""The plan is balanced and the same everywhere; the watchdog names what it waits for."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from megabiomed.config.align import Esm2Config
+from megabiomed.encoders.placement import Item, esm2_flops, imbalance, longest_first
+from megabiomed.encoders.watchdog import watch
+
+
+def test_real_lengths_are_balanced_to_five_percent() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.lognormal(5.7, 0.6, 64).astype(int) + 2, 1024)
+    costs = [esm2_flops(Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40), int(n)) for n in lengths]
+    plan = longest_first(costs, 8)
+    assert imbalance(costs, plan, 8) <= 1.05
+    assert imbalance(costs, [n % 8 for n in range(64)], 8) > 1.2
+    assert plan == longest_first(list(costs), 8)
+
+
+def test_one_giant_and_nothing_at_all() -> None:
+    assert longest_first([5.0], 4) == [0]
+    assert longest_first([], 4) == []
+
+
+def test_the_watchdog_names_rank_phase_and_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    items = [Item("protein", 0, 0, 1024, 1024, 0, sample=17)]
+    with watch(3, "encode protein", items, 0.01):
+        deadline, seen = time.monotonic() + 5, ""
+        while not seen and time.monotonic() < deadline:
+            seen = capsys.readouterr().err
+    assert "rank 3 is in encode protein" in seen
+    assert "sample 17 protein of 1024 rows" in seen

@@ -1,0 +1,105 @@
+"""A tiny alignment problem: fixed windows with molecules and proteins, and one process as the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from megabiomed.align.batch import AlignBatch, AlignMicroBatch, empty_ids
+from megabiomed.config import RunConfig
+from megabiomed.config.align import AlignConfig
+from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.encoders.esm2.alphabet import encode
+from megabiomed.encoders.gin.featurise import featurise
+from megabiomed.encoders.placement import Item
+from support.parity import MODEL, OPTIMIZER
+
+SEQ, SAMPLES = 48, 4
+SMILES = ["CCO", "c1ccccc1", "[Na+]", "CC(=O)Oc1ccccc1C(=O)O", "N"]
+PROTEINS = ["MKTAYIA", "M", "ACDEFGHIKLMNPQRSTVWY", "GGSGGSLKPQ"]
+CONTENTS: dict[str, list[str]] = {  # what each sample holds: molecule, protein or text
+    "mixed": ["mp", "t", "p", "m"],
+    "no-molecule": ["p", "pp", "t", "p"],
+    "no-protein": ["m", "t", "mm", "m"],
+    "text-only": ["t", "t", "t", "t"],
+    "half-text": ["mp", "m", "t", "t"],
+    "one-giant-protein": ["t", "t", "t", "g"],
+}
+_GIANT = "MKLV" * 9
+
+
+def run_config(case: dict[str, Any]) -> RunConfig:
+    """The run of a case."""
+    return RunConfig.model_validate(
+        {
+            "name": "align", "seed": 7, "model": MODEL, "parallel": case.get("parallel", {}),
+            "data": {"seq_length": SEQ, "micro_batch_size": 1, "global_batch_size": SAMPLES},
+            "optimizer": OPTIMIZER, "train": {"steps": 3, "precision": "fp32"},
+        }
+    )  # fmt: skip
+
+
+def align_config(case: dict[str, Any]) -> AlignConfig:
+    """Encoders, adaptors and the stage of a case."""
+    placement, kind = case.get("placement", "replicate"), case.get("adaptor", "mlp")
+    stage = {"name": "s", "steps": 3, "adaptor_lr": 1e-2, "encoder_lr": 1e-2, "lm_lr": 1e-2, **case["stage"]}
+    return AlignConfig.model_validate(
+        {
+            "molecule": {"num_layers": 2, "hidden_size": 16, "placement": placement},
+            "protein": {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 2, "placement": placement},
+            "molecule_adaptor": {"kind": kind, "num_queries": 5},
+            "protein_adaptor": {"kind": kind, "num_queries": 5},
+            "stages": [stage],
+        }
+    )
+
+
+def global_batch(content: str, step: int, queries: int = 0) -> list[dict[str, Any]]:
+    """Samples of one step: tokens, labels, and items with their places."""
+    rng = np.random.default_rng(100 + step)
+    samples = []
+    for number, kinds in enumerate(CONTENTS[content]):
+        tokens = rng.integers(3, MODEL["vocab_size"], SEQ)
+        labels = np.where(np.arange(SEQ) >= SEQ - 6, rng.integers(3, MODEL["vocab_size"], SEQ), IGNORE_INDEX)
+        items, place = [], 1
+        for kind in kinds.replace("t", ""):
+            pick = int(rng.integers(0, 4))
+            if kind == "m":
+                item, features = "molecule", featurise(SMILES[pick if pick < 3 else 4])
+            else:
+                item, features = (
+                    "protein",
+                    encode(_GIANT if kind == "g" else PROTEINS[pick] if pick != 2 else PROTEINS[3]),
+                )
+            rows = queries or features.rows
+            items.append({"modality": item, "features": features, "at": place, "rows_out": rows})
+            place += rows + 1
+        samples.append({"tokens": tokens, "labels": labels, "items": items, "number": number})
+    return samples
+
+
+def replica_batch(samples: list[dict[str, Any]], rank: int, size: int) -> AlignBatch:
+    """The part of one replica, with the items of all."""
+    share = len(samples) // size
+    items, features = [], {}
+    for number, sample in enumerate(samples):
+        for held in sample["items"]:
+            features[len(items)] = held["features"]
+            items.append(
+                Item(held["modality"], 0, len(items), held["features"].rows, held["rows_out"], number // share, number)
+            )
+    micro = [_micro(sample) for sample in samples[rank * share : (rank + 1) * share]]
+    return AlignBatch(micro, empty_ids(), 0, items, lambda item: features[item.row])
+
+
+def _micro(sample: dict[str, Any]) -> AlignMicroBatch:
+    places = [np.arange(held["at"], held["at"] + held["rows_out"]) for held in sample["items"]]
+    where = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int64)
+    index = torch.arange(SEQ, dtype=torch.int32)
+    return AlignMicroBatch(
+        tokens=torch.from_numpy(sample["tokens"]), labels=torch.from_numpy(sample["labels"]), start=index * 0,
+        end=index * 0 + SEQ, positions=index.long(), num_loss_tokens=int((sample["labels"] != IGNORE_INDEX).sum()),
+        insert_at=torch.from_numpy(where),
+    )  # fmt: skip
