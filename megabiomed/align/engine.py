@@ -60,7 +60,8 @@ class AlignEngine(TrainEngine):
             )
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
-        self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed)
+        precision = config.train.precision
+        self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed, precision)
         self.dtype = platform.DTYPES[config.train.precision]
         self.base: ChainSource | None = None
         self.frozen: dict[str, Any] = {}
@@ -136,7 +137,8 @@ class AlignEngine(TrainEngine):
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
         bridge = Bridge(self.mesh, items, longest_first([cost(item, self.align) for item in items], self.mesh.world))
-        shares, outputs = {}, {}
+        shares: dict[Modality, _Share] = {}
+        outputs: dict[int, Tensor] = {}
         for modality in self._present(batch):
             numbers = [n for n in bridge.mine if items[n].modality == modality]
             collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
@@ -186,7 +188,7 @@ class AlignEngine(TrainEngine):
         leaf = rows.detach().requires_grad_()
         out = self.side.adapt(modality, leaf, share.batch.rows)
         # A rank without items still goes backward, with nothing, so that sharded encoders reduce together.
-        torch.autograd.backward(out, torch.cat([out.detach()[:0], *gradients]))
+        torch.autograd.backward(out, torch.cat([out.detach()[:0], *(g.to(out.dtype) for g in gradients)]))
         if trained:
             upstream = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
             rows.backward(upstream * self.side.gradient_scale(modality))

@@ -85,7 +85,7 @@ class QaWindows:
         """One window, padded at the end with places that nothing is learned from."""
         size = self.seq_length
         empty = padding_window(size)
-        tokens, labels, start, end = (a.copy() for a in (empty.tokens, empty.labels, empty.start, empty.end))
+        tokens, labels, start, end = empty.tokens, empty.labels, empty.start, empty.end.copy()
         found, place = [], 0
         for record in self.records(window):
             ids, targets, items = self._expand(record)

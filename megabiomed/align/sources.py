@@ -58,7 +58,7 @@ def stage_source(config: AlignRunConfig, number: int) -> ChainSource:
     Raises:
         CheckpointError: an earlier stage has no checkpoint, or is not finished.
     """
-    checkpoints = []
+    checkpoints: list[Checkpoint] = []
     for earlier in range(number):
         run = config.stage_run(earlier)
         found, _ = latest_valid(run.folder / "checkpoints")

@@ -28,7 +28,14 @@ from megabiomed.errors import DataError
 
 MANIFEST = "manifest.json"
 _TABLES = ("records", "molecules", "proteins")
-_MIN_WORDS = 1
+RECORD_FIELDS: dict[str, Any] = {
+    "ident": pa.string(), "question": pa.string(), "answer": pa.string(), "ids": pa.list_(pa.int32()),
+    "answer_start": pa.int32(), "kinds": pa.list_(pa.int8()), "rows": pa.list_(pa.int32()), "items": pa.list_(pa.int32()),
+}  # fmt: skip
+MOLECULE_FIELDS: dict[str, Any] = {
+    "text": pa.string(), "atoms": pa.list_(pa.uint8()), "edges": pa.list_(pa.uint16()), "bonds": pa.list_(pa.uint8()),
+}  # fmt: skip
+PROTEIN_FIELDS: dict[str, Any] = {"text": pa.string(), "tokens": pa.list_(pa.uint8())}
 
 
 @dataclass(frozen=True)
@@ -49,16 +56,6 @@ class _Columns:
     proteins: dict[str, list[Any]] = field(default_factory=lambda: {k: [] for k in PROTEIN_FIELDS})
 
 
-RECORD_FIELDS = {
-    "ident": pa.string(), "question": pa.string(), "answer": pa.string(), "ids": pa.list_(pa.int32()),
-    "answer_start": pa.int32(), "kinds": pa.list_(pa.int8()), "rows": pa.list_(pa.int32()), "items": pa.list_(pa.int32()),
-}  # fmt: skip
-MOLECULE_FIELDS = {
-    "text": pa.string(), "atoms": pa.list_(pa.uint8()), "edges": pa.list_(pa.uint16()), "bonds": pa.list_(pa.uint8()),
-}  # fmt: skip
-PROTEIN_FIELDS = {"text": pa.string(), "tokens": pa.list_(pa.uint8())}
-
-
 class _Builder:
     def __init__(self, tokenizer: Tokenizer, settings: BuildSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings
@@ -73,7 +70,7 @@ class _Builder:
             raise DataError("the answer is empty", got=record.ident)
         prompt, kinds = render(self.template, record.question, record.molecules, record.proteins)
         sources = {"molecule": iter(record.molecules), "protein": iter(record.proteins)}
-        items = [(MODALITIES.index(kind), next(sources[kind])) for kind in kinds]  # type: ignore[arg-type]
+        items = [(MODALITIES.index(kind), next(sources[kind])) for kind in kinds]
         features = [self._feature(kind, text) for kind, text in items]
         ids = [self.tokenizer.bos_id]
         for number, piece in enumerate(pieces(prompt)):
@@ -178,7 +175,7 @@ class QaStore:
     def text(self, record: int) -> tuple[str, str, str]:
         """(id, question, answer)."""
         table = self._tables["records"]
-        return tuple(table[key][record].as_py() for key in ("ident", "question", "answer"))  # type: ignore[return-value]
+        return tuple(table[key][record].as_py() for key in ("ident", "question", "answer"))
 
     def record_items(self, record: int) -> list[tuple[int, int, int]]:
         """(modality number, row in its table, encoder rows) of each placeholder."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 from megabiomed.align.batch import AlignBatch
@@ -13,9 +15,10 @@ from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader
+from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.errors import DataError, TokenizerError
-from megabiomed.train.loop import Trainer
+from megabiomed.train.loop import Trainer, validation_loss
 from megabiomed.train.signals import StopFlag
 
 
@@ -41,12 +44,21 @@ class StageTrainer(Trainer):
         texts = [loader.text] if loader.text is not None else []
         self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
         self.loader = cast(TrainLoader, loader)
-        self.validation = None
-        if held_out:
-            validation = AlignValidation(
-                held_out[0], align, config.data, config.train.eval_samples, config.seed, mesh.dp_rank, mesh.dp
-            )
-            self.validation = cast(ValidationLoader, validation)
+        samples = config.train.eval_samples
+        made = [
+            AlignValidation(store, align, config.data, samples, config.seed, mesh.dp_rank, mesh.dp, shift)
+            for store in held_out for shift in (0, 1)
+        ]  # fmt: skip
+        self.validation = cast(ValidationLoader, made[0]) if made else None
+        self.wrong_items = made[1] if made else None
+
+    def validate(self) -> float | None:
+        """Validation loss, and beside it the loss when every question has another one's molecule or protein."""
+        loss = super().validate()
+        if loss is not None and self.wrong_items is not None:
+            wrong, _ = validation_loss(self.engine, cast(ValidationLoader, self.wrong_items))
+            self.reporter.say(f"validation_loss_wrong_items: {wrong:.4f} gap: {wrong - loss:+.4f}")
+        return loss
 
     def _build(self) -> TrainEngine:
         for store, windows in zip(self.loader.stores, cast(AlignLoader, self.loader).windows):
@@ -56,7 +68,8 @@ class StageTrainer(Trainer):
             )
         engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
         engine.base = stage_source(self.whole, self.number)
-        engine.frozen = {"language_model": frozen_reference(self.whole), **engine.side.initial}
+        engine.frozen = {"language_model": frozen_reference(self.whole)}
+        engine.frozen.update(engine.side.initial)
         if self._start.checkpoint is not None:
             check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
         trained = [name for name in ("molecule", "protein", "language_model") if getattr(self.stage, name) != "frozen"]
@@ -82,16 +95,16 @@ def run_stages(config: AlignRunConfig, stop: StopFlag, only: str | None = None) 
     return outcome
 
 
-def _check_tokenizer(config: RunConfig, stores: list[object]) -> object:
+def _check_tokenizer(config: RunConfig, stores: Sequence[QaStore | TokenStore]) -> Path:
     """All splits and texts were tokenized alike, and every piece has a row in the model."""
     first = stores[0]
     for store in stores:
-        if store.tokenizer_sha256 != first.tokenizer_sha256:  # type: ignore[attr-defined]
+        if store.tokenizer_sha256 != first.tokenizer_sha256:
             raise TokenizerError(
-                f"{store.path} was tokenized differently from {first.path}",  # type: ignore[attr-defined]
+                f"{store.path} was tokenized differently from {first.path}",
                 do="build all splits and the replay text with one tokenizer",
             )
-    tokenizer = Tokenizer(first.tokenizer_path)  # type: ignore[attr-defined]
+    tokenizer = Tokenizer(first.tokenizer_path)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise TokenizerError(
             "the dataset's tokenizer does not fit the model",

@@ -52,8 +52,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
         _apply(values, override)
     values["model"] = _resolve(values.get("model", {}), "models")
     align = values.get("align")
-    for encoder in ("molecule", "protein") if isinstance(align, dict) else ():
-        align[encoder] = _resolve(align.get(encoder, {}), "encoders")
+    if isinstance(align, dict):
+        for encoder in ("molecule", "protein"):
+            align[encoder] = _resolve(align.get(encoder, {}), "encoders")
     return cast(RunConfig, parse(kind, values, str(file)))
 
 

@@ -52,9 +52,15 @@ class SideModules:
     """
 
     def __init__(
-        self, config: AlignConfig, stage: StageConfig, optimizer: OptimizerConfig, hidden_size: int, seed: int
+        self,
+        config: AlignConfig,
+        stage: StageConfig,
+        optimizer: OptimizerConfig,
+        hidden_size: int,
+        seed: int,
+        precision: str = "fp32",
     ) -> None:
-        self.config, self.stage, self.settings = config, stage, optimizer
+        self.config, self.stage, self.settings, self.precision = config, stage, optimizer, precision
         self.world, self.rank = dist.get_world_size(), dist.get_rank()
         device = platform.device()
         encoders, adaptors = build_encoders(config, hidden_size, seed)
@@ -98,11 +104,17 @@ class SideModules:
 
     def encode(self, modality: Modality, batch: Any) -> Tensor:
         """Rows of a batch of one modality, [t, w]."""
-        return cast(Tensor, self.encoders[modality](batch.to(platform.device())))
+        with self._compute_type():
+            return cast(Tensor, self.encoders[modality](batch.to(platform.device())))
 
     def adapt(self, modality: Modality, rows: Tensor, lengths: list[int]) -> Tensor:
         """Embeddings for the language model."""
-        return cast(Tensor, self.adaptors[modality](rows, lengths))
+        with self._compute_type():
+            return cast(Tensor, self.adaptors[modality](rows, lengths))
+
+    def _compute_type(self) -> torch.autocast:
+        """bf16 products over fp32 weights when the run is in bf16."""
+        return torch.autocast(platform.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def step(self, share_of_peak: float) -> float:
         """Reduce, clip, update; returns the gradient norm before clipping. Collective.
@@ -132,7 +144,8 @@ class SideModules:
 
     def _gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """Local gradients of replicated and of sharded parameters; a rank without items of a modality has zeros."""
-        replicated, sharded = [], []
+        replicated: list[Tensor] = []
+        sharded: list[Tensor] = []
         for _, parameter in self._named():
             if not parameter.requires_grad:
                 continue

@@ -121,8 +121,14 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("world", "number"), [(w, n) for w, cases in WORLDS.items() for n in range(len(cases))],
-                         ids=[c["name"] for cases in WORLDS.values() for c in cases])  # fmt: skip
+@pytest.mark.parametrize(
+    ("world", "number"),
+    [
+        pytest.param(world, number, id=held["name"], marks=[pytest.mark.slow] if world > 2 else [])
+        for world, cases in WORLDS.items()
+        for number, held in enumerate(cases)
+    ],
+)
 def test_alignment_equals_one_process(world: int, number: int, computed: Any) -> None:
     wanted, folder = WORLDS[world][number], computed(world)
     expected = oracle(wanted)
