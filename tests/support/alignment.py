@@ -36,7 +36,8 @@ def run_config(case: dict[str, Any]) -> RunConfig:
         {
             "name": "align", "seed": 7, "model": MODEL, "parallel": case.get("parallel", {}),
             "data": {"seq_length": SEQ, "micro_batch_size": 1, "global_batch_size": SAMPLES},
-            "optimizer": OPTIMIZER, "train": {"steps": 3, "precision": "fp32"},
+            # Gradients of the side modules are small; Adam would blow their rounding up with a smaller eps.
+            "optimizer": OPTIMIZER | {"eps": 1e-3}, "train": {"steps": 3, "precision": "fp32"},
         }
     )  # fmt: skip
 
