@@ -69,7 +69,7 @@ class StageTrainer(Trainer):
         engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
         engine.base = stage_source(self.whole, self.number)
         engine.frozen = {"language_model": frozen_reference(self.whole)}
-        engine.frozen.update(engine.side.initial)
+        engine.frozen.update({str(name): value for name, value in engine.side.initial.items()})
         if self._start.checkpoint is not None:
             check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
         trained = [name for name in ("molecule", "protein", "language_model") if getattr(self.stage, name) != "frozen"]

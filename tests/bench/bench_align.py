@@ -68,7 +68,7 @@ def balance() -> list[dict[str, Any]]:
 
 
 def encoding_time() -> dict[str, Any]:
-    """Seconds of the slowest of 4 ranks (tp 2 x dp 2): its share measured alone on one core, forward + recompute + backward."""
+    """Seconds of the slowest of 4 ranks (tp 2 x dp 2): its share measured alone on one core, recompute included."""
     torch.set_num_threads(1)
     model = Esm2(Esm2Config(num_layers=6, hidden_size=128, num_attention_heads=8))
     known, _ = lengths()
