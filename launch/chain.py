@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 
 from megabiomed import configs
 from megabiomed.config import RunConfig, load_config
+from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import Section, parse
 from megabiomed.config.load import read_yaml
 from megabiomed.config.topology import check_run
@@ -78,6 +79,11 @@ class Stage:
     sbatch: dict[str, str | int | bool]
     components: tuple[ComponentConfig, ...] = ()
 
+    @property
+    def worker(self) -> str:
+        """Module that each rank runs."""
+        return f"megabiomed.{'align' if isinstance(self.config, AlignRunConfig) else 'train'}.worker"
+
     def ranks(self, cluster: ClusterConfig) -> int:
         """Ranks of the run."""
         return self.nodes * cluster.ranks_per_node + sum(part.nodes * part.ranks_per_node for part in self.components)
@@ -101,7 +107,7 @@ def load_stages(path: str, cluster: ClusterConfig, overrides: list[str], nodes: 
     chain = _read(path, nodes)
     stages: list[Stage] = []
     for stage in chain.stages:
-        config = load_config(stage.run, [*stage.overrides, *overrides])
+        config = load_config(stage.run, [*stage.overrides, *overrides], _kind(stage.run))
         config = config.model_copy(update={"run_dir": config.folder.absolute()})
         before = (stages[-1].name,) if stages else ()
         ready = Stage(
@@ -127,8 +133,8 @@ def _read(path: str, nodes: int | None) -> ChainConfig:
     file = configs.find("runs", path)
     values = read_yaml(file.read_text(), str(file))
     if not isinstance(values, dict) or "stages" not in values:
-        config = load_config(path)
-        return ChainConfig(name=config.name[:61], stages=[StageConfig(name="pretrain", run=path, nodes=nodes or 1)])
+        config = load_config(path, kind=_kind(path))
+        return ChainConfig(name=config.name[:61], stages=[StageConfig(name=_word(config), run=path, nodes=nodes or 1)])
     if nodes is not None:
         raise LaunchError(
             "--nodes is for a single run", got=f"{path} with its own nodes", do="change its `nodes:` keys"
@@ -138,6 +144,16 @@ def _read(path: str, nodes: int | None) -> ChainConfig:
     if len(set(names)) < len(names):
         raise ConfigError(f"stages of {file} share a name", got=", ".join(names), do="give each its own")
     return chain
+
+
+def _word(config: RunConfig) -> str:
+    return "align" if isinstance(config, AlignRunConfig) else "pretrain"
+
+
+def _kind(run: str) -> type[RunConfig]:
+    """The class of a run file: one with a section `align` is an alignment run."""
+    values = read_yaml(configs.find("runs", run).read_text(), run)
+    return AlignRunConfig if isinstance(values, dict) and "align" in values else RunConfig
 
 
 def _check(stage: Stage, known: list[str], cluster: ClusterConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,12 @@ def verdict(run: Path, incarnation: str) -> dict[str, Any]:
 
 
 def committed_step(run: Path) -> int:
-    """Step of the newest committed checkpoint, by its marker alone; 0 without any."""
-    found = (path.parent.name for path in (run / "checkpoints").glob("step_*/COMMITTED"))
-    return max((int(name[5:]) for name in found if name[5:].isdigit()), default=0)
+    """Step of the newest committed checkpoint, by its marker alone; 0 without any. Stages of an alignment add up."""
+    newest: Counter[Path] = Counter()
+    for marker in (*run.glob("checkpoints/step_*/COMMITTED"), *run.glob("*/checkpoints/step_*/COMMITTED")):
+        name, folder = marker.parent.name.removeprefix("step_"), marker.parents[1]
+        newest[folder] = max(newest[folder], int(name) if name.isdigit() else 0)
+    return newest.total()
 
 
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:

@@ -57,6 +57,7 @@ def render(stage: Stage, cluster: ClusterConfig) -> Job:
         gpus=cluster.gpus_per_node,
         gpu_type=cluster.gpu_type,
         preflight=cluster.preflight,
+        worker=stage.worker,
         components=[component_directives(part) for part in stage.components],
         groups=",".join(str(index) for index in range(len(stage.components) + 1)),
         srun=cluster.srun,
@@ -196,5 +197,5 @@ def refuse_second(run: Path) -> None:
 def torchrun_command(stage: Stage, cluster: ClusterConfig) -> str:
     """The same stage without SLURM, to be typed on each host."""
     words = ["torchrun", f"--nnodes={stage.nodes}", f"--nproc_per_node={cluster.ranks_per_node}", "--node_rank=RANK"]
-    words += ["--master_addr=FIRST_HOST", "--master_port=29500", "-m", "megabiomed.train.worker"]
+    words += ["--master_addr=FIRST_HOST", "--master_port=29500", "-m", stage.worker]
     return shlex.join([*words, str(stage.folder / records.SLURM / "config.yaml")])

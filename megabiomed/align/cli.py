@@ -26,7 +26,7 @@ def generate(
     epilog="Example: megabiomed dataset build PubChemQA/train.json --output qa --tokenizer tokenizer.model"
 )
 def build(
-    files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, .jsonl, or ChEBI-20's table.")],
+    files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, ChEBI-20 .txt, Swiss-Prot .dat, .sdf, .csv.")],
     output: Annotated[Path, typer.Option(help="Folder for train/, validation/ and test/.")],
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
     split: Annotated[str, typer.Option(help="random, cluster (scaffolds, similar sequences), or none.")] = "random",

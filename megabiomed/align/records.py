@@ -2,20 +2,21 @@
 
 Read by content, not by file name: OpenBioMed's list of {protein_accession | smiles, question, answer} with sequences.json
 beside, its v2 list of {smiles, sequence, question, answer}, its {smiles: [[question, answer]]}, and ChEBI-20's table.
+Raw releases are read in records_raw.py.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from megabiomed.errors import DataError
 
-_DESCRIBE = "Please describe this molecule."
+DESCRIBE = "Please describe this molecule."
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,26 @@ def read_records(path: Path) -> Iterator[QaRecord]:
         DataError: the file is missing or has none of the known layouts.
     """
     if not path.is_file():
-        raise DataError(f"{path} is not there", do="give .json, .jsonl or ChEBI-20's tab-separated .txt")
+        raise DataError(
+            f"{path} is not there", do="give .json, .jsonl, ChEBI-20's .txt, Swiss-Prot's .dat, .sdf or .csv"
+        )
     if path.suffix in (".txt", ".tsv"):
         return _chebi20(path)
+    raw = _raw_reader(path.name.removesuffix(".gz"))
+    if raw is not None:
+        return raw(path)
     try:
         held = _lines(path) if path.suffix == ".jsonl" else json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is no readable JSON", got=str(error)) from None
     return _by_smiles(path, held) if isinstance(held, dict) else _list(path, held)
+
+
+def _raw_reader(name: str) -> Callable[[Path], Iterator[QaRecord]] | None:
+    from megabiomed.align import records_raw
+
+    readers = {".dat": records_raw.read_swissprot, ".csv": records_raw.read_csv, ".sdf": records_raw.read_sdf}
+    return readers.get(Path(name).suffix)
 
 
 def _lines(path: Path) -> list[Any]:
@@ -56,7 +69,7 @@ def _chebi20(path: Path) -> Iterator[QaRecord]:
         if not {"CID", "SMILES", "description"} <= set(rows.fieldnames or []):
             raise DataError(f"{path} is no ChEBI-20 table", got=rows.fieldnames, expected="CID, SMILES, description")
         for row in rows:
-            yield QaRecord(f"{path.name}:{row['CID']}", _DESCRIBE, row["description"], [row["SMILES"]])
+            yield QaRecord(f"{path.name}:{row['CID']}", DESCRIBE, row["description"], [row["SMILES"]])
 
 
 def _by_smiles(path: Path, held: dict[str, Any]) -> Iterator[QaRecord]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.config.base import Section
 from megabiomed.config.schema import RunConfig
 
 _HEAD = """# Configuration
 
-Made from the types in `megabiomed/config/schema.py` by `make docs`; do not edit by hand.
+Made from the types in `megabiomed/config/schema.py` and `align.py` by `make docs`; do not edit by hand.
 
 A run is one YAML file. `megabiomed pretrain RUN.yaml optimizer.lr=1e-4 parallel.zero_stage=3` overrides single keys.
 `model:` may be the name of a file in `configs/models`, or a mapping with `base: NAME` and the keys to change.
@@ -22,7 +23,9 @@ Unknown keys are errors. The effective configuration is printed at the start and
 
 def reference() -> str:
     """The whole page as Markdown."""
-    return "\n".join([_HEAD, *_section("Run", "", RunConfig)])
+    align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
+    stages = [*_section("align.stages", "align.stages.N.", StageConfig)]
+    return "\n".join([_HEAD, *_section("Run", "", RunConfig), *align, *stages])
 
 
 def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
@@ -43,7 +46,15 @@ def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
 
 def _type(annotation: Any) -> str:
     text = str(annotation)
-    for noise in ("typing.", "pathlib.", "megabiomed.config.schema.", "<class '", "'>", "Annotated[int, Gt(gt=0)]"):
+    for noise in (
+        "typing.",
+        "pathlib.",
+        "megabiomed.config.schema.",
+        "megabiomed.config.align.",
+        "<class '",
+        "'>",
+        "Annotated[int, Gt(gt=0)]",
+    ):
         text = text.replace(noise, "int > 0" if noise.startswith("Annotated") else "")
     text = text.replace("Literal[", "one of [").replace("NoneType", "null").replace("None", "null")
     return f"`{text}`".replace("|", "\\|")

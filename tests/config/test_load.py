@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megabiomed import configs
-from megabiomed.config import load_config, to_yaml
+from megabiomed.config import RunConfig, load_config, to_yaml
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.errors import ConfigError
 

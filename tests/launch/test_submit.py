@@ -145,6 +145,17 @@ def test_the_command_without_slurm_names_every_host_setting(run_file: Path, tmp_
     assert said.endswith(f"megabiomed.train.worker {tmp_path}/r/slurm/config.yaml")
 
 
+def test_an_alignment_run_is_started_by_its_own_worker(tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    split.mkdir()
+    words = [f"run_dir={tmp_path}/r", f"align.train=[{{path: {split}}}]", "parallel.tensor_parallel_size=2"]
+    (stage,) = load_stages("align-demo", ClusterConfig(**CPU), words, 1)
+    assert stage.name == "align"
+    assert "-m megabiomed.align.worker" in render(stage, ClusterConfig(**CPU)).script
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_stages("align-demo", ClusterConfig(**CPU), [*words[:1], "align.train=[{path: /nowhere}]"], 1)
+
+
 def test_a_slow_and_a_silent_node_are_named(tmp_path: Path) -> None:
     for number, seconds in enumerate([1.0, 1.1, 1.0, 2.0], 1):
         file = result_file(tmp_path, "7.0.1", f"n{number}")
