@@ -26,10 +26,15 @@ def build(
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
     all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Tokenizing processes.")] = max(1, os.cpu_count() or 1),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
+        1, os.cpu_count() or 1
+    ),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
 ) -> None:
-    """Read papers, select, clean and tokenize them into a training and a validation store."""
+    """Read papers, select, clean and tokenize them into a training and a validation store.
+
+    A build that was killed goes on when the same command is given again: finished shards are not done twice.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
