@@ -17,12 +17,12 @@ tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and check Sentence
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
 def build(
-    inputs: Annotated[list[Path], typer.Argument(help="S2ORC files: .jsonl or .jsonl.gz.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .jsonl.gz, .jsonl.zst, .json, .parquet.")],
     output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.model to use; default: train one.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
     validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
-    layout: Annotated[str, typer.Option(help="auto, s2orc (Datasets API) or s2orc_2020 (20200705v1).")] = "auto",
+    layout: Annotated[str, typer.Option(help="auto, s2orc, s2orc_2020, s2orc_2019, doc2json or text.")] = "auto",
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
     all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
