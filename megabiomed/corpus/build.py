@@ -25,7 +25,10 @@ from megabiomed.checkpoint.files import (
     write_json,
 )
 from megabiomed.corpus.clean import CleanRules
+from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
+from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.dedup import held_out, repeated
+from megabiomed.corpus.near import near_repeated
 from megabiomed.corpus.pool import run_jobs
 from megabiomed.corpus.readers import parse_files
 from megabiomed.corpus.records import Rejects
@@ -55,6 +58,9 @@ class BuildOptions:
             script that calls `build_corpus` needs the usual `if __name__ == "__main__"`.
         overwrite: replace an existing corpus at `output` (never another folder).
         exact_dedup: drop papers whose cleaned text is that of an earlier one but for case and white space.
+        near_dedup: drop papers that share 80 % of their five-word shingles with an earlier one, estimated by MinHash.
+        evaluation: evaluation sets to look for in the papers; see corpus/decontaminate.py.
+        remove_contaminated: drop the papers found; False keeps them, and decontamination.json names the items.
     """
 
     inputs: list[Path]
@@ -68,6 +74,9 @@ class BuildOptions:
     rules: CleanRules = field(default_factory=CleanRules)
     overwrite: bool = False
     exact_dedup: bool = True
+    near_dedup: bool = False
+    evaluation: list[Path] = field(default_factory=list)
+    remove_contaminated: bool = True
 
 
 def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
 def _prepare(options: BuildOptions, working: Path) -> None:
     """Keep the work of an earlier build of the very same corpus; remove that of any other."""
     named = {name: str(value) for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
-    given = [*_source_files(options), *([options.tokenizer] if options.tokenizer else [])]
+    given = [*_source_files(options), *options.evaluation, *([options.tokenizer] if options.tokenizer else [])]
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given if path.is_file()]
     identity = json.dumps({"version": 1, "options": named, "files": files}, indent=1, default=str)
     marker = working / IDENTITY
@@ -116,10 +125,12 @@ def _check(options: BuildOptions) -> None:
             raise DataError(f"{path} is not there", do="check the path; shell patterns must match at least one file")
         if not path.stat().st_size:
             raise DataError(f"{path} is empty", do="fetch it again, or leave it out")
-    repeated = [name for name, count in Counter(path.name for path in options.inputs).items() if count > 1]
-    if repeated:
+    for path in options.evaluation:
+        read_items(path)
+    namesakes = [name for name, count in Counter(path.name for path in options.inputs).items() if count > 1]
+    if namesakes:
         raise DataError(
-            "two inputs have the same file name, which names a document's source", got=repeated[0], do="rename one"
+            "two inputs have the same file name, which names a document's source", got=namesakes[0], do="rename one"
         )
     if not 0 <= options.validation_fraction < 1:
         raise DataError("validation_fraction is out of range", got=options.validation_fraction, expected="0 to below 1")
@@ -141,6 +152,7 @@ class _Build:
         self.counts: Counter[str] = Counter()
         self.rejects = Rejects()
         self.parts: list[Path] = []
+        self.tainted: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
@@ -163,6 +175,7 @@ class _Build:
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
         (final / "tokenizer" / "tokenizer.model").write_bytes(tokenizer.path.read_bytes())
+        self._report_contamination(report, final)
         report["seconds"] = round(time.monotonic() - started, 2)
         write_json(final / REPORT, report)
         return report
@@ -171,7 +184,15 @@ class _Build:
         """Clean all source files; returns (name, sha256) of every file that papers come from."""
         o = self.options
         jobs = [
-            CleanJob(path, self.working / "clean" / f"shard-{n:05d}", o.layout, o.pdf_parses, o.rules)
+            CleanJob(
+                path,
+                self.working / "clean" / f"shard-{n:05d}",
+                o.layout,
+                o.pdf_parses,
+                o.rules,
+                tuple(o.evaluation),
+                o.near_dedup,
+            )
             for n, path in enumerate(o.inputs)
         ]
         sizes = [path.stat().st_size for path in o.inputs]
@@ -179,6 +200,7 @@ class _Build:
         for job, account in zip(jobs, accounts):
             self.counts.update(account["counts"])
             self.rejects.merge(_rejects(account["rejects"]))
+            self.tainted.extend(account["tainted"])
             self.parts.extend(job.folder / part for part in account["parts"])
         hashes = {account["file"]: account["sha256"] for account in accounts}
         files = _source_files(o)
@@ -191,6 +213,12 @@ class _Build:
         self._drop([part["id"] for part in keys], alive, "papers: dropped, id seen before")
         if self.options.exact_dedup:
             self._drop([part["text"] for part in keys], alive, "papers: dropped, text seen before")
+        if self.options.near_dedup:
+            signatures = [np.load(part.with_name(f"{part.name}.minhash.npy"), mmap_mode="r") for part in self.parts]
+            self._discard(near_repeated(signatures, alive), alive, "papers: dropped, near duplicate")
+        tainted = [part["tainted"] & kept for part, kept in zip(keys, alive)]
+        if self.options.remove_contaminated:
+            self._discard(tainted, alive, "papers: dropped, evaluation items in them")
         paths = []
         for part, key, kept in zip(self.parts, keys, alive):
             held = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
@@ -203,11 +231,27 @@ class _Build:
         return paths
 
     def _drop(self, keys: list[NDArray[np.uint64]], alive: list[NDArray[np.bool_]], reason: str) -> None:
-        same = repeated(keys, alive)
-        if dropped := sum(int(part.sum()) for part in same):
+        self._discard(repeated(keys, alive), alive, reason)
+
+    def _discard(self, unwanted: list[NDArray[np.bool_]], alive: list[NDArray[np.bool_]], reason: str) -> None:
+        if dropped := sum(int(part.sum()) for part in unwanted):
             self.counts[reason] += dropped
-        for kept, part in zip(alive, same):
+        for kept, part in zip(alive, unwanted):
             kept &= ~part
+
+    def _report_contamination(self, report: dict[str, Any], final: Path) -> None:
+        """Write decontamination.json into both stores, when evaluation sets were given."""
+        if not self.options.evaluation:
+            return
+        items = [item for path in self.options.evaluation for item in read_items(path)]
+        hashes = {path.name: sha256_file(path) for path in self.options.evaluation}
+        found = [{**paper, "removed": self.options.remove_contaminated} for paper in self.tainted]
+        account = contamination_report(items, found, hashes)
+        for split in SPLITS:
+            write_json(final / split / CONTAMINATION, account)
+        report["decontamination"] = {
+            "sets": account["sets"], "items_found": len(account["items"]), "papers": len(account["papers"]),
+        }  # fmt: skip
 
     def _losses(self) -> str:
         """The most frequent reasons why papers are missing."""

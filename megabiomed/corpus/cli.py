@@ -30,6 +30,11 @@ def build(
         1, os.cpu_count() or 1
     ),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+    near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates (MinHash) as well as exact ones.")] = False,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option("--decontaminate", help="Evaluation set to look for (repeat it).")
+    ] = None,
+    keep_contaminated: Annotated[bool, typer.Option(help="Only report papers with evaluation items.")] = False,
 ) -> None:
     """Read papers, select, clean and tokenize them into a training and a validation store.
 
@@ -50,6 +55,7 @@ def build(
     options = BuildOptions(
         inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
         CleanRules(require_medical_id=not all_papers, min_words=min_words), overwrite,
+        near_dedup=near_dedup, evaluation=evaluation or [], remove_contaminated=not keep_contaminated,
     )  # fmt: skip
     columns = (
         TextColumn("{task.description}"),

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS = 16
-KEY = np.dtype([("id", "<u8", 2), ("text", "<u8", 2), ("split", "<u8")])
-"""128-bit hashes of a document's id and of its cleaned text, and `split_hash`."""
+KEY = np.dtype([("id", "<u8", 2), ("text", "<u8", 2), ("split", "<u8"), ("tainted", "?")])
+"""128-bit hashes of a document's id and of its cleaned text, `split_hash`, and whether it holds evaluation questions."""
 
 
 def split_hash(paper_id: str) -> int:

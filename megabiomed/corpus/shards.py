@@ -18,7 +18,9 @@ import numpy as np
 
 from megabiomed.checkpoint.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
 from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.decontaminate import Contamination, read_items
 from megabiomed.corpus.dedup import KEY, key_of, split_hash, text_key
+from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
@@ -41,6 +43,8 @@ class CleanJob:
     layout: str
     pdf_parses: Path | None
     rules: CleanRules
+    evaluation: tuple[Path, ...] = ()
+    near_dedup: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class TokenJob:
 class _Part:
     file: IO[str]
     keys: list[Any] = field(default_factory=list)
+    signatures: list[Any] = field(default_factory=list)
     characters: int = 0
 
 
@@ -69,11 +74,13 @@ def clean_shard(job: CleanJob) -> dict[str, Any]:
     job.folder.mkdir(parents=True)
     counts: Counter[str] = Counter()
     rejects = Rejects()
-    parts = _write_parts(job, _cleaned(job, counts, rejects))
+    tainted: list[dict[str, Any]] = []
+    parts = _write_parts(job, _cleaned(job, counts, rejects), tainted)
     account = {
         "file": job.path.name,
         "sha256": sha256_file(job.path),
         "parts": parts,
+        "tainted": tainted,
         "counts": dict(counts),
         "rejects": {"counts": dict(rejects.counts), "samples": rejects.samples},
     }
@@ -91,8 +98,9 @@ def _cleaned(job: CleanJob, counts: Counter[str], rejects: Rejects) -> Iterator[
             yield paper, text
 
 
-def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]]) -> list[str]:
+def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: list[dict[str, Any]]) -> list[str]:
     names: list[str] = []
+    contamination = Contamination([item for path in job.evaluation for item in read_items(path)])
     part: _Part | None = None
     for paper, text in papers:
         if part is None or part.characters >= PART_CHARACTERS:
@@ -103,7 +111,12 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]]) -> list[str
         more = {"year": paper.year} if paper.year is not None else {}
         row = {"text": text, **origin, "ids": paper.ids, **more}
         part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        part.keys.append((key_of(paper.paper_id), text_key(text), split_hash(paper.paper_id)))
+        found = contamination.find(text) if job.evaluation else []
+        if found:
+            tainted.append({**origin, "items": found})
+        part.keys.append((key_of(paper.paper_id), text_key(text), split_hash(paper.paper_id), bool(found)))
+        if job.near_dedup:
+            part.signatures.append(signature(text))
         part.characters += len(text)
     _close(job.folder, names, part)
     return names
@@ -113,6 +126,8 @@ def _close(folder: Path, names: list[str], part: _Part | None) -> None:
     if part is not None:
         part.file.close()
         np.save(folder / f"{names[-1]}.keys.npy", np.array(part.keys, dtype=KEY))
+        if part.signatures:
+            np.save(folder / f"{names[-1]}.minhash.npy", np.stack(part.signatures))
 
 
 def read_part(part: Path) -> Iterator[dict[str, Any]]:
