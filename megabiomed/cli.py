@@ -12,6 +12,7 @@ import typer
 from megabiomed import __version__
 from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
+from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(data_app, name="data")
 app.add_typer(checkpoint_app, name="checkpoint")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
