@@ -86,8 +86,11 @@ def generate(
 def inspect(
     path: Annotated[Path, typer.Argument(help="A built corpus.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Page to write; default: report.html in the corpus.")
+    ] = None,
 ) -> None:
-    """Show what a corpus holds, what was dropped and why."""
+    """Show what a corpus holds, what was dropped and why; write it as one HTML page with plots."""
     report = path / "report.json"
     if not report.is_file():
         raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
@@ -98,7 +101,15 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:
+        from megabiomed.corpus.report import write_page
+
         _show(path, content)
+        target = page or path / "report.html"
+        try:
+            write_page(path, content, target)
+        except OSError as error:
+            raise DataError(f"{target} cannot be written", got=error.strerror, do="pass --html FILE") from None
+        typer.echo(f"page: {target}")
 
 
 def _show(path: Path, report: dict[str, Any]) -> None:
