@@ -37,6 +37,8 @@ REQUIRES = [
     "pyarrow>=15",
     "nltk>=3.8,<4",
     "rouge-score>=0.1.2,<0.2",
+    "zstandard>=0.22,<1",
+    "datasketch>=2,<3",
 ]
 ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]

@@ -104,7 +104,7 @@ def load_stages(path: str, cluster: ClusterConfig, overrides: list[str], nodes: 
     Raises:
         ConfigError: anything in the files that is wrong; TopologyError: nodes that do not fit the topology.
     """
-    chain = _read(path, nodes)
+    chain = _read(path, overrides, nodes)
     stages: list[Stage] = []
     for stage in chain.stages:
         config = load_config(stage.run, [*stage.overrides, *overrides], _kind(stage.run))
@@ -129,11 +129,11 @@ def load_stages(path: str, cluster: ClusterConfig, overrides: list[str], nodes: 
     return stages
 
 
-def _read(path: str, nodes: int | None) -> ChainConfig:
+def _read(path: str, overrides: list[str], nodes: int | None) -> ChainConfig:
     file = configs.find("runs", path)
     values = read_yaml(file.read_text(), str(file))
     if not isinstance(values, dict) or "stages" not in values:
-        config = load_config(path, kind=_kind(path))
+        config = load_config(path, overrides, _kind(path))
         return ChainConfig(name=config.name[:61], stages=[StageConfig(name=_word(config), run=path, nodes=nodes or 1)])
     if nodes is not None:
         raise LaunchError(
@@ -167,11 +167,12 @@ def _check(stage: Stage, known: list[str], cluster: ClusterConfig) -> None:
             got=f"time {stage.time}, grace_seconds {cluster.grace_seconds}",
             do="raise time, or lower grace_seconds",
         )
-    for source in stage.config.data.train:
-        if not source.path.exists():
-            raise ConfigError(
-                f"stage {stage.name} has no data", got=f"{source.path} does not exist", do="build it first"
-            )
+    sources = [source.path for source in stage.config.data.train]
+    if isinstance(stage.config, AlignRunConfig):
+        sources += [source.path for source in stage.config.align.train]
+    for path in sources:
+        if not path.exists():
+            raise ConfigError(f"stage {stage.name} has no data", got=f"{path} does not exist", do="build it first")
     _check_shared(stage, cluster)
 
 

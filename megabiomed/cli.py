@@ -13,6 +13,7 @@ from megabiomed import __version__
 from megabiomed.align.cli import dataset_app
 from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
+from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(data_app, name="data")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app, name="dataset")

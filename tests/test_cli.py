@@ -19,6 +19,7 @@ COMMANDS = [
     ["corpus", "build"],
     ["corpus", "generate"],
     ["corpus", "inspect"],
+    ["data", "trace"],
     ["tokenizer", "train"],
     ["tokenizer", "check"],
     ["checkpoint", "inspect"],

@@ -121,4 +121,4 @@ def _structures(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _opened(path: Path) -> TextIOWrapper:
-    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")  # type: ignore[return-value]
+    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")

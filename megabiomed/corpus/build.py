@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import Progress
 
-from megabiomed.checkpoint.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_json
-from megabiomed.corpus.clean import CleanRules, clean
-from megabiomed.corpus.encoding import BATCH, encode_documents
-from megabiomed.corpus.readers import parse_files, read_papers
-from megabiomed.corpus.records import Paper, Rejects
+from megabiomed.checkpoint.files import (
+    fsync_directory,
+    fsync_tree,
+    remove_tree,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from megabiomed.corpus.clean import CleanRules
+from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
+from megabiomed.corpus.decontaminate import contamination_report, read_items
+from megabiomed.corpus.dedup import held_out, repeated
+from megabiomed.corpus.near import near_repeated
+from megabiomed.corpus.pool import run_jobs
+from megabiomed.corpus.readers import parse_files
+from megabiomed.corpus.records import Rejects
+from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
 from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.data.store import TokenStoreWriter
-from megabiomed.errors import DataError
+from megabiomed.errors import DataError, UserError
 
 REPORT = "report.json"
+__all__ = ["BuildOptions", "build_corpus", "held_out"]
 SPLITS = ("train", "validation")
+DROPPED = -1
+IDENTITY = "identity.json"
 
 
 @dataclass(frozen=True)
@@ -37,9 +54,13 @@ class BuildOptions:
         pdf_parses: for release 20200705v1, the folder (or shard) of pdf_parses to join.
         tokenizer: tokenizer.model to use; None trains one of `vocab_size` pieces on the training papers.
         validation_fraction: share of papers held out, chosen by a hash of their id.
-        workers: tokenizing processes; the result does not depend on it. More than one are spawned, so a script that
-            calls `build_corpus` needs the usual `if __name__ == "__main__"`.
+        workers: processes that clean and tokenize; the result does not depend on it. More than one are spawned, so a
+            script that calls `build_corpus` needs the usual `if __name__ == "__main__"`.
         overwrite: replace an existing corpus at `output` (never another folder).
+        exact_dedup: drop papers whose cleaned text is that of an earlier one but for case and white space.
+        near_dedup: drop papers that share 80 % of their five-word shingles with an earlier one, estimated by MinHash.
+        evaluation: evaluation sets to look for in the papers; see corpus/decontaminate.py.
+        remove_contaminated: drop the papers found; False keeps them, and decontamination.json names the items.
     """
 
     inputs: list[Path]
@@ -52,40 +73,48 @@ class BuildOptions:
     workers: int = max(1, os.cpu_count() or 1)
     rules: CleanRules = field(default_factory=CleanRules)
     overwrite: bool = False
-
-
-@dataclass
-class _Account:
-    """What became of every record: counters of papers and characters, of rejects, and of papers per file and split."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    rejects: Rejects = field(default_factory=Rejects)
-    per_source: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def losses(self) -> str:
-        """The most frequent reasons why papers are missing."""
-        dropped = {what: n for what, n in self.counts.items() if what.startswith("papers: dropped")}
-        reasons = Counter({**self.rejects.counts, **dropped})
-        return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "no records"
+    exact_dedup: bool = True
+    near_dedup: bool = False
+    evaluation: list[Path] = field(default_factory=list)
+    remove_contaminated: bool = True
 
 
 def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dict[str, Any]:
     """Run the build and return its report (also stored as report.json).
 
+    A build that was killed is gone on with by the same call: finished shards and parts are kept in a hidden folder beside
+    `output`, for as long as options and input files stay the same. A wrong input or option leaves nothing behind.
+
     Raises:
         DataError: an input is missing or empty, nothing is left after cleaning, or the output exists.
         TokenizerError: the tokenizer cannot be read, or the text is too small for one of `vocab_size` pieces.
+        WorkerError: a process died; the same call goes on.
     """
     _check(options)
     working = options.output.with_name(f".{options.output.name}.building")
+    _prepare(options, working)
+    try:
+        report = _Build(options, working, progress).run()
+        _publish(working / "corpus", options.output)
+    except UserError:
+        remove_tree(working)
+        raise
+    remove_tree(working)
+    return report
+
+
+def _prepare(options: BuildOptions, working: Path) -> None:
+    """Keep the work of an earlier build of the very same corpus; remove that of any other."""
+    named = {name: str(value) for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
+    given = [*_source_files(options), *options.evaluation, *([options.tokenizer] if options.tokenizer else [])]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given if path.is_file()]
+    identity = json.dumps({"version": 1, "options": named, "files": files}, indent=1, default=str)
+    marker = working / IDENTITY
+    if marker.is_file() and marker.read_text() == identity:
+        return
     remove_tree(working)
     working.mkdir(parents=True)
-    try:
-        report = _build(options, working, progress)
-        _publish(working, options.output)
-    finally:
-        remove_tree(working)
-    return report
+    write_atomic(marker, identity)
 
 
 def _check(options: BuildOptions) -> None:
@@ -96,10 +125,12 @@ def _check(options: BuildOptions) -> None:
             raise DataError(f"{path} is not there", do="check the path; shell patterns must match at least one file")
         if not path.stat().st_size:
             raise DataError(f"{path} is empty", do="fetch it again, or leave it out")
-    repeated = [name for name, count in Counter(path.name for path in options.inputs).items() if count > 1]
-    if repeated:
+    for path in options.evaluation:
+        read_items(path)
+    namesakes = [name for name, count in Counter(path.name for path in options.inputs).items() if count > 1]
+    if namesakes:
         raise DataError(
-            "two inputs have the same file name, which names a document's source", got=repeated[0], do="rename one"
+            "two inputs have the same file name, which names a document's source", got=namesakes[0], do="rename one"
         )
     if not 0 <= options.validation_fraction < 1:
         raise DataError("validation_fraction is out of range", got=options.validation_fraction, expected="0 to below 1")
@@ -113,31 +144,197 @@ def _check(options: BuildOptions) -> None:
         )
 
 
-def _build(options: BuildOptions, working: Path, progress: Progress | None) -> dict[str, Any]:
-    started, account = time.monotonic(), _Account()
-    _spool(options, working, account, progress)
-    if not account.counts["train"]:
-        raise DataError(
-            "nothing is left to train on", got=account.losses(), do="check the input layout and the cleaning rules"
-        )
-    tokenizer = _tokenizer(options, working, progress)
-    hashes = [(path.name, sha256_file(path)) for path in _source_files(options)]
-    report: dict[str, Any] = {
-        "counts": dict(sorted(account.counts.items())),
-        "rejects": {"counts": dict(account.rejects.counts), "samples": account.rejects.samples},
-        "rules": asdict(options.rules),
-    }
-    for split in SPLITS:
-        sources = [
-            {"file": name, "sha256": sha256, "documents": account.per_source[name, split]} for name, sha256 in hashes
+class _Build:
+    """One build: clean every source file, drop repeated documents, tokenize every part, join the parts in order."""
+
+    def __init__(self, options: BuildOptions, working: Path, progress: Progress | None) -> None:
+        self.options, self.working, self.progress = options, working, progress
+        self.counts: Counter[str] = Counter()
+        self.rejects = Rejects()
+        self.parts: list[Path] = []
+        self.tainted: list[dict[str, Any]] = []
+
+    def run(self) -> dict[str, Any]:
+        started = time.monotonic()
+        hashes = self._clean()
+        splits = self._split()
+        if not self.counts["train"]:
+            raise DataError(
+                "nothing is left to train on", got=self._losses(), do="check the input layout and the cleaning rules"
+            )
+        tokenizer = self._tokenizer(splits)
+        final = self.working / "corpus"
+        remove_tree(final)
+        final.mkdir()
+        report: dict[str, Any] = {
+            "counts": dict(sorted(self.counts.items())),
+            "rejects": {"counts": dict(self.rejects.counts), "samples": self.rejects.samples},
+            "rules": asdict(self.options.rules),
+            **self._tokenize(splits, tokenizer, hashes, final),
+        }
+        report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
+        (final / "tokenizer").mkdir()
+        (final / "tokenizer" / "tokenizer.model").write_bytes(tokenizer.path.read_bytes())
+        self._report_contamination(report, final)
+        report["seconds"] = round(time.monotonic() - started, 2)
+        write_json(final / REPORT, report)
+        return report
+
+    def _clean(self) -> list[tuple[str, str]]:
+        """Clean all source files; returns (name, sha256) of every file that papers come from."""
+        o = self.options
+        jobs = [
+            CleanJob(
+                path,
+                self.working / "clean" / f"shard-{n:05d}",
+                o.layout,
+                o.pdf_parses,
+                o.rules,
+                tuple(o.evaluation),
+                o.near_dedup,
+            )
+            for n, path in enumerate(o.inputs)
         ]
-        report[split] = _tokenize(options, working, split, tokenizer, sources, account.counts[split], progress)
-    report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
-    report["seconds"] = round(time.monotonic() - started, 2)
-    for split in SPLITS:
-        (working / f"{split}.jsonl").unlink()
-    write_json(working / REPORT, report)
-    return report
+        sizes = [path.stat().st_size for path in o.inputs]
+        accounts = run_jobs(clean_shard, jobs, o.workers, self._bar("clean", sum(sizes), sizes, "papers"))
+        for job, account in zip(jobs, accounts):
+            self.counts.update(account["counts"])
+            self.rejects.merge(_rejects(account["rejects"]))
+            self.tainted.extend(account["tainted"])
+            self.parts.extend(job.folder / part for part in account["parts"])
+        hashes = {account["file"]: account["sha256"] for account in accounts}
+        files = _source_files(o)
+        return [(path.name, hashes.get(path.name) or sha256_file(path)) for path in files]
+
+    def _split(self) -> list[Path]:
+        """Decide for every document of every part: train (0), validation (1), or dropped."""
+        keys = [np.load(part.with_name(f"{part.name}.keys.npy"), mmap_mode="r") for part in self.parts]
+        alive = [np.ones(len(part), dtype=np.bool_) for part in keys]
+        self._drop([part["id"] for part in keys], alive, "papers: dropped, id seen before")
+        if self.options.exact_dedup:
+            self._drop([part["text"] for part in keys], alive, "papers: dropped, text seen before")
+        if self.options.near_dedup:
+            signatures = [np.load(part.with_name(f"{part.name}.minhash.npy"), mmap_mode="r") for part in self.parts]
+            self._discard(near_repeated(signatures, alive), alive, "papers: dropped, near duplicate")
+        tainted = [part["tainted"] & kept for part, kept in zip(keys, alive)]
+        if self.options.remove_contaminated:
+            self._discard(tainted, alive, "papers: dropped, evaluation items in them")
+        paths = []
+        for part, key, kept in zip(self.parts, keys, alive):
+            held = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
+            split = np.where(kept, held.astype(np.int8), np.int8(DROPPED))
+            for number, name in enumerate(SPLITS):
+                self.counts[name] += int((split == number).sum())
+            paths.append(part.with_name(f"{part.name}.split.npy"))
+            np.save(paths[-1], split)
+        self.counts["papers: kept"] = self.counts["train"] + self.counts["validation"]
+        return paths
+
+    def _drop(self, keys: list[NDArray[np.uint64]], alive: list[NDArray[np.bool_]], reason: str) -> None:
+        self._discard(repeated(keys, alive), alive, reason)
+
+    def _discard(self, unwanted: list[NDArray[np.bool_]], alive: list[NDArray[np.bool_]], reason: str) -> None:
+        if dropped := sum(int(part.sum()) for part in unwanted):
+            self.counts[reason] += dropped
+        for kept, part in zip(alive, unwanted):
+            kept &= ~part
+
+    def _report_contamination(self, report: dict[str, Any], final: Path) -> None:
+        """Write decontamination.json into both stores, when evaluation sets were given."""
+        if not self.options.evaluation:
+            return
+        items = [item for path in self.options.evaluation for item in read_items(path)]
+        hashes = {path.name: sha256_file(path) for path in self.options.evaluation}
+        found = [{**paper, "removed": self.options.remove_contaminated} for paper in self.tainted]
+        account = contamination_report(items, found, hashes)
+        for split in SPLITS:
+            write_json(final / split / CONTAMINATION, account)
+        report["decontamination"] = {
+            "sets": account["sets"], "items_found": len(account["items"]), "papers": len(account["papers"]),
+        }  # fmt: skip
+
+    def _losses(self) -> str:
+        """The most frequent reasons why papers are missing."""
+        dropped = {what: n for what, n in self.counts.items() if what.startswith("papers: dropped")}
+        reasons = Counter({**self.rejects.counts, **dropped})
+        return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "no records"
+
+    def _training_texts(self, splits: list[Path]) -> Iterator[str]:
+        for part, split in zip(self.parts, splits):
+            for number, document in zip(np.load(split).tolist(), read_part(_text_file(part))):
+                if number == 0:
+                    yield document["text"]
+
+    def _tokenizer(self, splits: list[Path]) -> Tokenizer:
+        target = self.working / "tokenizer.model"
+        if target.is_file():
+            return Tokenizer(target)
+        if self.options.tokenizer is not None:
+            write_atomic(target, Tokenizer(self.options.tokenizer).path.read_bytes())
+            return Tokenizer(target)
+        task = self.progress.add_task("train tokenizer", total=None) if self.progress else None
+        tokenizer = train_tokenizer(self._training_texts(splits), target, self.options.vocab_size)
+        if self.progress and task is not None:
+            self.progress.update(task, total=1, completed=1)
+        return tokenizer
+
+    def _tokenize(
+        self, splits: list[Path], tokenizer: Tokenizer, hashes: list[tuple[str, str]], final: Path
+    ) -> dict[str, Any]:
+        """Tokenize all parts and join them, in order, into one store a split; returns the figures of each split."""
+        started = time.monotonic()
+        folders = [self.working / "tokens" / f"{part.parent.name}-{part.name}" for part in self.parts]
+        jobs = [
+            TokenJob(_text_file(part), split, folder, tokenizer.path)
+            for part, split, folder in zip(self.parts, splits, folders)
+        ]
+        sizes = [job.part.stat().st_size for job in jobs]
+        bar = self._bar("tokenize", sum(sizes), sizes, "tokens")
+        accounts = run_jobs(tokenize_part, jobs, self.options.workers, bar)
+        seconds = time.monotonic() - started
+        figures = {}
+        for split in SPLITS:
+            documents: Counter[str] = Counter()
+            for account in accounts:
+                documents.update(account[split]["sources"])
+            sources = [{"file": name, "sha256": sha256, "documents": documents[name]} for name, sha256 in hashes]
+            with TokenStoreWriter(
+                final / split, tokenizer.path, tokenizer.vocab_size, sources, tokenizer.bos_id, tokenizer.eos_id
+            ) as store:
+                for folder in folders:
+                    store.append(folder / f"{split}.bin", np.load(folder / f"{split}.npy"), folder / f"{split}.jsonl")
+            tokens = sum(account[split]["tokens"] for account in accounts)
+            figures[split] = {
+                "documents": self.counts[split],
+                "tokens": tokens,
+                "tokens_per_s": round(tokens / max(seconds, 1e-9)),
+            }
+        return figures
+
+    def _bar(self, name: str, total: int, sizes: list[int], unit: str) -> Callable[[int, int], None] | None:
+        """A progress bar over bytes, with the work done and its rate in the label."""
+        if self.progress is None:
+            return None
+        progress, started = self.progress, time.monotonic()
+        task, ends = progress.add_task(name, total=total), [0, *np.cumsum(sizes).tolist()]
+
+        def update(done: int, amount: int) -> None:
+            rate = amount / max(time.monotonic() - started, 1e-9)
+            label = f"{name} ({amount:,} {unit}, {rate:,.0f}/s)"
+            progress.update(task, completed=ends[done], description=label)
+
+        return update
+
+
+def _text_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.jsonl")
+
+
+def _rejects(account: dict[str, Any]) -> Rejects:
+    rejects = Rejects()
+    rejects.counts.update(account["counts"])
+    rejects.samples.update(account["samples"])
+    return rejects
 
 
 def _publish(working: Path, output: Path) -> None:
@@ -156,90 +353,3 @@ def _source_files(options: BuildOptions) -> list[Path]:
     """All files that papers come from: the inputs, and the pdf_parses joined with them."""
     joined = (parse_files(options.pdf_parses, path) for path in options.inputs) if options.pdf_parses else ()
     return list(dict.fromkeys([*options.inputs, *(file for files in joined for file in files)]))
-
-
-def held_out(paper_id: str, fraction: float) -> bool:
-    """Whether a paper belongs to validation: a hash of its id, so that order and other papers do not matter."""
-    digest = hashlib.blake2b(paper_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def _spool(options: BuildOptions, working: Path, account: _Account, progress: Progress | None) -> None:
-    """Clean all papers into train.jsonl and validation.jsonl, so that memory does not grow with the text."""
-    task = progress.add_task("clean", total=sum(path.stat().st_size for path in options.inputs)) if progress else None
-    with (
-        (working / "train.jsonl").open("w", encoding="utf-8") as train,
-        (working / "validation.jsonl").open("w", encoding="utf-8") as validation,
-    ):
-        files = {"train": train, "validation": validation}
-        for paper, text, done in _cleaned(options, account):
-            split = "validation" if held_out(paper.paper_id, options.validation_fraction) else "train"
-            account.counts[split] += 1
-            account.per_source[paper.source, split] += 1
-            origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
-            files[split].write(json.dumps({"text": text, **origin, "ids": paper.ids}, ensure_ascii=False) + "\n")
-            if progress and task is not None:
-                papers = account.counts["papers: read"]
-                progress.update(task, completed=done, description=f"clean ({papers:,} papers)")
-        if progress and task is not None:
-            progress.update(task, completed=progress.tasks[task].total)
-
-
-def _cleaned(options: BuildOptions, account: _Account) -> Iterator[tuple[Paper, str, int]]:
-    """Yield each paper that is kept, its text, and the bytes of the input files before its own."""
-    seen: set[bytes] = set()
-    done = 0
-    for path in options.inputs:
-        for paper in read_papers(path, options.layout, account.rejects, options.pdf_parses):
-            account.counts["papers: read"] += 1
-            key = hashlib.blake2b(paper.paper_id.encode(), digest_size=12).digest()
-            if key in seen:
-                account.counts["papers: dropped, id seen before"] += 1
-                continue
-            seen.add(key)
-            text = clean(paper, options.rules, account.counts)
-            if text is not None:
-                yield paper, text, done
-        done += path.stat().st_size
-
-
-def _spooled(working: Path, split: str) -> Iterator[dict[str, Any]]:
-    with (working / f"{split}.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def _tokenizer(options: BuildOptions, working: Path, progress: Progress | None) -> Tokenizer:
-    target = working / "tokenizer" / "tokenizer.model"
-    if options.tokenizer is not None:
-        given = Tokenizer(options.tokenizer)
-        target.parent.mkdir()
-        target.write_bytes(given.path.read_bytes())
-        return Tokenizer(target)
-    task = progress.add_task("train tokenizer", total=None) if progress else None
-    tokenizer = train_tokenizer((r["text"] for r in _spooled(working, "train")), target, options.vocab_size)
-    if progress and task is not None:
-        progress.update(task, total=1, completed=1)
-    return tokenizer
-
-
-def _tokenize(
-    options: BuildOptions, working: Path, split: str, tokenizer: Tokenizer, sources: list[dict[str, Any]],
-    documents: int, progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Write one store and return its figures."""
-    started, tokens = time.monotonic(), 0
-    task = progress.add_task(f"tokenize {split}", total=documents) if progress else None
-    writer = TokenStoreWriter(
-        working / split, tokenizer.path, tokenizer.vocab_size, sources, tokenizer.bos_id, tokenizer.eos_id
-    )
-    # A split of fewer batches than workers is done before a second process has even started.
-    workers = options.workers if documents >= options.workers * BATCH else 1
-    with writer as store:
-        for ids, provenance in encode_documents(_spooled(working, split), tokenizer.path, workers):
-            store.add(ids, provenance)
-            tokens += len(ids)
-            if progress and task is not None:
-                progress.advance(task)
-    seconds = time.monotonic() - started
-    return {"documents": documents, "tokens": tokens, "tokens_per_s": round(tokens / max(seconds, 1e-9))}

@@ -17,19 +17,29 @@ tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and check Sentence
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
 def build(
-    inputs: Annotated[list[Path], typer.Argument(help="S2ORC files: .jsonl or .jsonl.gz.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .jsonl.gz, .jsonl.zst, .json, .parquet.")],
     output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.model to use; default: train one.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
     validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
-    layout: Annotated[str, typer.Option(help="auto, s2orc (Datasets API) or s2orc_2020 (20200705v1).")] = "auto",
+    layout: Annotated[str, typer.Option(help="auto, s2orc, s2orc_2020, s2orc_2019, doc2json or text.")] = "auto",
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
     all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Tokenizing processes.")] = max(1, os.cpu_count() or 1),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
+        1, os.cpu_count() or 1
+    ),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+    near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates (MinHash) as well as exact ones.")] = False,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option("--decontaminate", help="Evaluation set to look for (repeat it).")
+    ] = None,
+    keep_contaminated: Annotated[bool, typer.Option(help="Only report papers with evaluation items.")] = False,
 ) -> None:
-    """Read papers, select, clean and tokenize them into a training and a validation store."""
+    """Read papers, select, clean and tokenize them into a training and a validation store.
+
+    A build that was killed goes on when the same command is given again: finished shards are not done twice.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -45,6 +55,7 @@ def build(
     options = BuildOptions(
         inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
         CleanRules(require_medical_id=not all_papers, min_words=min_words), overwrite,
+        near_dedup=near_dedup, evaluation=evaluation or [], remove_contaminated=not keep_contaminated,
     )  # fmt: skip
     columns = (
         TextColumn("{task.description}"),
@@ -75,8 +86,11 @@ def generate(
 def inspect(
     path: Annotated[Path, typer.Argument(help="A built corpus.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Page to write; default: report.html in the corpus.")
+    ] = None,
 ) -> None:
-    """Show what a corpus holds, what was dropped and why."""
+    """Show what a corpus holds, what was dropped and why; write it as one HTML page with plots."""
     report = path / "report.json"
     if not report.is_file():
         raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
@@ -87,7 +101,15 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:
+        from megabiomed.corpus.report import write_page
+
         _show(path, content)
+        target = page or path / "report.html"
+        try:
+            write_page(path, content, target)
+        except OSError as error:
+            raise DataError(f"{target} cannot be written", got=error.strerror, do="pass --html FILE") from None
+        typer.echo(f"page: {target}")
 
 
 def _show(path: Path, report: dict[str, Any]) -> None:

@@ -9,21 +9,23 @@ from typing import Literal, get_args
 from megabiomed.corpus.readers_2020 import joined_papers, metadata_paper
 from megabiomed.corpus.readers_api import api_paper
 from megabiomed.corpus.readers_lines import Record, check_readable, read_records
+from megabiomed.corpus.readers_nested import doc2json_paper, paper_2019, text_paper
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.errors import DataError
 
-Layout = Literal["auto", "s2orc", "s2orc_2020"]
-_PARSE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".json.gz")
+Layout = Literal["auto", "s2orc", "s2orc_2020", "s2orc_2019", "doc2json", "text"]
+_PARSE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".json.gz", ".jsonl.zst")
 
 
 def read_papers(
     path: Path, layout: str = "auto", rejects: Rejects | None = None, pdf_parses: Path | None = None
 ) -> Iterator[Paper]:
-    """Stream the papers of one .jsonl or .jsonl.gz file; memory does not grow with its size.
+    """Stream the papers of one file: .jsonl, plain or .gz or .zst, a doc2json .json, or .parquet; memory does not grow.
 
     Args:
         path: a shard of the Datasets API's `s2orc`, or a metadata shard of S2ORC 20200705v1.
-        layout: "s2orc" (Datasets API), "s2orc_2020" (20200705v1) or "auto", which looks at the keys of each record.
+        layout: "s2orc" (Datasets API), "s2orc_2020" (20200705v1), "s2orc_2019" (2019-09-28), "doc2json", "text" (objects
+            with a `text`) or "auto", which looks at the keys of each record.
         rejects: collects what is damaged. Without it the first damage raises `DataError`.
         pdf_parses: for 20200705v1, the matching shard of pdf_parses, or a folder of them. Without it the papers are
             titles and abstracts.
@@ -43,7 +45,13 @@ def read_papers(
 
 
 def _single(path: Path, layout: str, rejects: Rejects) -> Iterator[Paper]:
-    fixed: dict[str, Callable[[Record, Rejects], Paper | None]] = {"s2orc": api_paper, "s2orc_2020": metadata_paper}
+    fixed: dict[str, Callable[[Record, Rejects], Paper | None]] = {
+        "s2orc": api_paper,
+        "s2orc_2020": metadata_paper,
+        "s2orc_2019": paper_2019,
+        "doc2json": doc2json_paper,
+        "text": text_paper,
+    }
     for record in read_records(path, rejects):
         to_paper = fixed.get(layout) or _recognise(record)
         if to_paper is None:
@@ -58,7 +66,13 @@ def _single(path: Path, layout: str, rejects: Rejects) -> Iterator[Paper]:
 def _recognise(record: Record) -> Callable[[Record, Rejects], Paper | None] | None:
     if "corpusid" in record.value or "content" in record.value:
         return api_paper
-    return metadata_paper if "paper_id" in record.value else None
+    if "grobid_parse" in record.value:
+        return paper_2019
+    if "pdf_parse" in record.value or "latex_parse" in record.value:
+        return doc2json_paper
+    if "paper_id" in record.value:
+        return metadata_paper
+    return text_paper if "text" in record.value else None
 
 
 def parse_files(path: Path, metadata: Path) -> list[Path]:

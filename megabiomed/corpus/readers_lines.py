@@ -1,4 +1,4 @@
-"""Stream the lines of plain or gzip files as JSON objects; damage is counted by reason and place, never raised."""
+"""Stream the lines of plain, gzip or zstd files as JSON objects; damage is counted by reason and place, never raised."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+import zstandard
+
+from megabiomed.corpus.readers_zstd import MAGIC as _ZSTD_MAGIC
+from megabiomed.corpus.readers_zstd import open_zstd
 from megabiomed.corpus.records import Rejects
 from megabiomed.errors import DataError
 
@@ -47,11 +51,45 @@ def check_readable(path: Path) -> None:
 
 
 def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
-    """Yield the objects of a JSON-lines file, one at a time. gzip is known by its first two bytes, not by the name."""
+    """Yield the objects of a JSON-lines file one at a time, the object that fills a .json file, or rows of a .parquet.
+
+    gzip and zstd are known by their first bytes, not by the name.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    if path.suffix == ".json" and (whole := _whole(path, max_line_bytes)) is not None:
+        yield Record(whole, path, 1, 0)
+        return
     for line, offset, data in _lines(path, rejects, max_line_bytes):
         value = _decode(data, f"{path}:{line}", rejects)
         if value is not None:
             yield Record(value, path, line, offset)
+
+
+def _whole(path: Path, limit: int) -> dict[str, Any] | None:
+    """The object that fills a file, as doc2json writes it over many lines; None when the file is something else."""
+    check_readable(path)
+    if path.stat().st_size > limit:
+        return None
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _parquet_rows(path: Path) -> Iterator[Record]:
+    """Rows of a Parquet file, streamed; `offset` is the number of the row, as there is no line."""
+    from datasets import load_dataset
+
+    check_readable(path)
+    try:
+        rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        for number, row in enumerate(rows):
+            yield Record(dict(row), path, number + 1, number)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as Parquet", got=str(error)[:200], do="fetch it again") from None
 
 
 def repair_text(text: str, where: str, rejects: Rejects) -> str:
@@ -79,7 +117,10 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
                 offset += size
             damaged = False
         except EOFError:
-            rejects.add("input: truncated gzip", f"{path}:{number + 1}", "the file ends inside the compressed stream")
+            kind = "gzip" if isinstance(file, gzip.GzipFile) else "zstd"
+            rejects.add(f"input: truncated {kind}", f"{path}:{number + 1}", "it ends inside the compressed stream")
+        except zstandard.ZstdError as error:
+            rejects.add("input: damaged zstd", f"{path}:{number + 1}", str(error))
         except (gzip.BadGzipFile, zlib.error) as error:
             rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
         except OSError as error:
@@ -90,8 +131,10 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
 
 def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-    return cast(IO[bytes], gzip.open(path, "rb")) if compressed else path.open("rb")
+        magic = file.read(4)
+    if magic == _ZSTD_MAGIC:
+        return cast(IO[bytes], open_zstd(path))
+    return cast(IO[bytes], gzip.open(path, "rb")) if magic[:2] == _GZIP_MAGIC else path.open("rb")
 
 
 def _skip_line(file: IO[bytes]) -> int:

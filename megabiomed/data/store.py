@@ -79,7 +79,7 @@ class TokenStoreWriter:
         remove_tree(self._temporary)
         self._temporary.mkdir(parents=True)
         self._bin = (self._temporary / BIN).open("wb")
-        self._documents = (self._temporary / DOCUMENTS).open("w", encoding="utf-8")
+        self._documents = (self._temporary / DOCUMENTS).open("wb")
 
     def __enter__(self) -> TokenStoreWriter:
         return self
@@ -100,7 +100,29 @@ class TokenStoreWriter:
             )
         self._bin.write(ids.astype(self._dtype).tobytes())
         self._lengths.append(len(ids))
-        self._documents.write(json.dumps(dict(provenance), ensure_ascii=False) + "\n")
+        self._documents.write((json.dumps(dict(provenance), ensure_ascii=False) + "\n").encode())
+
+    def append(self, tokens: Path, lengths: NDArray[np.int32], documents: Path) -> None:
+        """Append many documents from files that another process wrote.
+
+        Args:
+            tokens: token ids in this store's type, one document after the other.
+            lengths: [documents] tokens of each.
+            documents: one JSON line of provenance a document.
+
+        Raises:
+            DataError: the tokens are not as many as the lengths say.
+        """
+        described = int(lengths.sum(dtype=np.int64)) * np.dtype(self._dtype).itemsize
+        if tokens.stat().st_size != described:
+            raise DataError(
+                f"{tokens} is damaged", got=f"{tokens.stat().st_size} bytes", expected=f"{described} bytes",
+                do="remove the unfinished build and start it again",
+            )  # fmt: skip
+        for source, target in ((tokens, self._bin), (documents, self._documents)):
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, target, 1 << 22)
+        self._lengths.frombytes(np.ascontiguousarray(lengths, dtype=np.int32).tobytes())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

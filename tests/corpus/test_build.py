@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from megabiomed.checkpoint.files import sha256_file
+from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus, held_out
 from megabiomed.corpus.cli import corpus_app
-from megabiomed.corpus.encoding import BATCH
 from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import TokenStore
@@ -47,19 +50,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.timeout(120)
 def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
-    # Enough documents that the training split is really shared between processes.
-    write_records(tmp_path / "r.jsonl.gz", 150, 0)
+    inputs = [tmp_path / f"{n}.jsonl.gz" for n in range(3)]
+    for n, path in enumerate(inputs):
+        write_records(path, 50, n)
     for workers in (1, 2):
         report = build_corpus(
             BuildOptions(
-                [tmp_path / "r.jsonl.gz"],
+                inputs,
                 tmp_path / f"c{workers}",
                 vocab_size=500,
                 validation_fraction=0.1,
                 workers=workers,
             )
         )
-    assert report["train"]["documents"] >= 2 * BATCH
+    assert report["train"]["documents"] > 30
     assert files(tmp_path / "c1") == files(tmp_path / "c2")
 
 
@@ -124,6 +128,54 @@ def test_damaged_lines_are_reported_and_the_rest_is_used(records: Path, tmp_path
     assert report["counts"]["papers: kept"] == 30
     assert sum(report["rejects"]["counts"].values()) == 3
     assert any("damaged.jsonl:2" in sample for samples in report["rejects"]["samples"].values() for sample in samples)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_build_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megabiomed.corpus import build as module
+
+    inputs = [tmp_path / f"{n}.jsonl.gz" for n in range(3)]
+    for n, path in enumerate(inputs):
+        write_records(path, 20, n)
+    whole = BuildOptions(inputs, tmp_path / "whole", vocab_size=500, validation_fraction=0.2, workers=1)
+    build_corpus(whole)
+    done: list[str] = []
+
+    def stop_after(allowed: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(job: Any) -> Any:
+            if len(done) >= allowed:
+                raise Killed
+            done.append(str(job.folder.name))
+            return original(job)
+
+        return step
+
+    resumed = replace(whole, output=tmp_path / "resumed")
+    for name in ("clean_shard", "tokenize_part"):
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, stop_after(1, getattr(module, name)))
+            with pytest.raises(Killed):
+                build_corpus(resumed)
+        assert (tmp_path / ".resumed.building").is_dir()
+        assert not resumed.output.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "read_papers", lambda *_: pytest.fail("a finished shard was read again"))
+        build_corpus(resumed)
+    assert files(tmp_path / "whole") == files(tmp_path / "resumed")
+    assert not (tmp_path / ".resumed.building").exists()
+
+
+def test_the_same_text_under_another_id_is_dropped_once(records: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in gzip.decompress(records.read_bytes()).splitlines()]
+    copies = [{**row, "corpusid": 10**9 + n} for n, row in enumerate(rows[:4])]
+    shard = write_lines(tmp_path / "copies.jsonl", *copies)
+    report = build_corpus(BuildOptions([records, shard], tmp_path / "c", vocab_size=500, workers=1))
+    assert report["counts"]["papers: dropped, text seen before"] == 4
+    assert report["counts"]["papers: kept"] == 30
 
 
 def test_nothing_half_built_is_left(records: Path, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Papers that hold the questions of an evaluation set, found by n-gram overlap (as MEDITRON does: 8 words, 80 %)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megabiomed.checkpoint.files import sha256_bytes
+from megabiomed.errors import DataError
+
+NGRAM = 8
+SHARE = 0.8
+REPORT = "decontamination.json"
+_WORD = re.compile(r"[^\W_]+")
+_QUESTIONS = ("question", "QUESTION", "prompt", "text")
+_IDS = ("id", "item_id", "pmid", "PMID")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question of an evaluation set; `prompt_sha256` is of its words in lower case, joined by one space."""
+
+    file: str
+    item_id: str
+    prompt_sha256: str
+    words: tuple[str, ...]
+
+
+def prompt_words(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case, without punctuation: what is compared and hashed."""
+    return tuple(_WORD.findall(text.lower()))
+
+
+def prompt_hash(text: str) -> str:
+    """The hash under which the report names a question."""
+    return sha256_bytes(" ".join(prompt_words(text)).encode())
+
+
+def read_items(path: Path) -> list[Item]:
+    """Questions of a JSON or JSON-lines file: a list or lines of objects, or an object of id to object (PubMedQA).
+
+    Raises:
+        DataError: the file cannot be read, or no object in it has a question, prompt or text.
+    """
+    items = []
+    for number, (name, value) in enumerate(_entries(path)):
+        text = next((value[key] for key in _QUESTIONS if isinstance(value.get(key), str)), None)
+        if text:
+            own = next((str(value[key]) for key in _IDS if value.get(key) is not None), None)
+            items.append(Item(path.name, own or name or str(number), prompt_hash(text), prompt_words(text)))
+    if not items:
+        raise DataError(
+            f"{path} holds no questions", expected=f"objects with one of {', '.join(_QUESTIONS)}", do="check the file"
+        )
+    return items
+
+
+def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        try:
+            whole = json.loads(text)
+        except ValueError:
+            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON or JSON lines", got=error, do="check the file") from None
+    is_one = isinstance(whole, dict) and any(key in whole for key in _QUESTIONS)
+    rows = [("", whole)] if is_one else whole.items() if isinstance(whole, dict) else (("", row) for row in whole)
+    yield from ((name, row) for name, row in rows if isinstance(row, dict))
+
+
+class Contamination:
+    """Finds the items whose n-grams are, to `SHARE` or more, in one document.
+
+    Items of fewer than `NGRAM` words are not looked for: they would be found by chance.
+    """
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+        self._sizes: list[int] = []
+        self._grams: dict[str, list[int]] = {}
+        for number, item in enumerate(items):
+            grams = set(_grams(item.words))
+            self._sizes.append(len(grams))
+            for gram in grams:
+                self._grams.setdefault(gram, []).append(number)
+
+    @property
+    def searched(self) -> int:
+        """Items that are long enough."""
+        return sum(size > 0 for size in self._sizes)
+
+    def find(self, text: str) -> list[tuple[int, float]]:
+        """(item number, share of its n-grams that the text holds), of the items found."""
+        hits: Counter[int] = Counter()
+        for gram in self._grams.keys() & set(_grams(prompt_words(text))):
+            hits.update(self._grams[gram])
+        found = ((number, count / self._sizes[number]) for number, count in sorted(hits.items()))
+        return [(number, share) for number, share in found if share >= SHARE]
+
+
+def _grams(words: tuple[str, ...]) -> Iterator[str]:
+    return map(" ".join, zip(*(words[start:] for start in range(NGRAM))))
+
+
+def contamination_report(items: list[Item], found: list[dict[str, Any]], hashes: dict[str, str]) -> dict[str, Any]:
+    """What decontamination.json holds.
+
+    Args:
+        found: per paper `{paper_id, source, line, items: [[item number, share]], removed}`.
+        hashes: sha256 of every evaluation file, by name.
+    """
+    searched = [item for item in items if len(item.words) >= NGRAM]
+    sets = [
+        {
+            "file": name,
+            "sha256": sha256,
+            "items": sum(item.file == name for item in items),
+            "searched": sum(item.file == name for item in searched),
+        }
+        for name, sha256 in hashes.items()
+    ]
+    kept = {number for paper in found if not paper["removed"] for number, _ in paper["items"]}
+    numbers = sorted({number for paper in found for number, _ in paper["items"]})
+    return {
+        "version": 1,
+        "ngram_words": NGRAM,
+        "share": SHARE,
+        "sets": sets,
+        "items": [
+            {
+                "set": items[n].file,
+                "item_id": items[n].item_id,
+                "prompt_sha256": items[n].prompt_sha256,
+                "in_store": n in kept,
+            }
+            for n in numbers
+        ],
+        "papers": [
+            {**paper, "items": [[items[n].file, items[n].item_id, round(s, 3)] for n, s in paper["items"]]}
+            for paper in found
+        ],
+    }

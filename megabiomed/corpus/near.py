@@ -1,0 +1,52 @@
+"""Near duplicates by MinHash and locality-sensitive hashing (Broder 1997), with the library datasketch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+from numpy.typing import NDArray
+
+from megabiomed.corpus.decontaminate import prompt_words
+
+PERMUTATIONS = 64
+_SCHEME: Literal["affine32"] = "affine32"
+SHINGLE = 5
+"""Words of a shingle."""
+THRESHOLD = 0.8
+"""Estimated Jaccard similarity of the shingles from which on a paper is a near duplicate."""
+
+
+def signature(text: str) -> NDArray[np.uint64]:
+    """[PERMUTATIONS] MinHash of a text's shingles."""
+    words = prompt_words(text)
+    shingles = {" ".join(words[n : n + SHINGLE]).encode() for n in range(max(1, len(words) - SHINGLE + 1))}
+    sketch = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME)
+    sketch.update_batch(shingles)
+    return np.asarray(sketch.hashvalues, dtype=np.uint64)
+
+
+def near_repeated(
+    signatures: Sequence[NDArray[np.uint64]], alive: Sequence[NDArray[np.bool_]]
+) -> list[NDArray[np.bool_]]:
+    """Mark every living document that is a near duplicate of an earlier one that stays.
+
+    The table of the kept documents is in memory: some kilobytes a document.
+
+    Args:
+        signatures: per part [documents, PERMUTATIONS].
+        alive: per part [documents].
+    """
+    table = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
+    found = [np.zeros(len(part), dtype=np.bool_) for part in signatures]
+    for number, (part, living) in enumerate(zip(signatures, alive)):
+        for row in np.flatnonzero(living).tolist():
+            sketch = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME, hashvalues=np.array(part[row]))
+            close = (float(np.mean(signatures[p][r] == part[row])) for p, r in table.query(sketch))
+            if any(share >= THRESHOLD for share in close):
+                found[number][row] = True
+            else:
+                table.insert((number, row), sketch, check_duplication=False)
+    return found

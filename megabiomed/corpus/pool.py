@@ -1,0 +1,77 @@
+"""Independent jobs in several processes: progress while they run, results in the order of the jobs, no hang on a death."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from megabiomed.errors import WorkerError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+POLL = 0.25
+"""Seconds between two looks at the shared counter of work done."""
+
+_counter: Any = None
+
+
+def count_work(amount: int) -> None:
+    """Called inside a job: `amount` more units of work are done."""
+    if _counter is not None:
+        with _counter.get_lock():
+            _counter.value += amount
+
+
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Result]:  # fmt: skip
+    """Call `function` on every job; the results are in the order of the jobs, however many processes there are.
+
+    Args:
+        function: of a module, and so are its jobs and results: they travel between processes.
+        workers: processes; with 1, or one job, the work is done in this one.
+        on_progress: gets (jobs done, sum of `count_work`) now and then.
+
+    Raises:
+        WorkerError: a process died, most often for want of memory. An exception of a job is raised as it is.
+    """
+    context = multiprocessing.get_context("spawn")  # forking would copy the locks of the progress bar's thread
+    counter = context.Value("q", 0)
+    report = on_progress or (lambda _done, _amount: None)
+    if min(workers, len(jobs)) <= 1:
+        _start(counter)
+        results = []
+        for number, job in enumerate(jobs, start=1):
+            results.append(function(job))
+            report(number, counter.value)
+        return results
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (counter,)) as pool:
+        futures = [pool.submit(function, job) for job in jobs]
+        try:
+            _watch(futures, lambda done: report(done, counter.value))
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise WorkerError(
+                "a worker process died", got=f"{workers} workers",
+                do="check the memory, or pass fewer --workers; the same command goes on where this one stopped",
+            ) from None  # fmt: skip
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        report(len(futures) - len(pending))
+
+
+def _start(counter: Any) -> None:
+    global _counter
+    _counter = counter

@@ -1,0 +1,124 @@
+"""One self-contained HTML page about a corpus: tables and plots as inline SVG, no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megabiomed.checkpoint.files import write_atomic
+from megabiomed.data.store import DOCUMENTS, TokenStore
+
+_STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}
+td+td{text-align:right}svg{max-width:100%;height:auto}"""
+
+
+def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
+    """Write the page of a built corpus.
+
+    Args:
+        report: the corpus's report.json.
+    """
+    lengths, years, sources = _figures(corpus, report)
+    counts = report["counts"]
+    fates = {what.removeprefix("papers: "): n for what, n in counts.items() if what.startswith("papers: ")}
+    removed = {
+        what.removeprefix("characters: "): n
+        for what, n in counts.items()
+        if what.startswith("characters: ") and what.split(": ")[1] not in ("in", "out")
+    }
+    plots = (
+        ("Papers kept and dropped", _bars(fates, "papers")),
+        ("Characters removed by rule", _bars({what: n for what, n in removed.items() if n > 0}, "characters")),
+        ("Tokens of a document", _histogram(lengths)),
+        ("Papers by year", _bars(dict(sorted(years.items())), "papers") if years else ""),
+        ("Tokens by source file", _bars(dict(sources.most_common(30)), "tokens")),
+        ("Damage by reason", _bars(report["rejects"]["counts"], "records, fields or spans")),
+    )
+    figures = "".join(f"<h2>{title}</h2>{plot or '<p>none</p>'}" for title, plot in plots)
+    title = f"Corpus {html.escape(corpus.name)}"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
+        f"<body><h1>{title}</h1>{_table(report)}{figures}{_samples(report)}</body></html>\n"
+    )
+    write_atomic(output, page)
+
+
+def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str]]:
+    lengths, years, sources = [], Counter[str](), Counter[str]()
+    for split in ("train", "validation"):
+        if not report[split]["documents"]:
+            continue
+        store = TokenStore.open(corpus / split)
+        lengths.append(np.diff(store.document_ends, prepend=0))
+        with (store.path / DOCUMENTS).open("rb") as file:
+            for length, line in zip(lengths[-1].tolist(), file):
+                provenance = json.loads(line)
+                sources[str(provenance.get("source"))] += length
+                if provenance.get("year"):
+                    years[str(provenance["year"])] += 1
+    return lengths, years, sources
+
+
+def _table(report: dict[str, Any]) -> str:
+    rows = [(split, report[split]["documents"], report[split]["tokens"]) for split in ("train", "validation")]
+    body = "".join(f"<tr><td>{name}</td><td>{docs:,}</td><td>{tokens:,}</td></tr>" for name, docs, tokens in rows)
+    found = report.get("decontamination")
+    text = (
+        f"<p>Decontamination: {found['items_found']:,} items found in {found['papers']:,} papers.</p>"
+        if found
+        else "<p>Decontamination: no evaluation set was given.</p>"
+    )
+    return f"<table><tr><th></th><th>documents</th><th>tokens</th></tr>{body}</table>{text}"
+
+
+def _samples(report: dict[str, Any]) -> str:
+    items = "".join(
+        f"<li>{html.escape(reason)}<ul>{''.join(f'<li>{html.escape(sample)}</li>' for sample in samples)}</ul></li>"
+        for reason, samples in report["rejects"]["samples"].items()
+    )
+    return f"<h2>Samples of damage</h2><ul>{items}</ul>" if items else ""
+
+
+def _bars(values: dict[str, int], unit: str) -> str:
+    if not values:
+        return ""
+    figure, axes = _axes(0.6 + 0.28 * len(values))
+    names = list(values)[::-1]
+    axes.barh(names, [values[name] for name in names], color="#4477aa")
+    for row, name in enumerate(names):
+        axes.annotate(f" {values[name]:,}", (values[name], row), va="center", fontsize=8)
+    axes.set_xlabel(unit)
+    return _svg(figure)
+
+
+def _histogram(lengths: list[np.ndarray]) -> str:
+    if not lengths:
+        return ""
+    every = np.concatenate(lengths)
+    figure, axes = _axes(3.0)
+    axes.hist(every, bins=np.geomspace(max(1, every.min()), every.max() + 1, 40).tolist(), color="#4477aa")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"tokens; median {np.median(every):,.0f}")
+    axes.set_ylabel("documents")
+    return _svg(figure)
+
+
+def _axes(height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, max(1.4, height)), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,187 @@
+"""The two parallel steps of a build: a source file becomes cleaned parts, a cleaned part becomes tokens.
+
+A step writes its marker last, after its files are durable. What has a marker is whole and is not done again after a kill;
+what has none is done from its beginning, so nothing is counted twice or by half.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from megabiomed.checkpoint.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
+from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.decontaminate import Contamination, read_items
+from megabiomed.corpus.dedup import KEY, key_of, split_hash, text_key
+from megabiomed.corpus.near import signature
+from megabiomed.corpus.pool import count_work
+from megabiomed.corpus.readers import read_papers
+from megabiomed.corpus.records import Paper, Rejects
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.store import token_dtype
+
+DONE = "done.json"
+PART_CHARACTERS = 64_000_000
+"""Characters of a cleaned part: the unit of tokenizing and of its resume."""
+BATCH = 64
+"""Documents that SentencePiece gets at once."""
+
+
+@dataclass(frozen=True)
+class CleanJob:
+    """One source file to read and clean into `folder`."""
+
+    path: Path
+    folder: Path
+    layout: str
+    pdf_parses: Path | None
+    rules: CleanRules
+    evaluation: tuple[Path, ...] = ()
+    near_dedup: bool = False
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """One cleaned part: the documents whose `split` is >= 0 go to train (0) or validation (1)."""
+
+    part: Path
+    split: Path
+    folder: Path
+    tokenizer: Path
+
+
+@dataclass
+class _Part:
+    file: IO[str]
+    keys: list[Any] = field(default_factory=list)
+    signatures: list[Any] = field(default_factory=list)
+    characters: int = 0
+
+
+def clean_shard(job: CleanJob) -> dict[str, Any]:
+    """Clean a file unless that is done, and return its account: parts, counts, rejects, sha256."""
+    marker = job.folder / DONE
+    if marker.is_file():
+        return dict(read_json(marker))
+    remove_tree(job.folder)
+    job.folder.mkdir(parents=True)
+    counts: Counter[str] = Counter()
+    rejects = Rejects()
+    tainted: list[dict[str, Any]] = []
+    parts = _write_parts(job, _cleaned(job, counts, rejects), tainted)
+    account = {
+        "file": job.path.name,
+        "sha256": sha256_file(job.path),
+        "parts": parts,
+        "tainted": tainted,
+        "counts": dict(counts),
+        "rejects": {"counts": dict(rejects.counts), "samples": rejects.samples},
+    }
+    fsync_tree(job.folder)
+    write_json(marker, account)
+    return account
+
+
+def _cleaned(job: CleanJob, counts: Counter[str], rejects: Rejects) -> Iterator[tuple[Paper, str]]:
+    for paper in read_papers(job.path, job.layout, rejects, job.pdf_parses):
+        counts["papers: read"] += 1
+        count_work(1)
+        text = clean(paper, job.rules, counts)
+        if text is not None:
+            yield paper, text
+
+
+def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: list[dict[str, Any]]) -> list[str]:
+    names: list[str] = []
+    contamination = Contamination([item for path in job.evaluation for item in read_items(path)])
+    part: _Part | None = None
+    for paper, text in papers:
+        if part is None or part.characters >= PART_CHARACTERS:
+            _close(job.folder, names, part)
+            names.append(f"part-{len(names):05d}")
+            part = _Part((job.folder / f"{names[-1]}.jsonl").open("w", encoding="utf-8"))
+        origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
+        more = {"year": paper.year} if paper.year is not None else {}
+        row = {"text": text, **origin, "ids": paper.ids, **more}
+        part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        found = contamination.find(text) if job.evaluation else []
+        if found:
+            tainted.append({**origin, "items": found})
+        part.keys.append((key_of(paper.paper_id), text_key(text), split_hash(paper.paper_id), bool(found)))
+        if job.near_dedup:
+            part.signatures.append(signature(text))
+        part.characters += len(text)
+    _close(job.folder, names, part)
+    return names
+
+
+def _close(folder: Path, names: list[str], part: _Part | None) -> None:
+    if part is not None:
+        part.file.close()
+        np.save(folder / f"{names[-1]}.keys.npy", np.array(part.keys, dtype=KEY))
+        if part.signatures:
+            np.save(folder / f"{names[-1]}.minhash.npy", np.stack(part.signatures))
+
+
+def read_part(part: Path) -> Iterator[dict[str, Any]]:
+    """The documents of a cleaned part."""
+    with part.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def tokenize_part(job: TokenJob) -> dict[str, Any]:
+    """Tokenize a part unless that is done; returns the documents and tokens of each split, and documents by source."""
+    marker = job.folder / DONE
+    if marker.is_file():
+        return dict(read_json(marker))
+    remove_tree(job.folder)
+    job.folder.mkdir(parents=True)
+    tokenizer, split = Tokenizer(job.tokenizer), np.load(job.split)
+    rows = iter(zip(split.tolist(), read_part(job.part)))
+    account: dict[str, Any] = {name: {"documents": 0, "tokens": 0, "sources": {}} for name in ("train", "validation")}
+    with _SplitFiles(job.folder, token_dtype(tokenizer.vocab_size)) as files:
+        while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
+            encoded = tokenizer.encode_batch([document.pop("text") for _, document in batch])
+            for (number, document), ids in zip(batch, encoded):
+                name = ("train", "validation")[number]
+                files.add(name, ids, document)
+                account[name]["documents"] += 1
+                account[name]["tokens"] += len(ids)
+                sources = account[name]["sources"]
+                sources[document["source"]] = sources.get(document["source"], 0) + 1
+            count_work(sum(map(len, encoded)))
+    fsync_tree(job.folder)
+    write_json(marker, account)
+    return account
+
+
+class _SplitFiles:
+    """tokens, lengths and provenance of each split of a part."""
+
+    def __init__(self, folder: Path, dtype: type[Any]) -> None:
+        self._folder, self._dtype = folder, dtype
+        self._lengths: dict[str, list[int]] = {"train": [], "validation": []}
+
+    def __enter__(self) -> _SplitFiles:
+        self._bins = {name: (self._folder / f"{name}.bin").open("wb") for name in self._lengths}
+        self._rows = {name: (self._folder / f"{name}.jsonl").open("w", encoding="utf-8") for name in self._lengths}
+        return self
+
+    def add(self, name: str, ids: list[int], document: dict[str, Any]) -> None:
+        self._bins[name].write(np.asarray(ids, dtype=self._dtype).tobytes())
+        self._rows[name].write(json.dumps(document, ensure_ascii=False) + "\n")
+        self._lengths[name].append(len(ids))
+
+    def __exit__(self, *_failure: object) -> None:
+        for file in (*self._bins.values(), *self._rows.values()):
+            file.close()
+        for name, lengths in self._lengths.items():
+            np.save(self._folder / f"{name}.npy", np.array(lengths, dtype=np.int32))

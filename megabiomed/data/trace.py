@@ -1,0 +1,103 @@
+"""Which papers a step reads, and at which steps a paper is read: both computed from the order, nothing is replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from megabiomed.data.loader import TrainLoader
+from megabiomed.data.store import DOCUMENTS, TokenStore
+from megabiomed.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A piece of a document that a sample holds.
+
+    Attributes:
+        step: optimizer step, from 1.
+        sample: global number of the sample, from 0.
+        source, epoch, window: the id of the sample.
+        provenance: paper_id, source file, line, byte offset, ids.
+        tokens: of the document in that window.
+    """
+
+    step: int
+    sample: int
+    source: int
+    epoch: int
+    window: int
+    provenance: dict[str, Any]
+    tokens: int
+
+
+def trace_step(loader: TrainLoader, step: int) -> Iterator[Reading]:
+    """The documents of every sample of a step (from 1), in the order of the global batch."""
+    if step < 1:
+        raise DataError("steps count from 1", got=step, do="pass --step 1 or more")
+    size = loader.data.global_batch_size
+    first = (step - 1) * size
+    for number, (source, epoch, window) in enumerate(loader.order.sample_ids(first, size).tolist()):
+        store = loader.stores[source]
+        start = window * loader.data.seq_length
+        stop = start + loader.data.seq_length
+        for document in range(store.document_of(start), store.document_of(stop - 1) + 1):
+            low, high = _bounds(store, document)
+            tokens = min(stop, high) - max(start, low)
+            yield Reading(step, first + number, source, epoch, window, store.provenance(document), tokens)
+
+
+def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading]:
+    """Where a paper was or will be read in the first `epochs` passes over its store, by step.
+
+    Args:
+        name: a paper_id, or an external id such as PMC123 or the number of PubMed.
+
+    Raises:
+        DataError: no store of this run has the paper, or it is in the few tokens that fill no window.
+    """
+    size, seq = loader.data.global_batch_size, loader.data.seq_length
+    found, known = [], False
+    for source, store in enumerate(loader.stores):
+        for document, provenance in _documents(store, name):
+            known = True
+            low, high = _bounds(store, document)
+            windows = range(low // seq, min((high - 1) // seq + 1, loader.order.sources[source].num_windows))
+            for epoch in range(epochs):
+                for window in windows:
+                    sample = loader.order.position(source, epoch, window)
+                    tokens = min(high, (window + 1) * seq) - max(low, window * seq)
+                    found.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
+    if not known:
+        raise DataError(
+            f"no training store of this run holds the paper {name}",
+            do="check the id; `megabiomed corpus inspect` says why papers were dropped, and some are held out",
+        )
+    return sorted(found, key=lambda reading: reading.sample)
+
+
+def _documents(store: TokenStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The documents of a paper. A plain search over the lines is fast; only lines that hold the name are parsed."""
+    wanted = name.removeprefix("PMC").encode()
+    with (store.path / DOCUMENTS).open("rb") as file:
+        for number, line in enumerate(file):
+            if wanted in line:
+                provenance = json.loads(line)
+                if _is_named(provenance, name):
+                    yield number, provenance
+
+
+def _is_named(provenance: dict[str, Any], name: str) -> bool:
+    ids = provenance.get("ids") or {}
+    if name.startswith("PMC"):
+        return name in (str(provenance["paper_id"]), f"PMC{ids.get('pmc')}")
+    return name == str(provenance["paper_id"]) or name in (ids.get(key) for key in ("pubmed", "doi", "arxiv"))
+
+
+def _bounds(store: TokenStore, document: int) -> tuple[int, int]:
+    ends = store.document_ends
+    return int(ends[document - 1]) if document else 0, int(np.asarray(ends[document]))

@@ -1,0 +1,73 @@
+"""10,000 mutated records: each is kept or counted by reason, none crashes the reader or the cleaning."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.generate import write_records
+from megabiomed.corpus.readers import read_papers
+from megabiomed.corpus.records import Rejects
+
+STRANGE: list[Any] = [
+    None, "", " ", "null", "[]", "{}", "\ud800", "\x00\u2028", 0, -1, 2**63, 1.5, True, [], {}, [None], [[]], {"": None},
+    '[{"start": "3", "end": "9"}]', '[{"start": 9, "end": 3}]', '[{"start": 0, "end": 99999999}]', "[{", '[{"end": 1}]',
+    '[{"start": 1, "end": 5}, {"start": 2, "end": 9}]', '[{"start": 1e9, "end": NaN}]', "[" * 5000, [{"start": -4, "end": 2}],
+]  # fmt: skip
+
+
+def mutate(value: Any, rng: random.Random) -> Any:
+    """Change, remove or add one thing somewhere inside a JSON value."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.2:
+        return rng.choice(STRANGE)
+    key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    if rng.random() < 0.15:
+        del value[key]
+    else:
+        value[key] = mutate(value[key], rng)
+    return value
+
+
+def spoil(line: bytes, rng: random.Random) -> bytes:
+    """Cut a line, or overwrite bytes of it."""
+    if rng.random() < 0.5:
+        return line[: rng.randrange(len(line))]
+    data = bytearray(line)
+    for _ in range(rng.randrange(1, 8)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data).replace(b"\n", b" ")
+
+
+@pytest.mark.timeout(200)
+def test_ten_thousand_mutated_records_are_kept_or_counted(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.jsonl.gz", 12, 0)
+    rows = gzip.decompress((tmp_path / "r.jsonl.gz").read_bytes()).splitlines()
+    nested = {
+        "paper_id": "7", "metadata": {"title": "T", "pmc_id": "PMC1", "abstract": "A."},
+        "grobid_parse": {"body_text": [{"section": "S", "text": "Some text [1].", "cite_spans": [], "ref_spans": []}]},
+    }  # fmt: skip
+    rows += [json.dumps(nested).encode(), json.dumps({"text": "Plain words.", "id": "a"}).encode()]
+    rng = random.Random(0)
+    lines = []
+    for number in range(10_000):
+        line = rows[number % len(rows)]
+        mutated = json.dumps(mutate(json.loads(line), rng)).encode() if number % 4 else spoil(line, rng)
+        lines.append(mutated)
+    (tmp_path / "fuzzed.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    rejects, counts, read = Rejects(), Counter[str](), 0
+    for paper in read_papers(tmp_path / "fuzzed.jsonl", "auto", rejects):
+        read += 1
+        text = clean(paper, CleanRules(), counts)
+        assert text is None or text.encode()
+        assert all(0 <= span.start < span.end <= len(paper.text) for spans in paper.spans.values() for span in spans)
+    assert read + rejects.records + rejects.counts["input: blank line"] == 10_000
+    assert sum(count for what, count in counts.items() if what.startswith("papers:")) == read
+    assert read > 1000
+    assert rejects.records > 1000

@@ -1,0 +1,51 @@
+"""Jobs in several processes: results in order, errors as they are, and no hang when a process dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from megabiomed.corpus.pool import count_work, run_jobs
+from megabiomed.errors import DataError, WorkerError
+
+
+def square(number: int) -> int:
+    count_work(number)
+    return number * number
+
+
+def fail(number: int) -> int:
+    if number == 1:
+        raise DataError("job one is wrong", got=number)
+    return number
+
+
+def die(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_are_in_order_and_all_work_is_counted(workers: int) -> None:
+    seen: list[tuple[int, int]] = []
+    assert run_jobs(square, range(6), workers, lambda done, amount: seen.append((done, amount))) == [
+        0, 1, 4, 9, 16, 25,
+    ]  # fmt: skip
+    assert seen[-1] == (6, 15)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_job_is_raised_as_it_is(workers: int) -> None:
+    with pytest.raises(DataError, match="job one is wrong"):
+        run_jobs(fail, range(3), workers)
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_process_is_an_error_and_no_hang() -> None:
+    with pytest.raises(WorkerError, match="a worker process died"):
+        run_jobs(die, range(4), 2)
