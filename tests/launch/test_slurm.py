@@ -42,6 +42,7 @@ def test_a_chain_runs_in_order_and_its_second_stage_starts_from_the_first(
     ]
 
 
+@pytest.mark.slow
 def test_requeued_warned_and_robbed_of_a_rank_it_goes_on_to_the_same_end(
     operator: Operator, tmp_path: Path, untouched: Any
 ) -> None:
