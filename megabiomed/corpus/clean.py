@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,9 +33,10 @@ MAX_FRONT_MATTER = 5000
 """Characters; see `front_matter`."""
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_EMPTY_BRACKETS = re.compile(r" ?(?:\([\s,;&–-]*\)|\[[\s,;&–-]*\])")
+_EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
 _SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
-_LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_LINE_END_CHARACTERS = "\r\v\f\x85\u2028\u2029"
+_LINE_ENDS = re.compile(f"\r\n|[{_LINE_END_CHARACTERS}]")
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
@@ -168,22 +169,37 @@ def cut(paper: Paper, removed: list[Interval]) -> str:
 
 def remove_emails(text: str, counts: Counter[str]) -> str:
     """Remove e-mail addresses, which also stand outside of author spans."""
-    return _credit(text, _EMAIL.sub("", text), "emails", counts)
+    return _credit(text, _in_lines_with(("@",), _EMAIL, text), "emails", counts)
 
 
 def normalise_characters(text: str, counts: Counter[str]) -> str:
     """Unicode NFC; one kind of line end; no control, format (soft hyphen, zero width), surrogate or unassigned ones."""
-    text = _LINE_ENDS.sub("\n", text)
-    unwanted = {ord(c): None for c in set(text) if c not in "\n\t" and _is_unwanted(c)}
-    kept = _credit(text, text.translate(unwanted), "control characters", counts)
-    return unicodedata.normalize("NFC", kept)
+    if any(end in text for end in _LINE_END_CHARACTERS):
+        text = _LINE_ENDS.sub("\n", text)
+    kept = text
+    for character in set(text) - {"\n", "\t"}:
+        if _is_unwanted(character):
+            kept = kept.replace(character, "")
+    return unicodedata.normalize("NFC", _credit(text, kept, "control characters", counts))
 
 
 def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
     """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
-    return _credit(
-        text, _SPACE_BEFORE_POINT.sub("", _EMPTY_BRACKETS.sub("", text)), "brackets and gaps left by citations", counts
-    )
+    pieces, start = [], 0
+    for bracket in _EMPTY_BRACKETS.finditer(text):
+        space = bracket.start() > start and text[bracket.start() - 1] == " "
+        pieces.append(text[start : bracket.start() - space])
+        start = bracket.end()
+    kept = _in_lines_with((" .", " ,", " ;"), _SPACE_BEFORE_POINT, "".join([*pieces, text[start:]]))
+    return _credit(text, kept, "brackets and gaps left by citations", counts)
+
+
+def _in_lines_with(marks: Sequence[str], pattern: re.Pattern[str], text: str) -> str:
+    """Remove what a pattern finds within lines, searching only lines that hold a mark: the search is what costs."""
+    if not any(mark in text for mark in marks):
+        return text
+    lines = text.split("\n")
+    return "\n".join([pattern.sub("", line) if any(mark in line for mark in marks) else line for line in lines])
 
 
 def collapse_whitespace(text: str, counts: Counter[str]) -> str:

@@ -147,17 +147,18 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     tokenizer, split = Tokenizer(job.tokenizer), np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
     account: dict[str, Any] = {name: {"documents": 0, "tokens": 0, "sources": {}} for name in ("train", "validation")}
-    with _SplitFiles(job.folder, token_dtype(tokenizer.vocab_size)) as files:
+    dtype = token_dtype(tokenizer.vocab_size)
+    with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
-            encoded = tokenizer.encode_batch([document.pop("text") for _, document in batch])
+            encoded = tokenizer.encode_documents([document.pop("text") for _, document in batch], dtype)
             for (number, document), ids in zip(batch, encoded):
                 name = ("train", "validation")[number]
-                files.add(name, ids, document)
+                tokens = files.add(name, ids, document)
                 account[name]["documents"] += 1
-                account[name]["tokens"] += len(ids)
+                account[name]["tokens"] += tokens
+                count_work(tokens)
                 sources = account[name]["sources"]
                 sources[document["source"]] = sources.get(document["source"], 0) + 1
-            count_work(sum(map(len, encoded)))
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
@@ -166,8 +167,8 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
 class _SplitFiles:
     """tokens, lengths and provenance of each split of a part."""
 
-    def __init__(self, folder: Path, dtype: type[Any]) -> None:
-        self._folder, self._dtype = folder, dtype
+    def __init__(self, folder: Path, itemsize: int) -> None:
+        self._folder, self._itemsize = folder, itemsize
         self._lengths: dict[str, list[int]] = {"train": [], "validation": []}
 
     def __enter__(self) -> _SplitFiles:
@@ -175,10 +176,12 @@ class _SplitFiles:
         self._rows = {name: (self._folder / f"{name}.jsonl").open("w", encoding="utf-8") for name in self._lengths}
         return self
 
-    def add(self, name: str, ids: list[int], document: dict[str, Any]) -> None:
-        self._bins[name].write(np.asarray(ids, dtype=self._dtype).tobytes())
+    def add(self, name: str, ids: bytes, document: dict[str, Any]) -> int:
+        """Add a document and return the number of its tokens."""
+        self._bins[name].write(ids)
         self._rows[name].write(json.dumps(document, ensure_ascii=False) + "\n")
-        self._lengths[name].append(len(ids))
+        self._lengths[name].append(len(ids) // self._itemsize)
+        return self._lengths[name][-1]
 
     def __exit__(self, *_failure: object) -> None:
         for file in (*self._bins.values(), *self._rows.values()):

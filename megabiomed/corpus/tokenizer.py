@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import sentencepiece
 
 from megabiomed.checkpoint.files import sha256_file
+from megabiomed.corpus.words import WordEncoder
 from megabiomed.errors import TokenizerError
 
 UNK, BOS, EOS = 0, 1, 2
@@ -42,6 +45,7 @@ class Tokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
+        self._encoders: dict[type[Any], WordEncoder] = {}
         if self.bos_id < 0 or self.eos_id < 0:
             raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
 
@@ -55,9 +59,16 @@ class Tokenizer:
         ids: list[int] = self._processor.encode(text)
         return [self.bos_id] * bos + ids + [self.eos_id] * eos
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """BOS + tokens + EOS of several texts."""
-        return [[self.bos_id, *ids, self.eos_id] for ids in self._processor.encode(texts)]
+    def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
+        """BOS + tokens + EOS of several texts, as bytes of ids of this type.
+
+        Faster than `encode`: different words are remembered between calls (corpus/words.py).
+        """
+        if dtype not in self._encoders:
+            self._encoders[dtype] = WordEncoder(self._processor, dtype)
+        encoder = self._encoders[dtype]
+        first, last = (np.array([special], dtype).tobytes() for special in (self.bos_id, self.eos_id))
+        return [b"".join((first, ids, last)) for ids in encoder.encode(texts)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids; special tokens vanish."""
