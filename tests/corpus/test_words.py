@@ -15,6 +15,7 @@ from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.corpus.words import WordEncoder, why_not
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer_32k" / "tokenizer.model"
+MORE = "Phosphofructokinase limits glycolysis; haemoglobin binds oxygen; the liver stores glycogen; neurons release dopamine; "
 SENTENCE = "The heart pumps blood; the kidney filters it.\n\nInsulin lowers glucose, 5.5 mmol. "
 TEXTS = st.text(st.sampled_from("aehinrst ek  .\n\n\t5(α-▁\u00a0\U0001f9ec<s>"), max_size=60) | st.text(max_size=30)
 
@@ -34,9 +35,7 @@ def test_documents_are_those_of_sentencepiece(tokenizer: Tokenizer, texts: list[
     assert found == [tokenizer.encode(text, bos=True, eos=True) for text in texts]
 
 
-def test_ordinary_text_is_joined_from_remembered_words(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ordinary_text_is_joined_from_remembered_words(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
     assert why_not(processor) == ""
     encoder = WordEncoder(processor, np.int32)
@@ -63,9 +62,9 @@ def test_a_model_whose_words_depend_on_each_other_is_asked_for_the_whole_text(
 ) -> None:
     settled = {
         "model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False, "vocab_size": 285, "minloglevel": 2, **options,
+        "remove_extra_whitespaces": False, "vocab_size": 300, "minloglevel": 2, **options,
     }  # fmt: skip
-    lines = SENTENCE.replace("\n", " ").split(";") * 20
+    lines = f"{MORE}{SENTENCE}".replace("\n", " ").split(";") * 20
     with (tmp_path / "m.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=file, **settled)
     tokenizer = Tokenizer(tmp_path / "m.model")
