@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from megabiomed.config import DataConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
-from megabiomed.data.packing import MicroBatch, Window, pack_window, padding_window
+from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import read_window, window_count, windows_of
 from megabiomed.errors import DataError, TokenizerError
 
 ORDER_VERSION = 2
+__all__ = ["StepBatch", "TrainLoader", "ValidationLoader", "read_window", "window_count"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,6 @@ class StepBatch:
     first_sample: int
 
 
-def window_count(store: TokenStore, seq_length: int) -> int:
-    """Windows of a store: each needs seq_length tokens and the one after."""
-    return (store.num_tokens - 1) // seq_length
-
-
-def read_window(store: TokenStore, number: int, seq_length: int) -> Window:
-    """Window `number` of a store."""
-    start = number * seq_length
-    stop = start + seq_length
-    ends = store.document_ends
-    low, high = np.searchsorted(ends, [start + 1, stop + 1])
-    return pack_window(np.asarray(store.tokens(start, stop + 1)), ends[low:high] - start)
-
-
 class TrainLoader:
     """Endless iterator over `StepBatch`es from any global sample on; the global batch is the same for every topology.
 
@@ -65,7 +53,8 @@ class TrainLoader:
         check_global_batch(data, dp_size)
         self.stores, self.data = list(stores), data
         self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
-        windows = [window_count(store, data.seq_length) for store in stores]
+        self.windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
+        windows = [len(each) for each in self.windows]
         _check_stores(self.stores, windows, data.seq_length)
         self.order = SampleOrder([OrderSource(n, w) for n, w in zip(windows, weights)], seed)
         self.identity: dict[str, Any] = {
@@ -78,6 +67,8 @@ class TrainLoader:
                 for store, share, number in zip(stores, self.order.mixture.shares, windows)
             ],
         }
+        if data.packing != "contiguous":  # left out otherwise, as older checkpoints do
+            self.identity["packing"] = data.packing
         self._prefetcher: _Prefetcher | None = None
 
     @property
@@ -90,7 +81,7 @@ class TrainLoader:
         ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
         share, size = len(ids) // self.dp_size, self.data.micro_batch_size
         mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
-        windows = [read_window(self.stores[s], w, self.data.seq_length) for s, _, w in mine.tolist()]
+        windows = [self.windows[s].read(w) for s, _, w in mine.tolist()]
         micro_batches = [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
         return StepBatch(micro_batches, ids, first_sample)
 

@@ -240,6 +240,11 @@ class TokenStore:
             raise IndexError(f"position {position} of a stream of {self.num_tokens} tokens")
         return int(np.searchsorted(self.document_ends, position, side="right"))
 
+    def document_bounds(self, document: int) -> tuple[int, int]:
+        """[low, high) of a document in the stream."""
+        ends = self.document_ends
+        return int(ends[document - 1]) if document else 0, int(ends[document])
+
     @cached_property
     def _line_starts(self) -> NDArray[np.int64]:
         with (self.path / DOCUMENTS).open("rb") as file:

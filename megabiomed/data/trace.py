@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import DOCUMENTS, TokenStore
 from megabiomed.errors import DataError
@@ -42,13 +40,9 @@ def trace_step(loader: TrainLoader, step: int) -> Iterator[Reading]:
     size = loader.data.global_batch_size
     first = (step - 1) * size
     for number, (source, epoch, window) in enumerate(loader.order.sample_ids(first, size).tolist()):
-        store = loader.stores[source]
-        start = window * loader.data.seq_length
-        stop = start + loader.data.seq_length
-        for document in range(store.document_of(start), store.document_of(stop - 1) + 1):
-            low, high = _bounds(store, document)
-            tokens = min(stop, high) - max(start, low)
-            yield Reading(step, first + number, source, epoch, window, store.provenance(document), tokens)
+        for document, low, high in loader.windows[source].pieces(window):
+            provenance = loader.stores[source].provenance(document)
+            yield Reading(step, first + number, source, epoch, window, provenance, high - low)
 
 
 def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading]:
@@ -60,17 +54,14 @@ def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading
     Raises:
         DataError: no store of this run has the paper, or it is in the few tokens that fill no window.
     """
-    size, seq = loader.data.global_batch_size, loader.data.seq_length
+    size = loader.data.global_batch_size
     found, known = [], False
     for source, store in enumerate(loader.stores):
         for document, provenance in _documents(store, name):
             known = True
-            low, high = _bounds(store, document)
-            windows = range(low // seq, min((high - 1) // seq + 1, loader.order.sources[source].num_windows))
-            for epoch in range(epochs):
-                for window in windows:
+            for window, tokens in loader.windows[source].places(document):
+                for epoch in range(epochs):
                     sample = loader.order.position(source, epoch, window)
-                    tokens = min(high, (window + 1) * seq) - max(low, window * seq)
                     found.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
     if not known:
         raise DataError(
@@ -96,8 +87,3 @@ def _is_named(provenance: dict[str, Any], name: str) -> bool:
     if name.startswith("PMC"):
         return name in (str(provenance["paper_id"]), f"PMC{ids.get('pmc')}")
     return name == str(provenance["paper_id"]) or name in (ids.get(key) for key in ("pubmed", "doi", "arxiv"))
-
-
-def _bounds(store: TokenStore, document: int) -> tuple[int, int]:
-    ends = store.document_ends
-    return int(ends[document - 1]) if document else 0, int(np.asarray(ends[document]))

@@ -1,0 +1,67 @@
+"""Best-fit decreasing bin packing (Johnson 1973; for training windows Ding et al. 2024, arXiv 2404.10830), millions of items."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def best_fit(lengths: NDArray[np.integer], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put items into bins: longest first, each into the fullest bin that it fits in; a pure function.
+
+    Equal items, and bins that are equally full, are served together, so the work grows with the number of different
+    lengths and not with that of items (beyond two sorts).
+
+    Args:
+        lengths: [items] lengths from 1 to `capacity`.
+
+    Returns:
+        [bins + 1] where each bin begins in the second array, and [items] the items, bin by bin, ascending in each.
+    """
+    assert not len(lengths) or (lengths.min() >= 1 and lengths.max() <= capacity)
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    ordered = lengths[order]
+    edges = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(order)] if len(order) else []
+    room = _Room(capacity)
+    bin_of = np.empty(len(order), dtype=np.int64)
+    for low, high in pairwise(edges):
+        while low < high:
+            bins = room.take(int(ordered[low]), high - low)
+            bin_of[order[low : low + len(bins)]] = bins
+            low += len(bins)
+    starts = np.concatenate(([0], np.cumsum(np.bincount(bin_of, minlength=room.bins)))).astype(np.int64)
+    return starts, np.argsort(bin_of, kind="stable")
+
+
+class _Room:
+    """The bins by the room that is left in them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.bins = capacity, 0
+        self._left: list[list[NDArray[np.int64]]] = [[] for _ in range(capacity + 1)]
+        self._any = np.zeros(capacity + 1, dtype=np.bool_)
+
+    def take(self, length: int, wanted: int) -> NDArray[np.int64]:
+        """Bins for up to `wanted` items of one length, one entry an item; at least one item is served."""
+        left = length + int(self._any[length:].argmax())
+        if self._any[left]:
+            bins = np.concatenate(self._left[left])
+            self._left[left], self._any[left] = [], False
+        else:
+            left = self.capacity
+            bins = np.arange(self.bins, self.bins - (-wanted // (left // length)))
+            self.bins += len(bins)
+        each = left // length
+        served = min(wanted, each * len(bins))
+        full, more = divmod(served, each)
+        self._keep(left - each * length, bins[:full])
+        self._keep(left - more * length, bins[full : full + (more > 0)])
+        self._keep(left, bins[full + (more > 0) :])
+        return np.repeat(bins, each)[:served]
+
+    def _keep(self, left: int, bins: NDArray[np.int64]) -> None:
+        if len(bins):
+            self._left[left].append(bins)
+            self._any[left] = True

@@ -1,0 +1,148 @@
+"""How a store is cut into windows of S tokens: `contiguous` cuts the stream, `best_fit` cuts long documents only.
+
+contiguous: window n is tokens [n S, (n + 1) S) of the stream. Nothing is computed beforehand; a document is cut wherever
+a window ends.
+best_fit: a document longer than S gives whole windows, and what is left of each document is put, uncut, where it fits
+best. Windows that are not full are padded. The plan needs memory and time for the number of documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from megabiomed.data.best_fit import best_fit
+from megabiomed.data.packing import Window, pack_window, padding_window
+from megabiomed.data.store import TokenStore
+
+
+class Piece(NamedTuple):
+    """Tokens [low, high) of a store's stream, all of one document."""
+
+    document: int
+    low: int
+    high: int
+
+
+class Windows(Protocol):
+    """The windows of a store; a pure function of store and length."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> Window:
+        """One window."""
+        ...
+
+    def pieces(self, number: int) -> list[Piece]:
+        """What a window is made of, in order."""
+        ...
+
+    def places(self, document: int) -> Iterator[tuple[int, int]]:
+        """(window, tokens) of every window that holds a part of a document."""
+        ...
+
+
+def windows_of(store: TokenStore, seq_length: int, packing: str) -> Windows:
+    """The windows of a store under `data.packing`."""
+    return BestFitWindows(store, seq_length) if packing == "best_fit" else ContiguousWindows(store, seq_length)
+
+
+def window_count(store: TokenStore, seq_length: int) -> int:
+    """Contiguous windows of a store: each needs seq_length tokens and the one after."""
+    return (store.num_tokens - 1) // seq_length
+
+
+def read_window(store: TokenStore, number: int, seq_length: int) -> Window:
+    """Contiguous window `number` of a store."""
+    start = number * seq_length
+    stop = start + seq_length
+    ends = store.document_ends
+    low, high = np.searchsorted(ends, [start + 1, stop + 1])
+    return pack_window(np.asarray(store.tokens(start, stop + 1)), ends[low:high] - start)
+
+
+class ContiguousWindows:
+    """Windows cut from the stream of all documents; the last tokens that fill no window are left out."""
+
+    def __init__(self, store: TokenStore, seq_length: int) -> None:
+        self._store, self._size = store, seq_length
+
+    def __len__(self) -> int:
+        return window_count(self._store, self._size)
+
+    def read(self, number: int) -> Window:
+        """One window."""
+        return read_window(self._store, number, self._size)
+
+    def pieces(self, number: int) -> list[Piece]:
+        """The parts of documents between the window's ends."""
+        start, stop = number * self._size, (number + 1) * self._size
+        found = range(self._store.document_of(start), self._store.document_of(stop - 1) + 1)
+        bounds = ((document, *self._store.document_bounds(document)) for document in found)
+        return [Piece(document, max(start, low), min(stop, high)) for document, low, high in bounds]
+
+    def places(self, document: int) -> Iterator[tuple[int, int]]:
+        """(window, tokens) of a document."""
+        low, high = self._store.document_bounds(document)
+        for window in range(low // self._size, min((high - 1) // self._size + 1, len(self))):
+            yield window, min(high, (window + 1) * self._size) - max(low, window * self._size)
+
+
+class BestFitWindows:
+    """Whole windows of long documents first, document by document; then the bins of what is left of each document."""
+
+    def __init__(self, store: TokenStore, seq_length: int) -> None:
+        self._store, self._size = store, seq_length
+        lengths = np.diff(store.document_ends, prepend=0)
+        self._whole_ends = np.cumsum(lengths // seq_length)
+        rest = (lengths % seq_length).astype(np.int32)
+        documents = np.flatnonzero(rest)
+        self._bins, items = best_fit(rest[documents], seq_length)
+        self._rests = documents[items]  # documents, bin by bin
+
+    @property
+    def _whole(self) -> int:
+        return int(self._whole_ends[-1])
+
+    def __len__(self) -> int:
+        return self._whole + len(self._bins) - 1
+
+    def pieces(self, number: int) -> list[Piece]:
+        """One piece of a long document, or the last pieces of several."""
+        if number < self._whole:
+            document = int(np.searchsorted(self._whole_ends, number, side="right"))
+            before = int(self._whole_ends[document - 1]) if document else 0
+            low = self._store.document_bounds(document)[0] + (number - before) * self._size
+            return [Piece(document, low, low + self._size)]
+        first, last = self._bins[number - self._whole : number - self._whole + 2]
+        bounds = ((document, *self._store.document_bounds(document)) for document in self._rests[first:last].tolist())
+        return [Piece(document, high - (high - low) % self._size, high) for document, low, high in bounds]
+
+    def read(self, number: int) -> Window:
+        """One window, padded at the end by places that nothing is learned from."""
+        empty = padding_window(self._size)
+        tokens, labels, start, end = empty.tokens, empty.labels, empty.start, empty.end
+        place = 0
+        for document, low, high in self.pieces(number):
+            stop = place + high - low
+            tokens[place:stop] = self._store.tokens(low, high)
+            after = min(
+                high + 1, self._store.document_bounds(document)[1]
+            )  # the last token of a document predicts none
+            labels[place : place + after - low - 1] = self._store.tokens(low + 1, after)
+            start[place:stop], end[place:stop] = place, stop
+            place = stop
+        start[place:] = place
+        return Window(tokens, labels, start, end)
+
+    def places(self, document: int) -> Iterator[tuple[int, int]]:
+        """(window, tokens) of a document."""
+        low, high = self._store.document_bounds(document)
+        last = int(self._whole_ends[document])
+        for window in range(last - (high - low) // self._size, last):
+            yield window, self._size
+        if rest := (high - low) % self._size:
+            place = int(np.flatnonzero(self._rests == document)[0])
+            yield self._whole + int(np.searchsorted(self._bins, place, side="right")) - 1, rest
