@@ -17,6 +17,7 @@ from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
+from megabiomed.qa.cli import qa_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(qa_app, name="qa")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 
