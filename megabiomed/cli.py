@@ -82,6 +82,21 @@ def align(
     start(config, overrides or [], nproc, stage, dry_run)
 
 
+@app.command(epilog="Example: megabiomed finetune finetune-demo lora=null parallel.tensor_parallel_size=2")
+def finetune(
+    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    overrides: Overrides = None,
+    nproc: Annotated[
+        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+) -> None:
+    """Fine-tune a model on questions, whole or with low-rank adapters; resumes where it stopped."""
+    from megabiomed.finetune.launching import finetune as start
+
+    start(config, overrides or [], nproc, dry_run)
+
+
 @app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')
 def chat(
     run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],

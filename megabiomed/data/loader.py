@@ -62,20 +62,28 @@ class TrainLoader:
         self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
         dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
+        sources = [OrderSource(window_count(store, data.seq_length), w) for store, w in zip(stores, weights)]
+        _check_stores(stores, [source.num_windows for source in sources], data.seq_length)
+        prints = [store.fingerprint for store in stores]
+        identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
+        self._arrange(stores, sources, prints, data, seed, identity, dp_rank, dp_size, first_sample)
+
+    def _arrange(
+        self, stores: Sequence[TokenStore], sources: Sequence[OrderSource], prints: Sequence[str], data: DataConfig,
+        seed: int, identity: dict[str, Any], dp_rank: int, dp_size: int, first_sample: int,
+    ) -> None:  # fmt: skip
+        """Fix the order of the samples of all sources, and what it depends on."""
         check_global_batch(data, dp_size)
         self.stores, self.data = list(stores), data
         self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
-        windows = [window_count(store, data.seq_length) for store in stores]
-        _check_stores(self.stores, windows, data.seq_length)
-        self.order = SampleOrder([OrderSource(n, w) for n, w in zip(windows, weights)], seed)
+        self.order = SampleOrder(sources, seed)
         self.identity: dict[str, Any] = {
-            "order_version": ORDER_VERSION,
+            **identity,
             "seed": seed,
             "seq_length": data.seq_length,
-            "tokenizer": stores[0].tokenizer_sha256,
             "sources": [
-                {"fingerprint": store.fingerprint, "share": str(share), "windows": number}
-                for store, share, number in zip(stores, self.order.mixture.shares, windows)
+                {"fingerprint": fingerprint, "share": str(share), "windows": source.num_windows}
+                for fingerprint, share, source in zip(prints, self.order.mixture.shares, sources)
             ],
         }
         self._prefetcher: _Prefetcher | None = None
@@ -90,9 +98,12 @@ class TrainLoader:
         ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
         share, size = len(ids) // self.dp_size, self.data.micro_batch_size
         mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
-        windows = [read_window(self.stores[s], w, self.data.seq_length) for s, _, w in mine.tolist()]
+        windows = [self._window(source, number) for source, _, number in mine.tolist()]
         micro_batches = [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
         return StepBatch(micro_batches, ids, first_sample)
+
+    def _window(self, source: int, number: int) -> Window:
+        return read_window(self.stores[source], number, self.data.seq_length)
 
     def __iter__(self) -> Iterator[StepBatch]:
         """Steps from `first_sample` on; a new iteration ends the one before it."""
@@ -159,9 +170,16 @@ class ValidationLoader:
     """
 
     def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
-        self.samples = min(samples, window_count(store, data.seq_length))
-        _check_stores([store], [self.samples], data.seq_length)
-        self._store, self._data, self._dp_rank, self._dp_size = store, data, dp_rank, dp_size
+        available = window_count(store, data.seq_length)
+        _check_stores([store], [available], data.seq_length)
+        self._store = store
+        self._deal(min(samples, available), data, dp_rank, dp_size)
+
+    def _deal(self, samples: int, data: DataConfig, dp_rank: int, dp_size: int) -> None:
+        self.samples, self._data, self._dp_rank, self._dp_size = samples, data, dp_rank, dp_size
+
+    def _window(self, number: int) -> Window:
+        return read_window(self._store, number, self._data.seq_length)
 
     def micro_batches(self) -> list[MicroBatch]:
         """This rank's micro-batches."""
@@ -169,7 +187,7 @@ class ValidationLoader:
         share = -(-self.samples // (self._dp_size * size)) * size
         first = self._dp_rank * share
         windows = [
-            read_window(self._store, number, seq) if number < self.samples else padding_window(seq)
+            self._window(number) if number < self.samples else padding_window(seq)
             for number in range(first, first + share)
         ]
         return [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]

@@ -24,6 +24,36 @@ def generate(
         typer.echo(f"written: {path}")
 
 
+@qa_app.command(
+    epilog="Example: megabiomed qa build medmcqa/train.json --output qa/medmcqa --tokenizer tokenizer.model"
+)
+def build(
+    files: Annotated[list[Path], typer.Argument(help="Files of questions in published layouts.")],
+    output: Annotated[Path, typer.Option(help="Store to make.")],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
+    template: Annotated[str | None, typer.Option(help="Prompt template; default: the dataset's own.")] = None,
+    window: Annotated[int, typer.Option(min=8, help="data.seq_length of the run; longer contexts are cut.")] = 2048,
+    split: Annotated[
+        Literal["auto", "all", "train", "test"],
+        typer.Option(help="Of PubMedQA; auto leaves the official test ids out where their file lies beside it."),
+    ] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each file at most.")] = None,
+) -> None:
+    """Tokenize questions once for `megabiomed finetune`; what is left out is counted and listed in rejects.jsonl."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from megabiomed.corpus.tokenizer import Tokenizer
+    from megabiomed.finetune.store import BuildSettings, QuestionStore, build_store
+
+    with Progress(
+        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
+    ) as bar:
+        task = bar.add_task("tokenize")
+        build_store(files, output, Tokenizer(tokenizer), BuildSettings(window, template, split, limit),
+                    lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
+    typer.echo(f"written: {output}: {QuestionStore(output).describe()}")
+
+
 @qa_app.command(epilog="Example: megabiomed qa inspect pubmedqa/ori_pqal.json --split test --template pubmedqa")
 def inspect(
     file: Annotated[Path, typer.Argument(help=".json, .jsonl, .jsonl.gz or .parquet in a published layout.")],
