@@ -17,6 +17,7 @@ from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
+from megabiomed.qa.cli import qa_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(qa_app, name="qa")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 
@@ -78,6 +80,21 @@ def align(
     from megabiomed.align.launching import align as start
 
     start(config, overrides or [], nproc, stage, dry_run)
+
+
+@app.command(epilog="Example: megabiomed finetune finetune-demo lora=null parallel.tensor_parallel_size=2")
+def finetune(
+    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    overrides: Overrides = None,
+    nproc: Annotated[
+        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+) -> None:
+    """Fine-tune a model on questions, whole or with low-rank adapters; resumes where it stopped."""
+    from megabiomed.finetune.launching import finetune as start
+
+    start(config, overrides or [], nproc, dry_run)
 
 
 @app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')

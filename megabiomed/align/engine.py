@@ -17,7 +17,6 @@ from torch import Tensor
 from megabiomed import platform
 from megabiomed.align.batch import AlignBatch, AlignMicroBatch
 from megabiomed.align.frozen import FrozenEngine
-from megabiomed.align.sources import ChainSource
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
@@ -63,8 +62,6 @@ class AlignEngine(TrainEngine):
         precision = config.train.precision
         self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed, precision)
         self.dtype = platform.DTYPES[config.train.precision]
-        self.base: ChainSource | None = None
-        self.frozen: dict[str, Any] = {}
 
     @property
     def trains_language_model(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
-from megabiomed.engine.base import DataParallelEngine, read_local
+from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import Stage
 from megabiomed.model.llama.model import Micro
@@ -43,6 +43,13 @@ class FrozenEngine(DataParallelEngine):
     def fragments(self) -> list[Fragment]:
         """Frozen weights are not stored: a checkpoint refers to them."""
         return []
+
+    def frozen_fragments(self) -> list[Fragment]:
+        """See the base class."""
+        return [
+            fragment for name, parameter in self.stage.named_parameters()
+            for fragment in flat_fragments(self.stage.placements[name], 0, {"param": parameter.detach().view(-1)}, False)
+        ]  # fmt: skip
 
     def publish(self, source: TensorSource) -> None:
         """Fill the weights."""

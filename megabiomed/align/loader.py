@@ -16,10 +16,10 @@ from megabiomed.align.store import QaStore
 from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.config.topology import check_global_batch
+from megabiomed.data.answers import AnswerWindows, Expanded
 from megabiomed.data.loader import StepBatch, _Prefetcher, read_window, window_count
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, padding_window
-from megabiomed.data.permutation import Permutation
 from megabiomed.data.store import TokenStore
 from megabiomed.encoders.adaptors import rows_out
 from megabiomed.encoders.placement import MODALITIES, Item
@@ -36,30 +36,13 @@ class Placed:
     items: list[tuple[int, int, int, int, int]]
 
 
-class QaWindows:
-    """Records of a split packed into windows of `seq_length` places, next-fit in a fixed shuffled order.
-
-    Attributes:
-        too_long: records that do not fit into one window and are left out.
-    """
+class QaWindows(AnswerWindows):
+    """Records of a split packed into windows of `seq_length` places, with room for the items of each."""
 
     def __init__(self, store: QaStore, align: AlignConfig, seq_length: int, seed: int) -> None:
-        self.store, self.seq_length = store, seq_length
+        self.store = store
         self._adaptors = (align.molecule_adaptor, align.protein_adaptor)
-        lengths = self._lengths()
-        order = Permutation(len(store), seed, 0, 0)(np.arange(len(store))) if len(store) else np.zeros(0, np.int64)
-        fits = order[lengths[order] <= seq_length]
-        self.too_long = len(store) - len(fits)
-        ends, filled = [0], 0
-        for number, length in enumerate(lengths[fits].tolist()):
-            if filled + length > seq_length:
-                ends.append(number)
-                filled = 0
-            filled += length
-        self.order, self.ends = fits, [*ends, len(fits)] if len(fits) else [0]
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
+        super().__init__(store, seq_length, seed)
 
     def _lengths(self) -> NDArray[np.int64]:
         """Places of each record: its tokens and embeddings without the last token, which is only predicted."""
@@ -67,42 +50,32 @@ class QaWindows:
         seen = np.array([self.places(int(k), int(r)) - 1 for k, r in zip(store.kinds, store.rows)], np.int64)
         extra = np.add.reduceat(np.append(seen, 0), store.item_ends[:-1]) if len(store) else seen
         extra = np.where(np.diff(store.item_ends) > 0, extra, 0)
-        return np.diff(store.id_ends) - 1 + extra
+        return super()._lengths() + extra
 
     def places(self, kind: int, rows: int) -> int:
         """Embeddings of an item in the language model."""
         return rows_out(self._adaptors[kind], rows)
 
-    def records(self, window: int) -> list[int]:
-        """Records of a window."""
-        return [int(r) for r in self.order[self.ends[window] : self.ends[window + 1]]]
-
     def items(self, window: int) -> list[tuple[int, int, int]]:
         """(modality number, table row, encoder rows) of a window, in the order of their places."""
         return [item for record in self.records(window) for item in self.store.record_items(record)]
 
-    def read(self, window: int) -> Placed:
-        """One window, padded at the end with places that nothing is learned from."""
-        size = self.seq_length
-        empty = padding_window(size)
-        tokens, labels, start, end = empty.tokens, empty.labels, empty.start, empty.end.copy()
-        found, place = [], 0
-        for record in self.records(window):
+    def place(self, window: int) -> Placed:
+        """One window with its items."""
+        found: list[tuple[int, int, int, int, int]] = []
+
+        def expand(record: int, place: int) -> Expanded:
             ids, targets, items = self._expand(record)
-            stop = place + len(ids)
-            tokens[place:stop], labels[place:stop], start[place:stop], end[place:stop] = ids, targets, place, stop
-            found += [(kind, row, rows, place + at, n) for kind, row, rows, at, n in items]
-            place = stop
-        start[place:] = place
-        return Placed(Window(tokens, labels, start, end), found)
+            found.extend((kind, row, rows, place + at, n) for kind, row, rows, at, n in items)
+            return ids, targets
+
+        return Placed(self._pack(window, expand), found)
 
     def _expand(self, record: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[int, int, int, int, int]]]:
         """Inputs and next-token labels of a record with room for its items; labels only on answer and EOS."""
-        store = self.store
-        stored = store.ids[store.id_ends[record] : store.id_ends[record + 1]].astype(np.int64)
-        labels = np.where(np.arange(len(stored)) >= store.answer_start[record], stored, IGNORE_INDEX)
+        stored, labels = self._masked(record)
         items, parts, targets, low, at = [], [], [], 0, 0
-        for place, (kind, row, rows) in zip(np.flatnonzero(stored < 0).tolist(), store.record_items(record)):
+        for place, (kind, row, rows) in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
             count_ = self.places(kind, rows)
             parts += [stored[low:place], np.zeros(count_, np.int64)]
             targets += [labels[low:place], np.full(count_, IGNORE_INDEX, np.int64)]
@@ -161,7 +134,7 @@ class AlignLoader:
 
     def _read(self, source: int, window: int) -> Placed:
         if source < len(self.windows):
-            return self.windows[source].read(window)
+            return self.windows[source].place(window)
         assert self.text is not None
         return Placed(read_window(self.text, window, self.data.seq_length), [])
 
@@ -211,7 +184,7 @@ class AlignValidation:
         items = [_item(self.windows, 0, found, n // share, n)
                  for n in range(self.samples) for found in self.windows.items(n)]  # fmt: skip
         first = self.dp_rank * share
-        mine = [self.windows.read(n) if n < self.samples else Placed(padding_window(self.data.seq_length), [])
+        mine = [self.windows.place(n) if n < self.samples else Placed(padding_window(self.data.seq_length), [])
                 for n in range(first, first + share)]  # fmt: skip
         return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
 

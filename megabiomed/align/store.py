@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from megabiomed.align.batch import Features
@@ -21,6 +20,7 @@ from megabiomed.align.prompts import find_template, pieces, render
 from megabiomed.align.records import QaRecord
 from megabiomed.checkpoint.files import read_json, sha256_file, write_json
 from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.encoders.esm2.alphabet import Protein, ProteinError, encode
 from megabiomed.encoders.gin.featurise import FEATURISER_VERSION, Molecule, MoleculeError, Salts, featurise
 from megabiomed.encoders.placement import MODALITIES
@@ -130,7 +130,7 @@ def build_split(
     (folder / "skipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in skipped))
     fields = (RECORD_FIELDS, MOLECULE_FIELDS, PROTEIN_FIELDS)
     for name, kinds in zip(_TABLES, fields):
-        _write_table(folder / f"{name}.arrow", getattr(builder.columns, name), kinds)
+        write_table(folder / f"{name}.arrow", getattr(builder.columns, name), kinds)
     shutil.copyfile(tokenizer.path, folder / "tokenizer.model")
     manifest = {
         "format": 1, "featuriser": FEATURISER_VERSION, "settings": vars(settings), "tokenizer": tokenizer.sha256,
@@ -141,12 +141,6 @@ def build_split(
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _write_table(path: Path, columns: dict[str, list[Any]], kinds: dict[str, Any]) -> None:
-    table = pa.table({key: pa.array(columns[key], kinds[key]) for key in kinds})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=65536)
 
 
 class QaStore:
@@ -160,13 +154,11 @@ class QaStore:
         self.path, self.manifest = path, read_json(path / MANIFEST)
         self.tokenizer_path, self.tokenizer_sha256 = path / "tokenizer.model", str(self.manifest["tokenizer"])
         self.fingerprint = sha256_file(path / MANIFEST)
-        self._tables = {
-            name: pa.ipc.open_file(pa.memory_map(str(path / f"{name}.arrow"))).read_all() for name in _TABLES
-        }
-        self.ids, self.id_ends = _flat(self._tables["records"]["ids"])
-        self.kinds, self.item_ends = _flat(self._tables["records"]["kinds"])
-        self.rows, _ = _flat(self._tables["records"]["rows"])
-        self.items, _ = _flat(self._tables["records"]["items"])
+        self._tables = {name: read_table(path / f"{name}.arrow") for name in _TABLES}
+        self.ids, self.id_ends = flat_lists(self._tables["records"]["ids"])
+        self.kinds, self.item_ends = flat_lists(self._tables["records"]["kinds"])
+        self.rows, _ = flat_lists(self._tables["records"]["rows"])
+        self.items, _ = flat_lists(self._tables["records"]["items"])
         self.answer_start = self._tables["records"]["answer_start"].to_numpy()
 
     def __len__(self) -> int:
@@ -195,12 +187,3 @@ class QaStore:
 
     def _array(self, table: str, key: str, row: int) -> Any:
         return self._tables[table][key][row].values.to_numpy()
-
-
-def _flat(column: Any) -> tuple[Any, Any]:
-    """Values of a list column and the cumulative ends, starting with 0."""
-    joined = column.combine_chunks()
-    joined = joined.chunk(0) if isinstance(joined, pa.ChunkedArray) and joined.num_chunks else joined
-    if not len(joined):
-        return np.zeros(0, np.int64), np.zeros(1, np.int64)
-    return joined.flatten().to_numpy(zero_copy_only=False), joined.offsets.to_numpy()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from megabiomed.checkpoint.cli_hf import export_hf, import_hf
+from megabiomed.checkpoint.cli_hf import export_hf, export_peft, import_hf
 from megabiomed.errors import CheckpointError, ConfigError
 
 # torch and the rest are imported inside the commands, so that --help answers at once.
@@ -17,6 +17,7 @@ checkpoint_app = typer.Typer(
 )
 checkpoint_app.command("import-hf")(import_hf)
 checkpoint_app.command("export-hf")(export_hf)
+checkpoint_app.command("export-peft")(export_peft)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Where = Annotated[Path, typer.Argument(help="A checkpoint, a `checkpoints` folder or a run folder.")]

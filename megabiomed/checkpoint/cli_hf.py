@@ -92,9 +92,14 @@ def export_hf(
     allow_uncertified: Annotated[
         bool, typer.Option("--allow-uncertified", help="Keep the folder even if it is not the same model.")
     ] = False,
+    base: Annotated[
+        Path | None, typer.Option(help="Of adapters: where the model beside which they were trained is now.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that `transformers` loads, proven to be the same model (certificate.json).
+
+    Adapters are merged into the model beside which they were trained.
 
     Example: megabiomed checkpoint export-hf runs/demo demo-hf --dtype bf16
     """
@@ -104,21 +109,45 @@ def export_hf(
     from megabiomed.config.schema import ModelConfig
     from megabiomed.model.llama.convert import plan_shards
     from megabiomed.model.llama.export import export_certified
+    from megabiomed.model.llama.origin import adapters_of, whole_model
 
     opened = newest(checkpoint, hashes=check)
     model = cast(ModelConfig, parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST)))
     limit = int(max_shard_gb * 1e9)
     plan = plan_shards(model, dtype.value, limit)
-    typer.echo(f"from: {opened.path} (step {opened.step:,})")
+    source, lora = whole_model(opened, base), adapters_of(opened)
+    merged = f", adapters of rank {lora.rank} merged" if lora else ""
+    typer.echo(f"from: {opened.path} (step {opened.step:,}){merged}")
     for name, shapes in plan.items():
         typer.echo(f"{output / name}: {len(shapes)} tensors, {sum(map(prod, shapes.values())):,} parameters")
     if dry_run:
         return
     with _progress("write and certify", sum(map(len, plan.values())) + 2 * model.num_hidden_layers) as tick:
-        found = export_certified(opened, model, output, dtype.value, tokenizer, limit, allow_uncertified, tick)
+        found = export_certified(opened, source, model, output, dtype.value, tokenizer, limit, allow_uncertified, tick)
     for line in found.lines():
         typer.echo(line)
     typer.echo(f"written: {output}")
+
+
+def export_peft(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of adapters, or a run folder for its newest one.")],
+    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    base: Annotated[
+        str | None, typer.Option(help="Name or folder of the base model to write; default: where the run began.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Verify all hashes of the checkpoint first.")] = True,
+) -> None:
+    """Write the adapters of a checkpoint as a folder that `peft.PeftModel.from_pretrained` loads.
+
+    Example: megabiomed checkpoint export-peft runs/finetune-demo adapter --base demo-hf
+    """
+    from megabiomed.checkpoint.report import newest
+    from megabiomed.model.llama.peft import export_adapter
+
+    opened = newest(checkpoint, hashes=check)
+    count = export_adapter(opened, output, base)
+    typer.echo(f"from: {opened.path} (step {opened.step:,})")
+    typer.echo(f"written: {output}, {count:,} parameters")
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""Fresh weights as a source of logical tensors: the same numbers for every topology, made where they are needed."""
+"""Sources of logical tensors: fresh weights, the same for every topology and made where they are needed, and chains."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from math import prod, sqrt
 
 import numpy as np
 import torch
 
-from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.logical import Box, TensorSource, fill
+from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
 
 _BLOCK = 1 << 20
@@ -56,10 +58,55 @@ class SeededInit:
         if self._last is None or self._last[0] != key:
             digest = hashlib.sha256(f"{self._seed}/{block.name}/{number}".encode()).digest()
             generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-            drawn = torch.from_numpy(generator.standard_normal(block.shape, dtype=np.float32))
-            self._last = key, drawn.mul_(self._deviation(block.name))
+            self._last = key, self._drawn(generator, block)
         return self._last[1]
+
+    def _drawn(self, generator: np.random.Generator, block: Box) -> torch.Tensor:
+        drawn = torch.from_numpy(generator.standard_normal(block.shape, dtype=np.float32))
+        return drawn.mul_(self._deviation(block.name))
 
     def _deviation(self, name: str) -> float:
         scale = 1 / sqrt(2 * self._config.num_hidden_layers) if name.endswith(_RESIDUAL_OUTPUTS) else 1.0
         return self._config.initializer_range * scale
+
+
+class AdapterInit(SeededInit):
+    """Fresh low-rank adapters: B is zero, A is uniform within 1 / sqrt(inputs), as peft starts them."""
+
+    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+        """Values of one box as fp32."""
+        if box.name.endswith("lora_B.weight"):
+            return torch.zeros(box.shape)
+        return super().read(box, kind)
+
+    def _drawn(self, generator: np.random.Generator, block: Box) -> torch.Tensor:
+        limit = 1 / sqrt(block.global_shape[1])
+        return torch.from_numpy(generator.random(block.shape, dtype=np.float32)).mul_(2 * limit).sub_(limit)
+
+
+class ChainSource:
+    """The first checkpoint that holds a tensor answers for it, else the base; implements `TensorSource`."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], base: TensorSource, base_names: frozenset[str]) -> None:
+        self.checkpoints, self.base, self._names = list(checkpoints), base, base_names
+
+    def holds(self, name: str) -> bool:
+        """Whether anybody has the tensor."""
+        return name in self._names or any(name in checkpoint.shapes for checkpoint in self.checkpoints)
+
+    def _holder(self, name: str) -> TensorSource:
+        return next((checkpoint for checkpoint in self.checkpoints if name in checkpoint.shapes), self.base)
+
+    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+        """Values of one box as fp32."""
+        values = torch.empty(box.shape)
+        self.read_into(box, values, kind)
+        return values
+
+    def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+        """Fill `out` with the values of one box."""
+        fill(self._holder(box.name), box, out, kind)
+
+    def before(self, checkpoint: Checkpoint) -> ChainSource:
+        """The same chain with a newer checkpoint in front."""
+        return ChainSource([checkpoint, *self.checkpoints], self.base, self._names)

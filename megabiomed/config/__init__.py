@@ -1,6 +1,7 @@
 """Typed, strict configuration."""
 
 from megabiomed.config.load import load_config, to_yaml
+from megabiomed.config.lora import LoraConfig
 from megabiomed.config.schema import (
     CheckpointConfig,
     DataConfig,
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "KernelsConfig",
+    "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",

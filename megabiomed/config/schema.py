@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config.base import Section
+from megabiomed.config.lora import LoraConfig
 
 
 class ModelConfig(Section):
@@ -234,6 +235,8 @@ class RunConfig(Section):
     seed: int = Field(1234, ge=0)
     """Seed of the data order and of fresh weights."""
     model: ModelConfig = Field(default_factory=ModelConfig)
+    lora: LoraConfig | None = None
+    """Train low-rank adapters and nothing else of the language model; null trains all of it."""
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     kernels: KernelsConfig = Field(default_factory=KernelsConfig)
     data: DataConfig = Field(default_factory=DataConfig)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from megabiomed.config import DataConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
-from megabiomed.data.packing import MicroBatch, padding_window
+from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import read_window, window_count, windows_of
+from megabiomed.data.windows import Readable, read_window, window_count, windows_of
 from megabiomed.errors import DataError, TokenizerError
 
 ORDER_VERSION = 2
@@ -50,21 +50,29 @@ class TrainLoader:
         self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
         dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
+        windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
+        _check_stores(stores, [len(each) for each in windows], data.seq_length)
+        prints = [store.fingerprint for store in stores]
+        identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
+        self._arrange(stores, windows, weights, prints, data, seed, identity, dp_rank, dp_size, first_sample)
+
+    def _arrange(
+        self, stores: Sequence[TokenStore], windows: Sequence[Readable], weights: Sequence[float], prints: Sequence[str],
+        data: DataConfig, seed: int, identity: dict[str, Any], dp_rank: int, dp_size: int, first_sample: int,
+    ) -> None:  # fmt: skip
+        """Fix the order of the samples of all sources, and what it depends on."""
         check_global_batch(data, dp_size)
-        self.stores, self.data = list(stores), data
+        self.stores, self.windows, self.data = list(stores), list(windows), data
         self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
-        self.windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
-        windows = [len(each) for each in self.windows]
-        _check_stores(self.stores, windows, data.seq_length)
-        self.order = SampleOrder([OrderSource(n, w) for n, w in zip(windows, weights)], seed)
+        sources = [OrderSource(len(each), weight) for each, weight in zip(windows, weights)]
+        self.order = SampleOrder(sources, seed)
         self.identity: dict[str, Any] = {
-            "order_version": ORDER_VERSION,
+            **identity,
             "seed": seed,
             "seq_length": data.seq_length,
-            "tokenizer": stores[0].tokenizer_sha256,
             "sources": [
-                {"fingerprint": store.fingerprint, "share": str(share), "windows": number}
-                for store, share, number in zip(stores, self.order.mixture.shares, windows)
+                {"fingerprint": fingerprint, "share": str(share), "windows": source.num_windows}
+                for fingerprint, share, source in zip(prints, self.order.mixture.shares, sources)
             ],
         }
         if data.packing != "contiguous":  # left out otherwise, as older checkpoints do
@@ -150,9 +158,16 @@ class ValidationLoader:
     """
 
     def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
-        self.samples = min(samples, window_count(store, data.seq_length))
-        _check_stores([store], [self.samples], data.seq_length)
-        self._store, self._data, self._dp_rank, self._dp_size = store, data, dp_rank, dp_size
+        available = window_count(store, data.seq_length)
+        _check_stores([store], [available], data.seq_length)
+        self._store = store
+        self._deal(min(samples, available), data, dp_rank, dp_size)
+
+    def _deal(self, samples: int, data: DataConfig, dp_rank: int, dp_size: int) -> None:
+        self.samples, self._data, self._dp_rank, self._dp_size = samples, data, dp_rank, dp_size
+
+    def _window(self, number: int) -> Window:
+        return read_window(self._store, number, self._data.seq_length)
 
     def micro_batches(self) -> list[MicroBatch]:
         """This rank's micro-batches."""
@@ -160,7 +175,7 @@ class ValidationLoader:
         share = -(-self.samples // (self._dp_size * size)) * size
         first = self._dp_rank * share
         windows = [
-            read_window(self._store, number, seq) if number < self.samples else padding_window(seq)
+            self._window(number) if number < self.samples else padding_window(seq)
             for number in range(first, first + share)
         ]
         return [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from megabiomed.kernels.dropout import Noise
+
 IGNORE_INDEX = -100
 
 
@@ -70,6 +72,7 @@ class MicroBatch:
         start, end: [t] int32 document bounds in the flattened batch.
         positions: [t] int64, index of each token inside its document part.
         num_loss_tokens: labels that are not masked.
+        noise: names the random numbers of adapters' dropout, set by the engine; None drops nothing.
     """
 
     tokens: Tensor
@@ -78,6 +81,7 @@ class MicroBatch:
     end: Tensor
     positions: Tensor
     num_loss_tokens: int
+    noise: Noise | None = None
 
     @classmethod
     def from_windows(cls, windows: Sequence[Window]) -> MicroBatch:

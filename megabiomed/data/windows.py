@@ -26,14 +26,18 @@ class Piece(NamedTuple):
     high: int
 
 
-class Windows(Protocol):
-    """The windows of a store; a pure function of store and length."""
+class Readable(Protocol):
+    """Numbered windows of one length."""
 
     def __len__(self) -> int: ...
 
     def read(self, number: int) -> Window:
         """One window."""
         ...
+
+
+class Windows(Readable, Protocol):
+    """The windows of a store; a pure function of store and length."""
 
     def pieces(self, number: int) -> list[Piece]:
         """What a window is made of, in order."""

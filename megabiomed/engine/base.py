@@ -46,6 +46,10 @@ class DataParallelEngine(ABC):
         """This rank's boxes of fp32 master weights and moments, as views of the engine's storage."""
 
     @abstractmethod
+    def frozen_fragments(self) -> list[Fragment]:
+        """This rank's boxes of weights that are not trained, as views in the type that they are kept in."""
+
+    @abstractmethod
     def publish(self, source: TensorSource) -> None:
         """After the views were filled from `source`: make the compute weights equal to the master weights."""
 

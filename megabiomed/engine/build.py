@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
-from megabiomed.checkpoint.reader import load_fragments
+from megabiomed.checkpoint.reader import Checkpoint, load_fragments
+from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -21,7 +22,10 @@ from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
 from megabiomed.engine.zero import ZeroEngine
+from megabiomed.kernels.dropout import Noise
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.llama.lora import trained_tensors
+from megabiomed.model.llama.origin import LORA
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,21 @@ class TrainEngine:
         micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.dp)
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
+        self.base: ChainSource | None = None
+        self.frozen: dict[str, Any] = {}
 
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
         return sum(prod(shape) for shape in logical_tensors(self.config.model).values())
 
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
-        """Full shape of every tensor that a checkpoint of this engine must hold."""
-        return logical_tensors(self.config.model)
+        """Full shape of every tensor that a checkpoint of this engine must hold: what is trained."""
+        return trained_tensors(self.config.model, self.config.lora)
 
     def extra_state(self) -> dict[str, Any]:
         """What belongs into trainer.json besides the progress of the run."""
-        return {}
+        lora = self.config.lora
+        return {} if lora is None else {"frozen": self.frozen, LORA: lora.model_dump(mode="json")}
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""
@@ -66,8 +73,10 @@ class TrainEngine:
         self.engine.publish(source)
 
     def load_state(self, source: TensorSource, step: int) -> None:
-        """Continue from a checkpoint: weights, moments, and AdamW's step number."""
+        """Continue from a checkpoint: weights, moments, and AdamW's step number; what it does not hold from `base`."""
         load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        if self.base is not None and isinstance(source, Checkpoint):
+            source = self.base.before(source)
         self.engine.publish(source)
         self.engine.set_step_count(step)
         self.optimizer_step_count = step
@@ -82,12 +91,21 @@ class TrainEngine:
         (tokens,) = mesh.sum_over(mesh.dp_group, sum(batch.num_loss_tokens for batch in micro_batches))
         self.engine.train(True)
         self.engine.begin_step()
-        batches = [batch.to(platform.device()) for batch in micro_batches]
+        batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
         # Engines average over dp; the factor dp turns that into the sum that the global mean needs.
         scaled = self.pipeline.run(batches, mesh.dp / max(tokens, 1.0))
         grad_norm = self.engine.step(lr)
         self.optimizer_step_count += 1
         return StepResult(self._sum_over_replicas(scaled / mesh.dp), grad_norm, int(tokens))
+
+    def with_noise(self, micro_batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
+        """The micro-batches of this rank with the names of their random numbers, where adapters have dropout."""
+        if self.config.lora is None or not self.config.lora.dropout:
+            return micro_batches
+        data, seed, step = self.config.data, self.config.seed, self.optimizer_step_count
+        first = self.mesh.dp_rank * data.global_batch_size // self.mesh.dp  # samples of the replicas before this one
+        places = [(first + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
+        return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]
 
     def _sum_over_replicas(self, value: float) -> float:
         """Sum over data-parallel ranks of a value that only last stages have."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments
 from megabiomed.engine.mesh import Mesh
@@ -43,7 +45,7 @@ class FsdpEngine(DataParallelEngine):
         self.stage.to_empty(device=device)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
         self.optimizer = adamw(groups, config.optimizer)
-        for parameter in self.stage.parameters():
+        for parameter in self._trained().values():
             step = torch.zeros((), dtype=torch.float32, device=device)
             zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
             self.optimizer.state[parameter] = {"step": step, **zeros}
@@ -79,22 +81,32 @@ class FsdpEngine(DataParallelEngine):
     def fragments(self) -> list[Fragment]:
         """See the base class. FSDP2 shards dimension 0 in chunks of ceil(rows / dp)."""
         found: list[Fragment] = []
-        for name, parameter in self.stage.named_parameters():
-            placement = self.stage.placements[name]
+        for name, parameter in self._trained().items():
             state = self.optimizer.state[parameter]
-            views = {"param": _local(parameter), **{kind: _local(state[kind]) for kind in MOMENTS}}
-            if views["param"].numel() == 0:
-                continue
-            rows = -(-parameter.shape[0] // self.mesh.dp)
-            start = self.mesh.dp_rank * rows * (parameter.numel() // parameter.shape[0])
-            flats = {kind: view.detach().view(-1) for kind, view in views.items()}
-            owner = self.mesh.tp_rank == 0 or not placement.replicated
-            found.extend(flat_fragments(placement, start, flats, owner))
+            found.extend(self._fragments(name, parameter, {kind: _local(state[kind]) for kind in MOMENTS}))
         return found
+
+    def frozen_fragments(self) -> list[Fragment]:
+        """See the base class: shards in fp32, as the trained ones."""
+        frozen = [(name, p) for name, p in self.stage.named_parameters() if not p.requires_grad]
+        return [fragment for name, parameter in frozen for fragment in self._fragments(name, parameter, {})]
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.stage.named_parameters() if p.requires_grad}
+
+    def _fragments(self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]) -> Iterator[Fragment]:
+        placement, local = self.stage.placements[name], _local(parameter)
+        if local.numel() == 0:
+            return
+        rows = -(-parameter.shape[0] // self.mesh.dp)
+        start = self.mesh.dp_rank * rows * (parameter.numel() // parameter.shape[0])
+        flats = {kind: view.detach().view(-1) for kind, view in {"param": local, **moments}.items()}
+        yield from flat_fragments(placement, start, flats, owner=self.mesh.tp_rank == 0 or not placement.replicated)
 
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
         """See the base class. The shards are the weights; only padding of the vocabulary is left to zero."""
+        load_fragments(source, self.frozen_fragments(), ("param",))
         for name, parameter in self.stage.named_parameters():
             placement = self.stage.placements[name]
             rows = sum(piece.box.shape[0] for piece in placement.pieces)

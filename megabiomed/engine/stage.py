@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Placement
 from megabiomed.config import RunConfig
 from megabiomed.engine.mesh import Mesh
+from megabiomed.model.llama.lora import freeze_base
 from megabiomed.model.llama.model import LlamaChunk, Micro, chunk_ranges
 from megabiomed.model.llama.parallelize import TensorParallelLayers
 
@@ -24,13 +25,15 @@ class Stage(nn.Module):
         model, parallel = config.model, config.parallel
         layers = TensorParallelLayers(
             model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
-            z_loss=config.train.z_loss,
+            z_loss=config.train.z_loss, lora=config.lora,
         )  # fmt: skip
         virtual = parallel.virtual_pipeline_stages
         ranges = chunk_ranges(model.num_hidden_layers, mesh.pp * virtual)
         mine = [ranges[mesh.pp_rank + index * mesh.pp] for index in range(virtual)]
         recompute = parallel.activation_checkpointing
         self.chunks = nn.ModuleList(LlamaChunk(model, layers, first, last, recompute) for first, last in mine)
+        if config.lora is not None:
+            freeze_base(self)
         # Engines replace parameter objects (FSDP2) or their data (ZeRO-3), so placements are kept by name.
         self.placements = {name: layers.placements[parameter] for name, parameter in self.named_parameters()}
 
@@ -42,13 +45,15 @@ class Stage(nn.Module):
 def decay_groups(
     names_and_parameters: Iterator[tuple[str, nn.Parameter]], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Optimizer groups: matrices are decayed, vectors (norm weights, biases) never.
+    """Optimizer groups of what is trained: matrices are decayed, vectors (norm weights, biases) never.
 
     The shape is read before any engine flattens it; under ZeRO-3 it is `ds_shape`.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for _, parameter in names_and_parameters:
+        if not parameter.requires_grad:
+            continue
         shape = getattr(parameter, "ds_shape", parameter.shape)
         (decayed if len(shape) > 1 else plain).append(parameter)
     groups: list[dict[str, object]] = [

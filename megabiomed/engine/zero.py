@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.engine import deepspeed_fixes as fixes
 from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments, read_local
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.llama.lora import trained_tensors
 from megabiomed.model.llama.model import Micro
 
 _NO_CLIPPING = 1e30
@@ -124,6 +125,8 @@ class ZeroEngine(DataParallelEngine):
         """See the base class."""
         found: list[Fragment] = []
         for name, parameter in self.stage.named_parameters():
+            if not parameter.requires_grad:
+                continue
             placement = self.stage.placements[name]
             owner = self.mesh.tp_rank == 0 or not placement.replicated
             if self.stage_number == 0:
@@ -131,6 +134,24 @@ class ZeroEngine(DataParallelEngine):
             for start, flats in self._flat_state(parameter):
                 found.extend(flat_fragments(placement, start, flats, owner))
         return found
+
+    def frozen_fragments(self) -> list[Fragment]:
+        """See the base class: in the compute type; partitions under ZeRO-3, whole shards else."""
+        found: list[Fragment] = []
+        for name, parameter in self.stage.named_parameters():
+            if parameter.requires_grad:
+                continue
+            start, flat = 0, parameter.detach()
+            if self.stage_number == 3:
+                start, length = self._partition(parameter)
+                flat = parameter.ds_tensor.detach()[:length]
+            found.extend(flat_fragments(self.stage.placements[name], start, {"param": flat.view(-1)}, owner=False))
+        return found
+
+    def _partition(self, parameter: nn.Parameter) -> tuple[int, int]:
+        """(first element, elements) of a parameter on this rank under ZeRO-3; the last ranks' partitions end in padding."""
+        start = parameter.partition_numel() * self.mesh.dp_rank
+        return start, max(0, min(parameter.partition_numel(), parameter.ds_numel - start))
 
     def _flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first element, flat fp32 views) of the part of one parameter that this rank owns; nothing if it owns none."""
@@ -140,13 +161,8 @@ class ZeroEngine(DataParallelEngine):
             yield 0, {kind: view.view(-1) for kind, view in views.items()}
             return
         if self.stage_number == 3:
-            group, offset, length = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
-            master, start = (
-                self.optimizer.fp32_partitioned_groups_flat[group],
-                parameter.partition_numel() * self.mesh.dp_rank,
-            )
-            # The last ranks' partitions end in padding.
-            length = max(0, min(length, parameter.ds_numel - start))
+            group, offset, _ = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
+            master, (start, length) = self.optimizer.fp32_partitioned_groups_flat[group], self._partition(parameter)
         else:
             mapping = parameter._hp_mapping
             if mapping is None:
@@ -161,17 +177,20 @@ class ZeroEngine(DataParallelEngine):
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
         """See the base class. ZeRO-3 casts its own partition; the others hold whole shards and read those."""
-        for name, parameter in self.stage.named_parameters():
-            if self.stage_number < 3:
-                read_local(source, self.stage.placements[name], parameter.data)
         if self.stage_number == 3:
-            self._publish_partitions()
+            self._publish_partitions(source)
+            return
+        for name, parameter in self.stage.named_parameters():
+            read_local(source, self.stage.placements[name], parameter.data)
 
-    def _publish_partitions(self) -> None:
+    def _publish_partitions(self, source: TensorSource) -> None:
         persistent = self.optimizer.persistent_parameters
         if persistent:
             persistent[0].partition(persistent)
+        self._read_frozen(source)
         for parameter in self.stage.parameters():
+            if not parameter.requires_grad:
+                continue
             partition = parameter.ds_tensor
             for start, flats in self._flat_state(parameter):
                 length = flats["param"].numel()
@@ -180,14 +199,20 @@ class ZeroEngine(DataParallelEngine):
         if persistent:
             persistent[0].all_gather(persistent)
 
+    def _read_frozen(self, source: TensorSource) -> None:
+        for parameter in self.stage.parameters():
+            if not parameter.requires_grad:
+                parameter.ds_tensor.data.zero_()  # padding of the vocabulary is stored nowhere
+        load_fragments(source, self.frozen_fragments(), ("param",))
+
 
 def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     """DeepSpeed's own configuration for one stage. Accumulation over micro-batches belongs to the schedule."""
     parallel = config.parallel
     bf16 = config.train.precision == "bf16"
-    whole = sum(math.prod(shape) for shape in logical_tensors(config.model).values())
+    trained = sum(math.prod(shape) for shape in trained_tensors(config.model, config.lora).values())
     # The bucket is allocated whole: half a billion elements would be most of a small run's memory.
-    zero: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(_REDUCE_BUCKET, whole)}
+    zero: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(_REDUCE_BUCKET, trained)}
     if parallel.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": platform.has_cuda()}
     return {

@@ -9,10 +9,10 @@ import torch.distributed as dist
 from megabiomed import platform
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ParallelConfig, RunConfig
-from megabiomed.config.base import parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.kinds import stored_run
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.origin import whole_model
 
 
 def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEngine]:
@@ -21,10 +21,10 @@ def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEn
     Args:
         data: replacements in the data section, e.g. micro_batch_size.
     """
-    stored = parse(RunConfig, read_yaml(checkpoint.config_text, str(checkpoint.path)), str(checkpoint.path))
-    assert isinstance(stored, RunConfig)
+    stored = stored_run(checkpoint.config_text, str(checkpoint.path))
     config = stored.model_copy(
         update={
+            "lora": None,  # adapters are merged as they are read
             "parallel": ParallelConfig(zero_stage=0),
             "train": stored.train.model_copy(update={"precision": "fp32"}),
             "data": stored.data.model_copy(update={"global_batch_size": 1, "micro_batch_size": 1, **data}),
@@ -35,5 +35,5 @@ def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEn
         os.environ.update(alone)
         platform.init_distributed()
     engine = build_engine(config, build_mesh(config.parallel))
-    engine.load_weights(checkpoint)
+    engine.load_weights(whole_model(checkpoint))
     return config, engine

@@ -6,7 +6,13 @@ from megabiomed import platform
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import data_parallel_size
 from megabiomed.kernels.plan import describe, plan
-from megabiomed.train.flops import checkpoint_bytes, flops_per_token, parameter_count, state_bytes_per_rank
+from megabiomed.train.flops import (
+    checkpoint_bytes,
+    flops_per_token,
+    parameter_count,
+    state_bytes_per_rank,
+    trained_count,
+)
 
 
 def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int | None) -> list[str]:
@@ -18,24 +24,33 @@ def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int
     data, parallel, dp = config.data, config.parallel, data_parallel_size(config.parallel, world)
     tokens_per_step = data.global_batch_size * data.seq_length
     tokens = total_steps * tokens_per_step
-    per_token = flops_per_token(config.model, data.seq_length)
+    per_token = flops_per_token(config.model, data.seq_length, config.lora)
     state = state_bytes_per_rank(config, dp)
     engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
     layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
     lines = [
-        f"model: {parameter_count(config.model):,} parameters, {config.train.precision}",
+        f"model: {parameter_count(config.model):,} parameters, {config.train.precision}" + _adapters(config),
         f"topology: {layout} = {world} processes, {engine}, {_schedule(config)}",
         f"device: {platform.describe()}",
         f"kernels: {_kernels(config)}",
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
         f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
         f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
-        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all (6N + 12Lhs, no recomputation)",
+        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all "
+        f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)",
         "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
         + f", together {_size(sum(state.values()))} without activations",
-        f"checkpoint: {_size(checkpoint_bytes(config.model))} each, every {config.checkpoint.save_every or 'never'} steps",
+        f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, every {config.checkpoint.save_every or 'never'} steps",
     ]  # fmt: skip
     return lines + _costs(config)
+
+
+def _adapters(config: RunConfig) -> str:
+    if config.lora is None:
+        return ""
+    count, lora = trained_count(config.model, config.lora), config.lora
+    share = count / parameter_count(config.model)
+    return f"; trained: {count:,} ({share:.2%}) in adapters of rank {lora.rank} on {', '.join(lora.targets)}"
 
 
 def _kernels(config: RunConfig) -> str:

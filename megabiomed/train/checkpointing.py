@@ -17,13 +17,10 @@ from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.config import ModelConfig, RunConfig, to_yaml
+from megabiomed.config import RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.errors import CheckpointError, MegabiomedError
-
-# Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
-_ORIGIN = ("init_from", "initializer_range")
 
 
 @dataclass(frozen=True)
@@ -77,23 +74,6 @@ def choose(config: RunConfig) -> ResumePoint:
             do="choose another name, remove the run folder, or set checkpoint.resume=auto",
         )
     return ResumePoint(found, skipped)
-
-
-def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
-    """Refuse a checkpoint of another model, naming each difference."""
-    wanted = model.model_dump(mode="json")
-    different = [
-        f"{key} {checkpoint.architecture.get(key)} -> {value}"
-        for key, value in wanted.items()
-        if key not in _ORIGIN and checkpoint.architecture.get(key) != value
-    ]
-    if different:
-        raise CheckpointError(
-            f"{checkpoint.path} is of another model",
-            got=", ".join(different),
-            expected="the architecture in `model:`",
-            do="use the model that wrote it, or another run name",
-        )
 
 
 def resumed_progress(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from megabiomed.config import ModelConfig, ParallelConfig, RunConfig
+from megabiomed.config import LoraConfig, ModelConfig, ParallelConfig, RunConfig
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.llama.lora import trained_tensors
 
 
 def parameter_count(model: ModelConfig) -> int:
@@ -13,13 +14,22 @@ def parameter_count(model: ModelConfig) -> int:
     return sum(prod(shape) for shape in logical_tensors(model).values())
 
 
-def flops_per_token(model: ModelConfig, seq_length: int) -> float:
+def trained_count(model: ModelConfig, lora: LoraConfig | None) -> int:
+    """Parameters that are trained: all, or those of the adapters."""
+    return sum(prod(shape) for shape in trained_tensors(model, lora).values())
+
+
+def flops_per_token(model: ModelConfig, seq_length: int, lora: LoraConfig | None = None) -> float:
     """Training FLOPs per token: 6 N + 12 L h s (Narayanan et al. 2021; PaLM, appendix B).
+
+    With adapters of n parameters 4 N + 6 n: no gradients of the frozen weights are computed.
 
     N counts every parameter; attention is counted as if every token saw the whole window (no causal discount, no document
     mask); recomputation of activations is not counted, so MFU falls when it is used.
     """
     attention = 12 * model.num_hidden_layers * model.hidden_size * seq_length
+    if lora is not None:
+        return 4.0 * parameter_count(model) + 6.0 * trained_count(model, lora) + attention
     return 6.0 * parameter_count(model) + attention
 
 
@@ -31,20 +41,25 @@ def model_flops_utilization(tokens_per_s: float, per_token: float, devices: int,
 def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
     """Bytes of weights, gradients and optimizer state on one rank of the largest stage, activations excluded.
 
-    bf16: 2 + 4 (fp32 accumulation) + 12 (fp32 master, two moments) per parameter, each divided where it is sharded.
+    bf16: 2 + 4 (fp32 accumulation) + 12 (fp32 master, two moments) per parameter, each divided where it is sharded. Beside
+    adapters the frozen weights have neither gradients nor optimizer state; FSDP2 keeps its shards of them in fp32.
     """
     parallel: ParallelConfig = config.parallel
-    local = parameter_count(config.model) / (parallel.tensor_parallel_size * parallel.pipeline_parallel_size)
+    parts = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
+    local = trained_count(config.model, config.lora) / parts
+    frozen = parameter_count(config.model) / parts if config.lora is not None else 0.0
     stage = 3 if parallel.engine == "fsdp2" else parallel.zero_stage
     half = config.train.precision == "bf16"
     masters = 0 if stage == 0 and not half else 4  # stage 0 in fp32 steps the weights themselves
+    held = 2 if half else 4
+    beside = frozen * (4 if parallel.engine == "fsdp2" else held)
     return {
-        "weights": local * (2 if half else 4) / (dp if stage == 3 else 1),
+        "weights": (local * held + beside) / (dp if stage == 3 else 1),
         "gradients": local * 4 / (dp if stage >= 2 else 1),
         "optimizer": local * (8 + masters) / (dp if stage >= 1 else 1),
     }
 
 
-def checkpoint_bytes(model: ModelConfig) -> int:
-    """Size of one checkpoint: fp32 weights and two moments."""
-    return 12 * parameter_count(model)
+def checkpoint_bytes(model: ModelConfig, lora: LoraConfig | None = None) -> int:
+    """Size of one checkpoint: fp32 weights and two moments of what is trained."""
+    return 12 * trained_count(model, lora)

@@ -16,7 +16,7 @@ from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.errors import MegabiomedError
 from megabiomed.model.llama.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
-from megabiomed.model.llama.convert import HuggingFaceSource
+from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
 from megabiomed.model.llama.reference import StoredTensors, max_diff, token_ids
 
 # Rank 0 streams the whole model through one device while the others wait.
@@ -58,12 +58,15 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
 
 
 def _held_diff(engine: TrainEngine, folder: Path) -> float:
-    """Largest difference between this rank's master weights and the folder."""
+    """Largest difference between this rank's weights (masters of trained ones) and the folder."""
     stored, worst = StoredTensors(folder), 0.0
-    for fragment in engine.fragments():
-        box = fragment.box
+    names = logical_tensors(engine.config.model)
+    # Beside adapters the weights are frozen and held in the compute type; fresh adapters add nothing to them.
+    held = [*engine.fragments(), *engine.engine.frozen_fragments()]
+    for fragment in (f for f in held if f.box.name in names):
+        box, view = fragment.box, fragment.views["param"].detach()
         there = stored.raw(box.name, box.slices_in(Box.whole(box.name, box.global_shape)))
-        worst = max(worst, max_diff(fragment.views["param"].detach().cpu().float(), there.float()))
+        worst = max(worst, max_diff(view.cpu().float(), there.to(view.dtype).float()))
     return worst
 
 

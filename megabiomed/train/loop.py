@@ -11,8 +11,6 @@ import torch.distributed as dist
 
 from megabiomed import platform
 from megabiomed.checkpoint.files import write_atomic
-from megabiomed.checkpoint.logical import TensorSource
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader, open_training_data, open_validation_data
@@ -21,13 +19,11 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
-from megabiomed.model.llama.convert import HuggingFaceSource
-from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.model.llama.origin import adapter_chain, check_architecture, check_frozen, frozen_reference, model_base
 from megabiomed.train.bill import bill
 from megabiomed.train.checkpointing import (
     Checkpoints,
     ResumePoint,
-    check_architecture,
     describe,
     find_resume_point,
     load,
@@ -71,12 +67,25 @@ class Trainer:
         self.tokenizer = check_tokenizer(config, self.loader)
 
     def _build(self) -> TrainEngine:
-        """The engine, without weights."""
-        return build_engine(self.config, self.mesh)
+        """The engine, without weights; beside adapters it knows where the frozen weights come from."""
+        config, engine = self.config, build_engine(self.config, self.mesh)
+        if config.lora is not None:
+            engine.base = adapter_chain(self.starts_from, config.model, config.seed)
+            engine.frozen = {"language_model": frozen_reference(self.starts_from, config.model, config.seed)}
+            if self._start.checkpoint is not None:
+                check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
+        return engine
+
+    @property
+    def starts_from(self) -> Path | None:
+        """The model that the run begins with, if it is not `model.init_from` or random."""
+        return None
 
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
-        self.engine.load_weights(initial_weights(self.config))
+        base = self.engine.base
+        start, config = self.starts_from, self.config
+        self.engine.load_weights(base if base is not None else model_base(start, config.model, config.seed)[0])
 
     def _compute(self, batch: StepBatch, lr: float) -> StepResult:
         return self.engine.train_step(batch.micro_batches, lr)
@@ -221,14 +230,6 @@ class Trainer:
     def _note(self, outcome: str) -> None:
         progress = self.progress
         self.reporter.event(outcome, step=self.step, sample=progress.next_sample, ids_hash=progress.ids_hash)
-
-
-def initial_weights(config: RunConfig) -> TensorSource:
-    """The Hugging Face folder of `model.init_from`, or seeded random weights."""
-    if config.model.init_from is None:
-        return SeededInit(config.model, config.seed)
-    check_hugging_face(config.model.init_from, config.model)
-    return HuggingFaceSource(config.model.init_from)
 
 
 def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:

@@ -24,7 +24,7 @@ class Reporter:
 
     def __init__(self, config: RunConfig, active: bool, world: int, total: int) -> None:
         self.config, self.active, self.world, self.total = config, active, world, total
-        self._per_token = flops_per_token(config.model, config.data.seq_length)
+        self._per_token = flops_per_token(config.model, config.data.seq_length, config.lora)
         self._tracker: MlflowTracker | None = None
         self._since = time.monotonic()
         self._steps = self._useful = 0

@@ -87,7 +87,7 @@ def test_loss_falls_on_answer_and_eos_only(questions: Path) -> None:
     loader = AlignLoader([QaStore(questions / "train")], align_config(questions), data, seed=1)
     windows, tokenizer = loader.windows[0], Tokenizer(questions / "train/tokenizer.model")
     for window in range(len(windows)):
-        placed = windows.read(window)
+        placed = windows.place(window)
         labels = placed.window.labels[placed.window.labels != IGNORE_INDEX]
         answers = [windows.store.text(record)[2] for record in windows.records(window)]
         expected = [i for answer in answers for i in [*tokenizer.encode(answer), tokenizer.eos_id]]

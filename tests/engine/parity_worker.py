@@ -21,6 +21,7 @@ from megabiomed.config.topology import check_run
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.build import build_engine
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.origin import adapter_chain
 
 
 def run_case(case: dict[str, Any], output: Path) -> None:
@@ -28,7 +29,8 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     check_run(config, dist.get_world_size())
     mesh = build_mesh(config.parallel)
     engine = build_engine(config, mesh)
-    engine.load_weights(SeededInit(config.model, config.seed))
+    engine.base = adapter_chain(None, config.model, config.seed) if config.lora else None
+    engine.load_weights(engine.base or SeededInit(config.model, config.seed))
     losses, norms = [], []
     for step, windows in zip(range(STEPS), global_batches(config)):
         share = len(windows) // mesh.dp

@@ -14,9 +14,10 @@ from safetensors import safe_open
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
-from megabiomed.config import ModelConfig, RunConfig
+from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.data.packing import IGNORE_INDEX, Window, pack_window
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.llama.lora import trained_tensors
 
 STEPS, SEQ, GLOBAL_BATCH = 5, 32, 8
 MODEL = {
@@ -34,19 +35,21 @@ OPTIMIZER = {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5
 
 
 def case_config(case: dict[str, Any]) -> RunConfig:
-    """The run configuration of one case: {"name", "parallel": {...}, optional "precision", "micro_batch_size", "model"}."""
+    """The run configuration of one case: {"name", "parallel": {...}, optional "precision", "micro_batch_size", "model",
+    "lora", "optimizer"}."""
     return RunConfig.model_validate(
         {
             "name": case["name"],
             "seed": 7,
             "model": {**MODEL, **case.get("model", {})},
+            "lora": case.get("lora"),
             "parallel": case.get("parallel", {}),
             "data": {
                 "seq_length": SEQ,
                 "micro_batch_size": case.get("micro_batch_size", 1),
                 "global_batch_size": GLOBAL_BATCH,
             },
-            "optimizer": OPTIMIZER,
+            "optimizer": {**OPTIMIZER, **case.get("optimizer", {})},
             "train": {"steps": STEPS, "precision": case.get("precision", "fp32")},
         }
     )
@@ -122,24 +125,37 @@ def _hugging_face_loss(model: Any, window: Window) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
-def read_case(folder: Path) -> dict[str, Any]:
+def read_case(folder: Path, lora: LoraConfig | None = None) -> dict[str, Any]:
     """What the ranks of a case wrote, with parameters assembled from their boxes; asserts that boxes agree and cover."""
     result = json.loads((folder / "curve.json").read_text())
+    shapes = trained_tensors(ModelConfig(**MODEL), lora)
     full: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("rank_*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118
                 _, kind, name, offset, shape = key.split("|")
                 if kind == "param":
-                    _place(full, name, ast.literal_eval(offset), ast.literal_eval(shape), tensors.get_tensor(key))
+                    _place(
+                        full,
+                        shapes[name],
+                        name,
+                        ast.literal_eval(offset),
+                        ast.literal_eval(shape),
+                        tensors.get_tensor(key),
+                    )
     result["parameters"] = full
     return result
 
 
 def _place(
-    full: dict[str, torch.Tensor], name: str, offset: tuple[int, ...], shape: tuple[int, ...], values: Any
+    full: dict[str, torch.Tensor],
+    whole: tuple[int, ...],
+    name: str,
+    offset: tuple[int, ...],
+    shape: tuple[int, ...],
+    values: Any,
 ) -> None:
-    target = full.setdefault(name, torch.full(logical_tensors(ModelConfig(**MODEL))[name], float("nan")))
+    target = full.setdefault(name, torch.full(whole, float("nan")))
     where = tuple(slice(o, o + n) for o, n in zip(offset, shape))
     held = target[where]
     # Ranks that hold the same box (replicas, replicated norms) must hold the same values.

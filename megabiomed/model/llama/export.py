@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
 from megabiomed.errors import CheckpointError
@@ -15,6 +16,7 @@ from megabiomed.model.llama.convert import export_hf
 
 def export_certified(
     checkpoint: Checkpoint,
+    source: TensorSource,
     model: ModelConfig,
     folder: Path,
     dtype: Literal["bf16", "fp16", "fp32"],
@@ -26,6 +28,7 @@ def export_certified(
     """Export a checkpoint of any topology, certify the folder and store certificate.json in it.
 
     Args:
+        source: the whole model of the checkpoint (`origin.whole_model`).
         tokenizer: add the tokenizer that is stored in the checkpoint.
         allow_uncertified: keep a folder that is not the same model; its certificate then says so.
         tick: called for each tensor and 2 * num_hidden_layers times more.
@@ -36,7 +39,7 @@ def export_certified(
     held: list[Certificate] = []
 
     def inspect(temporary: Path) -> None:
-        found = certify(temporary, checkpoint, model, "export", str(checkpoint.path), checkpoint.tokenizer, tick)
+        found = certify(temporary, source, model, "export", str(checkpoint.path), checkpoint.tokenizer, tick)
         found.folder = str(folder)
         if not allow_uncertified:
             try:
@@ -49,5 +52,5 @@ def export_certified(
         held.append(found)
 
     stored = checkpoint.tokenizer if tokenizer else None
-    export_hf(checkpoint, model, folder, dtype, stored, max_shard_bytes, inspect, tick)
+    export_hf(source, model, folder, dtype, stored, max_shard_bytes, inspect, tick)
     return held[0]

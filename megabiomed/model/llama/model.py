@@ -8,7 +8,7 @@ residual stream between them is [t/tp, h], without it [t, h].
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from megabiomed.config import KernelsConfig, ModelConfig
 from megabiomed.kernels.document_attention import Heads, rope_attention
 from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.dropout import Noise
 from megabiomed.kernels.rope import rope_table
 from megabiomed.kernels.swiglu import swiglu
 
@@ -70,6 +71,18 @@ class Micro(Protocol):
         """Index inside the document part."""
 
 
+class Adapted(nn.Module):
+    """A frozen linear and its low-rank adapter (see lora.py)."""
+
+    def __init__(self, base: nn.Module, adapter: nn.Module) -> None:
+        super().__init__()
+        self.base, self.adapter = base, adapter
+
+    def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """As the frozen linear; noise names the dropout of the adapter's input."""
+        return cast(Tensor, self.adapter(x, self.base(x), noise))
+
+
 class Block(nn.Module):
     """Pre-norm attention and SwiGLU with residual connections.
 
@@ -92,15 +105,21 @@ class Block(nn.Module):
         self.down_proj = layers.row(f"{prefix}.mlp.down_proj.weight", config.intermediate_size)
 
     def forward(
-        self, x: Tensor, pending: Tensor | None, cos: Tensor, sin: Tensor, documents: Documents
+        self,
+        x: Tensor,
+        pending: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        documents: Documents,
+        noise: Noise | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(x, pending), each [., h], to the same one block later; cos, sin [t, d/2]."""
+        """(x, pending), each [., h], to the same one block later; cos, sin [t, d/2]; noise of adapters' dropout."""
         normed, x = self.input_layernorm(x, pending)
-        qkv = self.qkv(normed)  # [t, (heads + 2 kv_heads) d / tp]
-        pending = self.o_proj(self._maybe_recompute(self._attend, qkv, cos, sin, documents))
+        qkv = _through(self.qkv, normed, noise)  # [t, (heads + 2 kv_heads) d / tp]
+        pending = _through(self.o_proj, self._maybe_recompute(self._attend, qkv, cos, sin, documents), noise)
         normed, x = self.post_attention_layernorm(x, pending)
-        gate_up = self.gate_up(normed)  # [t, 2 i / tp]
-        return x, self.down_proj(self._maybe_recompute(self._gate, gate_up))
+        gate_up = _through(self.gate_up, normed, noise)  # [t, 2 i / tp]
+        return x, _through(self.down_proj, self._maybe_recompute(self._gate, gate_up), noise)
 
     def _maybe_recompute(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         if self.recompute == "selective" and torch.is_grad_enabled():
@@ -151,12 +170,13 @@ class LlamaChunk(nn.Module):
         assert x is not None
         cos, sin = self._rope(batch.positions)
         documents = documents_of(batch)
+        noise = getattr(batch, "noise", None) if self.training else None
         pending: Tensor | None = None
         for block in self.blocks:
             if self.recompute == "full" and torch.is_grad_enabled():
-                x = _checkpoint(_closed, block, x, cos, sin, documents)
+                x = _checkpoint(_closed, block, x, cos, sin, documents, noise)
             else:
-                x, pending = block(x, pending, cos, sin, documents)
+                x, pending = block(x, pending, cos, sin, documents, noise)
         if self.head is None or self.norm is None:
             return x if pending is None else x + pending
         normed, _ = self.norm(x, pending)
@@ -170,10 +190,15 @@ class LlamaChunk(nn.Module):
         return cos[positions], sin[positions]  # [t, d/2]
 
 
-def _closed(block: Block, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
+def _closed(block: Block, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents, noise: Noise | None) -> Tensor:
     """A block that keeps one tensor for recomputation, not two."""
-    x, pending = block(x, None, cos, sin, documents)
+    x, pending = block(x, None, cos, sin, documents, noise)
     return x + pending
+
+
+def _through(layer: nn.Module, x: Tensor, noise: Noise | None) -> Tensor:
+    """A linear; only those with an adapter know of noise."""
+    return cast(Tensor, layer(x, noise) if noise is not None and isinstance(layer, Adapted) else layer(x))
 
 
 def documents_of(batch: Micro) -> Documents:
@@ -193,5 +218,5 @@ def chunk_ranges(layers: int, chunks: int) -> list[tuple[int, int]]:
 
 
 def _checkpoint(function: Callable[..., Tensor], *inputs: object) -> Tensor:
-    # No dropout anywhere, so there is no random state to keep.
+    # Dropout is a hash of places, so there is no random state to keep.
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)

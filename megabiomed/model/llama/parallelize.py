@@ -15,10 +15,12 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box, Piece, Placement
-from megabiomed.config import KernelsConfig, ModelConfig
+from megabiomed.config import KernelsConfig, LoraConfig, ModelConfig
 from megabiomed.kernels.linear_cross_entropy import Shard
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.model.llama.head import VocabularyHead
+from megabiomed.model.llama.lora import ColumnAdapter, RowAdapter, factor_names, short
+from megabiomed.model.llama.model import Adapted
 
 
 class RMSNorm(nn.Module):
@@ -74,9 +76,9 @@ class TensorParallelLayers:
 
     def __init__(
         self, config: ModelConfig, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
-        kernels: KernelsConfig | None = None, z_loss: float = 0.0,
+        kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None,
     ) -> None:  # fmt: skip
-        self.kernels, self.z_loss = kernels or KernelsConfig(), z_loss
+        self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
         self.config, self.group, self.dtype, self.sequence_parallel = config, tp_group, dtype, sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.placements: dict[nn.Parameter, Placement] = {}
@@ -93,7 +95,7 @@ class TensorParallelLayers:
         """RMSNorm, replicated."""
         h = self.config.hidden_size
         module = RMSNorm(h, self.config.rms_norm_eps, self.dtype, self.sequence_parallel, self.kernels.norm)
-        self.placements[module.weight] = Placement((h,), (Piece(0, Box.whole(name, (h,))),), replicated=True)
+        self._replicate(module.weight, (Piece(0, Box.whole(name, (h,))),))
         return module
 
     def qkv(self, prefix: str) -> nn.Module:
@@ -117,7 +119,7 @@ class TensorParallelLayers:
             pieces.append(Piece(row, Box(name, (size, h), (self.rank * share, 0), (share, h))))
             row += share
         self._place(linear.weight, tuple(pieces), dim=0)
-        return _OutputOnly(linear)
+        return self._with_column_adapter(_OutputOnly(linear), parts)
 
     def row(self, name: str, inputs: int) -> nn.Module:
         """Row-parallel linear: this rank's columns of the logical matrix."""
@@ -127,7 +129,40 @@ class TensorParallelLayers:
             skip_bias_add=False, tp_group=self.group,
         )  # fmt: skip
         self._place(linear.weight, (Piece(0, Box(name, (h, inputs), (0, self.rank * share), (h, share))),), dim=1)
-        return _OutputOnly(linear)
+        return self._with_row_adapter(_OutputOnly(linear), name, inputs)
+
+    def _with_column_adapter(self, linear: nn.Module, parts: dict[str, int]) -> nn.Module:
+        lora, h, tp = self.lora, self.config.hidden_size, self.tensor_parallel_size
+        chosen = [name for name in parts if lora is not None and short(name) in lora.targets]
+        if lora is None or not chosen:
+            return linear
+        adapter = ColumnAdapter(
+            [(size // tp, name in chosen) for name, size in parts.items()], h, lora, self.group,
+            sequence_parallel=self.sequence_parallel, dtype=self.dtype, name=chosen[0],
+        )  # fmt: skip
+        replicated, sharded, row = [], [], 0
+        for number, name in enumerate(chosen):
+            a, b = factor_names(name)
+            share = parts[name] // tp
+            replicated.append(Piece(number * lora.rank, Box.whole(a, (lora.rank, h))))
+            sharded.append(Piece(row, Box(b, (parts[name], lora.rank), (self.rank * share, 0), (share, lora.rank))))
+            row += share
+        self._replicate(adapter.lora_A, tuple(replicated))
+        self._place(adapter.lora_B, tuple(sharded), dim=0)
+        return Adapted(linear, adapter)
+
+    def _with_row_adapter(self, linear: nn.Module, name: str, inputs: int) -> nn.Module:
+        lora, h, share = self.lora, self.config.hidden_size, inputs // self.tensor_parallel_size
+        if lora is None or short(name) not in lora.targets:
+            return linear
+        adapter = RowAdapter(
+            share, h, lora, self.group, sequence_parallel=self.sequence_parallel, dtype=self.dtype, name=name
+        )
+        a, b = factor_names(name)
+        columns = Box(a, (lora.rank, inputs), (0, self.rank * share), (lora.rank, share))
+        self._place(adapter.lora_A, (Piece(0, columns),), dim=1)
+        self._replicate(adapter.lora_B, (Piece(0, Box.whole(b, (h, lora.rank))),))
+        return Adapted(linear, adapter)
 
     def embedding(self) -> nn.Module:
         """Vocabulary-parallel embedding; rows beyond vocab_size are padding of the last shard."""
@@ -165,6 +200,9 @@ class TensorParallelLayers:
         first = self.rank * share
         held = min(share, v - first)
         return (Piece(0, Box(name, (v, h), (first, 0), (held, h))),) if held > 0 else ()
+
+    def _replicate(self, weight: nn.Parameter, pieces: tuple[Piece, ...]) -> None:
+        self.placements[weight] = Placement(tuple(getattr(weight, "ds_shape", weight.shape)), pieces, replicated=True)
 
     def _place(self, weight: nn.Parameter, pieces: tuple[Piece, ...], dim: int) -> None:
         # Under deepspeed.zero.Init the parameter is already partitioned; its full local shape is then ds_shape.

@@ -1,0 +1,63 @@
+"""Every key of a fine-tuning run, with its meaning, unit and default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from megabiomed.config.base import Section
+from megabiomed.config.schema import RunConfig, SourceConfig
+
+
+class QuestionSource(Section):
+    """Questions of one dataset."""
+
+    path: Path
+    """File of questions in a published layout, or a store made by `megabiomed qa build`."""
+    template: str | None = None
+    """Prompt template of a file (`megabiomed qa inspect --template` shows it); null takes the dataset's own."""
+    split: Literal["auto", "all", "train", "test"] = "auto"
+    """Part of a PubMedQA file: auto leaves the official test ids out where test_ground_truth.json lies beside it."""
+    limit: PositiveInt | None = None
+    """Questions to take of a file at most, the first ones."""
+    repeat: float = Field(1.0, gt=0)
+    """How often each question is seen in one epoch."""
+
+
+class FinetuneConfig(Section):
+    """Instruction fine-tuning on questions: loss on the answers only."""
+
+    start_from: Path | None = None
+    """Run folder, checkpoint of any topology, or Hugging Face folder to start from; null takes model.init_from."""
+    train: list[QuestionSource] = Field(min_length=1)
+    """Questions to train on."""
+    validation: QuestionSource | None = None
+    """Held-out questions for the validation loss."""
+    replay: list[SourceConfig] = Field(default_factory=list)
+    """Token stores of general or biomedical text, mixed in against forgetting."""
+    replay_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the samples that come from `replay`."""
+
+    @model_validator(mode="after")
+    def _replay_is_there(self) -> FinetuneConfig:
+        if bool(self.replay) != (self.replay_share > 0):
+            raise ValueError(
+                f"replay_share {self.replay_share} and {len(self.replay)} stores in replay do not fit; give both or none"
+            )
+        return self
+
+
+class FinetuneRunConfig(RunConfig):
+    """One fine-tuning run: a training run whose data come from `finetune`. An epoch is one pass over the questions."""
+
+    finetune: FinetuneConfig
+
+    @model_validator(mode="after")
+    def _no_other_data(self) -> FinetuneRunConfig:
+        if self.data.train or self.data.validation:
+            raise ValueError(
+                "data.train and data.validation belong to pretraining; use finetune.train, .validation, .replay"
+            )
+        return self

@@ -1,0 +1,30 @@
+"""Arrow files of a dataset: written whole, read through a memory map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def write_table(path: Path, columns: dict[str, list[Any]], kinds: dict[str, Any]) -> None:
+    """Write columns of the given Arrow types."""
+    table = pa.table({key: pa.array(columns[key], kinds[key]) for key in kinds})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=65536)
+
+
+def read_table(path: Path) -> Any:
+    """The table of a file; nothing is copied."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def flat_lists(column: Any) -> tuple[Any, Any]:
+    """Values of a list column and the cumulative ends, starting with 0."""
+    joined = column.combine_chunks()
+    joined = joined.chunk(0) if isinstance(joined, pa.ChunkedArray) and joined.num_chunks else joined
+    if not len(joined):
+        return np.zeros(0, np.int64), np.zeros(1, np.int64)
+    return joined.flatten().to_numpy(zero_copy_only=False), joined.offsets.to_numpy()

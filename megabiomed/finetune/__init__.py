@@ -1,0 +1,1 @@
+"""Instruction fine-tuning on biomedical questions: one more stage of the same trainer."""

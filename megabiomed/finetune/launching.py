@@ -1,0 +1,64 @@
+"""`megabiomed finetune`: read and check the configuration, then join the ranks or start them here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+
+from megabiomed.checkpoint.files import make_writable, write_atomic
+from megabiomed.config import to_yaml
+from megabiomed.config.finetune import FinetuneRunConfig
+from megabiomed.config.topology import check_run, default_world
+from megabiomed.finetune.worker import load, run
+from megabiomed.launch.local import run_workers, under_launcher
+from megabiomed.train.launching import compact
+
+
+def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) -> None:
+    """Start a run, join one, or (dry run) only say what would be done."""
+    config = load(path, overrides)
+    if under_launcher() and not dry_run:
+        code = run(config)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    from megabiomed import platform
+
+    world = nproc or default_world(config.parallel, platform.device_count())
+    check_run(config, world)
+    print(compact(config), flush=True)
+    if dry_run:
+        for line in describe(config, world):
+            print(line)
+        return
+    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
+    make_writable(logs)
+    write_atomic(logs / "config.yaml", to_yaml(config))
+    run_workers("megabiomed.finetune.worker", [str(logs / "config.yaml")], world, logs)
+
+
+def describe(config: FinetuneRunConfig, world: int) -> list[str]:
+    """The bill; the length is exact where the questions are there as stores."""
+    from megabiomed.finetune.loader import FinetuneLoader
+    from megabiomed.finetune.store import QuestionStore
+    from megabiomed.train.bill import bill
+    from megabiomed.train.schedule import total_steps
+
+    sources = config.finetune.train
+    samples, lines = None, []
+    if all((source.path / "manifest.json").is_file() for source in sources):
+        stores = [QuestionStore(source.path) for source in sources]
+        samples = FinetuneLoader(stores, config.finetune, config.data, config.seed).samples_per_epoch
+        lines = [f"data: {store.path}: {store.describe()}" for store in stores]
+    elif config.train.steps is None:
+        lines = [
+            "length: unknown until the questions are stores (`megabiomed qa build`); the run itself tokenizes files"
+        ]
+    total = total_steps(config, samples or 0) if samples or config.train.steps else 1
+    return [*lines, *bill(config, world, total, samples), f"starts from: {_origin(config)}"]
+
+
+def _origin(config: FinetuneRunConfig) -> str:
+    start = config.finetune.start_from or config.model.init_from
+    return str(start) if start else "random weights (set finetune.start_from)"

@@ -1,0 +1,172 @@
+"""What a run began with, and what a checkpoint that stores only trained parts refers to."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from megabiomed.checkpoint.files import sha256_file
+from megabiomed.checkpoint.logical import Box, TensorSource, fill
+from megabiomed.checkpoint.manifest import MANIFEST
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.report import newest
+from megabiomed.checkpoint.sources import AdapterInit, ChainSource, SeededInit
+from megabiomed.config import LoraConfig, ModelConfig
+from megabiomed.config.base import parse
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
+from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.model.llama.lora import adapted_matrices, factor_names
+
+# Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
+_ORIGIN = ("init_from", "initializer_range")
+LORA = "lora"
+"""Key of trainer.json with the adapters' configuration, in checkpoints that store adapters."""
+
+
+def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
+    """Refuse a checkpoint of another model, naming each difference."""
+    wanted = model.model_dump(mode="json")
+    different = [
+        f"{key} {checkpoint.architecture.get(key)} -> {value}"
+        for key, value in wanted.items()
+        if key not in _ORIGIN and checkpoint.architecture.get(key) != value
+    ]
+    if different:
+        raise CheckpointError(
+            f"{checkpoint.path} is of another model",
+            got=", ".join(different),
+            expected="the architecture in `model:`",
+            do="use the model that wrote it, or another run name",
+        )
+
+
+def model_base(start: Path | None, model: ModelConfig, seed: int) -> tuple[TensorSource, dict[str, Any]]:
+    """The language model that a run begins with, and a description of it without its hash.
+
+    Args:
+        start: run folder, checkpoint or Hugging Face folder; None takes `model.init_from`, or seeded weights.
+
+    Raises:
+        CheckpointError: nothing is there, or it is of another model.
+    """
+    if start is not None and not (start / "config.json").is_file():
+        checkpoint = newest(start, hashes=False)
+        check_architecture(checkpoint, model)
+        return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path)}
+    folder = start or model.init_from
+    if folder is not None:
+        check_hugging_face(folder, model)
+        return HuggingFaceSource(folder), {"kind": "huggingface", "path": str(folder)}
+    return SeededInit(model, seed), {"kind": "seeded", "path": None}
+
+
+def frozen_reference(start: Path | None, model: ModelConfig, seed: int) -> dict[str, Any]:
+    """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all. Collective."""
+    answer: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        _, described = model_base(start, model, seed)
+        answer[0] = {**described, "sha256": _hash(described, seed)}
+    if dist.is_initialized():
+        dist.broadcast_object_list(answer, src=0)
+    return cast(dict[str, Any], answer[0])
+
+
+def _hash(described: dict[str, Any], seed: int) -> str:
+    if described["kind"] == "seeded":
+        return hashlib.sha256(f"seed {seed}".encode()).hexdigest()
+    path = Path(described["path"])
+    if described["kind"] == "checkpoint":
+        return sha256_file(path / MANIFEST)
+    return hashlib.sha256("".join(sha256_file(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
+
+
+def check_frozen(stored: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Refuse to continue with other frozen weights than those a checkpoint was trained beside."""
+    for name, value in stored.items():
+        before, after = (held["sha256"] if isinstance(held, dict) else held for held in (value, now.get(name, "")))
+        if before != after:
+            raise CheckpointError(
+                f"the frozen {name} is not the one that {where} was trained with",
+                got=str(after)[:16],
+                expected=str(before)[:16],
+                do="restore what the run began with (finetune.start_from, align.language_model, model.init_from, the "
+                "encoder's init_from, the seed)",
+            )
+
+
+def adapter_chain(start: Path | None, model: ModelConfig, seed: int) -> ChainSource:
+    """A frozen language model with fresh adapters."""
+    base, _ = model_base(start, model, seed)
+    return ChainSource([], _WithFreshAdapters(base, AdapterInit(model, seed)), frozenset(logical_tensors(model)))
+
+
+class _WithFreshAdapters:
+    def __init__(self, base: TensorSource, fresh: AdapterInit) -> None:
+        self.base, self.fresh = base, fresh
+
+    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+        return (self.fresh if ".lora_" in box.name else self.base).read(box, kind)
+
+    def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
+        fill(self.fresh if ".lora_" in box.name else self.base, box, out, kind)
+
+
+class MergedSource:
+    """W + scale * B A of a checkpoint of adapters, box by box; implements `TensorSource` for the whole model."""
+
+    def __init__(self, checkpoint: Checkpoint, base: TensorSource, model: ModelConfig, lora: LoraConfig) -> None:
+        self.checkpoint, self.base, self.lora = checkpoint, base, lora
+        self._adapted = adapted_matrices(model, lora)
+
+    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+        """Values of one box as fp32; moments of merged weights do not exist and read as zeros."""
+        if kind != "param":
+            return torch.zeros(box.shape)
+        values = self.base.read(box)
+        if box.name in self._adapted:
+            (outputs, inputs), rank = box.global_shape, self.lora.rank
+            a, b = factor_names(box.name)
+            (row, column), (rows, columns) = box.offset, box.shape
+            left = self.checkpoint.read(Box(b, (outputs, rank), (row, 0), (rows, rank)))
+            right = self.checkpoint.read(Box(a, (rank, inputs), (0, column), (rank, columns)))
+            # In fp64, so that the sum does not depend on how the matrix is cut into boxes.
+            values = values.double().addmm_(left.double(), right.double(), alpha=self.lora.scale).float()
+        return values
+
+
+def adapters_of(checkpoint: Checkpoint) -> LoraConfig | None:
+    """The adapters' configuration of a checkpoint that stores adapters, else None."""
+    stored = checkpoint.trainer.get(LORA)
+    return None if stored is None else cast(LoraConfig, parse(LoraConfig, stored, str(checkpoint.path)))
+
+
+def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSource:
+    """Every tensor of the language model of a checkpoint: itself, or adapters merged into what they were trained beside.
+
+    Args:
+        base: where the frozen model is now; None takes the place that the checkpoint names.
+
+    Raises:
+        CheckpointError: the frozen model is gone, or is not the one that the adapters were trained beside.
+    """
+    lora = adapters_of(checkpoint)
+    if lora is None:
+        return checkpoint
+    model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
+    stored = checkpoint.trainer["frozen"]["language_model"]
+    place = base or (Path(stored["path"]) if stored["path"] else None)
+    if place is not None and not place.exists():
+        raise CheckpointError(
+            f"{checkpoint.path} holds adapters; the model beside which they were trained is gone",
+            got=f"no {place}",
+            do="restore it, or say where it is with --base",
+        )
+    seed = int(checkpoint.trainer["seed"])
+    frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
+    check_frozen({"language model": stored}, {"language model": {"sha256": _hash(described, seed)}}, checkpoint.path)
+    return MergedSource(checkpoint, frozen, model, lora)

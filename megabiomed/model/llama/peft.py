@@ -1,0 +1,68 @@
+"""Adapters as a folder of the peft library: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from megabiomed.checkpoint.files import fsync_directory, fsync_tree, remove_tree, write_json
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
+from megabiomed.config import ModelConfig
+from megabiomed.config.base import parse
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.lora import trained_tensors
+from megabiomed.model.llama.origin import adapters_of
+
+_PREFIX = "base_model.model."  # of every name in peft's files
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None) -> int:
+    """Write the adapters in fp32; the folder appears when it is complete. Returns the number of parameters.
+
+    Args:
+        base: what peft shall load the adapters onto; None names what the run began with, where that is a Hugging Face
+            folder.
+
+    Raises:
+        CheckpointError: the checkpoint has no adapters, or the folder is there.
+    """
+    lora = adapters_of(checkpoint)
+    if lora is None:
+        raise CheckpointError(
+            f"{checkpoint.path} holds no adapters", do="export the whole model with `megabiomed checkpoint export-hf`"
+        )
+    if folder.exists():
+        raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
+    model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
+    shapes = trained_tensors(model, lora)
+    began = checkpoint.trainer["frozen"]["language_model"]
+    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        tensors = [
+            LazyTensor(_PREFIX + name, torch.float32, shape, partial(checkpoint.read, Box.whole(name, shape)))
+            for name, shape in shapes.items()
+        ]
+        write_tensors(temporary / WEIGHTS, tensors, {"format": "pt"})
+        values = {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": lora.rank,
+            "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none", "fan_in_fan_out": False,
+            "target_modules": [f"{target}_proj" for target in lora.targets], "modules_to_save": None,
+            "base_model_name_or_path": base or (began["path"] if began["kind"] == "huggingface" else None),
+        }  # fmt: skip
+        write_json(temporary / CONFIG, values)
+        fsync_tree(temporary)
+        temporary.rename(folder)
+        fsync_directory(folder.parent)
+    finally:
+        if temporary.exists():
+            remove_tree(temporary)
+    return sum(map(prod, shapes.values()))

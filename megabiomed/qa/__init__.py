@@ -1,0 +1,1 @@
+"""Biomedical questions: records of the published datasets, prompt templates, encoding, a generated set."""

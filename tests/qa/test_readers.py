@@ -1,0 +1,114 @@
+"""Every published layout is read by its keys; what cannot be asked is listed with its reason, never dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megabiomed.errors import DataError
+from megabiomed.qa.generate import generate_questions
+from megabiomed.qa.readers import default_split, read_questions
+from megabiomed.qa.records import write_rejects
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def mcq(number: int, **changes: Any) -> dict[str, Any]:
+    return {"id": f"q{number}", "question": f"What is {number}?", "opa": "a", "opb": "b", "opc": "c", "opd": "d",
+            "cop": 1 + number % 4, "subject_name": "Anatomy", **changes}  # fmt: skip
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    generate_questions(folder, train=30, test=10)
+    return folder
+
+
+def test_the_generated_set_is_read_in_every_layout_and_its_splits_are_disjoint(generated: Path) -> None:
+    abstracts = generated / "pubmedqa" / "ori_pqal.json"
+    train, test = read_questions(abstracts, "train"), read_questions(abstracts, default_split(abstracts))
+    assert (len(train.records), len(test.records)) == (30, 10)
+    assert not {r.question for r in train.records} & {r.question for r in test.records}
+    for kind, options in (("medmcqa", 4), ("medqa", 5), ("free", 0)):
+        train, test = (read_questions(generated / kind / f"{name}.jsonl") for name in ("train", "test"))
+        assert train.kind == kind
+        assert not train.rejects
+        assert {len(r.options) for r in train.records} == {options}
+        assert not {(r.question, r.options) for r in train.records if options} & {
+            (r.question, r.options) for r in test.records
+        }
+
+
+def test_bad_entries_are_listed_with_id_and_reason_and_good_ones_are_kept(tmp_path: Path) -> None:
+    rows = [mcq(0), mcq(3), mcq(1, question=" "), mcq(2, opc=""), mcq(4, cop=7), mcq(5, cop=None), mcq(0), "{broken",
+            ["no object"], {"other": 1}]  # fmt: skip
+    found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
+    assert [r.ident for r in found.records] == ["q0", "q3"]
+    assert [(r.source, r.reason) for r in found.rejects] == [
+        ("q.jsonl:3", "empty question"), ("q.jsonl:4", "missing options"), ("q.jsonl:5", "label out of range"),
+        ("q.jsonl:6", "no label"), ("q.jsonl:7", "duplicate id"), ("q.jsonl:8", "no JSON"),
+        ("q.jsonl:9", "not an object"), ("q.jsonl:10", "other layout than the file"),
+    ]  # fmt: skip
+    write_rejects(tmp_path / "rejects.jsonl", found.rejects)
+    assert json.loads((tmp_path / "rejects.jsonl").read_text().splitlines()[1])["id"] == "q2"
+
+
+def test_options_count_from_one_or_from_zero_but_not_both(tmp_path: Path) -> None:
+    hub = read_questions(write_lines(tmp_path / "hub.jsonl", [mcq(n, cop=n % 4) for n in range(4)]))
+    assert [r.answer for r in hub.records] == ["a", "b", "c", "d"]
+    with pytest.raises(DataError, match="from 0 and from 1"):
+        read_questions(write_lines(tmp_path / "both.jsonl", [mcq(0, cop=0), mcq(1, cop=4)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", '{"x": {"y": 1}}'), ("b.jsonl", '{"prompt": 1}\n{'), ("c", "3")]
+)
+def test_an_unknown_layout_is_an_error_that_names_the_known_ones(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match="no known layout"):
+        read_questions(tmp_path / name)
+
+
+def test_medqa_takes_letters_or_texts_and_refuses_answers_that_disagree(tmp_path: Path) -> None:
+    base = {"question": "Which?", "options": {"A": "x", "B": "y"}}
+    rows = [
+        {**base, "answer_idx": "B", "answer": "y"}, {**base, "answer": "x"}, {**base, "answer_idx": "A", "answer": "y"},
+        {**base, "answer_idx": "F"}, {"question": "Which?", "options": [], "answer": "x"},
+        {"question": "Which?", "options": [{"key": "A", "value": "x"}, {"key": "B", "value": "y"}], "answer_idx": "B"},
+    ]  # fmt: skip
+    found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
+    assert [r.label for r in found.records] == [1, 0, 1]
+    assert [r.reason for r in found.rejects] == [
+        "answer and answer_idx disagree",
+        "label out of range",
+        "missing options",
+    ]
+
+
+def test_parquet_holds_the_same_questions_as_the_lines_it_was_made_from(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [mcq(n, cop=n % 4) for n in range(6)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "q.parquet")
+    lines = read_questions(write_lines(tmp_path / "q.jsonl", rows)).records
+    table = read_questions(tmp_path / "q.parquet").records
+    assert [(r.ident, r.options, r.label) for r in table] == [(r.ident, r.options, r.label) for r in lines]
+
+
+@pytest.mark.skipif(not (SHARED / "medmcqa").is_dir(), reason="the real files are not here")
+def test_the_published_files_are_read_whole() -> None:
+    pubmedqa = SHARED / "pubmedqa" / "ori_pqal.json"
+    test, train = read_questions(pubmedqa, "test"), read_questions(pubmedqa, "train")
+    assert (len(test.records), len(train.records), test.rejects) == (500, 500, [])
+    medmcqa = read_questions(SHARED / "medmcqa" / "dev.json")
+    assert (len(medmcqa.records), medmcqa.rejects, medmcqa.notes) == (4183, [], [])
