@@ -15,6 +15,7 @@ from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.corpus.cli import corpus_app, tokenizer_app
 from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
+from megabiomed.evaluate.cli import register as register_evaluate
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
 from megabiomed.qa.cli import qa_app
@@ -165,6 +166,7 @@ def validate(
 
 
 register(app)
+register_evaluate(app)
 
 
 def _leave() -> None:

@@ -32,6 +32,7 @@ from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.side import build_encoders
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.errors import CheckpointError, DataError
+from megabiomed.model.llama.as_transformers import as_transformers
 from megabiomed.model.llama.convert import logical_tensors
 
 
@@ -62,7 +63,8 @@ class Chat:
             )
         self.tokenizer = Tokenizer(self.checkpoint.tokenizer)
         source = self._source()
-        self.model = _language_model(self.config, source, self.tokenizer)
+        dtype = platform.DTYPES[self.config.train.precision] if platform.has_cuda() else torch.float32
+        self.model = as_transformers(self.config.model, source, dtype, self.tokenizer.bos_id, self.tokenizer.eos_id)
         self.encoders, self.adaptors = build_encoders(
             self.config.align, self.config.model.hidden_size, self.config.seed
         )
@@ -215,17 +217,3 @@ def find_checkpoint(run: Path) -> Checkpoint:
         raise CheckpointError(f"{run} holds no alignment checkpoint", do="give the folder of an alignment run")
     order = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
     return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer["stage"]))
-
-
-def _language_model(config: AlignRunConfig, source: ChainSource, tokenizer: Tokenizer) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape = config.model.model_dump(exclude={"init_from", "initializer_range"})
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**shape, bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id))
-    dtype = platform.DTYPES[config.train.precision] if platform.has_cuda() else torch.float32
-    state = {name: source.read(Box.whole(name, size)).to(dtype) for name, size in logical_tensors(config.model).items()}
-    model.load_state_dict(state, assign=True)
-    # The rotary table is no parameter and was made without values.
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
-    return model.to(platform.device()).eval()

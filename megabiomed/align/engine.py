@@ -16,7 +16,6 @@ from torch import Tensor
 
 from megabiomed import platform
 from megabiomed.align.batch import AlignBatch, AlignMicroBatch
-from megabiomed.align.frozen import FrozenEngine
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
@@ -29,6 +28,7 @@ from megabiomed.encoders.side import SideModules
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine
+from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,10 +12,7 @@ import numpy as np
 
 from megabiomed.checkpoint.files import write_atomic
 from megabiomed.data.store import DOCUMENTS, TokenStore
-
-_STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}
-td+td{text-align:right}svg{max-width:100%;height:auto}"""
+from megabiomed.pages import page, plot_axes, svg
 
 
 def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
@@ -42,12 +38,7 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
         ("Damage by reason", _bars(report["rejects"]["counts"], "records, fields or spans")),
     )
     figures = "".join(f"<h2>{title}</h2>{plot or '<p>none</p>'}" for title, plot in plots)
-    title = f"Corpus {html.escape(corpus.name)}"
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'
-        f"<body><h1>{title}</h1>{_table(report)}{figures}{_samples(report)}</body></html>\n"
-    )
-    write_atomic(output, page)
+    write_atomic(output, page(f"Corpus {corpus.name}", f"{_table(report)}{figures}{_samples(report)}"))
 
 
 def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str]]:
@@ -89,36 +80,22 @@ def _samples(report: dict[str, Any]) -> str:
 def _bars(values: dict[str, int], unit: str) -> str:
     if not values:
         return ""
-    figure, axes = _axes(0.6 + 0.28 * len(values))
+    figure, axes = plot_axes(0.6 + 0.28 * len(values))
     names = list(values)[::-1]
     axes.barh(names, [values[name] for name in names], color="#4477aa")
     for row, name in enumerate(names):
         axes.annotate(f" {values[name]:,}", (values[name], row), va="center", fontsize=8)
     axes.set_xlabel(unit)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _histogram(lengths: list[np.ndarray]) -> str:
     if not lengths:
         return ""
     every = np.concatenate(lengths)
-    figure, axes = _axes(3.0)
+    figure, axes = plot_axes(3.0)
     axes.hist(every, bins=np.geomspace(max(1, every.min()), every.max() + 1, 40).tolist(), color="#4477aa")
     axes.set_xscale("log")
     axes.set_xlabel(f"tokens; median {np.median(every):,.0f}")
     axes.set_ylabel("documents")
-    return _svg(figure)
-
-
-def _axes(height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, max(1.4, height)), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg(figure)

@@ -19,6 +19,7 @@ from megabiomed.kernels.document_attention import Heads, rope_attention
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.dropout import Noise
 from megabiomed.kernels.rope import rope_table
+from megabiomed.kernels.shared_prefix import SharedPrefixes, shared_prefix_attention
 from megabiomed.kernels.swiglu import swiglu
 
 
@@ -110,7 +111,7 @@ class Block(nn.Module):
         pending: Tensor | None,
         cos: Tensor,
         sin: Tensor,
-        documents: Documents,
+        documents: Documents | SharedPrefixes,
         noise: Noise | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(x, pending), each [., h], to the same one block later; cos, sin [t, d/2]; noise of adapters' dropout."""
@@ -126,7 +127,9 @@ class Block(nn.Module):
             return _checkpoint(function, *inputs)
         return function(*inputs)
 
-    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents | SharedPrefixes) -> Tensor:
+        if isinstance(documents, SharedPrefixes):
+            return shared_prefix_attention(qkv, cos, sin, documents, self.heads)
         return rope_attention(
             qkv, cos, sin, documents, self.heads, backend=self.kernels.attention,
             deterministic=self.kernels.deterministic,
@@ -160,7 +163,8 @@ class LlamaChunk(nn.Module):
             x: hidden states [., h] from the previous chunk; ignored by the first chunk.
 
         Returns:
-            hidden states [., h]; from the last chunk the summed loss [1] fp32, or logits [t, v/tp].
+            hidden states [., h]; from the last chunk the summed loss [1] fp32, or logits [t, v/tp], or those of the rows
+            that the micro-batch names as `scored` [n].
         """
         if self.embed is not None:
             x = self.embed(batch.tokens)
@@ -180,7 +184,9 @@ class LlamaChunk(nn.Module):
         if self.head is None or self.norm is None:
             return x if pending is None else x + pending
         normed, _ = self.norm(x, pending)
-        return self.head(normed, None if return_logits else batch.labels)
+        if return_logits:
+            return self.head(normed, None, getattr(batch, "scored", None))
+        return self.head(normed, batch.labels)
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -190,7 +196,9 @@ class LlamaChunk(nn.Module):
         return cos[positions], sin[positions]  # [t, d/2]
 
 
-def _closed(block: Block, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents, noise: Noise | None) -> Tensor:
+def _closed(
+    block: Block, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents | SharedPrefixes, noise: Noise | None
+) -> Tensor:
     """A block that keeps one tensor for recomputation, not two."""
     x, pending = block(x, None, cos, sin, documents, noise)
     return x + pending
@@ -201,8 +209,11 @@ def _through(layer: nn.Module, x: Tensor, noise: Noise | None) -> Tensor:
     return cast(Tensor, layer(x, noise) if noise is not None and isinstance(layer, Adapted) else layer(x))
 
 
-def documents_of(batch: Micro) -> Documents:
-    """The micro-batch's document bounds, made once and kept on the batch (several chunks of a rank share them)."""
+def documents_of(batch: Micro) -> Documents | SharedPrefixes:
+    """The micro-batch's document bounds, made once and kept on the batch (several chunks of a rank share them).
+
+    An evaluation puts shared prefixes there instead.
+    """
     found = getattr(batch, "_documents", None)
     if found is None:
         found = Documents(batch.start, batch.end)

@@ -1,0 +1,83 @@
+"""`megabiomed evaluate` and `megabiomed compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+_EXAMPLE = (
+    "Example: megabiomed evaluate runs/biomedgpt-lm-7b --task pubmedqa=pubmedqa/ori_pqal.json "
+    "--task medmcqa=medmcqa/dev.json --shots 3 --train medmcqa=medmcqa/train.json"
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=_EXAMPLE)(evaluate)
+    app.command(epilog="Example: megabiomed compare evaluations/base evaluations/tuned")(compare)
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(help="Run folder, checkpoint of any topology, or exported Hugging Face folder.")
+    ],
+    task: Annotated[list[str] | None, typer.Option(help="NAME=FILE[:SPLIT] of questions; may be repeated.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="NAME=TEMPLATE; default: the dataset's own.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Few-shot examples before each question.")] = 0,
+    train: Annotated[list[str] | None, typer.Option(help="NAME=FILE that the examples of a task come from.")] = None,
+    mode: Annotated[
+        Literal["choice", "generate"], typer.Option(help="Score the options, or generate an answer.")
+    ] = "choice",
+    perplexity: Annotated[list[str] | None, typer.Option(help="NAME=STORE: perplexity of a domain.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Windows of each store at most.")] = 64,
+    seq_length: Annotated[int, typer.Option(min=1, help="Tokens of a store's window.")] = 2048,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task at most.")] = None,
+    contaminated: Annotated[
+        Literal["mark", "refuse", "drop"], typer.Option(help="Questions that the training data holds.")
+    ] = "mark",
+    store: Annotated[
+        list[Path] | None, typer.Option(help="Token store, or decontamination.json, to look into too.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a generated answer at most.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the few-shot examples.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Result folder; default: RUN/evaluations/STEP-SETTINGS.")] = None,
+    tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
+    pp: Annotated[int, typer.Option(min=1, help="Pipeline-parallel ranks.")] = 1,
+    nproc: Annotated[
+        int | None, typer.Option(help="Processes to start here; default: tp x pp, or all devices.")
+    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type to compute in.")] = "fp32",
+    window: Annotated[int, typer.Option(min=64, help="Tokens of one forward pass.")] = 4096,
+    dry_run: Annotated[bool, typer.Option(help="Check everything, say what it costs, show the first prompts.")] = False,
+) -> None:
+    """Accuracy on questions, scores of free answers, perplexity by domain; goes on where it was killed.
+
+    Under torchrun or srun it joins the ranks, otherwise it starts them. Every prediction is kept.
+    """
+    from megabiomed.config.base import parse
+    from megabiomed.evaluate.launching import evaluate as start
+    from megabiomed.evaluate.settings import EvaluateSettings, pairs, parse_tasks
+
+    values = {
+        "model": model, "tasks": parse_tasks(task or [], template or [], train or []), "mode": mode, "shots": shots,
+        "perplexity": {name: Path(path) for name, path in pairs(perplexity or [], "--perplexity").items()},
+        "samples": samples, "seq_length": seq_length, "limit": limit, "contaminated": contaminated, "seed": seed,
+        "stores": store or [], "max_new_tokens": max_new_tokens, "output": output, "tensor_parallel_size": tp,
+        "pipeline_parallel_size": pp, "precision": precision, "window": window,
+    }  # fmt: skip
+    settings = parse(EvaluateSettings, values, "the command line")
+    assert isinstance(settings, EvaluateSettings)
+    start(settings, nproc, dry_run)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Result folder of an evaluation.")],
+    b: Annotated[Path, typer.Argument(help="Result folder to compare with it.")],
+    output: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+) -> None:
+    """Paired tests of two evaluations on the questions that both answered: exact McNemar and bootstrap."""
+    from megabiomed.evaluate.compare import compare_command
+
+    compare_command(a, b, output)

@@ -1,0 +1,112 @@
+"""Two evaluations of the same questions: is the difference more than chance?
+
+Exact McNemar test on the items that only one of both answers rightly, and a paired bootstrap interval of the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from megabiomed.checkpoint.files import write_json
+from megabiomed.errors import DataError
+from megabiomed.evaluate.metrics import LEVEL, Row
+from megabiomed.evaluate.results import ResultFolder
+
+RESAMPLES = 10_000
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that both are right equally often (McNemar 1947): binomial over the discordant items."""
+    n, few = only_a + only_b, min(only_a, only_b)
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(few + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def paired_bootstrap(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> tuple[float, float, float]:
+    """(low, high, p): interval of mean(b) - mean(a) over resampled items, and the two-sided p-value of no difference.
+
+    The p-value counts resamples of the difference on the other side of 0 (Efron & Tibshirani 1993), at least one.
+    """
+    difference = b - a
+    rng = np.random.default_rng(seed)
+    means = np.array([difference[rng.integers(0, len(a), len(a))].mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = min((means <= 0).sum(), (means >= 0).sum())
+    return float(low), float(high), float(min(1.0, 2 * max(1, tail) / RESAMPLES))
+
+
+def compare_rows(a: list[Row], b: list[Row]) -> dict[str, Any]:
+    """Figures of the items that both answered.
+
+    Raises:
+        DataError: the same id asks different questions, or no item is in both.
+    """
+    first, second = {row["id"]: row for row in a}, {row["id"]: row for row in b}
+    shared = [ident for ident in first if ident in second]
+    changed = [i for i in shared if first[i]["question_sha256"] != second[i]["question_sha256"]]
+    if changed or not shared:
+        raise DataError(
+            "the evaluations asked different questions", got=f"{len(changed)} of {len(shared)} shared ids differ",
+            expected="the same file of questions",
+        )  # fmt: skip
+    pairs = [(first[ident], second[ident]) for ident in shared]
+    scores = np.array([[float(row["correct"]) for row in pair] for pair in pairs])
+    measure = "accuracy"
+    if first[shared[0]]["label"] is None:
+        measure, scores = "rougeL", np.array([[_rouge(row) for row in pair] for pair in pairs])
+    low, high, p = paired_bootstrap(scores[:, 0], scores[:, 1])
+    found: dict[str, Any] = {
+        "items": len(shared), "only_in_one": len(first) + len(second) - 2 * len(shared), "measure": measure,
+        "same_prompt": sum(x["prompt_sha256"] == y["prompt_sha256"] for x, y in pairs),
+        "a": float(scores[:, 0].mean()), "b": float(scores[:, 1].mean()),
+        "difference": float((scores[:, 1] - scores[:, 0]).mean()), "low": low, "high": high, "bootstrap_p": p,
+    }  # fmt: skip
+    if measure == "accuracy":
+        only_a = int(((scores[:, 0] == 1) & (scores[:, 1] == 0)).sum())
+        only_b = int(((scores[:, 0] == 0) & (scores[:, 1] == 1)).sum())
+        found |= {"only_a_right": only_a, "only_b_right": only_b, "mcnemar_p": mcnemar(only_a, only_b)}
+    return found
+
+
+def _rouge(row: Row) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"]).score(row["answer"], row["generated"])["rougeL"].fmeasure)
+
+
+def compare_command(a: Path, b: Path, output: Path | None) -> None:
+    """Compare the sets that two result folders share, print a table, write JSON."""
+    folders = [ResultFolder(a), ResultFolder(b)]
+    one, two = (folder.results() for folder in folders)
+    names = [name for name in one["tasks"] if name in two["tasks"]]
+    if not names:
+        raise DataError(
+            "the evaluations share no set of questions", got=f"{list(one['tasks'])} and {list(two['tasks'])}"
+        )
+    found = {name: compare_rows(folders[0].read(name), folders[1].read(name)) for name in names}
+    table = Table("set", "items", "measure", "A", "B", "B - A [95 %]", "McNemar p", "bootstrap p",
+                  title=f"A: {one['model']}\nB: {two['model']}")  # fmt: skip
+    for name, row in found.items():
+        span = f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
+        exact = f"{row['mcnemar_p']:.4g}" if "mcnemar_p" in row else ""
+        table.add_row(name, str(row["items"]), row["measure"], f"{row['a']:.1%}", f"{row['b']:.1%}", span, exact,
+                      f"{row['bootstrap_p']:.4g}")  # fmt: skip
+    Console(width=None if Console().is_terminal else 140).print(table)
+    for name, row in found.items():
+        for key, text in (("only_in_one", "items are in one evaluation only"),):
+            if row[key]:
+                print(f"{name}: {row[key]} {text}")
+        if row["same_prompt"] < row["items"]:
+            print(f"{name}: {row['items'] - row['same_prompt']} items were asked with different prompts")
+    if output is not None:
+        write_json(output, {"a": str(a), "b": str(b), "sets": found})
+        print(f"written: {output}")

@@ -1,0 +1,71 @@
+"""Which questions the training data holds, as the decontamination reports of its stores say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from megabiomed.checkpoint.files import read_json
+from megabiomed.corpus.decontaminate import REPORT
+from megabiomed.errors import DataError
+
+Policy = Literal["mark", "refuse", "drop"]
+
+
+@dataclass
+class Contaminated:
+    """What the reports say.
+
+    Attributes:
+        hashes: of the questions (`prompt_hash`) that a paper in a store holds.
+        reports: files that were read.
+        unchecked: stores without a report: nobody looked for questions in them.
+        searched: hashes of the evaluation files that were looked for.
+    """
+
+    hashes: set[str] = field(default_factory=set)
+    reports: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    searched: set[str] = field(default_factory=set)
+
+    def describe(self, file_sha256: str) -> str:
+        """Whether a file of questions was looked for: "yes", "no: ..."."""
+        if not self.reports:
+            return "no: no training store with a decontamination report is known"
+        if file_sha256 not in self.searched:
+            return "no: the training stores were searched for other files than this one"
+        if self.unchecked:
+            return f"in part: no report in {', '.join(self.unchecked)}"
+        return "yes"
+
+
+def read_reports(stores: Sequence[Path], named: Sequence[Path]) -> Contaminated:
+    """Read the reports of token stores.
+
+    Args:
+        stores: what the run trained on; a store that is gone or has no report counts as unchecked.
+        named: stores or reports that the user names; these must have one.
+    """
+    found = Contaminated()
+    for path in [*named, *stores]:
+        file = path if path.is_file() else path / REPORT
+        if str(file) in found.reports or str(path) in found.unchecked:
+            continue
+        if not file.is_file():
+            if path in named:
+                raise DataError(
+                    f"{path} has no decontamination report", expected=str(file),
+                    do="build the corpus with --decontaminate FILE, or leave --store out",
+                )  # fmt: skip
+            found.unchecked.append(str(path))
+            continue
+        report = read_json(file)
+        try:
+            found.hashes |= {item["prompt_sha256"] for item in report["items"] if item["in_store"]}
+            found.searched |= {known["sha256"] for known in report["sets"]}
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{file} is no decontamination report", got=f"{type(error).__name__}: {error}") from None
+        found.reports.append(str(file))
+    return found

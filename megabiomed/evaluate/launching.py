@@ -1,0 +1,77 @@
+"""`megabiomed evaluate`: check what is asked, then join the ranks, or start them here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from megabiomed.checkpoint.files import write_json
+from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.evaluate.settings import EvaluateSettings
+from megabiomed.launch.local import run_workers, under_launcher
+
+
+def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> None:
+    """Start an evaluation, join one, or (dry run) only say what would be done."""
+    if not settings.tasks and not settings.perplexity:
+        raise ConfigError("there is nothing to evaluate", do="give --task NAME=FILE or --perplexity NAME=STORE")
+    if dry_run:
+        for line in describe(settings):
+            print(line)
+        return
+    from megabiomed.evaluate import worker
+
+    if under_launcher():
+        worker.leave(worker.run(settings))
+    world = nproc or _world(settings)
+    model_ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    if world % model_ranks:
+        raise TopologyError(
+            "the number of processes does not fit the topology", got=f"{world} processes",
+            expected=f"a multiple of tensor {settings.tensor_parallel_size} x pipeline {settings.pipeline_parallel_size}",
+            do=f"start {model_ranks} processes",
+        )  # fmt: skip
+    if world == 1:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        os.environ.update(alone)
+        worker.leave(worker.run(settings))
+    with tempfile.TemporaryDirectory(prefix="megabiomed-evaluate-") as logs:
+        file = Path(logs) / "settings.json"
+        write_json(file, settings.model_dump(mode="json"))
+        run_workers("megabiomed.evaluate.worker", [str(file)], world, Path(logs))
+
+
+def _world(settings: EvaluateSettings) -> int:
+    from megabiomed import platform
+
+    model_ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    return model_ranks * max(1, platform.device_count() // model_ranks)
+
+
+def describe(settings: EvaluateSettings) -> list[str]:
+    """What would be asked, of what, and what it costs."""
+    from megabiomed.data.store import TokenStore
+    from megabiomed.evaluate.model import open_model
+    from megabiomed.evaluate.packing import pack
+    from megabiomed.evaluate.runner import build_tasks, output_folder
+    from megabiomed.evaluate.table import remarks
+
+    model = open_model(settings.model)
+    lines = [f"model: {model.path}", f"results: {output_folder(settings, model)}"]
+    for task in build_tasks(settings, model):
+        header = task.header()
+        lines.append(f"{task.name}: {header['items']} items of {task.path}, template {task.template}, {task.mode}, "
+                     f"{task.shots} shots")  # fmt: skip
+        if task.mode == "choice":
+            requests = [request for item in task.items for request in item.requests()]
+            plain = sum(len(r.prompt) + len(r.continuation) - 1 for r in requests)
+            computed = sum(batch.tokens.numel() for batch in pack(requests, settings.window))
+            lines.append(f"  {len(requests):,} continuations, {plain:,} tokens, of which {computed:,} are computed")
+        lines += [f"  {line}" for line in remarks(header)]
+        first = task.items[0]
+        lines += ["  first prompt:", *(f"  | {line}" for line in first.encoded.text.splitlines())]
+        lines.append(f"  answer: {first.prompt.answer!r}")
+    for name, path in settings.perplexity.items():
+        lines.append(f"perplexity of {name}: {TokenStore.open(path).num_tokens:,} tokens in {path}")
+    return lines

@@ -1,0 +1,114 @@
+"""The model that is evaluated: a training checkpoint of any topology, or an exported Hugging Face folder, on any topology."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from megabiomed.checkpoint.files import sha256_bytes
+from megabiomed.checkpoint.logical import TensorSource
+from megabiomed.checkpoint.report import newest
+from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
+from megabiomed.config.base import parse
+from megabiomed.config.load import read_yaml
+from megabiomed.config.topology import check_run
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.engine.build import TrainEngine
+from megabiomed.engine.frozen import FrozenEngine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.errors import CheckpointError, TokenizerError
+from megabiomed.model.llama.convert import HuggingFaceSource
+from megabiomed.model.llama.hf_config import model_config_from_hf
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights that are not loaded yet.
+
+    Attributes:
+        path: the checkpoint or folder.
+        run: folder of the training run, None for an exported folder.
+        step: of the checkpoint, None for an exported folder.
+        identity: changes when the weights may have changed.
+        stores: token stores that it was trained on, as its configuration names them.
+    """
+
+    path: Path
+    config: ModelConfig
+    source: TensorSource
+    tokenizer: Tokenizer
+    identity: str
+    run: Path | None = None
+    step: int | None = None
+    stores: tuple[Path, ...] = ()
+
+
+def open_model(path: Path) -> Model:
+    """A run folder (its newest checkpoint), a checkpoint, or a Hugging Face Llama folder with tokenizer.model.
+
+    Raises:
+        CheckpointError: none of these.
+        TokenizerError: its tokenizer is missing or does not fit.
+    """
+    model = _exported(path) if (path / "config.json").is_file() else _trained(path)
+    if model.tokenizer.vocab_size > model.config.vocab_size:
+        raise TokenizerError(
+            "the tokenizer does not fit the model", got=f"{model.tokenizer.vocab_size} pieces",
+            expected=f"at most vocab_size {model.config.vocab_size}", do="put the model's own tokenizer.model there",
+        )  # fmt: skip
+    return model
+
+
+def _exported(path: Path) -> Model:
+    config, source = model_config_from_hf(path), HuggingFaceSource(path)
+    return Model(path, config, source, Tokenizer(path / "tokenizer.model"), _fingerprint(path, "*.safetensors"))
+
+
+def _trained(path: Path) -> Model:
+    checkpoint = newest(path, hashes=False)
+    values = read_yaml(checkpoint.config_text, str(checkpoint.path))
+    known = {name: values[name] for name in RunConfig.model_fields if name in values}
+    stored = parse(RunConfig, known, str(checkpoint.path))
+    assert isinstance(stored, RunConfig)
+    if checkpoint.tokenizer is None:
+        raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
+    run = checkpoint.path.resolve().parent.parent
+    stores = tuple(source.path for source in stored.data.train)
+    identity = _fingerprint(checkpoint.path, "*.json")
+    tokenizer = Tokenizer(checkpoint.tokenizer)
+    return Model(checkpoint.path, stored.model, checkpoint, tokenizer, identity, run, checkpoint.step, stores)
+
+
+def _fingerprint(folder: Path, pattern: str) -> str:
+    """Hash of names, sizes and, of small files, contents."""
+    parts = []
+    for file in sorted([*folder.glob(pattern), *folder.glob("config.json")]):
+        size = file.stat().st_size
+        content = file.read_bytes() if size < 1 << 24 else f"{file.stat().st_mtime_ns}".encode()
+        parts.append(f"{file.name}:{size}:{sha256_bytes(content)}")
+    return sha256_bytes("\n".join(parts).encode())
+
+
+def load_engine(model: Model, parallel: ParallelConfig, world: int, precision: str, window: int) -> TrainEngine:
+    """The model spread over this process group without optimizer state. Collective.
+
+    Raises:
+        TopologyError: the model cannot be cut that way.
+    """
+    config = scoring_config(model, parallel, world, precision, window)
+    check_run(config, world)
+    mesh = build_mesh(config.parallel)
+    engine = TrainEngine(config, mesh, FrozenEngine(config, mesh))
+    engine.load_weights(model.source)
+    return engine
+
+
+def scoring_config(model: Model, parallel: ParallelConfig, world: int, precision: str, window: int) -> RunConfig:
+    """A run configuration that only computes."""
+    batch = world // parallel.tensor_parallel_size or 1  # replicas x stages: what the schedules want at least
+    data = DataConfig(
+        seq_length=min(window, model.config.max_position_embeddings), micro_batch_size=1, global_batch_size=batch
+    )
+    train = TrainConfig.model_validate({"steps": 1, "precision": precision})
+    layout = parallel.model_copy(update={"zero_stage": 1, "engine": "deepspeed", "pipeline_schedule": "gpipe"})
+    return RunConfig(name="evaluate", model=model.config, parallel=layout, data=data, train=train)

@@ -1,0 +1,99 @@
+"""Log-likelihood of continuations under a model of any topology, in training or loaded for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megabiomed import platform
+from megabiomed.engine.build import TrainEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.evaluate.packing import Request, ScoreBatch, empty_batch, pack
+
+WINDOW_TOKENS = 4096
+"""Tokens of one forward pass."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one request.
+
+    Attributes:
+        logprob: sum of the log-probabilities of the continuation's tokens, in nats.
+        greedy: whether the most likely continuation is this one.
+        tokens: length of the continuation.
+    """
+
+    logprob: float
+    greedy: bool
+    tokens: int
+
+
+def score(
+    engine: TrainEngine, requests: Sequence[Request], window: int = WINDOW_TOKENS, share: bool = True,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[Score]:  # fmt: skip
+    """Scores in the order of the requests, equal on every rank. Collective: all ranks bring the same requests.
+
+    Replicas take turns at the windows; tensor ranks share the vocabulary; the last pipeline stage sums.
+
+    Args:
+        tick: called after each round with the number of windows done.
+    """
+    mesh, parallel = engine.mesh, engine.config.parallel
+    multiple = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
+    windows = pack(requests, window, share, multiple)
+    sums = torch.zeros(
+        2, max(1, len(requests)), dtype=torch.float64
+    )  # log-likelihood; tokens that are not the greedy ones
+    engine.engine.train(False)
+    for first in range(0, len(windows), mesh.dp):
+        mine = first + mesh.dp_rank
+        batch = (windows[mine] if mine < len(windows) else empty_batch(multiple)).to(platform.device())
+        outputs = engine.pipeline.forward_only([batch], return_logits=True)
+        if outputs and batch.target.numel():
+            _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
+        tick(min(first + mesh.dp, len(windows)))
+    engine.engine.train(True)
+    sums = sums.to(platform.device())
+    dist.all_reduce(sums)
+    total, missed = sums.cpu().tolist()
+    return [Score(total[n], missed[n] == 0, len(r.continuation)) for n, r in enumerate(requests)]
+
+
+def _add(sums: Tensor, local: Tensor, batch: ScoreBatch, mesh: Mesh, vocab_size: int) -> None:
+    """Add what this window says; one tensor rank of a replica adds, all of them compute."""
+    logprob, greedy = target_logprobs(local.float(), batch.row, batch.target, mesh, vocab_size)
+    if mesh.tp_rank == 0:
+        request = batch.request.cpu()
+        sums[0].index_add_(0, request, logprob.double().cpu())
+        sums[1].index_add_(0, request, (~greedy).double().cpu())
+
+
+def target_logprobs(
+    local: Tensor, row: Tensor, target: Tensor, mesh: Mesh, vocab_size: int
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Log-probability of targets, and whether they are the most likely tokens, from logits spread over the tensor ranks.
+
+    Args:
+        local: [n, v/tp] fp32 logits of this rank's part of the vocabulary; changed in place.
+        row: [m] row of each target; target: [m] token ids.
+
+    Returns:
+        [m] fp32 and [m] bool, equal on the tensor ranks.
+    """
+    share = local.size(1)
+    low = mesh.tp_rank * share
+    local[:, max(0, min(share, vocab_size - low)) :] = -torch.inf  # padding of the vocabulary
+    largest = local.max(dim=1).values  # [n]
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=mesh.tp_group)
+    total = (local - largest[:, None]).exp_().sum(dim=1)  # [n]
+    dist.all_reduce(total, group=mesh.tp_group)
+    here = (target >= low) & (target < low + share)
+    found = torch.where(here, local[row, (target - low).clamp(0, share - 1)], 0.0)  # [m]
+    dist.all_reduce(found, group=mesh.tp_group)
+    return found - largest[row] - total.log()[row], found >= largest[row]

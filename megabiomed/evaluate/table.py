@@ -1,0 +1,62 @@
+"""The results of an evaluation, or of two, on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TEXT_SCORES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
+
+
+def percent(found: dict[str, float]) -> str:
+    """`51.4 [49.9, 52.9]`."""
+    return f"{found['value']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """Print all sets of questions, free answers and perplexities."""
+    console = Console(width=None if Console().is_terminal else 140)
+    choice = {name: task for name, task in results["tasks"].items() if "accuracy" in task}
+    free = {name: task for name, task in results["tasks"].items() if "text" in task}
+    if choice:
+        columns = ("set", "items", "accuracy [95 %]", "normalised", "macro-F1", "majority", "without contaminated")
+        table = Table(*columns, title=f"{results['model']}")
+        for name, task in choice.items():
+            more = [percent(task[key]) if key in task else "" for key in ("accuracy_normalised", "macro_f1")]
+            clean = f"{percent(task['accuracy_clean'])} of {task['accuracy_clean']['items']}" \
+                if "accuracy_clean" in task else ""  # fmt: skip
+            table.add_row(name, str(task["items"]), percent(task["accuracy"]), *more, f"{task['majority']:.1%}", clean)
+        console.print(table)
+    if free:
+        table = Table("set", "items", *TEXT_SCORES)
+        for name, task in free.items():
+            table.add_row(name, str(task["items"]), *(f"{task['text'][score]:.3f}" for score in TEXT_SCORES))
+        console.print(table)
+    if results["perplexity"]:
+        table = Table("domain", "loss", "perplexity", "tokens")
+        for name, found in results["perplexity"].items():
+            table.add_row(name, f"{found['loss']:.4f}", f"{found['perplexity']:.3f}", f"{found['tokens']:,.0f}")
+        console.print(table)
+    for name, task in results["tasks"].items():
+        for line in remarks(task):
+            console.print(f"{name}: {line}", highlight=False)
+
+
+def remarks(task: dict[str, Any]) -> list[str]:
+    """What a reader of the figures must know."""
+    lines = [*task["notes"]]
+    if task["left_out"]:
+        lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in task["left_out"].items()))
+    if task["contexts_cut"]:
+        lines.append(f"{task['contexts_cut']} contexts cut by {task['words_cut']} words to fit the window")
+    if task["examples_cut"]:
+        lines.append(f"{task['examples_cut']} few-shot examples left out to fit the window")
+    if task["contaminated_dropped"]:
+        lines.append(f"{task['contaminated_dropped']} contaminated items dropped")
+    if task.get("no_option_named"):
+        lines.append(f"{task['no_option_named']} answers name no option and count as wrong")
+    if task["contamination_checked"] != "yes":
+        lines.append(f"training data searched for these questions: {task['contamination_checked']}")
+    return lines

@@ -1,0 +1,172 @@
+"""From a file of questions to items that a model can be asked: prompts within the window, examples, contamination."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megabiomed.checkpoint.files import sha256_bytes, sha256_file
+from megabiomed.corpus.decontaminate import prompt_hash
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.errors import DataError
+from megabiomed.evaluate.contamination import Contaminated, Policy
+from megabiomed.evaluate.packing import Request
+from megabiomed.evaluate.settings import EvaluateSettings, Mode, TaskSettings
+from megabiomed.qa.encode import Encoded, encode_prompt
+from megabiomed.qa.readers import Split, read_questions
+from megabiomed.qa.records import Kind, QuestionRecord, Reject, Unusable
+from megabiomed.qa.templates import Prompt, Template, find_template, render
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question, ready.
+
+    Attributes:
+        prompt_sha256: of the whole prompt as it is asked, examples included.
+        question_sha256: of the question's words, as decontamination reports have it.
+    """
+
+    record: QuestionRecord
+    prompt: Prompt
+    encoded: Encoded
+    prompt_sha256: str
+    question_sha256: str
+    contaminated: bool
+
+    def requests(self) -> list[Request]:
+        """One request an option."""
+        return [Request(self.encoded.prompt, ids) for ids in self.encoded.options]
+
+
+@dataclass
+class Task:
+    """All items of one set.
+
+    Attributes:
+        dropped: contaminated items that were left out.
+        searched: whether the training data was searched for this file.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    template: str
+    mode: Mode
+    items: list[Item]
+    file_sha256: str
+    searched: str
+    shots: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    dropped: int = 0
+
+    def header(self) -> dict[str, Any]:
+        """What results.json says about the questions."""
+        return {
+            "file": str(self.path), "file_sha256": self.file_sha256, "kind": self.kind, "template": self.template,
+            "mode": self.mode, "shots": self.shots, "items": len(self.items), "notes": self.notes,
+            "left_out": _counts(self.rejects), "contamination_checked": self.searched,
+            "contaminated_dropped": self.dropped,
+            "contexts_cut": sum(item.encoded.cut_words > 0 for item in self.items),
+            "words_cut": sum(item.encoded.cut_words for item in self.items),
+            "examples_cut": sum(item.encoded.cut_shots for item in self.items),
+        }  # fmt: skip
+
+
+def build_task(
+    asked: TaskSettings, settings: EvaluateSettings, tokenizer: Tokenizer, context: int, known: Contaminated
+) -> Task:
+    """Read and encode one set.
+
+    Args:
+        context: longest sequence of the model in tokens.
+
+    Raises:
+        DataError: see `read_questions`; or contaminated items under the policy `refuse`.
+    """
+    read = read_questions(asked.path, asked.split)
+    name, template = find_template(asked.template, read.kind)
+    mode: Mode = "generate" if read.kind == "free" else settings.mode
+    file_sha256 = sha256_file(asked.path)
+    task = Task(asked.name, asked.path, read.kind, name, mode, [], file_sha256, known.describe(file_sha256),
+                settings.shots, read.rejects, read.notes)  # fmt: skip
+    examples = _Examples(asked, template, settings, read.kind) if settings.shots else None
+    room = settings.max_new_tokens if mode == "generate" else 0
+    for record in read.records[: settings.limit]:
+        shots = examples.of(record) if examples else []
+        item = _item(record, template, tokenizer, context, shots, room, known, task)
+        if item is not None:
+            task.items.append(item)
+    _apply_policy(task, settings.contaminated)
+    if not task.items:
+        raise DataError(f"nothing is left of {asked.path} to ask", got=_counts(task.rejects), do="see the reasons")
+    return task
+
+
+def _item(
+    record: QuestionRecord, template: Template, tokenizer: Tokenizer, context: int, shots: Sequence[str], room: int,
+    known: Contaminated, task: Task,
+) -> Item | None:  # fmt: skip
+    prompt = render(template, record)
+    try:
+        encoded = encode_prompt(tokenizer, prompt, context, shots, room)
+    except Unusable as error:
+        task.rejects.append(Reject(record.source, record.ident, error.reason, error.detail))
+        return None
+    question = prompt_hash(record.question)
+    hashed = sha256_bytes(encoded.text.encode())
+    return Item(record, prompt, encoded, hashed, question, question in known.hashes)
+
+
+def _apply_policy(task: Task, policy: Policy) -> None:
+    found = [item for item in task.items if item.contaminated]
+    if found and policy == "refuse":
+        raise DataError(
+            f"the training data holds questions of {task.path}",
+            got=f"{len(found)} of {len(task.items)}, e.g. {found[0].record.ident}",
+            do="--contaminated mark reports accuracy with and without them, drop leaves them out",
+        )
+    if policy == "drop":
+        task.items = [item for item in task.items if not item.contaminated]
+        task.dropped = len(found)
+
+
+class _Examples:
+    """Few-shot examples: the same ones for every question of a set, drawn by seed, never the question itself.
+
+    The same ones, because then they are computed once for many questions.
+    """
+
+    def __init__(self, asked: TaskSettings, template: Template, settings: EvaluateSettings, kind: Kind) -> None:
+        path = asked.train or asked.path
+        split: Split = "train" if asked.train is None else "all"
+        if asked.train is None and asked.split != "test":
+            raise DataError(
+                f"few-shot examples of {asked.name} would come from the questions themselves",
+                got=f"--shots {settings.shots} without --train {asked.name}=FILE", do="name a training file",
+            )  # fmt: skip
+        read = read_questions(path, split)
+        if read.kind != kind:
+            raise DataError(f"{path} holds other questions than {asked.path}", got=read.kind, expected=kind)
+        pool = read.records
+        if len(pool) <= settings.shots:
+            raise DataError(f"{path} has too few examples", got=len(pool), expected=f"more than {settings.shots}")
+        self.count, self.template = settings.shots, template
+        self.pool = random.Random(f"{settings.seed}/{asked.name}").sample(pool, min(len(pool), 4 * settings.shots + 4))
+
+    def of(self, record: QuestionRecord) -> list[str]:
+        """Rendered examples for one question."""
+        others = [other for other in self.pool if other.question != record.question and other.ident != record.ident]
+        prompts = [render(self.template, other) for other in others[: self.count]]
+        return [prompt.text + prompt.answer for prompt in prompts]
+
+
+def _counts(rejects: Sequence[Reject]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for reject in rejects:
+        found[reject.reason] = found.get(reject.reason, 0) + 1
+    return found

@@ -1,0 +1,43 @@
+"""A process group of one, in this process and without leaving a trace in the environment of others."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from megabiomed.qa.generate import generate_questions
+
+    folder = tmp_path_factory.mktemp("questions")
+    generate_questions(folder, train=24, test=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    import torch.distributed as dist
+
+    from megabiomed import platform
+
+    started = not dist.is_initialized()
+    values = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    before, handlers = (
+        dict(os.environ),
+        {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)},
+    )
+    os.environ.update(values)
+    platform.init_distributed()
+    for name in values:
+        os.environ.pop(name)
+    os.environ.update({name: before[name] for name in values if name in before})
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if started:
+        dist.destroy_process_group()

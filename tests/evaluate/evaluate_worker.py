@@ -1,0 +1,39 @@
+"""Two ranks: train with tensor parallelism and ZeRO-3, then evaluate the sharded checkpoint on three topologies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.evaluation import TOPOLOGIES, settings
+
+from megabiomed.config import load_config
+from megabiomed.evaluate.runner import Evaluation
+from megabiomed.train.signals import StopFlag
+from megabiomed.train.worker import join
+
+
+def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
+    """Train, then evaluate."""
+
+    def act(stop: StopFlag) -> str:
+        from megabiomed.train.loop import Trainer
+
+        config = load_config(run_file, [f"run_dir={run}", "train.steps=2"])
+        outcome = Trainer(config, stop).run()
+        text = {"perplexity": {"held_out": config.data.validation}, "seq_length": 64, "samples": 4}
+        for name, topology in TOPOLOGIES.items():
+            asked = settings(run, questions, out / name, **topology, **text)
+            assert Evaluation(asked, stop).run() == "finished"
+        return outcome
+
+    return join(act)
+
+
+if __name__ == "__main__":
+    code = work(sys.argv[1], *map(Path, sys.argv[2:]))
+    sys.stdout.flush()
+    os._exit(code)
