@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from megabiomed.checkpoint.files import sha256_bytes
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.report import newest
 from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
-from megabiomed.config.base import parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.finetune import FinetuneRunConfig
+from megabiomed.config.kinds import stored_run
 from megabiomed.config.topology import check_run
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.engine.build import TrainEngine
@@ -19,6 +20,7 @@ from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import CheckpointError, TokenizerError
 from megabiomed.model.llama.convert import HuggingFaceSource
 from megabiomed.model.llama.hf_config import model_config_from_hf
+from megabiomed.model.llama.origin import whole_model
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,25 @@ def _exported(path: Path) -> Model:
 
 def _trained(path: Path) -> Model:
     checkpoint = newest(path, hashes=False)
-    values = read_yaml(checkpoint.config_text, str(checkpoint.path))
-    known = {name: values[name] for name in RunConfig.model_fields if name in values}
-    stored = parse(RunConfig, known, str(checkpoint.path))
-    assert isinstance(stored, RunConfig)
+    stored = stored_run(checkpoint.config_text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
     run = checkpoint.path.resolve().parent.parent
-    stores = tuple(source.path for source in stored.data.train)
+    stores = tuple(trained_on(stored))
     identity = _fingerprint(checkpoint.path, "*.json")
     tokenizer = Tokenizer(checkpoint.tokenizer)
-    return Model(checkpoint.path, stored.model, checkpoint, tokenizer, identity, run, checkpoint.step, stores)
+    return Model(checkpoint.path, stored.model, whole_model(checkpoint), tokenizer, identity, run, checkpoint.step, stores)
+
+
+def trained_on(config: RunConfig) -> Iterator[Path]:
+    """Token stores of a run, and of the runs that it starts from as far as they are still there."""
+    yield from (source.path for source in config.data.train)
+    if isinstance(config, FinetuneRunConfig):
+        yield from (source.path for source in config.finetune.replay)
+        start = config.finetune.start_from
+        if start is not None and start.is_dir() and not (start / "config.json").is_file():
+            earlier = newest(start, hashes=False)
+            yield from trained_on(stored_run(earlier.config_text, str(earlier.path)))
 
 
 def _fingerprint(folder: Path, pattern: str) -> str:

@@ -8,7 +8,7 @@ sequences with a long common beginning share it (options of several tokens; ques
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from megabiomed.kernels.shared_prefix import Group, SharedPrefixes
 
 SHORTEST_PREFIX = 16
 """Tokens from which on sharing a beginning pays."""
+_NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class ScoreBatch(MicroBatch):
         prefixes: bounds where beginnings are shared; None: plain documents.
     """
 
-    scored: Tensor
-    row: Tensor
-    target: Tensor
-    request: Tensor
-    prefixes: SharedPrefixes | None
+    scored: Tensor = field(default_factory=lambda: _NOTHING)
+    row: Tensor = field(default_factory=lambda: _NOTHING)
+    target: Tensor = field(default_factory=lambda: _NOTHING)
+    request: Tensor = field(default_factory=lambda: _NOTHING)
+    prefixes: SharedPrefixes | None = None
 
     def to(self, device: torch.device) -> ScoreBatch:
         """The same batch on a device."""
@@ -186,8 +187,8 @@ def _tensors(
     tokens: list[int], positions: list[int], bounds: list[tuple[int, int]], wanted: list[tuple[int, int, int]],
     prefixes: SharedPrefixes | None,
 ) -> ScoreBatch:  # fmt: skip
-    at, target, request = (torch.tensor(column, dtype=torch.int64) for column in zip(*wanted)) if wanted else (
-        torch.zeros(0, dtype=torch.int64) for _ in range(3))  # fmt: skip
+    columns = [torch.tensor(column, dtype=torch.int64) for column in zip(*wanted)] if wanted else [_NOTHING] * 3
+    at, target, request = columns
     scored, row = torch.unique(at, sorted=True, return_inverse=True)
     lengths = [stop - start for start, stop in bounds]
     edges = np.array(bounds, dtype=np.int32).reshape(-1, 2)
