@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo demo-align test test-all test-crash lint type docs clean
+.PHONY: install demo demo-align demo-qa test test-all test-crash lint type docs clean
 .PHONY: bench-cpu bench-checkpoint bench-gpu bench-align
 
 
@@ -29,6 +29,9 @@ demo: install
 
 demo-align: install
 	BIN=$(BIN) RUNS=$(DEMO) bash launch/demo_align.sh
+
+demo-qa: install
+	BIN=$(BIN) RUNS=$(DEMO) bash launch/demo_qa.sh
 
 test: install
 	$(BIN)/python -m pytest -q

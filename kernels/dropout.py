@@ -61,7 +61,7 @@ def _range(first: int, count: int, device: torch.device | None) -> Tensor:
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """A bijection of int32 that spreads every bit: the finaliser of MurmurHash3. torch's shift keeps the sign; masks undo it."""
+    """A bijection of int32 that spreads every bit: MurmurHash3's finaliser. Masks undo that torch's shift keeps the sign."""
     z = (z ^ (z >> 16 & 0xFFFF)) * _signed(0x85EBCA6B)
     z = (z ^ (z >> 13 & 0x7FFFF)) * _signed(0xC2B2AE35)
     return z ^ (z >> 16 & 0xFFFF)

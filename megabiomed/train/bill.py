@@ -40,7 +40,8 @@ def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int
         f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)",
         "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
         + f", together {_size(sum(state.values()))} without activations",
-        f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, every {config.checkpoint.save_every or 'never'} steps",
+        f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, "
+        f"every {config.checkpoint.save_every or 'never'} steps",
     ]  # fmt: skip
     return lines + _costs(config)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from support.parity import GLOBAL_BATCH, SEQ, STEPS, _hugging_face, _hugging_face_loss, global_batches
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box
@@ -14,6 +13,7 @@ from megabiomed.config import RunConfig
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.kernels.dropout import Noise, keep
 from megabiomed.model.llama.lora import adapted_matrices, factor_names, trained_tensors
+from support.parity import GLOBAL_BATCH, SEQ, STEPS, _hugging_face, _hugging_face_loss, global_batches
 
 LORA = {"rank": 4, "alpha": 16.0}
 # B starts at zero, so that first gradients are small, and Adam's sign-like steps would show the rounding of fp32.

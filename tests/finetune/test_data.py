@@ -1,0 +1,142 @@
+"""Stores, windows and wrong input: questions whole, losses on answers, nothing dropped without a count."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megabiomed.config import DataConfig, load_config
+from megabiomed.config.finetune import FinetuneConfig, FinetuneRunConfig
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.errors import ConfigError, DataError, TokenizerError
+from megabiomed.finetune.loader import FinetuneLoader
+from megabiomed.finetune.store import BuildSettings, QuestionStore, build_store
+from megabiomed.finetune.trainer import opened, tokenizer_of
+
+
+@pytest.fixture
+def tokenizer(corpus: Path) -> Tokenizer:
+    return Tokenizer(corpus / "tokenizer/tokenizer.model")
+
+
+def built(path: Path, tokenizer: Tokenizer, folder: Path, **settings: object) -> QuestionStore:
+    build_store([path], folder, tokenizer, replace(BuildSettings(256), **settings))  # type: ignore[arg-type]
+    return QuestionStore(folder)
+
+
+def test_losses_are_on_the_answers_and_questions_do_not_see_each_other(
+    questions: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    store = built(questions / "medmcqa/train.jsonl", tokenizer, tmp_path / "s", window=250)
+    data = DataConfig(seq_length=512, micro_batch_size=1, global_batch_size=4)
+    loader = FinetuneLoader([store], FinetuneConfig.model_validate({"train": [{"path": str(tmp_path)}]}), data, seed=1)
+    windows, seen = loader.windows[0], []
+    for number in range(len(windows)):
+        window = windows.read(number)
+        assert len(windows.records(number)) > 1  # packed
+        place = 0
+        for record in windows.records(number):
+            ids = store.ids[store.id_ends[record] : store.id_ends[record + 1]]
+            stop = place + len(ids) - 1
+            assert window.tokens[place:stop].tolist() == ids[:-1].tolist()
+            asked = np.flatnonzero(window.labels[place:stop] != IGNORE_INDEX)
+            assert asked[0] == store.answer_start[record] - 1  # the last token of the prompt predicts the answer
+            assert window.labels[place:stop][asked].tolist() == ids[store.answer_start[record] :].tolist()
+            assert tokenizer.decode(ids[store.answer_start[record] : -1].tolist()) in "ABCD"
+            assert ids[-1] == tokenizer.eos_id
+            assert set(window.start[place:stop]) == {place}
+            place = stop
+            seen.append(record)
+        assert (window.labels[place:] == IGNORE_INDEX).all()
+    assert sorted(seen) == list(range(len(store)))
+
+
+def test_contexts_are_cut_and_counted_questions_are_not(questions: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = questions / "pubmedqa/ori_pqal.json"
+    entries = json.loads(file.read_text())
+    name = next(iter(entries))
+    entries[name]["CONTEXTS"] = ["many words before " * 200, *entries[name]["CONTEXTS"]]
+    asked = tmp_path / "long.json"
+    asked.write_text(json.dumps(entries))
+    store = built(asked, tokenizer, tmp_path / "s")
+    assert store.manifest["cut"]["contexts"] == 1
+    assert store.manifest["cut"]["words"] > 400
+    assert int(np.diff(store.id_ends).max()) <= 257
+    assert store.manifest["left_out"] == {}
+    record = store.idents.to_pylist().index(name)
+    ids = store.ids[store.id_ends[record] : store.id_ends[record + 1]].tolist()
+    assert entries[name]["QUESTION"] in tokenizer.decode(ids)
+    small = built(asked, tokenizer, tmp_path / "small", window=40)
+    assert small.manifest["left_out"]["question longer than the window"] > 0
+    rejects = [json.loads(line) for line in (tmp_path / "small/rejects.jsonl").read_text().splitlines()]
+    assert len(rejects) + len(small) == len(entries)
+
+
+def test_official_test_questions_of_pubmedqa_are_not_trained_on(
+    questions: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    store = built(questions / "pubmedqa/ori_pqal.json", tokenizer, tmp_path / "s")
+    held = json.loads((questions / "pubmedqa/test_ground_truth.json").read_text())
+    assert not set(store.idents.to_pylist()) & set(held)
+    assert len(store) == 80
+
+
+def test_an_epoch_sees_every_question_as_often_as_asked_beside_its_replay(
+    questions: Path, tokenizer: Tokenizer, corpus: Path, tmp_path: Path
+) -> None:
+    stores = [
+        built(questions / f"{name}/train.jsonl", tokenizer, tmp_path / name, limit=30) for name in ("medmcqa", "medqa")
+    ]
+    values = {
+        "train": [{"path": "a"}, {"path": "b", "repeat": 2}],
+        "replay": [{"path": str(corpus / "train")}],
+        "replay_share": 0.5,
+    }
+    data = DataConfig(seq_length=256, micro_batch_size=1, global_batch_size=1)
+    loader = FinetuneLoader(stores, FinetuneConfig.model_validate(values), data, seed=1)
+    ids = loader.order.sample_ids(0, loader.samples_per_epoch)
+    counts = [int((ids[:, 0] == source).sum()) for source in range(3)]
+    sizes = [len(windows) for windows in loader.windows]
+    for count, wanted in zip(counts, (sizes[0], 2 * sizes[1], sizes[0] + 2 * sizes[1])):
+        assert abs(count - wanted) <= 1
+
+
+def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refused(
+    finetune_file: Path, questions: Path, tokenizer: Tokenizer, corpus: Path, tmp_path: Path
+) -> None:
+    store = built(questions / "pubmedqa/ori_pqal.json", tokenizer, tmp_path / "s")
+    data = DataConfig(seq_length=64, global_batch_size=1)
+    with pytest.raises(DataError, match="built for longer windows"):
+        FinetuneLoader([store], FinetuneConfig.model_validate({"train": [{"path": "s"}]}), data, 1)
+    with pytest.raises(DataError, match="already there"):
+        build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", tokenizer, BuildSettings(256))
+    config = read(finetune_file, "finetune.train.0.path=missing.json", f"run_dir={tmp_path / 'r'}")
+    with pytest.raises(DataError, match="missing.json is not there"):
+        opened(config)
+    assert not list((tmp_path / "r").rglob("*.building*"))
+    with pytest.raises(TokenizerError, match="no tokenizer"):
+        tokenizer_of(read(finetune_file, "finetune.start_from=null"))
+    assert tokenizer_of(read(finetune_file, f"data.tokenizer={corpus}/t.model")) == corpus / "t.model"
+
+
+def test_what_does_not_fit_together_is_refused_when_the_file_is_read(finetune_file: Path) -> None:
+    for override, message in (
+        ("finetune.replay_share=0", "replay_share"),
+        ("data.train=[{path: x}]", "belong to pretraining"),
+        ("lora.targets=[q, q]", "repeat"),
+        ("lora.targets=[w]", "lora.targets"),
+        ("finetune.startfrom=x", "did you mean 'finetune.start_from'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(finetune_file, override)
+
+
+def read(file: Path, *overrides: str) -> FinetuneRunConfig:
+    config = load_config(file, list(overrides), FinetuneRunConfig)
+    assert isinstance(config, FinetuneRunConfig)
+    return config

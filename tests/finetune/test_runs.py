@@ -1,0 +1,95 @@
+"""Fine-tuning through the public command: interrupted, on another topology, exported, and fed with wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.runs import events, losses
+from transformers import AutoModelForCausalLM
+
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config import ModelConfig
+from megabiomed.errors import CheckpointError
+from megabiomed.evaluate.single import load_single
+from megabiomed.model.llama.export import export_certified
+from megabiomed.model.llama.origin import whole_model
+from megabiomed.model.llama.peft import export_adapter
+
+TP2_ZERO3 = ["parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.zero_stage=3"]
+
+
+@pytest.mark.timeout(280)
+def test_adapters_stop_resume_on_another_topology_and_are_exported(
+    command: Any, finetune_file: Path, base: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command("finetune", finetune_file, f"run_dir={whole}")
+    command("finetune", finetune_file, f"run_dir={parts}", "train.stop_after=2")
+    resumed = command("finetune", finetune_file, f"run_dir={parts}", *TP2_ZERO3)
+    assert "data order: identical from sample 8 on" in resumed.stdout
+    assert losses(parts) == pytest.approx(losses(whole), rel=2e-5)
+    assert events(parts)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
+    checkpoint = Checkpoint.open(parts / "checkpoints/step_00000005")
+    assert len(checkpoint.shapes) == 2 * 7 * 2  # A and B of seven matrices in two layers, nothing else
+    _check_exports(checkpoint, base, tmp_path)
+
+
+def _check_exports(checkpoint: Checkpoint, base: Path, folder: Path) -> None:
+    """Merged weights, peft on the base, and our own single process compute the same, and not what the base computes."""
+    model = ModelConfig(**checkpoint.architecture)
+    found = export_certified(checkpoint, whole_model(checkpoint), model, folder / "merged", "fp32", True, 10**9)
+    assert not found.problems()
+    ids = torch.arange(40)[None] + 5
+    merged, plain = (AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (folder / "merged", base))
+    assert float((merged - plain).detach().abs().max()) > 1e-3
+    _, engine = load_single(checkpoint)
+    ours = engine.logits(_batch(ids[0]))
+    assert torch.allclose(ours, merged[0], atol=2e-5)
+    export_adapter(checkpoint, folder / "adapter")
+    peft = pytest.importorskip("peft")
+    adapted = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder / "adapter")
+    assert torch.allclose(adapted(ids).logits, merged, atol=2e-5)
+    named = json.loads((folder / "adapter/adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == str(base)
+
+
+def _batch(ids: torch.Tensor) -> Any:
+    import numpy as np
+
+    from megabiomed.data.packing import MicroBatch, pack_window
+
+    return MicroBatch.from_windows([pack_window(np.append(ids.numpy(), 0), np.empty(0, np.int64))])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
+    command: Any, finetune_file: Path, tmp_path: Path
+) -> None:
+    full, again = tmp_path / "full", tmp_path / "again"
+    command("finetune", finetune_file, f"run_dir={full}", "lora=null", "parallel.pipeline_parallel_size=2")
+    checkpoint = Checkpoint.open(full / "checkpoints/step_00000005")
+    assert "model.embed_tokens.weight" in checkpoint.shapes
+    first = command("finetune", finetune_file, f"run_dir={again}", f"finetune.start_from={full}", "parallel.engine=fsdp2")
+    assert "adapters of rank 4" in first.stdout
+    third = tmp_path / "third"
+    command("finetune", finetune_file, f"run_dir={third}", f"finetune.start_from={again}", "train.steps=2")
+    chained = whole_model(Checkpoint.open(third / "checkpoints/step_00000002"))
+    assert chained.base.lora.rank == 4  # type: ignore[attr-defined]
+    (again / "checkpoints/step_00000005/COMMITTED").unlink()
+    with pytest.raises(CheckpointError):
+        whole_model(Checkpoint.open(third / "checkpoints/step_00000002"))
+
+
+@pytest.mark.timeout(120)
+def test_a_dry_run_says_what_is_trained_and_what_it_takes(command: Any) -> None:
+    done = command("finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100")
+    assert "model: 6,738,415,616 parameters" in done.stdout
+    assert "trained:" not in done.stdout
+    adapted = command("finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100", "lora.rank=8")
+    assert "trained: 19,988,480 (0.30%) in adapters of rank 8" in adapted.stdout
+    assert "optimizer 28.6 MiB" in adapted.stdout  # 20 M parameters x 12 bytes over 8 replicas
