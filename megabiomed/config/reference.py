@@ -15,7 +15,7 @@ from megabiomed.config.schema import RunConfig
 
 _HEAD = """# Configuration
 
-Made from the types in `megabiomed/config/schema.py`, `lora.py`, `align.py` and `finetune.py` by `make docs`; do not edit by hand.
+Made from the types in `megabiomed/config/` (`schema.py`, `lora.py`, `align.py`, `finetune.py`) by `make docs`; do not edit.
 
 A run is one YAML file. `megabiomed pretrain RUN.yaml optimizer.lr=1e-4 parallel.zero_stage=3` overrides single keys.
 `model:` may be the name of a file in `configs/models`, or a mapping with `base: NAME` and the keys to change.

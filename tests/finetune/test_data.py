@@ -116,7 +116,7 @@ def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refus
     with pytest.raises(DataError, match="already there"):
         build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", tokenizer, BuildSettings(256))
     config = read(finetune_file, "finetune.train.0.path=missing.json", f"run_dir={tmp_path / 'r'}")
-    with pytest.raises(DataError, match="missing.json is not there"):
+    with pytest.raises(DataError, match=r"missing\.json is not there"):
         opened(config)
     assert not list((tmp_path / "r").rglob("*.building*"))
     with pytest.raises(TokenizerError, match="no tokenizer"):

@@ -74,7 +74,9 @@ def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
     command("finetune", finetune_file, f"run_dir={full}", "lora=null", "parallel.pipeline_parallel_size=2")
     checkpoint = Checkpoint.open(full / "checkpoints/step_00000005")
     assert "model.embed_tokens.weight" in checkpoint.shapes
-    first = command("finetune", finetune_file, f"run_dir={again}", f"finetune.start_from={full}", "parallel.engine=fsdp2")
+    first = command(
+        "finetune", finetune_file, f"run_dir={again}", f"finetune.start_from={full}", "parallel.engine=fsdp2"
+    )
     assert "adapters of rank 4" in first.stdout
     third = tmp_path / "third"
     command("finetune", finetune_file, f"run_dir={third}", f"finetune.start_from={again}", "train.steps=2")
@@ -90,6 +92,8 @@ def test_a_dry_run_says_what_is_trained_and_what_it_takes(command: Any) -> None:
     done = command("finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100")
     assert "model: 6,738,415,616 parameters" in done.stdout
     assert "trained:" not in done.stdout
-    adapted = command("finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100", "lora.rank=8")
+    adapted = command(
+        "finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100", "lora.rank=8"
+    )
     assert "trained: 19,988,480 (0.30%) in adapters of rank 8" in adapted.stdout
     assert "optimizer 28.6 MiB" in adapted.stdout  # 20 M parameters x 12 bytes over 8 replicas
