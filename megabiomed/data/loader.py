@@ -51,7 +51,7 @@ class TrainLoader:
         dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
         windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
-        _check_stores(stores, [len(each) for each in windows], data.seq_length)
+        check_stores(stores, [len(each) for each in windows], data.seq_length)
         prints = [store.fingerprint for store in stores]
         identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
         self._arrange(stores, windows, weights, prints, data, seed, identity, dp_rank, dp_size, first_sample)
@@ -159,7 +159,7 @@ class ValidationLoader:
 
     def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
         available = window_count(store, data.seq_length)
-        _check_stores([store], [available], data.seq_length)
+        check_stores([store], [available], data.seq_length)
         self._store = store
         self._deal(min(samples, available), data, dp_rank, dp_size)
 
@@ -181,7 +181,8 @@ class ValidationLoader:
         return [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
 
 
-def _check_stores(stores: Sequence[TokenStore], windows: Sequence[int], seq_length: int) -> None:
+def check_stores(stores: Sequence[TokenStore], windows: Sequence[int], seq_length: int) -> None:
+    """Refuse a store without one whole window, and stores of different tokenizers, with a `DataError`."""
     for store, number in zip(stores, windows):
         if number < 1:
             raise DataError(

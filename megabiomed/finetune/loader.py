@@ -8,7 +8,7 @@ from typing import Any
 from megabiomed.config import DataConfig
 from megabiomed.config.finetune import FinetuneConfig
 from megabiomed.data.answers import AnswerWindows
-from megabiomed.data.loader import TrainLoader, ValidationLoader
+from megabiomed.data.loader import TrainLoader, ValidationLoader, check_stores
 from megabiomed.data.packing import Window
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import windows_of
@@ -37,11 +37,12 @@ class FinetuneLoader(TrainLoader):
         factor = share / (1 - share) * sum(asked) / sum(weights) if weights else 0.0
         self.question_share = 1 - share
         self._epoch = sum(asked)
-        windows = [*asking, *(windows_of(store, data.seq_length, data.packing) for store in replay)]
+        texts = [windows_of(store, data.seq_length, data.packing) for store in replay]
+        check_stores(replay, [len(each) for each in texts], data.seq_length)
         shares = [*asked, *(weight * factor for weight in weights)]
         identity: dict[str, Any] = {"finetune_version": ORDER_VERSION}
         prints = [*(store.fingerprint for store in questions), *(store.fingerprint for store in replay)]
-        self._arrange(replay, windows, shares, prints, data, seed, identity, dp_rank, dp_size, 0)
+        self._arrange(replay, [*asking, *texts], shares, prints, data, seed, identity, dp_rank, dp_size, 0)
 
     @property
     def samples_per_epoch(self) -> int:
