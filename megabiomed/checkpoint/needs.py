@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
-from megabiomed.config import ModelConfig, RunConfig
+from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.schema import ParallelConfig
 from megabiomed.config.topology import check_run, data_parallel_size
 from megabiomed.errors import ConfigError
-from megabiomed.model.llama.convert import EMBEDDING, HEAD, logical_tensors
+from megabiomed.model.llama.adapters import is_replicated, trained_tensors
+from megabiomed.model.llama.convert import EMBEDDING, HEAD
 from megabiomed.model.llama.model import chunk_ranges
 
 _KEYS = {
@@ -53,14 +54,19 @@ class StageNeeds:
     offload_bytes: int
 
 
-def stage_needs(model: ModelConfig, parallel: ParallelConfig, world: int) -> list[StageNeeds]:
-    """The needs of every pipeline stage; the topology is legal (`check_run`)."""
+def stage_needs(
+    model: ModelConfig, parallel: ParallelConfig, world: int, lora: LoraConfig | None = None
+) -> list[StageNeeds]:
+    """The needs of every pipeline stage; the topology is legal (`check_run`).
+
+    Beside adapters the frozen weights are neither saved nor in the checkpoint; what is read of them is not counted.
+    """
     tp, pp, dp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, data_parallel_size(parallel, world)
     sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
     state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else dp
     found = []
     for stage in range(pp):
-        held = sum(_share(name, shape, tp) for name, shape in _tensors_of(model, parallel, stage).items())
+        held = sum(_share(name, shape, tp) for name, shape in _tensors_of(model, parallel, stage, lora).items())
         state = 12 * -(-held // state_parts)
         found.append(
             StageNeeds(
@@ -77,7 +83,9 @@ def stage_needs(model: ModelConfig, parallel: ParallelConfig, world: int) -> lis
     return found
 
 
-def _tensors_of(model: ModelConfig, parallel: ParallelConfig, stage: int) -> dict[str, tuple[int, ...]]:
+def _tensors_of(
+    model: ModelConfig, parallel: ParallelConfig, stage: int, lora: LoraConfig | None
+) -> dict[str, tuple[int, ...]]:
     pp, virtual = parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages
     ranges = chunk_ranges(model.num_hidden_layers, pp * virtual)[stage::pp]
     layers = {index for first, last in ranges for index in range(first, last)}
@@ -85,15 +93,15 @@ def _tensors_of(model: ModelConfig, parallel: ParallelConfig, stage: int) -> dic
     mine = {name for edge, name in ends if edge == stage}
     return {
         name: shape
-        for name, shape in logical_tensors(model).items()
+        for name, shape in trained_tensors(model, lora).items()
         if name in mine or (name.startswith("model.layers.") and int(name.split(".")[2]) in layers)
     }
 
 
 def _share(name: str, shape: tuple[int, ...], tp: int) -> int:
-    """Elements on the tensor rank that holds most; norms are on each, the vocabulary is rounded up."""
-    if len(shape) == 1:
-        return shape[0]
+    """Elements on the tensor rank that holds most; norms and replicated factors are on each, the vocabulary is rounded up."""
+    if len(shape) == 1 or is_replicated(name):
+        return prod(shape)
     return -(-shape[0] // tp) * shape[1] if name in (EMBEDDING, HEAD) else prod(shape) // tp
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,29 +11,28 @@ from rich.table import Table
 from megabiomed.checkpoint.needs import config_differences, parse_topology, stage_needs
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig, load_config
-from megabiomed.config.base import parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.kinds import stored_run
 
 
 def needs_report(checkpoint: Checkpoint, topology: str) -> dict[str, Any]:
     """Ranks, and for each pipeline stage what a rank reads and holds."""
     config = stored_config(checkpoint)
     parallel, world = parse_topology(topology, config)
-    stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world)]
+    stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world, config.lora)]
     return {"checkpoint": str(checkpoint.path), "topology": topology, "processes": world, "stages": stages}
 
 
 def config_report(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
     """Keys in which a run file differs from the configuration that wrote the checkpoint."""
+    stored = stored_config(checkpoint)
     return config_differences(
-        stored_config(checkpoint).model_dump(mode="json"), load_config(name).model_dump(mode="json")
+        stored.model_dump(mode="json"), load_config(name, kind=type(stored)).model_dump(mode="json")
     )
 
 
 def stored_config(checkpoint: Checkpoint) -> RunConfig:
     """The configuration that wrote a checkpoint."""
-    where = f"the configuration in {checkpoint.path}"
-    return cast(RunConfig, parse(RunConfig, read_yaml(checkpoint.config_text, where), where))
+    return stored_run(checkpoint.config_text, f"the configuration in {checkpoint.path}")
 
 
 def print_needs(report: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
+from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.lora import trained_tensors
 from megabiomed.model.llama.origin import LORA
 
 

@@ -21,7 +21,7 @@ from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_frag
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.llama.lora import trained_tensors
+from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.model import Micro
 
 _NO_CLIPPING = 1e30

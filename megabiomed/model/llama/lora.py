@@ -24,20 +24,8 @@ from megatron.core.tensor_parallel import (
 )
 from torch import Tensor, nn
 
-from megabiomed.config import LoraConfig, ModelConfig
+from megabiomed.config import LoraConfig
 from megabiomed.kernels.dropout import Noise, drop
-from megabiomed.model.llama.convert import logical_tensors
-
-
-def short(matrix: str) -> str:
-    """`q` of `model.layers.0.self_attn.q_proj.weight`."""
-    return matrix.removesuffix("_proj.weight").rsplit(".", 1)[-1]
-
-
-def factor_names(matrix: str) -> tuple[str, str]:
-    """Logical names of A and B of a matrix: those of peft, without its prefix."""
-    stem = matrix.removesuffix(".weight")
-    return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
 
 
 class ColumnAdapter(nn.Module):
@@ -115,29 +103,3 @@ class RowAdapter(nn.Module):
         else:
             low, b = reduce_from_tensor_model_parallel_region(low, self.group), self.lora_B
         return torch.addmm(y, low, b.t(), alpha=self.lora.scale)  # [., h]
-
-
-def freeze_base(stage: nn.Module) -> None:
-    """Leave only adapters trainable."""
-    for name, parameter in stage.named_parameters():
-        parameter.requires_grad_(name.endswith((".lora_A", ".lora_B")))
-
-
-def trained_tensors(model: ModelConfig, lora: LoraConfig | None) -> dict[str, tuple[int, ...]]:
-    """Name and full shape of every logical tensor that is trained: the whole model, or its adapters."""
-    if lora is None:
-        return logical_tensors(model)
-    found: dict[str, tuple[int, ...]] = {}
-    for name, (outputs, inputs) in adapted_matrices(model, lora).items():
-        a, b = factor_names(name)
-        found |= {a: (lora.rank, inputs), b: (outputs, lora.rank)}
-    return found
-
-
-def adapted_matrices(model: ModelConfig, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
-    """Name and full shape of every matrix that has an adapter."""
-    return {
-        name: shape
-        for name, shape in logical_tensors(model).items()
-        if name.endswith("_proj.weight") and short(name) in lora.targets
-    }

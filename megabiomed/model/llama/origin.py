@@ -18,9 +18,9 @@ from megabiomed.checkpoint.sources import AdapterInit, ChainSource, SeededInit
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.adapters import adapted_matrices, factor_names
 from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
 from megabiomed.model.llama.convert import check_architecture as check_hugging_face
-from megabiomed.model.llama.lora import adapted_matrices, factor_names
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
 _ORIGIN = ("init_from", "initializer_range")

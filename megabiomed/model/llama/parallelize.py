@@ -18,8 +18,9 @@ from megabiomed.checkpoint.logical import Box, Piece, Placement
 from megabiomed.config import KernelsConfig, LoraConfig, ModelConfig
 from megabiomed.kernels.linear_cross_entropy import Shard
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
+from megabiomed.model.llama.adapters import factor_names, short
 from megabiomed.model.llama.head import VocabularyHead
-from megabiomed.model.llama.lora import ColumnAdapter, RowAdapter, factor_names, short
+from megabiomed.model.llama.lora import ColumnAdapter, RowAdapter
 from megabiomed.model.llama.model import Adapted
 
 

@@ -17,7 +17,7 @@ from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
 from megabiomed.config import ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.errors import CheckpointError
-from megabiomed.model.llama.lora import trained_tensors
+from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.origin import adapters_of
 
 _PREFIX = "base_model.model."  # of every name in peft's files
