@@ -1,5 +1,6 @@
 """Typed, strict configuration."""
 
+from megabiomed.config.evaluation import EvalConfig, EvalTaskConfig
 from megabiomed.config.load import load_config, to_yaml
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.schema import (
@@ -18,6 +19,8 @@ from megabiomed.config.schema import (
 __all__ = [
     "CheckpointConfig",
     "DataConfig",
+    "EvalConfig",
+    "EvalTaskConfig",
     "KernelsConfig",
     "LoraConfig",
     "ModelConfig",

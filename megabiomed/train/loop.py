@@ -19,6 +19,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
+from megabiomed.evaluate.in_training import training_evaluation
 from megabiomed.model.llama.origin import adapter_chain, check_architecture, check_frozen, frozen_reference, model_base
 from megabiomed.train.bill import bill
 from megabiomed.train.checkpointing import (
@@ -46,6 +47,7 @@ class Trainer:
         check_run(config, world)
         self.mesh = build_mesh(config.parallel)
         self._open_data()
+        self.evaluation = training_evaluation(config, self.mesh, self.tokenizer)
         self.total = total_steps(config, self.loader.samples_per_epoch)
         self.progress = DataProgress(identity=self.loader.identity)
         self.step = self.tokens = 0
@@ -56,6 +58,8 @@ class Trainer:
         limits = config.train.hang_timeout_s, config.train.hang_start_timeout_s
         self.guard = HangGuard(config.folder / "logs", rank, *limits)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
+            self.reporter.say(line)
+        for line in self.evaluation.lines if self.evaluation else []:
             self.reporter.say(line)
         self._start = self._find_start()
 
@@ -151,6 +155,8 @@ class Trainer:
         outcome, first = "finished", self.step
         if self.step == 0 and self.config.train.eval_every:
             self.validate()
+        if self.step == 0 and self.config.eval.every:
+            self.evaluate()
         self.reporter.start_clock()
         with closing(self.loader):
             batches = iter(self.loader)
@@ -197,6 +203,8 @@ class Trainer:
             return
         if every and self.step % every == 0:
             self.validate()
+        if self.config.eval.every and self.step % self.config.eval.every == 0:
+            self.evaluate()
         if self.checkpoints.due(self.step) or save:
             began = time.monotonic()
             self.checkpoints.save(self.step, self.progress, self.tokens)
@@ -213,12 +221,19 @@ class Trainer:
         self.reporter.validation(self.step, loss[0], loss[1])
         return loss[0]
 
+    def evaluate(self) -> None:
+        """Questions and perplexities of `eval`, reported. Disturbs neither data order nor state nor random numbers."""
+        if self.evaluation is not None:
+            self.guard.beat("evaluation", self.step)
+            self.reporter.evaluation(self.step, self.evaluation.run(self.engine))
+
     def _leave(self, outcome: str) -> None:
         self.guard.beat("last save", self.step)
         self.checkpoints.save(self.step, self.progress, self.tokens)
         self.checkpoints.wait()
         if outcome == "finished":
             self.validate()
+            self.evaluate()
         self.reporter.summary()
         reason = f" ({self.stop.received})" if self.stop.received else ""
         self.reporter.say(f"{outcome}{reason}: step {self.step} of {self.total}, sample {self.progress.next_sample}, "

@@ -31,6 +31,7 @@ class Reporter:
         self._began: float | None = None
         self._losses: list[float] = []  # first and last
         self._done = 0
+        self._perplexities = ""  # of the last evaluation, for the step lines
         if active:
             make_writable(config.folder)
 
@@ -84,6 +85,7 @@ class Reporter:
             f"tokens/s: {computed:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
             f"tokens/s/device: {computed / self.world:,.0f} mfu: {f'{mfu:.1%}' if mfu is not None else 'n/a'} "
             f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
+            f"{self._perplexities}"
         )
         self._record({f"train/{key}": value for key, value in values.items()}, step)
         self.start_clock()
@@ -93,6 +95,14 @@ class Reporter:
         self.say(f"step: {step}/{self.total} validation_loss: {loss:.4f} validation_tokens: {tokens}")
         if self.active:
             self._record({"validation/loss": loss}, step)
+        self.start_clock()
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Report questions and perplexities; perplexities stay on the step lines that follow."""
+        self.say(f"step: {step}/{self.total} " + " ".join(f"{name}: {value:.4f}" for name, value in values.items()))
+        self._perplexities = "".join(f" {k}: {v:.2f}" for k, v in values.items() if k.endswith("_perplexity"))
+        if self.active:
+            self._record({f"evaluation/{name}": value for name, value in values.items()}, step)
         self.start_clock()
 
     def summary(self) -> None:

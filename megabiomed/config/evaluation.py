@@ -1,0 +1,38 @@
+"""What a training run evaluates between its steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from megabiomed.config.base import Section
+
+
+class EvalTaskConfig(Section):
+    """One small set of questions."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
+    """Name in the metrics: evaluation/NAME_accuracy, evaluation/NAME_answer_loss."""
+    path: Path
+    """File of questions in a published layout."""
+    split: Literal["auto", "all", "train", "test"] = "auto"
+    """Part of a PubMedQA file: auto takes the official test ids where test_ground_truth.json lies beside it."""
+    template: str | None = None
+    """Prompt template; null takes the dataset's own."""
+
+
+class EvalConfig(Section):
+    """Questions and perplexities in the training loop (docs/evaluation.md); data order and random numbers stay as they are."""
+
+    every: int = Field(0, ge=0)
+    """Steps between evaluations; 0 evaluates only at the end. Also before the first step when it is set."""
+    tasks: list[EvalTaskConfig] = Field(default_factory=list)
+    """Sets of questions; options are scored by log-likelihood."""
+    limit: PositiveInt = 200
+    """Questions of each set, the first ones."""
+    perplexity: dict[str, Path] = Field(default_factory=dict)
+    """Token stores by domain: a sample of general text beside biomedical text shows what is forgotten."""
+    samples: PositiveInt = 32
+    """Windows of each store, the first ones."""

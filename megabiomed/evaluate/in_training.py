@@ -1,0 +1,104 @@
+"""Questions and perplexities by domain between the steps of a training run, on its own engine."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from megabiomed.config import RunConfig
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.loader import ValidationLoader
+from megabiomed.data.store import TokenStore
+from megabiomed.engine.build import TrainEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.errors import TokenizerError
+from megabiomed.evaluate.contamination import read_reports
+from megabiomed.evaluate.model import trained_on
+from megabiomed.evaluate.packing import Request
+from megabiomed.evaluate.scoring import score
+from megabiomed.evaluate.settings import EvaluateSettings, TaskSettings
+from megabiomed.evaluate.tasks import Item, Task, build_task
+from megabiomed.qa.readers import default_split
+
+
+class TrainingEvaluation:
+    """The sets of `eval`, read once; all ranks construct and run it together.
+
+    Attributes:
+        lines: what a user should know about the sets.
+    """
+
+    def __init__(self, config: RunConfig, mesh: Mesh, tokenizer: Path) -> None:
+        chosen, data = config.eval, config.data
+        opened = Tokenizer(tokenizer)
+        known = read_reports([*trained_on(config)], [])
+        settings = EvaluateSettings(model=config.folder, limit=chosen.limit, max_new_tokens=1)
+        context = config.model.max_position_embeddings
+        self.tasks = [
+            build_task(
+                TaskSettings(name=task.name, path=task.path, template=task.template,
+                             split=default_split(task.path) if task.split == "auto" else task.split),
+                settings, opened, context, known)
+            for task in chosen.tasks
+        ]  # fmt: skip
+        self.window = data.micro_batch_size * data.seq_length
+        self.domains = {
+            name: ValidationLoader(_open(path, opened), data, chosen.samples, mesh.dp_rank, mesh.dp)
+            for name, path in chosen.perplexity.items()
+        }
+        self.lines = [f"eval: {task.name}: {len(task.items)} questions of {task.path}, contamination checked: {task.searched}"
+                      for task in self.tasks]  # fmt: skip
+
+    def run(self, engine: TrainEngine) -> dict[str, float]:
+        """Figures by name, equal on every rank. Collective."""
+        found: dict[str, float] = {}
+        for name, loader in self.domains.items():
+            # Not the method of an engine that expects more than text in a micro-batch.
+            total, tokens = TrainEngine.evaluate(engine, loader.micro_batches())
+            found[f"{name}_loss"] = total / max(1, tokens)
+            found[f"{name}_perplexity"] = math.exp(min(total / max(1, tokens), 700.0))
+        for task in self.tasks:
+            found |= {f"{task.name}_{key}": value for key, value in self._answer(engine, task).items()}
+        return found
+
+    def _answer(self, engine: TrainEngine, task: Task) -> dict[str, float]:
+        """Accuracy, without contaminated items where there are any, and nats a token of the right answer."""
+        requests = [request for item in task.items for request in _requests(item)]
+        scores = iter(score(engine, requests, self.window))
+        right: list[tuple[bool, bool]] = []
+        loss = tokens = 0.0
+        for item in task.items:
+            held = [next(scores) for _ in _requests(item)]
+            label = item.record.label or 0
+            loss, tokens = loss - held[label].logprob, tokens + held[label].tokens
+            best = max(range(len(held)), key=lambda option: held[option].logprob)
+            right.append((best == label, item.contaminated))
+        found = {"answer_loss": loss / tokens}
+        if task.kind != "free":
+            found["accuracy"] = sum(good for good, _ in right) / len(right)
+            clean = [good for good, contaminated in right if not contaminated]
+            if clean and len(clean) < len(right):
+                found["accuracy_clean"] = sum(clean) / len(clean)
+        return found
+
+
+def training_evaluation(config: RunConfig, mesh: Mesh, tokenizer: Path) -> TrainingEvaluation | None:
+    """What `eval` asks for; None when it asks for nothing."""
+    wanted = config.eval.tasks or config.eval.perplexity
+    return TrainingEvaluation(config, mesh, tokenizer) if wanted else None
+
+
+def _requests(item: Item) -> list[Request]:
+    """The options; of a free question its answer."""
+    return item.requests() or [Request(item.encoded.prompt, item.encoded.answer)]
+
+
+def _open(path: Path, tokenizer: Tokenizer) -> TokenStore:
+    store = TokenStore.open(path)
+    if store.tokenizer_sha256 != tokenizer.sha256:
+        raise TokenizerError(
+            f"{path} of eval.perplexity was made with another tokenizer than the run's",
+            got=store.tokenizer_sha256[:12], expected=tokenizer.sha256[:12],
+            do="build it with `corpus build --tokenizer` of this run",
+        )  # fmt: skip
+    return store
