@@ -1,4 +1,4 @@
-"""The YAML files shipped with megabiomed: models/, runs/, clusters/."""
+"""The YAML files shipped with megabiomed: models/, encoders/, runs/, chains/, clusters/."""
 
 from __future__ import annotations
 

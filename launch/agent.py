@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from megabiomed.errors import MegabiomedError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
-from megabiomed.launch.hang_page import suspects
+from megabiomed.launch.hang_page import suspects, write_page
+from megabiomed.launch.kinds import COMMAND
 from megabiomed.launch.preflight_verdict import bad_nodes
 
-HUNG = 75  # megabiomed.train.hang, which imports torch
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first
-KILL_SWITCH = Path("control") / "end"
 
 
 def begin(run: Path, incarnation: str) -> Decision:
@@ -24,7 +24,8 @@ def begin(run: Path, incarnation: str) -> Decision:
     step, job = records.committed_step(run), records.read_job(run)
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
-    found = before_run(finished, (run / KILL_SWITCH).exists(), history, step, job["max_failures"])
+    killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
+    found = before_run(finished, killed, history, step, job["max_failures"])
     kind = "begin" if found.verb == "run" else "refused"
     (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     nodes = os.environ.get(NODES, "")
@@ -38,6 +39,8 @@ def judge(run: Path, incarnation: str) -> Decision:
     nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     found = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
+    if found.exclude:
+        found = replace(found, exclude=tuple(sorted({*found.exclude, *_excluded()})))
     records.append(run, "preflight", incarnation=incarnation, exclude=list(found.exclude), reason=found.reason)
     return found
 
@@ -46,8 +49,15 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     """Decide what follows an incarnation, and note it."""
     history, job = records.history(run), records.read_job(run)
     mine = [record for record in history if record["kind"] == "begin" and record["incarnation"] == incarnation]
+    if _superseded(history, incarnation):
+        records.append(run, "superseded", incarnation=incarnation, code=code)
+        return Decision("done", "a later start took over")
+    outcome = str(records.verdict(run, incarnation).get("outcome", ""))
+    if job["kind"] == COMMAND and code == 0:
+        outcome = "finished"
+        records.finished(run)
     ending = Ending(
-        outcome=str(records.verdict(run, incarnation).get("outcome", "")),
+        outcome=outcome,
         code=code,
         active=_is_active(),
         before=mine[-1]["step"] if mine else 0,
@@ -55,9 +65,9 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         warned=warned,
     )
     found = after_run(ending, history, job["max_failures"])
-    if code == HUNG:
-        said = suspects(run / "logs" / incarnation, job["ranks"])
-        found = replace(found, reason=f"{found.reason}: {said}")
+    page = write_page(run / "logs" / incarnation, job["ranks"])
+    if page is not None:
+        found = replace(found, reason=f"{found.reason}: {suspects(page)}")
     values: dict[str, Any] = {
         "outcome": ending.outcome,
         "code": code,
@@ -69,12 +79,36 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     return found
 
 
+def _superseded(history: list[dict[str, Any]], incarnation: str) -> bool:
+    """Whether this is a zombie: its node was lost to the scheduler, which has started the job elsewhere meanwhile.
+
+    It must not requeue the job, whose id is the same, nor use up the budget.
+    """
+    begins = [record["incarnation"] for record in history if record["kind"] == "begin"]
+    if begins and begins[-1] != incarnation:
+        return True
+    restarts = _job().get("Restarts")
+    return restarts is not None and restarts != os.environ.get("SLURM_RESTART_COUNT", "0")
+
+
 def _is_active() -> bool:
     """Whether the job is still SLURM's to run; one that was cancelled or requeued must not be requeued by itself."""
+    return _job().get("JobState", "RUNNING") == "RUNNING"
+
+
+def _excluded() -> list[str]:
+    """Nodes that the job avoids already, by its operator's wish."""
+    nodes = _job().get("ExcNodeList", "(null)")
+    return [] if nodes == "(null)" else scheduler.hostnames(nodes)
+
+
+@cache
+def _job() -> dict[str, str]:
+    """What the controller says about this job; nothing when it does not answer, which cancels nothing."""
     try:
-        return scheduler.job(os.environ["SLURM_JOB_ID"]).get("JobState") == "RUNNING"
+        return scheduler.job(os.environ["SLURM_JOB_ID"])
     except MegabiomedError:
-        return True  # a controller that does not answer has not cancelled anything
+        return {}
 
 
 def main(arguments: list[str]) -> None:

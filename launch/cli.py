@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from megabiomed.errors import LaunchError
+from megabiomed.errors import ConfigError, LaunchError
+
+if TYPE_CHECKING:
+    from megabiomed.launch.stage import Stage
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
 def submit(
-    run: Annotated[str, typer.Argument(help="Run file or chain file, or the name of one in configs/runs.")],
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="Run or chain file, or the name of one in configs/runs, configs/chains.")],
     cluster: Annotated[str, typer.Option(help="Cluster file, or the name of one in configs/clusters.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
@@ -23,37 +29,68 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and scripts; submit nothing.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
-    from megabiomed.launch.chain import load_stages
-    from megabiomed.launch.cluster import load_cluster
-    from megabiomed.launch.submit import render, submit_all, torchrun_command
+    from megabiomed.launch.cluster import load_cluster, parse_flags
+    from megabiomed.launch.stage import load_stages
+    from megabiomed.launch.submit import render, submit_all
 
-    profile = load_cluster(cluster)
-    profile = profile.model_validate(profile.model_dump() | {"sbatch": profile.sbatch | _flags(sbatch or [])})
-    stages = load_stages(run, profile, overrides or [], nodes)
-    jobs = [render(stage, profile) for stage in stages]
-    for job in jobs:
-        stage = job.stage
-        waits = f" after {', '.join(stage.after)}" if stage.after else ""
-        shapes = [
-            (stage.nodes, profile.ranks_per_node),
-            *((part.nodes, part.ranks_per_node) for part in stage.components),
-        ]
-        nodes_and_ranks = " + ".join(f"{count} nodes x {ranks}" for count, ranks in shapes)
-        typer.echo(f"{stage.name}: {nodes_and_ranks} = {stage.ranks(profile)} ranks, {stage.time}{waits}")
-        typer.echo(f"  run folder: {stage.folder}")
-        typer.echo(f"  without SLURM: {torchrun_command(stage, profile)}")
-        if dry_run:
-            typer.echo(f"--- {job.path}\n{job.script}---")
+    flags = parse_flags(sbatch or [])
+    check = partial(_check_command, cast(typer.Context, context.find_root()))
+    stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, check)
+    jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
+    typer.echo("\n".join(line for job in jobs for line in _plan(job.stage)))
     if dry_run:
+        typer.echo("\n".join(f"--- {job.path}\n{job.script}---" for job in jobs))
+        typer.echo("dry run: nothing was written or submitted")
         return
-    for name, job_id in submit_all(jobs, profile).items():
-        typer.echo(f"submitted: {name}: job {job_id}")
-    typer.echo(f"next: megabiomed status {stages[0].folder}")
+    ids, said = submit_all(jobs)
+    for name, job_id in ids.items():
+        typer.echo(
+            f"submitted: {name}: job {job_id} ({said[name]})" if said[name] else f"submitted: {name}: job {job_id}"
+        )
+    typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
 
 
-def _flags(words: list[str]) -> dict[str, str | bool]:
-    pairs = (word.removeprefix("--").partition("=") for word in words)
-    return {key: value if sign else True for key, sign, value in pairs}
+def _plan(stage: Stage) -> list[str]:
+    """What a stage is, for whoever decides whether to submit it."""
+    from megabiomed.launch.submit import typed_commands
+
+    shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
+    nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
+    waits = f" after {', '.join(stage.after)}" if stage.after else ""
+    lines = [f"{stage.name} ({stage.kind}): {nodes} = {stage.ranks} ranks, {stage.time}{waits}"]
+    lines += [f"  run folder: {stage.folder}"]
+    hosts = stage.nodes + sum(part.nodes for part in stage.components)
+    where = f" (on each of {hosts} hosts)" if hosts > 1 else ""
+    return lines + [f"  without SLURM{where}: {line}" for line in typed_commands(stage)]
+
+
+def _check_command(root: typer.Context, words: list[str]) -> None:
+    """Refuse words that are no command of megabiomed, or that it would not understand.
+
+    Args:
+        root: context of the whole application; click may be a package or a part of typer, so its types are not named.
+    """
+    context, command, rest = root, cast(Any, root.command), list(words)
+    try:
+        while hasattr(command, "resolve_command"):
+            if not rest:
+                raise _not_understood(words, "Missing command.")
+            name, command, rest = command.resolve_command(context, rest)
+            if hasattr(command, "resolve_command"):
+                context = type(root)(command, info_name=name, parent=context)
+        command.make_context(name, rest, parent=context)
+    except typer.Exit:
+        raise _not_understood(words, "it only prints help") from None
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            raise _not_understood(words, error.format_message()) from None
+        raise
+
+
+def _not_understood(words: list[str], why: str) -> ConfigError:
+    return ConfigError(
+        "a stage's command is not understood", got=f"{' '.join(words)}: {why}", do="see `megabiomed --help`"
+    )
 
 
 def status(
@@ -151,7 +188,8 @@ def hold(run: Run) -> None:
     """
     from megabiomed.launch import control
 
-    typer.echo(control.scontrol(run, "hold"))
+    for line in control.scontrol(run, "hold"):
+        typer.echo(line)
 
 
 def release(run: Run) -> None:
@@ -161,7 +199,8 @@ def release(run: Run) -> None:
     """
     from megabiomed.launch import control
 
-    typer.echo(control.scontrol(run, "release"))
+    for line in control.scontrol(run, "release"):
+        typer.echo(line)
 
 
 def resubmit(
@@ -184,7 +223,8 @@ def resubmit(
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     example = (
-        "Example: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 8 model.init_from=Llama-2-7b-hf --dry-run"
+        "Examples: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 12 model.init_from=Llama-2-7b-hf --dry-run; "
+        "megabiomed submit biomedgpt --cluster h100 --sbatch account=bio --sbatch exclude=n3"
     )
     app.command(epilog=example)(submit)
     for command in (status, logs, cancel, save, hold, release, resubmit):

@@ -32,6 +32,7 @@ OWN_FLAGS = (
         "kill-on-invalid-dep",
     ),
     *("nodes", "ntasks", "ntasks-per-node", "chdir", "time", "array", "wrap", "parsable", "test-only", "hold"),
+    *("cpus-per-task",),
 )
 
 
@@ -117,6 +118,8 @@ class ClusterConfig(Section):
     """Environment variables of the job (NCCL_*, proxies, caches)."""
     python: Path | None = None
     """Python of the environment on the nodes; null takes the one that submits."""
+    host_python: Path | None = None
+    """Python of the batch script itself, which is never inside a container; null takes `python`."""
     wrap: list[str] = Field(default_factory=list)
     """Words before the python of each rank: `[apptainer, exec, --nv, image.sif]`."""
     scratch: Path | None = None
@@ -134,6 +137,25 @@ class ClusterConfig(Section):
     def ranks_per_node(self) -> int:
         """Tasks that srun starts on a node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of the job."""
+        return ({"TMPDIR": str(self.scratch)} if self.scratch else {}) | self.environment
+
+
+def parse_flags(words: list[str]) -> dict[str, str | int | bool]:
+    """sbatch options from the command line: `qos=high`, `--exclusive`.
+
+    Raises:
+        ConfigError: one that megabiomed sets itself, or that no batch script can carry.
+    """
+    pairs = (word.removeprefix("--").partition("=") for word in words)
+    flags: dict[str, str | int | bool] = {key: value if sign else True for key, sign, value in pairs}
+    try:
+        return _flags(flags)
+    except ValueError as error:
+        raise ConfigError(f"--sbatch: {error}") from None
 
 
 def load_cluster(name: str) -> ClusterConfig:

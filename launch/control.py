@@ -7,15 +7,20 @@ from pathlib import Path
 from megabiomed.checkpoint.files import write_atomic, write_json
 from megabiomed.errors import LaunchError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.status import find_runs
+from megabiomed.launch.kinds import COMMAND
+from megabiomed.launch.status import find_runs, submitted_below
 
 
-def job_id_of(run: Path) -> str:
-    """Job id of a submitted run; one that was never submitted is a `LaunchError`."""
-    found = records.read_job(run).get("job_id")
+def jobs_of(run: Path) -> list[Path]:
+    """Run folders with jobs: the run itself, or the stages below a run that is submitted as several.
+
+    Raises:
+        LaunchError: nothing was submitted there.
+    """
+    found = [run] if records.read_job(run) else submitted_below(run)
     if not found:
         raise LaunchError(f"{run} was not submitted", do="megabiomed submit RUN --cluster CLUSTER")
-    return str(found)
+    return found
 
 
 def ask(run: Path, what: str) -> Path:
@@ -30,13 +35,12 @@ def ask(run: Path, what: str) -> Path:
 def cancel(run: Path, save: bool, chain: bool) -> list[str]:
     """End a run for good, and the stages of its chain that wait for it.
 
-    With `save` a running job leaves by itself after its next step; waiting ones are cancelled at once.
+    With `save` a running job leaves by itself after its next step; waiting ones, and commands, are cancelled at once.
     """
     said = []
-    for folder in _with_dependents(run) if chain else [run]:
-        job_id = job_id_of(folder)
-        state = scheduler.job(job_id).get("JobState", "not in the queue")
-        if state == "RUNNING" and save:
+    for folder in _with_dependents(jobs_of(run)) if chain else jobs_of(run):
+        job_id, state = _job_id(folder), scheduler.job_of(folder).get("JobState", "not in the queue")
+        if state == "RUNNING" and save and records.read_job(folder)["kind"] != COMMAND:
             said.append(f"asked to save and leave: job {job_id} ({ask(folder, 'end')})")
         elif state in scheduler.ACTIVE:
             ask(folder, "end")
@@ -47,11 +51,17 @@ def cancel(run: Path, save: bool, chain: bool) -> list[str]:
     return said
 
 
-def scontrol(run: Path, verb: str) -> str:
-    """`scontrol hold` or `release` of a run's job."""
-    job_id = job_id_of(run)
-    scheduler.call("scontrol", verb, job_id)
-    return f"{verb}: job {job_id}"
+def scontrol(run: Path, verb: str) -> list[str]:
+    """`scontrol hold` or `release` of the jobs of a run that wait."""
+    said = []
+    for folder in jobs_of(run):
+        job_id, state = _job_id(folder), scheduler.job_of(folder).get("JobState", "not in the queue")
+        if state != "PENDING":
+            said.append(f"nothing to {verb}: job {job_id} ({state})")
+            continue
+        scheduler.call("scontrol", verb, job_id)
+        said.append(f"{verb}: job {job_id}")
+    return said
 
 
 def resubmit(run: Path, only: str, dry_run: bool) -> list[str]:
@@ -64,9 +74,9 @@ def resubmit(run: Path, only: str, dry_run: bool) -> list[str]:
         raise LaunchError("--only has no such choice", got=repr(only), expected="failed or this")
     ids: dict[str, str] = {}
     said = []
-    for folder in find_runs(run) if only == "failed" else [run]:
+    for folder in find_runs(jobs_of(run)[0]) if only == "failed" else jobs_of(run):
         record = records.read_job(folder)
-        state = scheduler.job(job_id_of(folder)).get("JobState")
+        state = scheduler.job_of(folder).get("JobState")
         if records.last_event(folder).get("event") == "finished":
             said.append(f"finished: {record['stage']}")
         elif state in scheduler.ACTIVE:
@@ -75,23 +85,33 @@ def resubmit(run: Path, only: str, dry_run: bool) -> list[str]:
         elif dry_run:
             said.append(f"would submit: {record['stage']}: {folder / records.SLURM / 'job.sh'}")
         else:
-            (folder / "control" / "end").unlink(missing_ok=True)
-            records.append(
-                folder, "end", incarnation="resubmit", outcome="resubmitted", reason="submitted again by hand"
-            )
-            after = [ids[name] for name in record["after"] if name in ids]
-            ids[record["stage"]] = scheduler.submit(folder / records.SLURM / "job.sh", after)
-            write_json(folder / records.SLURM / records.JOB, record | {"job_id": ids[record["stage"]]})
+            ids[record["stage"]] = _again(folder, [ids[name] for name in record["after"] if name in ids])
             said.append(f"submitted: {record['stage']}: job {ids[record['stage']]}")
     return said
 
 
-def _with_dependents(run: Path) -> list[Path]:
-    """A run and the stages of its chain that come after it, directly or not."""
-    found, names = [run], {records.read_job(run)["stage"]} if records.read_job(run) else set()
-    for folder in find_runs(run) if names else []:
+def _again(run: Path, after: list[str]) -> str:
+    """Submit a stored script with a fresh budget; returns the job id."""
+    record = records.read_job(run)
+    for folder in record["controls"]:
+        (Path(folder) / records.KILL_SWITCH).unlink(missing_ok=True)
+    records.append(run, "end", incarnation="resubmit", outcome="resubmitted", reason="submitted again by hand")
+    job_id = scheduler.submit(run / records.SLURM / "job.sh", after)
+    write_json(run / records.SLURM / records.JOB, record | {"job_id": job_id})
+    return job_id
+
+
+def _job_id(run: Path) -> str:
+    return str(records.read_job(run).get("job_id"))
+
+
+def _with_dependents(runs: list[Path]) -> list[Path]:
+    """Runs, and the stages of their chain that come after them, directly or not."""
+    found, names = list(runs), {records.read_job(run)["stage"] for run in runs}
+    known = {run.absolute() for run in runs}
+    for folder in find_runs(runs[0]):
         record = records.read_job(folder)
-        if names & set(record["after"]):
+        if names & set(record["after"]) and folder.absolute() not in known:
             names.add(record["stage"])
             found.append(folder)
     return found

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 PAGE = "hang.md"
+_NAMED, _SHOWN = 8, 16
 
 
 def write_page(logs: Path, world: int) -> Path | None:
     """Make LOGS/hang.md; None when no rank wrote anything.
 
-    Ranks that wait at the same place are the majority; those elsewhere, or that could not answer, are named first.
+    Ranks that wait at the same place are the majority; those elsewhere, or that could not answer, are named first, and so
+    are those that did not join the collective in which others wait.
     """
     reports = {rank: report for rank in range(world) if (report := _read(logs / f"hang_rank_{rank}.json"))}
     if not reports:
@@ -27,24 +30,22 @@ def write_page(logs: Path, world: int) -> Path | None:
     lines += [f"- rank {rank} on {reports[rank]['host']}: **elsewhere**: {places[rank]}" for rank in different]
     count = len(places) - len(different)
     lines += [f"- {count} of {world} ranks wait at: {usual}", ""]
-    for rank in [*different, *(rank for rank in reports if rank not in different)]:
-        report = reports[rank]
-        lines += [f"## rank {rank}, {report['host']}: {report['what']}, step {report['step']}", ""]
-        lines += [f"samples: {report['samples']}", "", "```", report["stacks"].rstrip(), "```", ""]
-        if report["collectives"]:
-            lines += ["last collectives (torch flight recorder):", "", "```", report["collectives"], "```", ""]
+    lines += [*_collectives(reports), ""]
+    order = [*different, *(rank for rank in reports if rank not in different)]
+    for rank in order[: max(_SHOWN, len(different) + 2)]:
+        lines += _section(rank, reports[rank])
+    if len(order) > _SHOWN:
+        lines += [f"The others are in {logs}/hang_rank_N.json."]
     page = logs / PAGE
     page.write_text("\n".join(lines))
     return page
 
 
-def suspects(logs: Path, world: int) -> str:
-    """The first lines of the page in one sentence."""
-    page = write_page(logs, world)
-    if page is None:
-        return "the run hung and no rank could say where"
+def suspects(page: Path) -> str:
+    """The first lines of a page in one sentence."""
     named = [line[2:].replace("*", "") for line in page.read_text().splitlines() if line.startswith("- ")]
-    return f"the run hung: {'; '.join(named)}; see {page}"
+    more = [f"and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+    return f"the run hung: {'; '.join([*named[:_NAMED], *more])}; see {page}"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -63,3 +64,51 @@ def _place(report: dict[str, Any]) -> str:
     top = frames[0] if frames else "?"
     own = next((frame for frame in frames if "/megabiomed/" in frame), top)
     return f"{report['what']}, step {report['step']}: {top} < {own}"
+
+
+def _collectives(reports: dict[int, dict[str, Any]]) -> Iterator[str]:
+    """For each process group, who is behind: the ranks of a group number their collectives alike."""
+    newest: dict[str, dict[int, dict[str, Any]]] = {}
+    for rank, report in reports.items():
+        for entry in report["collectives"] or ():
+            if entry["kind"] == "collective":
+                newest.setdefault(entry["group"], {})[rank] = entry
+    for group, entries in newest.items():
+        last = max(entry["number"] for entry in entries.values())
+        ahead = [rank for rank, entry in entries.items() if entry["number"] == last]
+        waiting = [rank for rank in ahead if not entries[rank]["done"]]
+        late = {rank: entry for rank, entry in entries.items() if entry["number"] < last}
+        if waiting:
+            yield f"* group {group}: ranks {_list(waiting)} wait in {say(entries[waiting[0]])}"
+        for rank, entry in late.items():
+            yield f"* group {group}: **rank {rank} is behind**: its last is {say(entry)}"
+
+
+def say(entry: dict[str, Any]) -> str:
+    """`all_reduce 57 of [8, 4] Float`: a collective as `platform.last_collectives` describes it."""
+    return f"{entry['name']} {entry['number']} of {entry['shape']}"
+
+
+def _section(rank: int, report: dict[str, Any]) -> list[str]:
+    """Everything about one rank."""
+    lines = [f"## rank {rank}, {report['host']}: {report['what']}, step {report['step']}", ""]
+    lines += [
+        f"run: {report['place']}",
+        f"samples: {report['samples']}",
+        "",
+        "```",
+        report["stacks"].rstrip(),
+        "```",
+        "",
+    ]
+    if not report["collectives"]:
+        return [*lines, "last collectives: torch's flight recorder did not answer", ""]
+    lines += ["last collectives (torch's flight recorder), the newest last:", ""]
+    for entry in report["collectives"]:
+        lines.append(f"    {'done' if entry['done'] else 'WAITS'}  {entry['group']}: {say(entry)}")
+    return [*lines, ""]
+
+
+def _list(ranks: list[int]) -> str:
+    text = ", ".join(map(str, ranks[:_NAMED]))
+    return text + (f" and {len(ranks) - _NAMED} more" if len(ranks) > _NAMED else "")

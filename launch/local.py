@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megabiomed.errors import MegabiomedError, UserError, WorkerError
-from megabiomed.launch.hang_page import suspects
+from megabiomed.launch.hang_page import suspects, write_page
 from megabiomed.launch.terminal import Echo
 
 ERROR_FILE = "MEGABIOMED_ERROR_FILE"
@@ -35,9 +35,6 @@ class _Worker:
     log: Path
     error: Path
     echo: Echo | None = None
-
-
-_HUNG = 75  # megabiomed.train.hang, which imports torch
 
 
 def under_launcher() -> bool:
@@ -138,8 +135,8 @@ def _failure(workers: list[_Worker], seen_first: list[_Worker]) -> MegabiomedErr
     # torch's watchdog aborts ranks whose partner is gone: an abort is the cause only where nobody else says why.
     causes = [worker for worker in killed if worker.process.returncode != -signal.SIGABRT]
     worker = (causes or wrote or killed or seen_first)[0]
-    if worker.process.returncode == _HUNG:
-        return WorkerError(suspects(worker.log.parent, len(workers)))
+    if (page := write_page(worker.log.parent, len(workers))) is not None:
+        return WorkerError(suspects(page))
     if worker in killed:
         name = signal.Signals(-worker.process.returncode).name
         return WorkerError(f"rank {worker.rank} was killed by {name}", do=f"see {worker.log}")

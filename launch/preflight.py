@@ -1,4 +1,7 @@
-"""`python -m megabiomed.launch.preflight RUN INCARNATION GPUS TYPE`: one task a node, before the ranks are started."""
+"""`python -m megabiomed.launch.preflight RUN INCARNATION GROUP GPUS TYPE`: one task a node, before the ranks are started.
+
+GROUP numbers the kinds of nodes of a job: only nodes of one kind are compared with each other.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,29 @@ from typing import Any
 
 from megabiomed.checkpoint.files import make_writable, write_json
 from megabiomed.errors import MegabiomedError
-from megabiomed.launch.preflight_verdict import result_file
+from megabiomed.launch.preflight_verdict import SMI_FIELDS, pairings, result_file, smi_problems
 
 _SPACE = 2**30
 _ROUNDS = 5
 
 
-def main(run: Path, incarnation: str, gpus: int, gpu_type: str) -> None:
+def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> None:
     """Run every check and write the result; a check that fails is a word in `problems`, never an exception."""
     node = os.environ.get("SLURMD_NODENAME", "localhost")
     problems: list[str] = []
-    times: dict[str, float] = {}
-    for check in (lambda: _storage(run), lambda: _devices(gpus, gpu_type), lambda: _work(times), lambda: _meet(times)):
+    measured: dict[str, float] = {}
+    checks = (
+        lambda: _storage(run),
+        lambda: _devices(gpus, gpu_type),
+        lambda: _work(measured),
+        lambda: _meet(measured),
+    )
+    for check in checks:
         problems += _outcome(check)
     target = result_file(run, incarnation, node)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, {"node": node, "problems": problems, "times": times, "clock": time.time()})
-    print(f"{node}: {'; '.join(problems) or 'well'} {times}")
+    write_json(target, {"node": node, "group": group, "problems": problems, "measured": measured})
+    print(f"{node}: {'; '.join(problems) or 'well'} {measured}")
 
 
 def _outcome(check: Callable[[], list[str]]) -> list[str]:
@@ -66,21 +75,16 @@ def _devices(gpus: int, gpu_type: str) -> list[str]:
             problems.append(f"GPU {index} is {name}, not {gpu_type}")
         if free < 0.9 * whole:
             problems.append(f"GPU {index} has {free / 2**30:.1f} of {whole / 2**30:.1f} GiB free")
-    return problems + (_ecc() if gpus else [])
+    return problems + (_nvidia_smi() if gpus else [])
 
 
-def _ecc() -> list[str]:
-    query = ["nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout
-    counts = (line.split(",") for line in said.splitlines() if "," in line)
-    return [
-        f"GPU {index} has {count.strip()} ECC errors"
-        for index, count in counts
-        if count.strip().isdigit() and int(count)
-    ]
+def _nvidia_smi() -> list[str]:
+    query = f"--query-gpu=index,{','.join(SMI_FIELDS)}"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    return smi_problems(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
-def _work(times: dict[str, float]) -> list[str]:
+def _work(measured: dict[str, float]) -> list[str]:
     import torch
 
     from megabiomed import platform
@@ -90,26 +94,56 @@ def _work(times: dict[str, float]) -> list[str]:
         device = torch.device("cuda", index) if platform.has_cuda() else torch.device("cpu")
         ones = torch.ones(size, size, device=device, dtype=dtype)
         product = partial(torch.matmul, ones, ones)
-        times["matmul_s"] = max(times.get("matmul_s", 0.0), min(_seconds(product) for _ in range(_ROUNDS)))
+        measured["matmul_s"] = max(measured.get("matmul_s", 0.0), min(_seconds(product) for _ in range(_ROUNDS)))
         if float(product()[0, 0]) != size:
             return [f"{device} computes a wrong matrix product"]
     return []
 
 
-def _meet(times: dict[str, float]) -> list[str]:
-    """One rank a node sums a vector with all others."""
+def _meet(measured: dict[str, float]) -> list[str]:
+    """One rank a node: sum a vector with all others, read the clock together, then measure the links pair by pair."""
     import torch
     import torch.distributed as dist
 
     from megabiomed import platform
 
-    platform.init_distributed(timeout_s=120)
+    platform.init_distributed(timeout_s=120, megatron=False)
     vector = torch.ones(1 << 20, device=platform.device())
     dist.all_reduce(vector)
     right = float(vector[0]) == dist.get_world_size()
-    times["allreduce_s"] = min(_seconds(lambda: dist.all_reduce(torch.ones_like(vector))) for _ in range(_ROUNDS))
+    dist.barrier()
+    measured["clock_s"] = time.time()
+    measured["allreduce_s"] = min(_seconds(lambda: dist.all_reduce(torch.ones_like(vector))) for _ in range(_ROUNDS))
+    if dist.get_world_size() > 1:
+        measured["link_s"] = _link(vector)
     dist.destroy_process_group()
     return [] if right else ["the all-reduce gives a wrong sum"]
+
+
+def _link(vector: Any) -> float:
+    """Seconds to exchange a vector with a neighbour: with the better of two, so that only a slow node's own link counts.
+
+    A slow node makes every all-reduce slow, on all nodes alike; here a node that is well has a neighbour that is well.
+    """
+    import torch.distributed as dist
+
+    rank, world = dist.get_rank(), dist.get_world_size()
+    best = float("inf")
+    for first, second in (pair for pairs in pairings(world) for pair in pairs):
+        if rank in (first, second):
+            peer = second if rank == first else first
+            best = min(best, *(_seconds(partial(_exchange, vector, peer)) for _ in range(_ROUNDS)))
+    return best
+
+
+def _exchange(vector: Any, peer: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    received = torch.empty_like(vector)
+    both = [dist.P2POp(dist.isend, vector, peer), dist.P2POp(dist.irecv, received, peer)]
+    for work in dist.batch_isend_irecv(both):
+        work.wait()
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -123,6 +157,6 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     sys.stdout.flush()
     os._exit(0)  # a node that cannot meet the others would wait for its threads

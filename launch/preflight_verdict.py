@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
+from statistics import median_low
+from typing import Any
 
 from megabiomed.launch.records import SLURM
 
 PREFLIGHT = "preflight"
-TIMES = {"matmul_s": "matrix product", "allreduce_s": "all-reduce"}
+TIMES = {"matmul_s": "matrix product", "link_s": "exchange with its neighbours"}
+CLOCK_S = 30.0
+"""Clocks that differ by more than this mislead time limits, checkpoints' ages and whoever reads the logs."""
+SMI_FIELDS = {
+    "ecc.errors.uncorrected.volatile.total": "uncorrected ECC errors",
+    "clocks_throttle_reasons.hw_slowdown": "clock slowed down by the hardware",
+    "clocks_throttle_reasons.hw_thermal_slowdown": "clock slowed down by heat",
+}
 
 
 def result_file(run: Path, incarnation: str, node: str) -> Path:
@@ -18,21 +26,65 @@ def result_file(run: Path, incarnation: str, node: str) -> Path:
 
 
 def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float) -> dict[str, str]:
-    """Node -> why it is bad: no result, a failed check, or slower than `slow_factor` times the median of all nodes."""
-    bad, times = {}, {}
+    """Node -> why it is bad: no result, a failed check, or worse than most nodes of its kind.
+
+    Args:
+        slow_factor: how many times the usual time a node may take. Of two nodes the faster one is taken for usual.
+    """
+    bad: dict[str, str] = {}
+    kinds: dict[int, dict[str, dict[str, float]]] = {}
     for node in nodes:
         try:
-            found = json.loads(result_file(run, incarnation, node).read_text())
+            found: dict[str, Any] = json.loads(result_file(run, incarnation, node).read_text())
         except (OSError, ValueError):
             bad[node] = "no answer"
             continue
         if found["problems"]:
             bad[node] = ", ".join(found["problems"])
-        times[node] = found["times"]
-    for name, what in TIMES.items():
-        known = {node: values[name] for node, values in times.items() if name in values}
-        usual = median(known.values()) if len(known) > 2 else 0.0
-        for node, seconds in known.items():
-            if usual and seconds > slow_factor * usual:
-                bad.setdefault(node, f"slow {what}: {seconds:.3f} s, median {usual:.3f} s")
+        kinds.setdefault(found["group"], {})[node] = found["measured"]
+    for measured in kinds.values():
+        bad = slow_nodes(measured, slow_factor) | wrong_clocks(measured) | bad
     return bad
+
+
+def slow_nodes(measured: dict[str, dict[str, float]], factor: float) -> dict[str, str]:
+    """Nodes of one kind that are slow."""
+    slow: dict[str, str] = {}
+    for name, what in TIMES.items():
+        known = {node: values[name] for node, values in measured.items() if name in values}
+        usual = median_low(known.values()) if known else 0.0
+        for node, seconds in known.items():
+            if seconds > factor * usual:
+                slow.setdefault(node, f"slow {what}: {seconds:.4f} s, usual {usual:.4f} s")
+    return slow
+
+
+def wrong_clocks(measured: dict[str, dict[str, float]]) -> dict[str, str]:
+    """Nodes whose clock, read after a barrier, is far from the others'."""
+    known = {node: values["clock_s"] for node, values in measured.items() if "clock_s" in values}
+    usual = median_low(known.values()) if len(known) > 2 else 0.0
+    return {
+        node: f"its clock is {seconds - usual:+.0f} s off"
+        for node, seconds in known.items()
+        if usual and abs(seconds - usual) > CLOCK_S
+    }
+
+
+def pairings(world: int) -> list[list[tuple[int, int]]]:
+    """Rounds of pairs of neighbours on a ring: every rank meets both of its neighbours (its only one of two)."""
+    ring = [(rank, (rank + 1) % world) for rank in range(world)]
+    if world == 2:
+        return [[(0, 1)]]
+    last = [[ring[-1]]] if world % 2 else []
+    return [ring[0 : world - world % 2 : 2], ring[1 : world - world % 2 : 2], *last]
+
+
+def smi_problems(said: str) -> list[str]:
+    """Complaints about GPUs from `nvidia-smi --query-gpu=index,FIELDS --format=csv,noheader,nounits`."""
+    problems = []
+    for line in said.splitlines():
+        index, *values = (word.strip() for word in line.split(","))
+        for what, value in zip(SMI_FIELDS.values(), values):
+            if value == "Active" or (value.isdigit() and int(value)):
+                problems.append(f"GPU {index}: {what}" + (f" ({value})" if value.isdigit() else ""))
+    return problems

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
+KILL_SWITCH = Path("control") / "end"
 
 
 def now() -> str:
@@ -63,12 +63,16 @@ def verdict(run: Path, incarnation: str) -> dict[str, Any]:
 
 
 def committed_step(run: Path) -> int:
-    """Step of the newest committed checkpoint, by its marker alone; 0 without any. Stages of an alignment add up."""
-    newest: Counter[Path] = Counter()
-    for marker in (*run.glob("checkpoints/step_*/COMMITTED"), *run.glob("*/checkpoints/step_*/COMMITTED")):
-        name, folder = marker.parent.name.removeprefix("step_"), marker.parents[1]
-        newest[folder] = max(newest[folder], int(name) if name.isdigit() else 0)
-    return newest.total()
+    """Step of the newest committed checkpoint, by its marker alone; 0 without any."""
+    names = (marker.parent.name.removeprefix("step_") for marker in run.glob("checkpoints/step_*/COMMITTED"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def finished(run: Path) -> None:
+    """Note that a command reached its end, as a training run does itself."""
+    line = json.dumps({"time": now(), "event": "finished"}) + "\n"
+    with (run / "events.jsonl").open("a") as file:
+        file.write(line)
 
 
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from megabiomed.errors import LaunchError
+from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -54,14 +55,29 @@ def submit(script: Path, after: list[str]) -> str:
 
 
 def job(job_id: str) -> dict[str, str]:
-    """Fields of `scontrol show job`; empty for one that SLURM no longer remembers."""
+    """Fields of `scontrol show job`; empty for one that SLURM no longer remembers. Of several components the first counts."""
     try:
         text = call("scontrol", "-o", "show", "job", job_id)
     except LaunchError as error:
         if "Invalid job id" in str(error.got):
             return {}
         raise
-    return dict(word.split("=", 1) for word in text.split() if "=" in word)
+    lines = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines() if line]
+    if not lines:
+        return {}
+    found = min(lines, key=lambda fields: int(fields.get("JobId", "0")))
+    nodes = [line["NodeList"] for line in lines if line.get("NodeList") not in (None, "(null)")]
+    return found | ({"NodeList": ",".join(nodes)} if nodes else {})
+
+
+def job_of(run: Path) -> dict[str, str]:
+    """The job of a run, as `job`; empty when there is none, or when its id now belongs to somebody else's job.
+
+    A controller that lost its last seconds gives job ids a second time.
+    """
+    job_id = records.read_job(run).get("job_id")
+    found = job(str(job_id)) if job_id else {}
+    return found if found.get("Command") == str(run.absolute() / records.SLURM / "job.sh") else {}
 
 
 def hostnames(nodes: str) -> list[str]:

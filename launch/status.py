@@ -30,22 +30,31 @@ _TAIL = 1 << 16
 
 
 def find_runs(where: Path | None) -> list[Path]:
-    """The runs that were submitted: the one that is named (with its chain), or all below `runs/`."""
-    if where is not None and (where / records.SLURM / records.JOB).is_file():
-        chain = records.read_job(where)["chain"]
-        return [run for run in _submitted(where.parent) if records.read_job(run)["chain"] == chain]
-    return _submitted(where or Path("runs"))
+    """The runs that were submitted: the one that is named (with its chain), or all below a folder (default `runs/`)."""
+    if where is not None and (record := records.read_job(where)):
+        chain = [Path(folder) for folder in record["members"] if records.read_job(Path(folder))]
+        return chain if where.absolute() in chain else [where]
+    return submitted_below(where or Path("runs"))
 
 
-def _submitted(folder: Path) -> list[Path]:
-    found = (path.parent.parent for path in folder.glob(f"*/{records.SLURM}/{records.JOB}"))
-    return sorted(found, key=lambda run: records.read_job(run).get("prepared", ""))
+def submitted_below(folder: Path) -> list[Path]:
+    """Run folders with a job in a folder, or in the runs in it; in the order in which they were submitted."""
+    found = [
+        path.parent.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{records.SLURM}/{records.JOB}")
+    ]
+
+    def place(run: Path) -> tuple[str, int]:
+        record = records.read_job(run)
+        members, here = record["members"], str(run.absolute())
+        return record["prepared"], members.index(here) if here in members else 0
+
+    return sorted(found, key=place)
 
 
 def status_of(run: Path) -> dict[str, Any]:
     """Everything that is known about one run; what is not known is None."""
     job, history = records.read_job(run), records.history(run)
-    slurm = _job(job.get("job_id"))
+    slurm = scheduler.job_of(run) if scheduler.available() else {}
     metrics, ends = _last_metrics(run), [record for record in history if record["kind"] in ("end", "refused")]
     begins = [record for record in history if record["kind"] == "begin"]
     event = records.last_event(run)
@@ -73,10 +82,6 @@ def status_of(run: Path) -> dict[str, Any]:
             {key: record.get(key) for key in ("time", "decision", "reason", "code", "after")} for record in ends
         ],
     }
-
-
-def _job(job_id: str | None) -> dict[str, str]:
-    return scheduler.job(job_id) if job_id and scheduler.available() else {}
 
 
 def _state(slurm: dict[str, str], event: dict[str, Any]) -> str:

@@ -15,8 +15,10 @@ from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.chain import ComponentConfig, Stage
-from megabiomed.launch.cluster import ClusterConfig, seconds_of
+from megabiomed.launch.chain import ComponentConfig
+from megabiomed.launch.cluster import seconds_of
+from megabiomed.launch.kinds import COMMAND
+from megabiomed.launch.stage import Stage
 
 _TEMPLATE = "job.sh.j2"
 _SCRIPT_PATH = r"""[^\s"'\\%]+"""
@@ -35,31 +37,32 @@ class Job:
         return self.stage.folder / records.SLURM / "job.sh"
 
 
-def render(stage: Stage, cluster: ClusterConfig) -> Job:
+def render(stage: Stage) -> Job:
     """The batch script of a stage; every value that comes from a file is quoted or was checked to need no quotes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    cluster = stage.cluster
     environment = Environment(
         loader=PackageLoader("megabiomed.launch", "templates"),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
-    variables = {"TMPDIR": str(cluster.scratch)} if cluster.scratch else {}
+    python = cluster.python or sys.executable
     text = environment.get_template(_TEMPLATE).render(
-        directives=directives(stage, cluster),
+        directives=directives(stage),
         version=__version__,
         run=stage.folder,
-        python=cluster.python or sys.executable,
+        python=python,
+        host_python=cluster.host_python or python,
         modules=cluster.modules,
-        environment=variables | cluster.environment,
-        cpus_per_task=cluster.cpus_per_task,
-        ranks_per_node=cluster.ranks_per_node,
-        gpus=cluster.gpus_per_node,
-        gpu_type=cluster.gpu_type,
+        environment=cluster.variables,
+        cpus_per_task=stage.cpus_per_task,
+        ranks_per_node=stage.ranks_per_node,
         preflight=cluster.preflight,
-        worker=stage.worker,
+        joins=stage.kind != COMMAND,
+        words=stage.words,
         components=[component_directives(part) for part in stage.components],
-        groups=",".join(str(index) for index in range(len(stage.components) + 1)),
+        groups=_groups(stage),
         srun=cluster.srun,
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
@@ -68,66 +71,83 @@ def render(stage: Stage, cluster: ClusterConfig) -> Job:
     return Job(stage, text)
 
 
-def directives(stage: Stage, cluster: ClusterConfig) -> list[str]:
-    """The options of the #SBATCH lines."""
+def _groups(stage: Stage) -> list[dict[str, Any]]:
+    """The kinds of nodes of a job, and the GPUs that the preflight looks for on them."""
+    cluster = stage.cluster
+    first = {"nodes": stage.nodes, "gpus": cluster.gpus_per_node, "gpu_type": cluster.gpu_type}
+    more = ({"nodes": part.nodes, "gpus": part.gpus_per_node, "gpu_type": None} for part in stage.components)
+    return [first, *more]
+
+
+def directives(stage: Stage) -> list[str]:
+    """The options of the #SBATCH lines; those of the stage come before those that its cluster file has keys for."""
     for path in (stage.folder, Path.cwd()):
         if not re.fullmatch(_SCRIPT_PATH, str(path)):
             raise ConfigError(
                 "a path cannot stand in an #SBATCH line", got=repr(str(path)), do="use one without spaces, quotes and %"
             )
+    cluster = stage.cluster
     gres = ["gpu", cluster.gpu_type, str(cluster.gpus_per_node)]
     values: dict[str, str | int | bool | None] = {
-        **stage.sbatch,
-        "job-name": f"{stage.chain}-{stage.name}",
         "partition": cluster.partition,
         "account": cluster.account,
-        "nodes": stage.nodes,
-        "ntasks-per-node": cluster.ranks_per_node,
-        "cpus-per-task": cluster.cpus_per_task,
         "gres": ":".join(part for part in gres if part) if cluster.gpus_per_node else None,
         "mem": cluster.memory,
+        "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
+        **stage.sbatch,
+        "job-name": f"{stage.chain}-{stage.name}",
+        "nodes": stage.nodes,
+        "ntasks-per-node": stage.ranks_per_node,
+        "cpus-per-task": stage.cpus_per_task,
         "time": stage.time,
         "signal": f"B:USR1@{cluster.grace_seconds}",
         "requeue": True,
         "open-mode": "append",
         "chdir": str(Path.cwd()),
         "output": f"{stage.folder}/slurm/job.log",
-        "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
     }
-    kept = ((key, value) for key, value in values.items() if value is not None and value is not False)
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in kept]
+    return _lines(values)
 
 
 def component_directives(part: ComponentConfig) -> list[str]:
     """The options of the #SBATCH lines of one more kind of nodes."""
-    values: dict[str, str | int | bool] = {
-        **part.sbatch,
-        "nodes": part.nodes,
-        "ntasks-per-node": part.ranks_per_node,
-        **({"gres": f"gpu:{part.gpus_per_node}"} if part.gpus_per_node else {}),
-    }
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in values.items() if value is not False]
+    gres = f"gpu:{part.gpus_per_node}" if part.gpus_per_node else None
+    return _lines({"gres": gres, **part.sbatch, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
 
 
-def prepare(job: Job, cluster: ClusterConfig) -> None:
-    """Write script, configuration and record into the run folder; nothing is submitted yet."""
+def _lines(values: dict[str, str | int | bool | None]) -> list[str]:
+    kept = ((key, value) for key, value in values.items() if value is not None and value is not False)
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in kept]
+
+
+def prepare(job: Job, members: list[Path]) -> None:
+    """Write script, configuration and record into the run folder; nothing is submitted yet.
+
+    Args:
+        members: run folders of all stages of the chain.
+    """
     folder = job.stage.folder / records.SLURM
     make_writable(folder / records.VERDICTS)
-    write_atomic(folder / "config.yaml", to_yaml(job.stage.config))
+    if job.stage.config is not None:
+        write_atomic(folder / "config.yaml", to_yaml(job.stage.config))
     write_atomic(job.path, job.script)
-    write_json(folder / records.JOB, describe(job, cluster))
+    write_json(folder / records.JOB, describe(job, members))
 
 
-def describe(job: Job, cluster: ClusterConfig) -> dict[str, Any]:
+def describe(job: Job, members: list[Path]) -> dict[str, Any]:
     """What is kept about a submission."""
-    stage = job.stage
+    stage, cluster = job.stage, job.stage.cluster
     return {
         "chain": stage.chain,
         "stage": stage.name,
+        "kind": stage.kind,
+        "words": list(stage.typed),
         "after": list(stage.after),
+        "members": [str(folder) for folder in members],
+        "controls": [str(folder) for folder in stage.controls],
         "nodes": stage.nodes,
-        "ranks_per_node": cluster.ranks_per_node,
-        "ranks": stage.ranks(cluster),
+        "ranks_per_node": stage.ranks_per_node,
+        "ranks": stage.ranks,
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,
@@ -154,48 +174,57 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def submit_all(jobs: list[Job], cluster: ClusterConfig) -> dict[str, str]:
-    """Check every script with the scheduler, then submit them in order; returns stage -> job id.
+def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
+    """Check every script with the scheduler, then submit them in order.
 
     A chain that cannot be submitted whole is taken back.
+
+    Returns:
+        stage -> job id; stage -> what the scheduler said about its start.
 
     Raises:
         LaunchError: a run is in the queue already, or the scheduler's refusal.
     """
+    members = [job.stage.folder for job in jobs]
     for job in jobs:
         refuse_second(job.stage.folder)
     for job in jobs:
-        prepare(job, cluster)
-    for job in jobs:
-        scheduler.check_script(job.path)
+        prepare(job, members)
+    said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
     ids: dict[str, str] = {}
     try:
         for job in jobs:
-            (job.stage.folder / "control" / "end").unlink(missing_ok=True)
-            ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after if name in ids])
-            record = describe(job, cluster) | {"job_id": ids[job.stage.name], "submitted": records.now()}
+            for folder in job.stage.controls:
+                (folder / records.KILL_SWITCH).unlink(missing_ok=True)
+            ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after])
+            record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
             write_json(job.stage.folder / records.SLURM / records.JOB, record)
     except LaunchError:
         for job_id in ids.values():
             scheduler.call("scancel", job_id)
         raise
-    return ids
+    return ids, said
 
 
 def refuse_second(run: Path) -> None:
     """A run is in the queue once."""
-    job_id = records.read_job(run).get("job_id")
-    state = scheduler.job(job_id).get("JobState") if job_id else None
+    state = scheduler.job_of(run).get("JobState")
     if state in scheduler.ACTIVE:
         raise LaunchError(
             f"{run} is in the queue already",
-            got=f"job {job_id}, {state}",
+            got=f"job {records.read_job(run)['job_id']}, {state}",
             do=f"megabiomed cancel {run}, or wait for it",
         )
 
 
-def torchrun_command(stage: Stage, cluster: ClusterConfig) -> str:
-    """The same stage without SLURM, to be typed on each host."""
-    words = ["torchrun", f"--nnodes={stage.nodes}", f"--nproc_per_node={cluster.ranks_per_node}", "--node_rank=RANK"]
-    words += ["--master_addr=FIRST_HOST", "--master_port=29500", "-m", stage.worker]
-    return shlex.join([*words, str(stage.folder / records.SLURM / "config.yaml")])
+def typed_commands(stage: Stage) -> list[str]:
+    """The same stage without SLURM: what to type on each host, a line for each kind of host."""
+    variables = [f"{name}={value}" for name, value in stage.cluster.variables.items()]
+    front = shlex.join(["env", *variables]) + " " if variables else ""
+    if stage.kind == COMMAND:
+        return [front + shlex.join(["megabiomed", *stage.typed])]
+    hosts = stage.nodes + sum(part.nodes for part in stage.components)
+    meet = '--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}"'
+    words = shlex.join(["-m", "megabiomed.cli", *stage.typed])
+    counts = dict.fromkeys([stage.ranks_per_node, *(part.ranks_per_node for part in stage.components)])
+    return [f"{front}torchrun --nnodes={hosts} --nproc_per_node={count} {meet} {words}" for count in counts]

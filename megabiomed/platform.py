@@ -8,6 +8,7 @@ import os
 import resource
 import warnings
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,10 +44,13 @@ def device_count() -> int:
     return torch.cuda.device_count() if has_cuda() else 0
 
 
-def init_distributed(timeout_s: float = 600.0) -> None:
+def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
     """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (or SLURM's equivalents).
 
     Backend: NCCL with CUDA (plus gloo for host tensors), gloo without.
+
+    Args:
+        megatron: also prepare megatron-core's layers, whose import takes seconds.
     """
     if dist.is_initialized():
         return
@@ -65,11 +69,14 @@ def init_distributed(timeout_s: float = 600.0) -> None:
             do="set a free port; with torchrun on one host use --standalone",
         )
     os.environ.setdefault("LOCAL_RANK", str(local_rank()))
+    # The last collectives of every rank, for the page about a run that hangs. torch reads it when it makes the groups.
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     if has_cuda():
         torch.cuda.set_device(device())
     backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    prepare_megatron()
+    if megatron:
+        prepare_megatron()
 
 
 def _adopt_slurm() -> None:
@@ -127,13 +134,37 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def last_collectives() -> str | None:
-    """Newest entries of torch's NCCL flight recorder as JSON (TORCH_NCCL_TRACE_BUFFER_SIZE > 0); None without CUDA."""
-    dump = getattr(torch._C._distributed_c10d, "_dump_nccl_trace_json", None)
-    if not has_cuda() or dump is None:
-        return None
-    entries = json.loads(dump()).get("entries", [])
-    return json.dumps(entries[-8:], indent=1)
+def last_collectives(count: int = 12) -> list[dict[str, Any]]:
+    """What this rank asked of its process groups last, from torch's flight recorders of NCCL and gloo; the newest last.
+
+    Returns:
+        name, number in its group, group, shape, kind (`collective`, or `p2p`, which only two ranks take part in), done.
+        Of every group at least its newest collective.
+    """
+    entries: list[dict[str, Any]] = []
+    for name in ("_dump_nccl_trace_json", "_dump_fr_trace_json"):
+        dump = getattr(torch._C._distributed_c10d, name, None)
+        if dump is not None and (has_cuda() or "nccl" not in name):
+            entries += json.loads(dump()).get("entries", [])
+    entries.sort(key=lambda entry: entry["time_created_ns"])
+    described = [_collective(entry) for entry in entries]
+    newest = {entry["group"]: at for at, entry in enumerate(described) if entry["kind"] == "collective"}
+    kept = {*newest.values(), *range(max(0, len(described) - count), len(described))}
+    return [described[at] for at in sorted(kept)]
+
+
+def _collective(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a flight recorder. Gloo never says `completed`, but retires what is done."""
+    p2p = bool(entry["is_p2p"])
+    sizes = ", ".join(f"{size} {kind}" for size, kind in zip(entry["input_sizes"], entry["input_dtypes"]))
+    return {
+        "name": entry["profiling_name"],
+        "number": entry["p2p_seq_id" if p2p else "collective_seq_id"],
+        "group": " ".join(dict.fromkeys(reversed(entry["process_group"]))),
+        "shape": sizes or "nothing",
+        "kind": "p2p" if p2p else "collective",
+        "done": bool(entry["retired"]) or entry["state"] == "completed",
+    }
 
 
 def describe() -> str:

@@ -34,7 +34,7 @@ class StageTrainer(Trainer):
         self.align, self.stage = whole.align, whole.align.stages[number]
         super().__init__(cast(RunConfig, whole.stage_run(number)), stop)
         if self.mesh.rank == 0:
-            stop.watch(whole.folder)  # the operator's requests are for the run, whatever its stage
+            stop.watch(whole.folder)  # requests are for a stage, or for the run, whatever its stage
 
     def _open_data(self) -> None:
         config, align, mesh = self.config, self.align, self.mesh

@@ -57,6 +57,10 @@ class Mesh:
         dist.all_reduce(tensor, group=group)
         return [float(value) for value in tensor]
 
+    def place(self) -> str:
+        """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates."""
+        return f"pp {self.pp_rank}/{self.pp} x dp {self.dp_rank}/{self.dp} x tp {self.tp_rank}/{self.tp}"
+
     def describe(self) -> str:
         """`pp 2 x dp 1 x tp 2 = 4 processes`."""
         return f"pp {self.pp} x dp {self.dp} x tp {self.tp} = {self.world} processes"

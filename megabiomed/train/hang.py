@@ -19,6 +19,7 @@ HUNG = 75
 """Exit code of a rank that gave up waiting (EX_TEMPFAIL of sysexits.h)."""
 LOGS = "MEGABIOMED_LOGS"
 _SETTLE_S = 5.0
+_RECORDER_S = 5.0
 
 
 def report_file(logs: Path, rank: int) -> Path:
@@ -32,12 +33,14 @@ class HangGuard:
     Each rank waits for the others in every step, so that all of them stop when one does; each writes its own stack and ends.
 
     Args:
+        place: what this rank is of the run, e.g. its stage and its coordinates.
         limit_s: longest time between two beats; 0 switches the guard off.
         start_limit_s: the same until the first step is done (imports, compilation, reading weights).
     """
 
-    def __init__(self, logs: Path, rank: int, limit_s: float, start_limit_s: float) -> None:
+    def __init__(self, logs: Path, rank: int, place: str, limit_s: float, start_limit_s: float) -> None:
         self._logs, self._rank, self._limit = Path(os.environ.get(LOGS, logs)), rank, limit_s
+        self._place = place
         self._state: dict[str, Any] = {"what": "set-up", "step": None, "samples": None}
         self._deadline = time.monotonic() + start_limit_s
         self._done = threading.Event()
@@ -62,18 +65,33 @@ class HangGuard:
         report = {
             **self._state,
             "rank": self._rank,
+            "place": self._place,
             "host": socket.gethostname(),
             "waited_s": self._limit,
             "stacks": _stacks(),
-            "collectives": platform.last_collectives(),
+            "collectives": None,
         }
         self._logs.mkdir(parents=True, exist_ok=True)
-        file = report_file(self._logs, self._rank)
-        file.with_suffix(".tmp").write_text(json.dumps(report, indent=1))
-        file.with_suffix(".tmp").replace(file)
+        file = self._write(report)
+        if (found := _collectives()) is not None:
+            self._write(report | {"collectives": found})
         print(f"hang: rank {self._rank} did not advance: {self._state}; stacks in {file}", file=sys.stderr, flush=True)
         time.sleep(_SETTLE_S)  # the others find out at about the same time and write theirs
         os._exit(HUNG)
+
+    def _write(self, report: dict[str, Any]) -> Path:
+        file = report_file(self._logs, self._rank)
+        file.with_suffix(".tmp").write_text(json.dumps(report, indent=1))
+        return file.with_suffix(".tmp").replace(file)
+
+
+def _collectives() -> list[dict[str, Any]] | None:
+    """What the flight recorder holds; None when it does not answer, as it may where the device's driver hangs."""
+    found: list[list[dict[str, Any]]] = []
+    reader = threading.Thread(target=lambda: found.append(platform.last_collectives()), daemon=True)
+    reader.start()
+    reader.join(_RECORDER_S)
+    return found[0] if found else None
 
 
 def _stacks() -> str:

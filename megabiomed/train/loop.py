@@ -56,7 +56,8 @@ class Trainer:
         if rank == 0:
             stop.watch(config.folder)
         limits = config.train.hang_timeout_s, config.train.hang_start_timeout_s
-        self.guard = HangGuard(config.folder / "logs", rank, *limits)
+        place = f"{config.name}, rank {rank} of {self.mesh.place()}"
+        self.guard = HangGuard(config.folder / "logs", rank, place, *limits)
         for line in bill(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
         for line in self.evaluation.lines if self.evaluation else []:

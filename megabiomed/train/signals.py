@@ -34,7 +34,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._control: Path | None = None
+        self._controls: list[Path] = []
         self._deadline = float(os.environ.get(STOP_AT, "inf"))
         for number in STOP_SIGNALS:
             signal.signal(number, self._catch)
@@ -48,20 +48,22 @@ class StopFlag:
 
     def watch(self, run: Path) -> None:
         """Also obey the files control/save and control/end of a run folder. Called by the rank that looks."""
-        self._control = run / CONTROL
+        if run / CONTROL not in self._controls:
+            self._controls.append(run / CONTROL)
 
     def mine(self) -> Request:
         """What this rank was asked; a request to save is taken off the disk."""
-        if self._control is not None:
-            if (self._control / "end").exists():
-                self.received = self.received or "kill switch"
-                return Request.END
-            if (self._control / "save").exists():
-                (self._control / "save").unlink(missing_ok=True)
-                return Request.SAVE if self.received is None else Request.STOP
+        if any((control / "end").exists() for control in self._controls):
+            self.received = self.received or "kill switch"
+            return Request.END
+        saves = [control / "save" for control in self._controls if (control / "save").exists()]
+        for file in saves:
+            file.unlink(missing_ok=True)
         if self.received is None and time.time() >= self._deadline:
             self.received = "time limit"
-        return Request.NONE if self.received is None else Request.STOP
+        if self.received is not None:
+            return Request.STOP
+        return Request.SAVE if saves else Request.NONE
 
     def agreed(self) -> Request:
         """The largest request of any rank. Collective: all ranks call it at the same step boundary."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import slurm
-from support.operator import TOPOLOGY, Operator
+from support.operator import LONG, SHORT, TOPOLOGY, Operator
+from support.reference import Reference
 from support.runs import RUN
 
 
@@ -34,19 +32,8 @@ def operator(cluster: slurm.MiniSlurm, tmp_path: Path, run_file: Path) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def untouched(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[[int], Path]:
-    """The run that nobody interrupts, by its number of steps."""
-    folder = tmp_path_factory.mktemp("untouched")
-    (folder / "run.yaml").write_text(RUN.replace("CORPUS", str(corpus)))
-
-    def of(steps: int) -> Path:
-        run = folder / str(steps)
-        if not run.is_dir():
-            words = ["pretrain", str(folder / "run.yaml"), f"run_dir={run}", f"train.steps={steps}", *TOPOLOGY]
-            command = [sys.executable, "-m", "megabiomed.cli", *words]
-            subprocess.run(
-                command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=200
-            )
-        return run
-
-    return of
+def reference(tmp_path_factory: pytest.TempPathFactory, corpus: Path, request: pytest.FixtureRequest) -> Reference:
+    """One uninterrupted run for all tests of the session, as long as the longest of them needs."""
+    slow = any(item.get_closest_marker("slow") for item in request.session.items)
+    text = RUN.replace("CORPUS", str(corpus))
+    return Reference(tmp_path_factory.mktemp("reference"), text, list(TOPOLOGY), LONG if slow else SHORT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import yaml
 
 from megabiomed import configs
 from megabiomed.errors import ConfigError, LaunchError, TopologyError
-from megabiomed.launch.chain import load_stages
-from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
-from megabiomed.launch.preflight_verdict import bad_nodes, result_file
-from megabiomed.launch.submit import render, torchrun_command
+from megabiomed.launch.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
+from megabiomed.launch.stage import load_stages
+from megabiomed.launch.submit import render, typed_commands
 
 
 def script(run_file: Path, cluster: ClusterConfig, *overrides: str, nodes: int = 1) -> str:
     (stage,) = load_stages(str(run_file), cluster, list(overrides), nodes)
-    return render(stage, cluster).script
+    return render(stage).script
 
 
 CPU = {"tasks_per_node": 2, "preflight": False}
@@ -43,7 +43,7 @@ def test_a_dry_run_needs_no_scheduler_and_writes_nothing(run_file: Path, tmp_pat
         [sys.executable, "-m", "megabiomed.cli", *words], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "pretrain: 2 nodes x 2 = 4 ranks" in done.stdout
+    assert "pretrain (pretrain): 2 nodes x 2 = 4 ranks" in done.stdout
     assert "#SBATCH --qos=high" in done.stdout
     assert "torchrun --nnodes=2 --nproc_per_node=2" in done.stdout
     assert not (tmp_path / "r").exists()
@@ -80,13 +80,17 @@ def test_a_wrong_cluster_file_is_refused_by_key(tmp_path: Path, changes: dict[st
     ("overrides", "cluster", "error", "says"),
     [
         (["parallel.data_parallel_size=2"], {}, TopologyError, "start 4 processes"),
-        (["data.train=[{path: /nowhere}]"], {}, ConfigError, "/nowhere does not exist"),
+        (["data.train=[{path: /nowhere}]"], {}, ConfigError, "data.train.0.path of stage pretrain does not exist: got /now"),
+        (["model.init_from=/nowhere/hf"], {}, ConfigError, "model.init_from of stage pretrain does not exist"),
+        (["checkpoint.resume=/nowhere"], {}, ConfigError, "checkpoint.resume of stage pretrain does not exist"),
+        (["run_dir=/dev/null/run"], {}, ConfigError, "stage pretrain cannot write: got /dev/null/run; make /dev/null writ"),
         ([], {"time": "2", "grace_seconds": 300}, ConfigError, "leaves no time to train"),
-        ([], {"shared_roots": ["/lustre"]}, ConfigError, "the nodes would not see a path"),
+        ([], {"shared_roots": ["/lustre"]}, ConfigError, "the nodes would not see the run folder"),
         (["run_dir=/tmp/with space"], {}, ConfigError, "cannot stand in an #SBATCH line"),
     ],
-    ids=["geometry", "missing data", "time", "not shared", "space in a path"],
-)
+    ids=["geometry", "missing data", "missing weights", "missing checkpoint", "not writable", "time", "not shared",
+         "space in a path"],
+)  # fmt: skip
 def test_a_plan_that_cannot_work_is_refused_before_anything_is_submitted(
     run_file: Path, overrides: list[str], cluster: dict[str, Any], error: type[Exception], says: str
 ) -> None:
@@ -116,50 +120,65 @@ def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -
     canary = tmp_path / "canary"
     evil = f"x'; touch {canary}; $(touch {canary}) `touch {canary}` \" \n touch {canary} #"
     folder = tmp_path / f"run;$(touch${{IFS}}{canary.name})&"
-    cluster = ClusterConfig(
-        **(CPU | {"environment": {"EVIL": evil}, "modules": [evil], "wrap": [evil], "preflight": True})
-    )
-    text = script(run_file, cluster, f"run_dir={folder}")
+    flag = f"$(touch${{IFS}}{canary})"
+    cluster = ClusterConfig.model_construct(  # without the checks that would refuse most of it
+        **ClusterConfig(**CPU).model_dump()
+        | {"environment": {"EVIL": evil}, "modules": [evil], "wrap": [evil], "srun": [evil], "python": Path(evil),
+           "host_python": Path(evil), "scratch": Path(evil), "preflight": True, "gpus_per_node": 2}
+    )  # fmt: skip
+    chain = tmp_path / "chain.yaml"
+    stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={folder}"]},
+              {"name": "words", "command": ["generate", evil, "--prompt", evil], "time": "10"}]  # fmt: skip
+    chain.write_text(yaml.safe_dump({"name": "c", "stages": stages}))
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("srun", "scontrol", "module", "sleep"):
+    for name in ("srun", "scontrol", "module", "sleep", "hostname"):
         (tools / name).write_text("#!/bin/bash\nexit 0\n")
         (tools / name).chmod(0o755)
-    (tmp_path / "job.sh").write_text(text)
     environment = {
         "PATH": f"{tools}:/usr/bin:/bin",
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": "n1",
         "SLURM_NNODES": "1",
     }
-    subprocess.run(["bash", str(tmp_path / "job.sh")], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
-    assert not canary.exists()
-    assert not list(tmp_path.glob("canary*"))
+    for stage in load_stages(str(chain), cluster, [], None):
+        text = render(replace(stage, cluster=cluster, sbatch={"comment": flag, "qos": flag})).script
+        # The agent always answers here, so that every line of the script is reached.
+        text = text.replace('agent() { "$host_python" -m megabiomed.launch.agent "$@"; }', "agent() { echo 'run||'; }")
+        assert "echo 'run||'" in text
+        (tmp_path / "job.sh").write_text(text)
+        done = subprocess.run(
+            ["bash", "-x", str(tmp_path / "job.sh")],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert "srun --ntasks-per-node" in done.stderr, done.stderr  # came to the last command
+        assert not list(tmp_path.glob("canary*"))
+        # In the torchrun line, too.
+        (line,) = typed_commands(replace(stage, cluster=cluster))
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, env={"PATH": f"{tools}:/usr/bin:/bin"}, capture_output=True)
+        assert not list(tmp_path.glob("canary*"))
+
+
+@pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])
+def test_an_sbatch_option_that_no_script_can_carry_is_refused(flag: str) -> None:
+    with pytest.raises(ConfigError, match="--sbatch: "):
+        parse_flags([flag])
+
+
+def test_sbatch_options_win_over_the_keys_of_the_cluster_file(run_file: Path) -> None:
+    cluster = ClusterConfig(
+        **(CPU | {"partition": "main", "account": "a", "sbatch": {"partition": "low", "comment": "hi"}})
+    )
+    lines = script(run_file, cluster).splitlines()
+    assert [line for line in lines if "partition" in line] == ["#SBATCH --partition=low"]
+    assert "#SBATCH --account=a" in lines
+    assert "#SBATCH --comment=hi" in lines
+    assert parse_flags(["--exclusive", "partition=high"]) == {"exclusive": True, "partition": "high"}
 
 
 def test_the_command_without_slurm_names_every_host_setting(run_file: Path, tmp_path: Path) -> None:
-    cluster = ClusterConfig(**CPU)
+    cluster = ClusterConfig(**(CPU | {"environment": {"A": "b c"}}))
     (stage,) = load_stages(str(run_file), cluster, [f"run_dir={tmp_path}/r", "parallel.data_parallel_size=2"], 2)
-    said = torchrun_command(stage, cluster)
-    assert said.startswith("torchrun --nnodes=2 --nproc_per_node=2 --node_rank=RANK --master_addr=FIRST_HOST")
-    assert said.endswith(f"megabiomed.train.worker {tmp_path}/r/slurm/config.yaml")
-
-
-def test_an_alignment_run_is_started_by_its_own_worker(tmp_path: Path) -> None:
-    split = tmp_path / "split"
-    split.mkdir()
-    words = [f"run_dir={tmp_path}/r", f"align.train=[{{path: {split}}}]", "parallel.tensor_parallel_size=2"]
-    (stage,) = load_stages("align-demo", ClusterConfig(**CPU), words, 1)
-    assert stage.name == "align"
-    assert "-m megabiomed.align.worker" in render(stage, ClusterConfig(**CPU)).script
-    with pytest.raises(ConfigError, match="does not exist"):
-        load_stages("align-demo", ClusterConfig(**CPU), [*words[:1], "align.train=[{path: /nowhere}]"], 1)
-
-
-def test_a_slow_and_a_silent_node_are_named(tmp_path: Path) -> None:
-    for number, seconds in enumerate([1.0, 1.1, 1.0, 2.0], 1):
-        file = result_file(tmp_path, "7.0.1", f"n{number}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f'{{"problems": [], "times": {{"matmul_s": {seconds}}}}}')
-    found = bad_nodes(tmp_path, "7.0.1", ["n1", "n2", "n3", "n4", "n5"], 1.5)
-    assert found == {"n4": "slow matrix product: 2.000 s, median 1.050 s", "n5": "no answer"}
+    (said,) = typed_commands(stage)
+    assert said.startswith("env 'A=b c' torchrun --nnodes=2 --nproc_per_node=2 --node_rank=\"$NODE_RANK\"")
+    assert said.endswith(f"-m megabiomed.cli pretrain {run_file} run_dir={tmp_path}/r parallel.data_parallel_size=2")

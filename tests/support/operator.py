@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import psutil
 import yaml
 
 from support import slurm
+from support.reference import Reference
 from support.runs import events, losses
 
-TOPOLOGY = ("parallel.data_parallel_size=2",)
+# A constant learning rate makes a short run the beginning of a long one.
+TOPOLOGY = ("parallel.data_parallel_size=2", "optimizer.schedule=constant")
+SHORT, LONG = 30, 700
+"""Steps of the reference run in the default tests, and with the slow ones."""
 CLUSTER = {
     "tasks_per_node": 2,
     "time": "00:10:00",
@@ -50,7 +55,7 @@ class Operator:
         """Output of a command; fails the test when the exit code is another one."""
         command = [sys.executable, "-m", "megabiomed.cli", *map(str, words)]
         done = subprocess.run(
-            command, env=self.cluster.environment, cwd=self.folder, capture_output=True, text=True, timeout=60
+            command, env=self.cluster.environment, cwd=self.folder, capture_output=True, text=True, timeout=180
         )
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
@@ -67,7 +72,7 @@ class Operator:
         found: list[dict[str, Any]] = json.loads(self.type("status", run, "--json"))
         return found
 
-    def until(self, condition: Callable[[], Any], run: Path, timeout_s: float = 150) -> Any:
+    def until(self, condition: Callable[[], Any], run: Path, timeout_s: float = 300) -> Any:
         """Poll until a condition is true."""
         deadline = time.monotonic() + timeout_s
         while not (found := condition()):
@@ -75,7 +80,7 @@ class Operator:
             time.sleep(0.2)
         return found
 
-    def final(self, job_id: str, run: Path, timeout_s: float = 200) -> dict[str, str]:
+    def final(self, job_id: str, run: Path, timeout_s: float = 400) -> dict[str, str]:
         """Fields of a job that is over."""
         self.until(lambda: self.cluster.job(job_id)["JobState"] in OVER, run, timeout_s)
         return self.cluster.job(job_id)
@@ -84,7 +89,7 @@ class Operator:
         """Send a signal to one rank of a run, on whatever node it is."""
         for process in psutil.process_iter():
             try:
-                mine = "megabiomed.train.worker" in process.cmdline() and str(run) in " ".join(process.cmdline())
+                mine = ".worker" in " ".join(process.cmdline()) and str(run) in " ".join(process.cmdline())
                 if mine and process.environ().get("SLURM_PROCID") == str(rank):
                     process.send_signal(number)
                     return
@@ -101,7 +106,17 @@ class Operator:
         files = [*run.glob("slurm/job.log"), *sorted(run.glob("logs/*/*.log"))]
         return "\n".join(f"--- {file}\n{file.read_text()[-2000:]}" for file in files) or f"no logs in {run}"
 
-    def ends_as(self, run: Path, whole: Path) -> None:
-        """A run ended with the losses and sample ids of another one, to the bit."""
-        assert losses(run) == losses(whole)
-        assert events(run)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
+    def ends_as(self, run: Path, reference: Reference, steps: int) -> None:
+        """A run ended after these steps with the losses and sample ids of the reference, to the bit."""
+        assert losses(run) == reference.losses(steps)
+        last = events(run)[-1]
+        assert (last["event"], last["step"], last["ids_hash"]) == ("finished", steps, reference.ids_hash(steps))
+
+    @contextmanager
+    def frozen(self, run: Path, rank: int = 3) -> Iterator[None]:
+        """A run that does not advance while the operator types."""
+        self.kill_rank(run, rank, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.kill_rank(run, rank, signal.SIGCONT)

@@ -16,6 +16,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "unshare")
 _NODE = r"""
@@ -75,13 +77,27 @@ def missing() -> str | None:
     return None if os.geteuid() == 0 else "starting nodes in namespaces needs root"
 
 
+def _free_ports(count: int) -> int:
+    """The first of so many free ports in a row; other clusters may run on this machine."""
+    for first in range(24000 + os.getpid() % 800 * 10, 32700, 10):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as one:
+                    one.bind(("0.0.0.0", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no free ports for a SLURM cluster")
+
+
 class MiniSlurm:
     """A cluster of a few virtual nodes n1, n2, ..."""
 
     def __init__(self, base: Path, nodes: int = 4, port: int | None = None) -> None:
         self.base, self.names = base, [f"n{i}" for i in range(1, nodes + 1)]
-        self.port = port or 24000 + os.getpid() % 2000 * 2 * (nodes + 1) % 8000
+        self.port = port or _free_ports(nodes + 1)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._cut_off: set[str] = set()
         self._host = socket.gethostname().split(".")[0]
 
     @property
@@ -117,9 +133,16 @@ class MiniSlurm:
         self._nodes[name].kill()
         self._nodes[name].wait()
 
+    def cut_off(self, name: str) -> None:
+        """The scheduler loses the node, whose jobs go on: slurmd is killed, and nothing else."""
+        for process in psutil.Process(self._nodes[name].pid).children(recursive=True):
+            if process.name() == "slurmd":
+                process.kill()
+        self._cut_off.add(name)
+
     def run(self, *command: str) -> str:
         """Output of a SLURM command."""
-        done = subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True, timeout=180)
         return done.stdout
 
     def job(self, job_id: str) -> dict[str, str]:
@@ -131,11 +154,14 @@ class MiniSlurm:
         """Cancel all jobs, bring dead nodes back, wait until all are idle."""
         self.run("scancel", "-u", "root")
         for name, process in self._nodes.items():
+            if name in self._cut_off:
+                self.power_off(name)
             if process.poll() is not None:
                 self.start_node(name)
-        self.wait_idle(60)
+        self._cut_off.clear()
+        self.wait_idle(180)
 
-    def wait_idle(self, timeout_s: float = 30) -> None:
+    def wait_idle(self, timeout_s: float = 120) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             text = subprocess.run(

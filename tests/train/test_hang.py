@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megabiomed.launch.hang_page import write_page
+from megabiomed.launch.hang_page import suspects, write_page
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -39,24 +40,50 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
     assert "rank 1: **no answer**" in text
     assert "training step" in text
     assert "megabiomed/train/loop.py" in text  # the stack
+    assert "rank 0 of pp 0/1 x dp 0/1 x tp 0/2" in text
+    assert re.search(r"^    WAITS  .*: gloo:\w+ \d+ of \[", text, re.MULTILINE)  # torch's flight recorder
+    assert re.search(r"^    done  .*: gloo:\w+ \d+ of ", text, re.MULTILINE)
 
 
-def report(folder: Path, rank: int, place: str, step: int = 7) -> None:
+def report(folder: Path, rank: int, place: str, number: int = 0) -> None:
     stacks = f'Thread 0x1 (most recent call first):\n  File "/x/megabiomed/engine/zero.py", line 9 in {place}\n'
-    values = {"rank": rank, "host": f"n{rank}", "what": "training step", "step": step, "samples": [[0, 0, rank]],
-              "stacks": stacks, "collectives": None}  # fmt: skip
+    last = {"name": "all_reduce", "number": number, "group": "DATA 4", "shape": "[8] Float", "kind": "collective",
+            "done": place == "read_store"}  # fmt: skip
+    values = {"rank": rank, "host": f"n{rank}", "what": "training step", "step": 7, "samples": [[0, 0, rank]],
+              "place": "run, rank 1", "stacks": stacks, "collectives": [last] if number else None}  # fmt: skip
     (folder / f"hang_rank_{rank}.json").write_text(json.dumps(values))
 
 
-def test_the_rank_that_stands_elsewhere_comes_first(tmp_path: Path) -> None:
+def test_the_rank_that_stands_elsewhere_comes_first_and_what_it_did_not_join(tmp_path: Path) -> None:
     for rank, place in enumerate(["all_reduce", "all_reduce", "read_store", "all_reduce"]):
-        report(tmp_path, rank, place)
+        report(tmp_path, rank, place, 41 if rank == 2 else 42)
     page = write_page(tmp_path, 4)
     assert page is not None
     lines = page.read_text().splitlines()
     assert lines[2].startswith("- rank 2 on n2: **elsewhere**: training step, step 7")
     assert "read_store" in lines[2]
     assert lines[3].startswith("- 3 of 4 ranks wait at")
+    assert lines[5] == "* group DATA 4: ranks 0, 1, 3 wait in all_reduce 42 of [8] Float"
+    assert lines[6] == "* group DATA 4: **rank 2 is behind**: its last is all_reduce 41 of [8] Float"
+    assert lines[8].startswith("## rank 2")
+    assert suspects(page).startswith("the run hung: rank 2 on n2: elsewhere")
+
+
+def test_a_page_about_many_ranks_stays_short(tmp_path: Path) -> None:
+    for rank in range(100):
+        report(tmp_path, rank, "all_reduce", 42)
+    page = write_page(tmp_path, 120)
+    assert page is not None
+    assert len(page.read_text().splitlines()) < 400
+    assert "and 13 more" in suspects(page)
+    assert "ranks 0, 1, 2, 3, 4, 5, 6, 7 and 92 more wait in" in page.read_text()
+
+
+def test_a_recorder_that_does_not_answer_costs_no_report(tmp_path: Path) -> None:
+    report(tmp_path, 0, "all_reduce")
+    page = write_page(tmp_path, 1)
+    assert page is not None
+    assert "flight recorder did not answer" in page.read_text()
 
 
 def test_no_page_without_reports(tmp_path: Path) -> None:

@@ -1,0 +1,228 @@
+"""A stage that was checked against its cluster before anything is submitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from megabiomed.config import RunConfig
+from megabiomed.config.topology import check_run
+from megabiomed.errors import ConfigError
+from megabiomed.launch import records
+from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
+from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
+from megabiomed.launch.kinds import COMMAND, kind_of, part_run, parts, read_paths, read_run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job.
+
+    Attributes:
+        kind: `pretrain`, `align`, ... or `command`.
+        folder: run folder, absolute.
+        config: the effective configuration, with an absolute run folder; None for a command.
+        module: module that every rank runs.
+        arguments: what it is given after the configuration.
+        typed: words after `megabiomed` that do the same without SLURM.
+        after: names of the stages that it waits for.
+    """
+
+    chain: str
+    name: str
+    kind: str
+    folder: Path
+    config: RunConfig | None
+    module: str
+    arguments: tuple[str, ...]
+    typed: tuple[str, ...]
+    makes: tuple[Path, ...]
+    cluster: ClusterConfig
+    nodes: int
+    time: str
+    after: tuple[str, ...]
+    sbatch: dict[str, str | int | bool]
+    components: tuple[ComponentConfig, ...] = ()
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Tasks on each of `nodes`; a command is one."""
+        return 1 if self.kind == COMMAND else self.cluster.ranks_per_node
+
+    @property
+    def cpus_per_task(self) -> int:
+        """Cores of a task; a command takes those of all ranks of a node."""
+        return self.cluster.cpus_per_task * (self.cluster.ranks_per_node if self.kind == COMMAND else 1)
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the run."""
+        return self.nodes * self.ranks_per_node + sum(part.nodes * part.ranks_per_node for part in self.components)
+
+    @property
+    def controls(self) -> list[Path]:
+        """Folders whose `control/` the stage obeys: its own, and that of the run that it is a part of."""
+        whole = [self.config.folder] if self.config is not None and self.config.folder != self.folder else []
+        return [self.folder, *whole]
+
+    @property
+    def words(self) -> list[str]:
+        """What follows `python -m` on every rank."""
+        stored = [] if self.kind == COMMAND else [str(self.folder / records.SLURM / "config.yaml")]
+        return [self.module, *stored, *self.arguments]
+
+
+def load_stages(
+    path: str,
+    cluster: ClusterConfig,
+    overrides: list[str],
+    nodes: int | None,
+    check_command: Callable[[list[str]], None] | None = None,
+) -> list[Stage]:
+    """Read a chain file, or a run file as a chain of its own, and check every stage before anything is submitted.
+
+    Args:
+        overrides: keys to override in every run.
+        nodes: nodes of a single run; a chain file has its own.
+        check_command: raises ConfigError for words that are no command of megabiomed.
+
+    Raises:
+        ConfigError: anything in the files that is wrong; TopologyError: nodes that do not fit the topology.
+    """
+    chain = read_chain(path, overrides, nodes)
+    stages: list[Stage] = []
+    for config in chain.stages:
+        profile = load_cluster(config.cluster) if config.cluster else cluster
+        if config.command:
+            if check_command is not None:
+                check_command(config.command)
+            stage = _command(chain.name, config, profile)
+        else:
+            stage = _training(chain.name, config, profile, overrides)
+        _check(stage, stages)
+        stages.append(stage)
+    return stages
+
+
+def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides: list[str]) -> Stage:
+    assert config.run is not None
+    changes = [*config.overrides, *overrides]
+    run, kind = read_run(config.run, changes), kind_of(config.run)
+    part = [config.stage] if config.stage else []
+    file = Path(config.run).absolute() if Path(config.run).is_file() else config.run
+    here = f"run_dir={run.folder}"
+    typed = [
+        kind.name,
+        str(file),
+        *changes,
+        *([] if here in changes else [here]),
+        *(["--stage", *part] if part else []),
+    ]
+    return Stage(
+        chain=chain, name=config.name, kind=kind.name, folder=part_run(run, config.stage).folder, config=run,
+        module=kind.worker, arguments=tuple(part), typed=tuple(typed), makes=(), cluster=cluster, nodes=config.nodes,
+        time=config.time or cluster.time, after=tuple(config.after or ()), sbatch=cluster.sbatch | config.sbatch,
+        components=tuple(config.components),
+    )  # fmt: skip
+
+
+def _command(chain: str, config: StageConfig, cluster: ClusterConfig) -> Stage:
+    # No shell will see the words: patterns of existing files become their names here.
+    words = tuple(found for word in config.command for found in (sorted(glob(word)) if "*" in word else ()) or [word])
+    return Stage(
+        chain=chain, name=config.name, kind=COMMAND, folder=(Path("runs") / f"{chain}-{config.name}").absolute(),
+        config=None, module="megabiomed.cli", arguments=words, typed=words, makes=tuple(config.makes), cluster=cluster,
+        nodes=1, time=config.time or cluster.time, after=tuple(config.after or ()),
+        sbatch=cluster.sbatch | config.sbatch,
+    )  # fmt: skip
+
+
+def _check(stage: Stage, before: list[Stage]) -> None:
+    """Refuse what cannot run; `before` are the stages in front of it in the chain."""
+    known = [other.name for other in before]
+    for name in stage.after:
+        if name not in known:
+            raise ConfigError(f"stage {stage.name} waits for a stage that does not come before it", got=repr(name))
+    if any(other.folder == stage.folder for other in before):
+        raise ConfigError(f"two stages of {stage.chain} share a run folder", got=stage.folder, do="set run_dir or name")
+    if seconds_of(stage.time) <= stage.cluster.grace_seconds:
+        raise ConfigError(
+            f"the time limit of stage {stage.name} leaves no time to train",
+            got=f"time {stage.time}, grace_seconds {stage.cluster.grace_seconds}",
+            do="raise time, or lower grace_seconds",
+        )
+    if stage.config is not None:
+        check_run(part_run(stage.config, stage.arguments[0] if stage.arguments else None), stage.ranks)
+        _check_order(stage, before)
+    _check_files(stage, before)
+
+
+def _check_order(stage: Stage, before: list[Stage]) -> None:
+    """A part of a run starts from the part in front of it, which is in the chain or finished already."""
+    assert stage.config is not None
+    names = parts(stage.config)
+    at = names.index(stage.arguments[0]) if stage.arguments else 0
+    if at == 0:
+        return
+    earlier = part_run(stage.config, names[at - 1])
+    finished = records.committed_step(earlier.folder) >= (earlier.train.steps or 0)
+    if not finished and earlier.folder not in [other.folder for other in _ancestors(stage, before)]:
+        raise ConfigError(
+            f"stage {stage.name} starts from {names[at - 1]}, which is not finished and not among those it waits for",
+            got=f"after: {', '.join(stage.after) or 'none'}",
+            do=f"put `stage: {names[at - 1]}` in front of it",
+        )
+
+
+def _ancestors(stage: Stage, before: list[Stage]) -> list[Stage]:
+    """All stages that are finished when this one begins."""
+    waited, found = set(stage.after), []
+    for other in reversed(before):
+        if other.name in waited:
+            found.append(other)
+            waited |= set(other.after)
+    return found
+
+
+def _check_files(stage: Stage, before: list[Stage]) -> None:
+    """What a stage reads exists, or is made by a stage that it waits for; what it writes can be written."""
+    made = [path.absolute() for other in _ancestors(stage, before) for path in (*other.controls, *other.makes)]
+    for key, path in read_paths(stage.config) if stage.config is not None else ():
+        if not path.exists() and not any(path.absolute().is_relative_to(folder) for folder in made):
+            raise ConfigError(
+                f"{key} of stage {stage.name} does not exist",
+                got=path,
+                do="build it first, or correct the path (it may also be what a stage before this one makes)",
+            )
+    for folder in (stage.folder, *(path.absolute().parent for path in stage.makes)):
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError(
+                f"stage {stage.name} cannot write", got=folder, do=f"make {there} writable, or choose another run_dir"
+            )
+    _check_shared(stage)
+
+
+def _check_shared(stage: Stage) -> None:
+    """Refuse paths that the nodes cannot see, where the cluster says which they can."""
+    roots = [root.resolve() for root in stage.cluster.shared_roots]
+    for key, path in _given(stage) if roots else ():
+        if not any(path.resolve().is_relative_to(root) for root in roots):
+            raise ConfigError(
+                f"the nodes would not see {key} of stage {stage.name}",
+                got=path,
+                expected=f"below {', '.join(map(str, roots))}",
+                do="move it, or add its file system to shared_roots of the cluster file",
+            )
+
+
+def _given(stage: Stage) -> Iterator[tuple[str, Path]]:
+    yield "the run folder", stage.folder
+    if stage.cluster.python is not None:
+        yield "python", stage.cluster.python
+    yield from (("makes", path) for path in stage.makes)
+    if stage.config is not None:
+        yield from read_paths(stage.config)

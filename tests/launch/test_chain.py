@@ -1,0 +1,144 @@
+"""Chains of every kind of stage: what they become, and what is refused before anything is submitted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer
+import yaml
+from typer.main import get_command
+
+from megabiomed import configs
+from megabiomed.cli import app
+from megabiomed.errors import ConfigError
+from megabiomed.launch.cli import _check_command
+from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.stage import Stage, load_stages
+from megabiomed.launch.submit import render
+
+CPU = ClusterConfig(tasks_per_node=2, preflight=False)
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Reads a chain of these stages, with tmp_path as the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "split").mkdir()
+
+    def of(*stages: dict[str, Any], cluster: ClusterConfig = CPU) -> list[Stage]:
+        (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": list(stages)}))
+        return load_stages("chain.yaml", cluster, [], None)
+
+    return of
+
+
+def align(**changes: Any) -> dict[str, Any]:
+    """A stage with the shipped alignment demo on one data split."""
+    words = [
+        "align.train=[{path: split}]",
+        "align.validation=split",
+        "align.replay=split",
+        "align.language_model=split",
+    ]
+    return {"name": "align", "run": "align-demo", "overrides": words} | changes
+
+
+@pytest.mark.parametrize("name", configs.names("chains"))
+def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
+    (tmp_path / "Llama-2-7b-chat-hf").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "megabiomed.cli", "submit", name, "--cluster", "h100", "--dry-run"],
+        cwd=tmp_path, env={**os.environ, "PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = [line for line in done.stdout.splitlines() if " ranks, " in line]
+    assert plan[3:7] == [
+        "pretrain (pretrain): 12 nodes x 8 = 96 ranks, 24:00:00 after corpus",
+        "adaptors (align): 1 node x 8 = 8 ranks, 24:00:00 after pretrain, molecules, proteins",
+        "encoders (align): 4 nodes x 8 = 32 ranks, 24:00:00 after adaptors",
+        "language-model (align): 4 nodes x 8 = 32 ranks, 24:00:00 after encoders",
+    ]
+    for script in done.stdout.split("\n--- ")[1:]:
+        text = script.split("\n", 1)[1].split("\n---")[0]
+        assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Llama-2-7b-chat-hf"]
+
+
+def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, tmp_path: Path) -> None:
+    stages = load(align(), {"name": "score", "command": ["validate", "x"], "after": ["align"]})
+    first, second, third, score = stages
+    assert [stage.name for stage in stages[:3]] == ["align-s1-adaptors", "align-s2-encoders", "align-s3-language-model"]
+    assert [first.after, second.after, third.after] == [(), (first.name,), (second.name,)]
+    assert score.after == (third.name,)
+    assert second.folder == tmp_path / "runs" / "align-demo" / "s2-encoders"
+    assert second.controls == [second.folder, second.folder.parent]
+    last = render(second).script.splitlines()[-6]
+    assert last == f"  -m megabiomed.align.worker {second.folder}/slurm/config.yaml s2-encoders &"
+    assert "MASTER_ADDR" not in render(score).script  # alone: it must not think that it was started as a rank
+
+
+def test_stages_of_an_alignment_have_nodes_and_topologies_of_their_own(load: Any) -> None:
+    wide = [*align()["overrides"], "parallel.tensor_parallel_size=1", "data.micro_batch_size=2"]
+    one, two = load(align(stage="s1-adaptors"),
+                    align(name="wide", stage="s2-encoders", nodes=2, time="2-0", overrides=wide))  # fmt: skip
+    assert (one.ranks, two.ranks, two.time) == (2, 4, "2-0")
+    with pytest.raises(ConfigError, match=r"starts from s1-adaptors, which is not finished.*after: none"):
+        load(align(stage="s2-encoders"))
+    with pytest.raises(ConfigError, match="has no such stage: got 's9', expected s1-adaptors"):
+        load(align(stage="s9"))
+
+
+def test_a_stage_reads_what_a_stage_that_it_waits_for_makes(load: Any) -> None:
+    prepare = {"name": "data", "command": ["dataset", "build", "x.json", "--output", "new"], "makes": ["new"]}
+    words = [word for word in align()["overrides"] if "train" not in word] + ["align.train=[{path: new/train}]"]
+    assert len(load(prepare, align(overrides=words))) == 4
+    with pytest.raises(
+        ConfigError, match=r"align.train.0.path of stage align-s1-adaptors does not exist: got new/train"
+    ):
+        load(prepare, align(overrides=words, after=[]))
+
+
+def test_patterns_of_files_are_expanded_once_and_not_by_a_shell(load: Any, tmp_path: Path) -> None:
+    for name in ("a.gz", "b $(x).gz"):
+        (tmp_path / name).touch()
+    (stage,) = load({"name": "data", "command": ["corpus", "build", "*.gz", "no*ne"]})
+    assert stage.arguments == ("corpus", "build", "a.gz", "b $(x).gz", "no*ne")
+    assert "corpus build a.gz 'b $(x).gz' 'no*ne' &" in render(stage).script
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ({}, "needs either `run:` or `command:`"),
+        ({"run": "demo", "command": ["plot"]}, "needs either `run:` or `command:`"),
+        ({"command": ["plot", "x"], "nodes": 2}, "is a command, one process on one node: remove nodes"),
+        ({"command": ["plot", "x"], "overrides": ["a=b"]}, "remove overrides"),
+        ({"run": "demo", "makes": ["x"]}, "remove makes"),
+        ({"run": "nosuch"}, "no run configuration of that name"),
+        ({"command": ["plot", "x"], "cluster": "nosuch"}, "no cluster configuration of that name"),
+        ({"command": ["plot", "x"], "makes": ["/dev/null/x"]}, "cannot write"),
+    ],
+)
+def test_a_stage_that_means_nothing_is_refused(load: Any, stage: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load({"name": "s", **stage})
+
+
+def test_a_command_that_megabiomed_would_not_understand_is_refused() -> None:
+    root = cast(Any, get_command(app))
+    for words, says in [
+        (["plott", "x"], "No such command 'plott'"),
+        (["corpus", "build", "x", "--output", "y", "--nosuch"], "No such option"),
+        (["corpus", "build"], "Missing argument|Missing option"),
+        (["corpus"], "Missing command"),
+        (["plot", "x", "--help"], "only prints help"),
+        (["logs", "x", "--rank", "-1"], "Invalid value for '--rank'"),
+    ]:
+        with pytest.raises(ConfigError, match=says):
+            _check_command(typer.Context(root, info_name="megabiomed"), words)
+    _check_command(typer.Context(root, info_name="megabiomed"), ["corpus", "generate", "x", "--papers", "3"])

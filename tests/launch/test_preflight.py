@@ -1,0 +1,88 @@
+"""What a node measures and who of several nodes is bad."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megabiomed.launch.preflight_verdict import bad_nodes, pairings, result_file, smi_problems
+
+
+def answers(run: Path, measured: dict[str, dict[str, float]], group: int = 0) -> None:
+    for node, values in measured.items():
+        file = result_file(run, "7.0.1", node)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"problems": [], "group": group, "measured": values}))
+
+
+def test_a_slow_and_a_silent_node_are_named(tmp_path: Path) -> None:
+    answers(tmp_path, {f"n{n}": {"matmul_s": s} for n, s in enumerate([1.0, 1.1, 1.0, 2.0], 1)})
+    found = bad_nodes(tmp_path, "7.0.1", ["n1", "n2", "n3", "n4", "n5"], 1.5)
+    assert found == {"n4": "slow matrix product: 2.0000 s, usual 1.0000 s", "n5": "no answer"}
+
+
+def test_the_slower_of_two_nodes_a_slow_link_and_a_wrong_clock_are_named(tmp_path: Path) -> None:
+    answers(tmp_path, {"a": {"matmul_s": 1.0}, "b": {"matmul_s": 1.9}})
+    assert list(bad_nodes(tmp_path, "7.0.1", ["a", "b"], 1.5)) == ["b"]
+    times = {
+        "c": {"link_s": 0.1, "clock_s": 1000},
+        "d": {"link_s": 0.9, "clock_s": 1001},
+        "e": {"link_s": 0.1, "clock_s": 900},
+    }
+    answers(tmp_path, times)
+    found = bad_nodes(tmp_path, "7.0.1", ["c", "d", "e"], 1.5)
+    assert found == {"d": "slow exchange with its neighbours: 0.9000 s, usual 0.1000 s", "e": "its clock is -100 s off"}
+
+
+def test_nodes_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    answers(tmp_path, {"a": {"matmul_s": 1.0}, "b": {"matmul_s": 1.0}})
+    answers(tmp_path, {"c": {"matmul_s": 9.0}}, group=1)
+    assert bad_nodes(tmp_path, "7.0.1", ["a", "b", "c"], 1.5) == {}
+
+
+@pytest.mark.parametrize("world", [2, 3, 4, 5, 8])
+def test_every_node_meets_two_neighbours_and_nobody_meets_two_at_once(world: int) -> None:
+    rounds = pairings(world)
+    for pairs in rounds:
+        met = [rank for pair in pairs for rank in pair]
+        assert len(met) == len(set(met))
+    peers = [sum(rank in pair for pairs in rounds for pair in pairs) for rank in range(world)]
+    assert peers == [min(2, world - 1)] * world
+
+
+def test_ecc_errors_and_slow_clocks_of_gpus_are_read_from_nvidia_smi() -> None:
+    said = "0, 0, Not Active, Not Active\n1, 3, Not Active, Not Active\n2, [N/A], Active, Not Active\n"
+    assert smi_problems(said) == ["GPU 1: uncorrected ECC errors (3)", "GPU 2: clock slowed down by the hardware"]
+
+
+@pytest.mark.timeout(280)
+def test_three_nodes_measure_themselves_and_find_missing_gpus(tmp_path: Path) -> None:
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "job.json").write_text("{}")
+    command = [sys.executable, "-m", "megabiomed.launch.preflight", str(tmp_path), "7.0.1", "0"]
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "3"}
+    shared = {**os.environ, **meet, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ranks = [
+        subprocess.Popen([*command, "8" if rank == 2 else "0", "-"],
+                         env=shared | {"RANK": str(rank), "LOCAL_RANK": "0", "SLURMD_NODENAME": f"n{rank}"})
+        for rank in range(3)
+    ]  # fmt: skip
+    assert [rank.wait(200) for rank in ranks] == [0, 0, 0]
+    names = ["n0", "n1", "n2"]
+    for name in names:
+        measured = json.loads(result_file(tmp_path, "7.0.1", name).read_text())["measured"]
+        assert set(measured) == {"matmul_s", "allreduce_s", "link_s", "clock_s"}
+    assert bad_nodes(tmp_path, "7.0.1", names, 1e9) == {"n2": "0 of 8 GPUs are visible"}
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
