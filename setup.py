@@ -10,6 +10,7 @@ MAPPED = {
     "megabiomed.configs": "configs",
     "megabiomed.kernels": "kernels",
     "megabiomed.kernels.triton": "kernels/triton",
+    "megabiomed.kernels.gluon": "kernels/gluon",
 }
 
 # Ranges that the suite ran with. deepspeed and megatron-core are exact: engine/ relies on behaviour that only

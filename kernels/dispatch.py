@@ -49,12 +49,14 @@ class Backend:
         refuse: the reason why it cannot serve a site, or None when it can.
         load: imports and returns its function or functions; called once, when the backend is chosen.
         note: why it stands where it stands in the order.
+        forced_only: why `auto` passes it over, empty when it does not.
     """
 
     name: str
     refuse: Callable[[Site], str | None]
     load: Callable[[], Any] = field(compare=False)
     note: str = ""
+    forced_only: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUT
     backend = backends[names.index(wanted)]
     reason = backend.refuse(site)
     if reason is not None:
-        willing = [b.name for b in backends if b.refuse(site) is None]
+        willing = [b.name for b in backends if not b.forced_only and b.refuse(site) is None]
         raise ConfigError(
             f"kernels.{op}={wanted} cannot serve this run: {reason}",
             got=f"{site.device} {site.dtype} width {site.width}",
@@ -116,8 +118,8 @@ def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUT
 def _first_willing(op: str, backends: tuple[Backend, ...], site: Site) -> Choice:
     refusals: list[str] = []
     for backend in backends:
-        reason = backend.refuse(site)
-        if reason is None:
+        reason = backend.forced_only or backend.refuse(site)
+        if not reason:
             why = "; ".join([backend.note or "first choice", *refusals])
             return Choice(backend.name, backend.load(), why)
         refusals.append(f"not {backend.name}: {reason}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
 
@@ -137,6 +138,22 @@ def _refuse_triton(site: Site) -> str | None:
     return needs_triton(site)
 
 
+def _refuse_hopper(site: Site) -> str | None:
+    if site.device != "cuda" or site.arch != 90:
+        return "written for sm_90"
+    if site.dtype not in (torch.bfloat16, torch.float16):
+        return "half precision only"
+    if site.width not in (64, 128):
+        return f"head size {site.width} is not 64 or 128"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if not version("triton").startswith("3.7."):
+        return f"compiled and checked with Triton 3.7, this is {version('triton')}"
+    from megabiomed.kernels.gluon.check import refusal
+
+    return refusal(site.dtype, site.width)
+
+
 def _refuse_library(site: Site, module: str | None = None, newest_only: bool = False, exact: bool = True) -> str | None:
     if site.device != "cuda":
         return "needs a GPU"
@@ -157,6 +174,12 @@ def _triton() -> tuple[Attention, Callable[..., Tensor]]:
     return attention_op.document_attention, attention_op.rope_attention
 
 
+def _hopper() -> tuple[Attention, Callable[..., Tensor]]:
+    from megabiomed.kernels.gluon import launch
+
+    return launch.document_attention, launch.rope_attention
+
+
 def _cpu() -> tuple[Attention, Callable[..., Tensor]]:
     from megabiomed.kernels import cpu_attention
 
@@ -174,6 +197,13 @@ BACKENDS = (
     ),
     Backend("varlen", partial(_refuse_library, exact=False), lambda: (varlen, None), "torch's FlashAttention-2"),
     Backend("triton", _refuse_triton, _triton, "RoPE fused, deterministic backward"),
+    Backend(
+        "hopper",
+        _refuse_hopper,
+        _hopper,
+        "warp-specialised, RoPE fused, deterministic backward",
+        forced_only="it has not run on a GPU yet; force it to try it, it checks itself first",
+    ),
     Backend(
         "flash2",
         partial(_refuse_library, module=FLASH2),

@@ -1,9 +1,10 @@
-"""Launches and autograd of the document attention kernels."""
+"""Launches of the document attention kernels, and the autograd that they share with the Hopper kernels (kernels/gluon/)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 import triton
@@ -17,6 +18,13 @@ from megabiomed.kernels.triton.tiles import tiles_for
 
 LOG2E = 1.4426950408889634
 ROWS = 64  # of the two kernels without a loop
+
+
+class Passes(NamedTuple):
+    """What a family of kernels does forward and backward; arguments as `_forward` and `_backward` here."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., None]
 
 
 def _forward(
@@ -52,11 +60,9 @@ def _backward(
     dq, dk, dv = gradients
     tokens, heads, d = q.shape
     kv_heads, padded = k.size(1), max(16, triton.next_power_of_2(d))
-    do = _dense_heads(do)
+    do = dense_heads(do)
     delta = torch.empty_like(lse)
-    kernels.attention_delta[(triton.cdiv(tokens, ROWS), heads)](
-        out, do, delta, out.stride(0), do.stride(0), tokens, d, padded, ROWS
-    )
+    fill_delta(out, do, delta)
     tiles = tiles_for(site_of(q).arch, padded, q.dtype)
     scale = 1.0 / math.sqrt(d)
     tile = tiles.backward_kv
@@ -73,6 +79,15 @@ def _backward(
     )  # fmt: skip
 
 
+def fill_delta(out: Tensor, do: Tensor, delta: Tensor) -> None:
+    """delta [heads, t or more] = rowsum(out * do) of [t, heads, d]."""
+    tokens, heads, d = out.shape
+    padded = max(16, triton.next_power_of_2(d))
+    kernels.attention_delta[(triton.cdiv(tokens, ROWS), heads)](
+        out, do, delta, out.stride(0), do.stride(0), delta.stride(0), tokens, d, padded, ROWS
+    )
+
+
 def rotate(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor, sign: float) -> None:
     """out = x [t, heads, d] rotated by +/- the angles; out may be x."""
     tokens, heads, d = x.shape
@@ -84,40 +99,41 @@ def rotate(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Non
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, documents: Documents) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, documents: Documents, passes: Passes) -> Tensor:
         none = q.new_empty(0, dtype=torch.float32)
-        out, lse = _forward((q, k, v), None, documents, none, none)
+        out, lse = passes.forward((q, k, v), None, documents, none, none)
         ctx.save_for_backward(q, k, v, out, lse, none, none)
-        ctx.documents = documents
+        ctx.documents, ctx.passes = documents, passes
         return out
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         saved = ctx.saved_tensors
-        gradients = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in saved[:3])
-        _backward(do, saved, gradients, ctx.documents, rope=False)
-        return *gradients, None
+        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in saved[:3])
+        ctx.passes.backward(do, saved, (dq, dk, dv), ctx.documents, rope=False)
+        return dq, dk, dv, None, None
 
 
 class _RopeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool
-    ) -> Tensor:
+        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool,
+        passes: Passes,
+    ) -> Tensor:  # fmt: skip
         q, k, v = split_heads(qkv, heads)
         rotated = (q, k) if in_place else (torch.empty_like(q), torch.empty_like(k))
-        out, lse = _forward((q, k, v), rotated, documents, cos, sin)
+        out, lse = passes.forward((q, k, v), rotated, documents, cos, sin)
         ctx.save_for_backward(*rotated, v, out, lse, cos, sin)
-        ctx.documents, ctx.heads = documents, heads
+        ctx.documents, ctx.heads, ctx.passes = documents, heads, passes
         return out.flatten(1)
 
     @staticmethod
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         saved, (heads, kv_heads) = ctx.saved_tensors, ctx.heads
         out = saved[3]
         gradient = out.new_empty(out.size(0), (heads + 2 * kv_heads) * out.size(2))
-        _backward(do.view_as(out), saved, split_heads(gradient, ctx.heads), ctx.documents, rope=True)
-        return gradient, None, None, None, None, None
+        ctx.passes.backward(do.view_as(out), saved, split_heads(gradient, ctx.heads), ctx.documents, rope=True)
+        return gradient, None, None, None, None, None, None
 
 
 def split_heads(qkv: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,24 +143,32 @@ def split_heads(qkv: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Te
     return parts[0], parts[1], parts[2]
 
 
-def _dense_heads(x: Tensor) -> Tensor:
+def dense_heads(x: Tensor) -> Tensor:
     """x itself when each token's heads lie side by side, else a copy."""
     return x if x.stride(2) == 1 and x.stride(1) == x.size(2) else x.contiguous()
 
 
-def document_attention(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+TRITON = Passes(_forward, _backward)
+
+
+def document_attention(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents, passes: Passes = TRITON
+) -> Tensor:
     """See `megabiomed.kernels.document_attention`."""
     _check_size(query)
-    return cast(Tensor, _Attention.apply(_dense_heads(query), _dense_heads(key), _dense_heads(value), documents))
+    inputs = (dense_heads(x) for x in (query, key, value))
+    return cast(Tensor, _Attention.apply(*inputs, documents, passes))
 
 
 def rope_attention(
-    qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool
-) -> Tensor:
+    qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool,
+    passes: Passes = TRITON,
+) -> Tensor:  # fmt: skip
     """See `megabiomed.kernels.document_attention`."""
     _check_size(qkv)
     qkv = qkv if qkv.stride(1) == 1 else qkv.contiguous()
-    return cast(Tensor, _RopeAttention.apply(qkv, cos.contiguous(), sin.contiguous(), documents, heads, in_place))
+    angles = (cos.contiguous(), sin.contiguous())
+    return cast(Tensor, _RopeAttention.apply(qkv, *angles, documents, heads, in_place, passes))
 
 
 def _check_size(x: Tensor) -> None:

@@ -12,21 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
 
+from megabiomed.kernels.gluon import backward as hopper_backward
+from megabiomed.kernels.gluon import forward as hopper_forward
+from megabiomed.kernels.gluon import launch as hopper
 from megabiomed.kernels.triton import document_attention, rms_norm, swiglu, vocabulary
 from megabiomed.kernels.triton.attention_op import ROWS
 from megabiomed.kernels.triton.launch import warps_for
+from megabiomed.kernels.triton.machine_code import Resources, read
 from megabiomed.kernels.triton.tiles import HALF, Tile
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may take
@@ -41,36 +44,14 @@ SCALARS = {"eps": "fp32", "scale": "fp32", "scale2": "fp32", "sign": "fp32"}
 
 @dataclass(frozen=True)
 class Job:
-    """One kernel at one production shape."""
+    """One kernel at one production shape; `boxes` are those of a Gluon kernel's tensor descriptors."""
 
     name: str
     kernel: Any
     constants: dict[str, Any]
     warps: int
     stages: int = 3
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the compiled kernel takes of a multiprocessor.
-
-    Attributes:
-        registers: 32-bit registers a thread.
-        spills: instructions that store to or load from local memory.
-        shared: bytes of shared memory a program.
-        tensor_core: matrix instructions (HGMMA on sm_90, HMMA on sm_80).
-        wide_loads: "128-bit loads/all loads" from global memory.
-    """
-
-    kernel: str
-    arch: int
-    warps: int
-    stages: int
-    registers: int
-    spills: int
-    shared: int
-    tensor_core: int
-    wide_loads: str
+    boxes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def jobs(arch: int, head_dims: list[int]) -> Iterator[Job]:
@@ -78,6 +59,9 @@ def jobs(arch: int, head_dims: list[int]) -> Iterator[Job]:
     yield from _row_jobs()
     for d in head_dims:
         yield from _attention_jobs(arch, d)
+    for d in head_dims:
+        if arch == 90 and d in hopper.HEAD_SIZES:
+            yield from _hopper_jobs(d)
 
 
 def _row_jobs() -> Iterator[Job]:
@@ -107,6 +91,32 @@ def _attention_jobs(arch: int, d: int) -> Iterator[Job]:
     yield Job(f"rope d{d}", document_attention.rope, {"D": d, "P": padded, "B": ROWS}, 4)
 
 
+def _hopper_jobs(d: int) -> Iterator[Job]:
+    rows, part = (hopper.ROWS, d), (hopper.PART, d)
+    n, stages = hopper.FORWARD[d]
+    shape = {"HQ": 32, "HKV": 8, "D": d, "ROPE": True}
+    boxes: dict[str, tuple[int, ...]] = {"kd": (n, d), "vd": (n, d), "od": part}
+    constants = {**shape, "N": n, "STAGES": stages}
+    yield Job(f"hopper forward d{d} 128x{n}", hopper_forward.attention_forward, constants, 4, stages, boxes)
+    m, stages = hopper.BACKWARD_KV[d]
+    boxes = {
+        "qd": (m, d),
+        "dod": (m, d),
+        "kd": rows,
+        "vd": rows,
+        "dkd": part,
+        "dvd": part,
+        "lsed": (m,),
+        "deltad": (m,),
+    }
+    constants = {**shape, "M": m, "STAGES": stages}
+    yield Job(f"hopper backward k, v d{d} {m}x128", hopper_backward.attention_backward_kv, constants, 4, stages, boxes)
+    n, stages = hopper.BACKWARD_Q[d]
+    boxes = {"qd": rows, "dod": rows, "kd": (n, d), "vd": (n, d), "dqd": part}
+    constants = {**shape, "N": n, "STAGES": stages}
+    yield Job(f"hopper backward q d{d} 128x{n}", hopper_backward.attention_backward_q, constants, 4, stages, boxes)
+
+
 def _tiled(name: str, kernel: Any, shape: dict[str, Any], tile: Tile) -> Job:
     return Job(f"{name} {tile.m}x{tile.n}", kernel, {**shape, "M": tile.m, "N": tile.n}, tile.warps, tile.stages)
 
@@ -114,50 +124,30 @@ def _tiled(name: str, kernel: Any, shape: dict[str, Any], tile: Tile) -> Job:
 def compile_job(job: Job, arch: int) -> Resources:
     """Compile for an architecture and disassemble."""
     names = job.kernel.arg_names
-    signature = {name: _type_of(name, job.constants) for name in names}
+    signature = {name: _type_of(name, job) for name in names}
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(names)
         if signature[name].startswith("*") or (signature[name] == "i32" and MULTIPLES_OF_16.match(name))
     }
     constants = {(names.index(name),): value for name, value in job.constants.items()}
-    source = ASTSource(job.kernel, signature, constants, attributes)
+    source = (GluonASTSource if job.boxes else ASTSource)(job.kernel, signature, constants, attributes)
     options = {"num_warps": job.warps, "num_stages": job.stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-    used, code = _dump(compiled.asm["cubin"])
-    registers = int(re.findall(r"\bREG:(\d+)", used)[0])
-    wide, loads = len(re.findall(r"LDG\.E\.\S*128", code)), len(re.findall(r"\bLDG\.", code))
-    copies = len(re.findall(r"LDGSTS\.E\.\S*128", code))
-    return Resources(
-        job.name, arch, job.warps, job.stages, registers,
-        spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
-        shared=compiled.metadata.shared,
-        tensor_core=len(re.findall(r"\bHG?MMA\.", code)),
-        wide_loads=f"{wide + copies}/{loads + len(re.findall('LDGSTS', code))}",
-    )  # fmt: skip
+    return read(job.name, arch, job.stages, triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options))
 
 
-def _type_of(name: str, constants: dict[str, Any]) -> str:
-    if name in constants:
+def _type_of(name: str, job: Job) -> str:
+    if name in job.constants:
         return "constexpr"
+    if name in job.boxes:
+        box = job.boxes[name]
+        dtype = gl.float32 if len(box) == 1 else gl.bfloat16
+        return f"tensordesc<{dtype.name}[{', '.join(map(str, box))}],{hopper.layout_of(box, dtype)!r}>"
     if name in SCALARS:
         return SCALARS[name]
     if name in POINTERS:
         return POINTERS[name]
     return "i32" if MULTIPLES_OF_16.match(name) or name == "ROWS" else BF16
-
-
-def _dump(cubin: bytes) -> tuple[str, str]:
-    """(resource usage, machine code) of a cubin, by the cuobjdump that comes with Triton."""
-    tool = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        used, code = (
-            subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True).stdout
-            for option in ("-res-usage", "-sass")
-        )
-    return used, code
 
 
 def main() -> None:
@@ -167,15 +157,23 @@ def main() -> None:
     options.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     asked = options.parse_args()
     if not asked.json:
-        print("| kernel | warps | stages | registers | spills | shared KiB | tensor core | 128-bit loads |")
-        print("|---|---|---|---|---|---|---|---|")
+        print("| kernel | warps | stages | registers | spills | shared KiB | tensor core | 128-bit loads | TMA loads |")
+        print("|---|---|---|---|---|---|---|---|---|")
     for job in jobs(asked.arch, asked.head_dims):
         found = compile_job(job, asked.arch)
         if asked.json:
             print(json.dumps(asdict(found)), flush=True)
             continue
-        cells = (found.kernel, found.warps, found.stages, found.registers, found.spills, f"{found.shared / 1024:.1f}")
-        print("| " + " | ".join(map(str, (*cells, found.tensor_core, found.wide_loads))) + " |", flush=True)
+        registers = (
+            f"{found.registers} ({' / '.join(map(str, found.register_moves))})"
+            if found.register_moves
+            else found.registers
+        )
+        cells = (found.kernel, found.warps, found.stages, registers, found.spills, f"{found.shared / 1024:.1f}")
+        print(
+            "| " + " | ".join(map(str, (*cells, found.tensor_core, found.wide_loads, found.tma_loads))) + " |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

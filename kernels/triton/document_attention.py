@@ -109,13 +109,15 @@ def attention_forward(
 
 
 @triton.jit
-def attention_delta(OUT, DO, DELTA, stride_o, stride_do, T, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr):
+def attention_delta(
+    OUT, DO, DELTA, stride_o, stride_do, stride_l, T, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr
+):
     """DELTA = rowsum(OUT * DO)."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
     head = tl.program_id(1)
     o = _load(OUT + head * D, rows, stride_o, T, D, P).to(tl.float32)
     do = _load(DO + head * D, rows, stride_do, T, D, P).to(tl.float32)
-    tl.store(DELTA + head * T + rows, tl.sum(o * do, 1), mask=rows < T)
+    tl.store(DELTA + head * stride_l + rows, tl.sum(o * do, 1), mask=rows < T)
 
 
 @triton.jit

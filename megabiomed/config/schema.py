@@ -91,8 +91,11 @@ class KernelsConfig(Section):
     A backend that cannot serve the run is refused before anything is built, never replaced.
     """
 
-    attention: Literal["auto", "per_document", "flash3", "varlen", "triton", "flash2", "flex", "dense"] = "auto"
-    """Document-masked causal attention with RoPE. per_document is the CPU's; flash2 and flash3 need flash-attn installed."""
+    attention: Literal["auto", "per_document", "flash3", "varlen", "triton", "hopper", "flash2", "flex", "dense"] = (
+        "auto"
+    )
+    """Document-masked causal attention with RoPE. per_document is the CPU's; flash2 and flash3 need flash-attn installed;
+    hopper is for sm_90, is taken only when named, and checks itself against fp64 on the device first."""
     norm: Literal["auto", "cpu", "triton", "torch"] = "auto"
     """RMSNorm with the residual add."""
     swiglu: Literal["auto", "cpu", "triton", "torch"] = "auto"

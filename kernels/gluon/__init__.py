@@ -1,0 +1,1 @@
+"""Warp-specialised attention for Hopper in Gluon; imported only when the backend `hopper` is asked for."""

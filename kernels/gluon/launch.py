@@ -1,0 +1,99 @@
+"""Launches of the Hopper kernels: tensor descriptors, tiles, padded row statistics."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.gluon.backward import attention_backward_kv, attention_backward_q
+from megabiomed.kernels.gluon.forward import attention_forward
+from megabiomed.kernels.triton import attention_op
+from megabiomed.kernels.triton.attention_op import LOG2E, Passes, dense_heads, fill_delta, rotate
+
+ROWS, PART = 128, 64  # rows of a program and of a consumer
+HEAD_SIZES = (64, 128)
+# (tile of the loop, ring stages) by head size; compiled ahead of time without spills, none timed (docs/kernels.md).
+FORWARD = {64: (128, 2), 128: (128, 2)}
+BACKWARD_KV = {64: (64, 3), 128: (64, 2)}
+BACKWARD_Q = {64: (128, 2), 128: (64, 3)}
+GLUON_TYPES = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float32: gl.float32}
+
+
+def layout_of(box: tuple[int, ...], dtype: gl.dtype) -> gl.NVMMASharedLayout:
+    """How a box lies in shared memory: swizzled for the tensor cores, row statistics as they are."""
+    if len(box) == 1:
+        return gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    return gl.NVMMASharedLayout.get_default_for(list(box), dtype)
+
+
+def _described(x: Tensor, *box: int) -> TensorDescriptor:
+    """The descriptor of [t, heads, d] as a matrix [t, heads d], or of a vector."""
+    flat = x.flatten(1) if x.dim() == 3 else x
+    return TensorDescriptor.from_tensor(flat, list(box), layout_of(box, GLUON_TYPES[x.dtype]))
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """x itself when the copy engine can read it (16-byte rows), else a copy."""
+    return x if x.data_ptr() % 16 == 0 and x.stride(0) * x.itemsize % 16 == 0 else x.contiguous()
+
+
+def _forward(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    rotated: tuple[Tensor, Tensor] | None,
+    documents: Documents,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As `attention_op`'s, with lse [hq, t padded to whole programs]."""
+    q, k, v = qkv
+    tokens, heads, d = q.shape
+    programs = triton.cdiv(tokens, ROWS)
+    queries, keys = rotated or (q, k)
+    if rotated:
+        rotate(k, keys, cos, sin, 1.0)
+    out = torch.empty(tokens, heads, d, dtype=q.dtype, device=q.device)
+    lse = torch.empty(heads, programs * ROWS, dtype=torch.float32, device=q.device)
+    n, stages = FORWARD[d]
+    attention_forward[(programs, heads)](
+        q, queries, _described(_aligned(keys), n, d), _described(_aligned(v), n, d), _described(out, PART, d), cos, sin,
+        lse, documents.start, q.stride(0), queries.stride(0), lse.stride(0), tokens, LOG2E / math.sqrt(d), heads, k.size(1),
+        d, n, stages, rotated is not None, num_warps=4,
+    )  # fmt: skip
+    return out, lse
+
+
+def _backward(
+    do: Tensor, saved: tuple[Tensor, ...], gradients: tuple[Tensor, Tensor, Tensor], documents: Documents, rope: bool
+) -> None:
+    """As `attention_op`'s."""
+    q, k, v, out, lse, cos, sin = saved
+    dq, dk, dv = gradients
+    tokens, heads, d = q.shape
+    programs, kv_heads, scale = triton.cdiv(tokens, ROWS), k.size(1), 1.0 / math.sqrt(d)
+    q, k, v, do = (_aligned(x) for x in (q, k, v, dense_heads(do)))
+    delta = torch.zeros_like(lse)
+    fill_delta(out, do, delta)
+    common = (lse.stride(0), tokens, LOG2E * scale, scale, heads, kv_heads, d)
+    m, stages = BACKWARD_KV[d]
+    attention_backward_kv[(programs, kv_heads)](
+        _described(q, m, d), _described(k, ROWS, d), _described(v, ROWS, d), _described(do, m, d), _described(dk, PART, d),
+        _described(dv, PART, d), _described(lse.view(-1), m), _described(delta.view(-1), m), documents.end, cos, sin,
+        *common, m, stages, rope, num_warps=4,
+    )  # fmt: skip
+    n, stages = BACKWARD_Q[d]
+    attention_backward_q[(programs, heads)](
+        _described(q, ROWS, d), _described(k, n, d), _described(v, n, d), _described(do, ROWS, d), _described(dq, PART, d),
+        lse, delta, documents.start, cos, sin, *common, n, stages, rope, num_warps=4,
+    )  # fmt: skip
+
+
+HOPPER = Passes(_forward, _backward)
+document_attention = partial(attention_op.document_attention, passes=HOPPER)
+rope_attention = partial(attention_op.rope_attention, passes=HOPPER)
