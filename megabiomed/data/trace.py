@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import DOCUMENTS, TokenStore
+from megabiomed.data.windows import Windows
 from megabiomed.errors import DataError
 
 
@@ -59,7 +60,7 @@ def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading
     for source, store in enumerate(loader.stores):
         for document, provenance in _documents(store, name):
             known = True
-            for window, tokens in loader.windows[source].places(document):
+            for window, tokens in cast(Windows, loader.windows[source]).places(document):
                 for epoch in range(epochs):
                     sample = loader.order.position(source, epoch, window)
                     found.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
