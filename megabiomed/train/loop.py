@@ -20,7 +20,14 @@ from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
 from megabiomed.evaluate.in_training import training_evaluation
-from megabiomed.model.llama.origin import adapter_chain, check_architecture, check_frozen, frozen_reference, model_base
+from megabiomed.model.llama.origin import (
+    adapter_chain,
+    check_architecture,
+    check_frozen,
+    frozen_reference,
+    model_base,
+    same_start,
+)
 from megabiomed.train.bill import bill
 from megabiomed.train.checkpointing import (
     Checkpoints,
@@ -73,12 +80,13 @@ class Trainer:
 
     def _build(self) -> TrainEngine:
         """The engine, without weights; beside adapters it knows where the frozen weights come from."""
-        config, engine = self.config, build_engine(self.config, self.mesh)
+        config, engine, resumed = self.config, build_engine(self.config, self.mesh), self._start.checkpoint
         if config.lora is not None:
-            engine.base = adapter_chain(self.starts_from, config.model, config.seed)
-            engine.frozen = {"language_model": frozen_reference(self.starts_from, config.model, config.seed)}
-            if self._start.checkpoint is not None:
-                check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
+            start = self.starts_from if resumed is None else same_start(resumed, self.starts_from)
+            engine.base = adapter_chain(start, config.model, config.seed)
+            engine.frozen = {"language_model": frozen_reference(start, config.model, config.seed)}
+            if resumed is not None:
+                check_frozen(resumed.trainer["frozen"], engine.frozen, resumed.path)
         return engine
 
     @property

@@ -14,13 +14,17 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from support.parity import STEPS, case_config, global_batches
+from torch.distributed.tensor import DTensor
 
 from megabiomed import platform
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.topology import check_run
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.build import build_engine
+from megabiomed.engine.base import MOMENTS
+from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.engine.zero import ZeroEngine
 from megabiomed.model.llama.origin import adapter_chain
 
 
@@ -51,8 +55,19 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(held, folder / f"rank_{mesh.rank}.safetensors")
     if mesh.rank == 0:
-        (folder / "curve.json").write_text(json.dumps({"loss": losses, "grad_norm": norms}))
+        curve = {"loss": losses, "grad_norm": norms, "optimizer_elements": optimizer_elements(engine)}
+        (folder / "curve.json").write_text(json.dumps(curve))
     dist.barrier()
+
+
+def optimizer_elements(engine: TrainEngine) -> int:
+    """Elements of the moments on this rank; frozen weights have none, and no gradients."""
+    inner = engine.engine
+    assert isinstance(inner, ZeroEngine | FsdpEngine)
+    assert all(p.grad is None for p in inner.stage.parameters() if not p.requires_grad)
+    optimizer = inner._torch_optimizer() if isinstance(inner, ZeroEngine) else inner.optimizer
+    moments = (state[kind] for state in optimizer.state.values() for kind in MOMENTS)
+    return sum(m.to_local().numel() if isinstance(m, DTensor) else m.numel() for m in moments)
 
 
 def main() -> None:

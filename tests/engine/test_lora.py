@@ -103,6 +103,8 @@ def relative(ours: list[float], theirs: list[float]) -> float:
 def test_adapters_equal_one_process(world: int, held: Case, computed: Any, oracle: Any) -> None:
     expected = oracle(held)
     result = read_case(computed(world) / held["name"], case_config(held).lora)
+    trained = sum(values.numel() for values in expected["parameters"].values())
+    assert 0 < result["optimizer_elements"] <= 2 * trained + 4096  # two moments of adapters, and padding
     if held["precision"] == "bf16":
         assert relative(result["loss"], expected["loss"]) <= 2e-3
         return

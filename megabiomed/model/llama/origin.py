@@ -57,11 +57,11 @@ def model_base(start: Path | None, model: ModelConfig, seed: int) -> tuple[Tenso
     if start is not None and not (start / "config.json").is_file():
         checkpoint = newest(start, hashes=False)
         check_architecture(checkpoint, model)
-        return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path)}
+        return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path.absolute())}
     folder = start or model.init_from
     if folder is not None:
         check_hugging_face(folder, model)
-        return HuggingFaceSource(folder), {"kind": "huggingface", "path": str(folder)}
+        return HuggingFaceSource(folder), {"kind": "huggingface", "path": str(folder.absolute())}
     return SeededInit(model, seed), {"kind": "seeded", "path": None}
 
 
@@ -83,6 +83,18 @@ def _hash(described: dict[str, Any], seed: int) -> str:
     if described["kind"] == "checkpoint":
         return sha256_file(path / MANIFEST)
     return hashlib.sha256("".join(sha256_file(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
+
+
+def same_start(checkpoint: Checkpoint, start: Path | None) -> Path | None:
+    """Where a resumed run finds its frozen model: the very checkpoint of `start` that it began with, if it is there.
+
+    A run folder given as `start` may have newer checkpoints by now.
+    """
+    named = checkpoint.trainer.get("frozen", {}).get("language_model", {})
+    if start is None or named.get("kind") != "checkpoint":
+        return start
+    held = Path(named["path"])
+    return held if held.is_dir() and held.resolve().is_relative_to(start.resolve()) else start
 
 
 def check_frozen(stored: dict[str, Any], now: dict[str, Any], where: Path) -> None:

@@ -1,0 +1,107 @@
+"""Checkpoints of adapters: merged box by box into the model beside which they were trained, and into no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megabiomed.checkpoint.commit import CheckpointWriter, RunState
+from megabiomed.checkpoint.logical import Box, Fragment
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.sources import AdapterInit, SeededInit
+from megabiomed.config import LoraConfig, ModelConfig
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.adapters import trained_tensors
+from megabiomed.model.llama.convert import export_hf, logical_tensors
+from megabiomed.model.llama.origin import LORA, frozen_reference, model_base, same_start, whole_model
+from megabiomed.model.llama.peft import export_adapter
+
+MODEL = ModelConfig(
+    vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=32,
+)  # fmt: skip
+ADAPTERS = LoraConfig(rank=3, alpha=6.0, targets=["q", "v", "down"])
+
+
+def saved(folder: Path, tensors: dict[str, torch.Tensor], trainer: dict[str, Any]) -> Checkpoint:
+    fragments = [Fragment(Box.whole(name, tuple(t.shape)), {"param": t}) for name, t in tensors.items()]
+    state = RunState({"seed": 5, **trainer}, MODEL.model_dump(mode="json"), "name: t\n")
+    return Checkpoint.open(CheckpointWriter(folder / "checkpoints").save(3, fragments, state))
+
+
+def adapters(folder: Path, start: Path | None) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        name: torch.randn(shape, generator=generator) for name, shape in trained_tensors(MODEL, ADAPTERS).items()
+    }
+    frozen = {"language_model": frozen_reference(start, MODEL, 5)}
+    return saved(folder, tensors, {"frozen": frozen, LORA: ADAPTERS.model_dump(mode="json")}), tensors
+
+
+def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
+    checkpoint, factors = adapters(tmp_path, None)
+    source, plain = whole_model(checkpoint), SeededInit(MODEL, 5)
+    for name, shape in logical_tensors(MODEL).items():
+        expected = plain.read(Box.whole(name, shape)).double()
+        stem = name.removesuffix(".weight")
+        if f"{stem}.lora_A.weight" in factors:
+            a, b = (factors[f"{stem}.lora_{part}.weight"].double() for part in "AB")
+            expected = expected + 2.0 * b @ a
+        whole = source.read(Box.whole(name, shape))
+        assert torch.equal(whole, expected.float()), name
+        if len(shape) == 2:
+            part = Box(name, shape, (3, 5), (4, 6))
+            assert torch.equal(source.read(part), whole[3:7, 5:11])
+        assert not source.read(Box.whole(name, shape), "exp_avg").any()
+
+
+def test_fresh_adapters_add_nothing_and_are_the_same_in_every_part() -> None:
+    fresh, shapes = AdapterInit(MODEL, 5), trained_tensors(MODEL, ADAPTERS)
+    for name, shape in shapes.items():
+        values = fresh.read(Box.whole(name, shape))
+        if "lora_B" in name:
+            assert not values.any()
+            continue
+        limit = shape[1] ** -0.5
+        assert 0.9 * limit < float(values.abs().max()) <= limit
+        assert torch.equal(fresh.read(Box(name, shape, (1, 4), (2, 8))), values[1:3, 4:12])
+
+
+def test_a_base_that_moved_is_found_by_name_and_another_one_is_refused(tmp_path: Path) -> None:
+    base = export_hf(SeededInit(MODEL, 9), MODEL, tmp_path / "base", "fp32")
+    checkpoint, _ = adapters(tmp_path / "run", base)
+    right = whole_model(checkpoint).read(Box.whole("lm_head.weight", (40, 16)))
+    base.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match="is gone"):
+        whole_model(checkpoint)
+    assert torch.equal(whole_model(checkpoint, tmp_path / "moved").read(Box.whole("lm_head.weight", (40, 16))), right)
+    other = export_hf(SeededInit(MODEL, 8), MODEL, tmp_path / "other", "fp32")
+    with pytest.raises(CheckpointError, match="not the one that"):
+        whole_model(checkpoint, other)
+
+
+def test_a_resumed_run_stays_beside_the_checkpoint_that_it_began_with(tmp_path: Path) -> None:
+    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    first = saved(tmp_path / "pretraining", weights, {})
+    checkpoint, _ = adapters(tmp_path / "run", tmp_path / "pretraining")
+    later = first.path.with_name("step_00000009")
+    CheckpointWriter(later.parent).save(9, [], RunState({"seed": 5}, MODEL.model_dump(mode="json"), ""))
+    start = tmp_path / "pretraining"
+    assert same_start(checkpoint, start) == first.path.absolute()
+    assert same_start(first, start) == start
+    assert same_start(checkpoint, tmp_path / "elsewhere") == tmp_path / "elsewhere"
+
+
+def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path) -> None:
+    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    whole = saved(tmp_path / "whole", weights, {})
+    assert whole_model(whole) is whole
+    with pytest.raises(CheckpointError, match="holds no adapters"):
+        export_adapter(whole, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="hidden_size 16 -> 32"):
+        model_base(tmp_path / "whole", MODEL.model_copy(update={"hidden_size": 32}), 0)
+    with pytest.raises(CheckpointError):
+        model_base(tmp_path / "nothing", MODEL, 0)
