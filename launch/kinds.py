@@ -11,6 +11,7 @@ from megabiomed import configs
 from megabiomed.config import RunConfig, load_config
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import Section
+from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError
 
@@ -37,6 +38,7 @@ class Kind:
 # The first whose section is in the run file.
 KINDS = (
     Kind("align", "align", AlignRunConfig, "megabiomed.align.worker"),
+    Kind("finetune", "finetune", FinetuneRunConfig, "megabiomed.finetune.worker"),
     Kind("pretrain", "", RunConfig, "megabiomed.train.worker"),
 )
 

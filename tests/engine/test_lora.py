@@ -80,7 +80,12 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
             folder = done[world] = tmp_path_factory.mktemp(f"lora{world}")
             (folder / "cases.json").write_text(json.dumps(WORLDS[world]))
             os.environ["PYTHONPATH"] = str(WORKER.parents[1])
-            run_ranks(world, [str(WORKER), str(folder / "cases.json"), str(folder)], folder / "logs", timeout_s=280 * world / 2)
+            run_ranks(
+                world,
+                [str(WORKER), str(folder / "cases.json"), str(folder)],
+                folder / "logs",
+                timeout_s=280 * world / 2,
+            )
         return done[world]
 
     return of
@@ -88,7 +93,9 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def cases() -> list[Any]:
     return [
-        pytest.param(world, held, id=held["name"], marks=[pytest.mark.slow, pytest.mark.timeout(600)] if world > 2 else [])
+        pytest.param(
+            world, held, id=held["name"], marks=[pytest.mark.slow, pytest.mark.timeout(600)] if world > 2 else []
+        )
         for world, several in WORLDS.items()
         for held in several
     ]

@@ -13,8 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig
+from megabiomed.config.topology import check_run
 from megabiomed.errors import CheckpointError
 from megabiomed.evaluate.single import load_single
+from megabiomed.finetune.launching import describe
+from megabiomed.finetune.worker import load
 from megabiomed.model.llama.export import export_certified
 from megabiomed.model.llama.origin import whole_model
 from megabiomed.model.llama.peft import export_adapter
@@ -87,13 +90,19 @@ def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
         whole_model(Checkpoint.open(third / "checkpoints/step_00000002"))
 
 
-@pytest.mark.timeout(120)
-def test_a_dry_run_says_what_is_trained_and_what_it_takes(command: Any) -> None:
-    done = command("finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100")
-    assert "model: 6,738,415,616 parameters" in done.stdout
-    assert "trained:" not in done.stdout
-    adapted = command(
-        "finetune", "biomedgpt-lm-7b-medmcqa", "--dry-run", "--nproc", 8, "train.steps=100", "lora.rank=8"
-    )
-    assert "trained: 19,988,480 (0.30%) in adapters of rank 8" in adapted.stdout
-    assert "optimizer 28.6 MiB" in adapted.stdout  # 20 M parameters x 12 bytes over 8 replicas
+@pytest.mark.parametrize("name", ["medmcqa", "pubmedqa", "usmle"])
+def test_shipped_recipes_fit_eight_devices(name: str) -> None:
+    config = load(f"biomedgpt-lm-7b-{name}")
+    check_run(config, 8)
+    lines = describe(config, 8)
+    assert lines[1].startswith("model: 6,738,415,616 parameters, bf16")
+    assert lines[-1] == "starts from: runs/biomedgpt-lm-7b"
+
+
+def test_the_bill_says_what_is_trained_and_what_it_takes() -> None:
+    lines = describe(load("biomedgpt-lm-7b-medmcqa", ["lora.rank=8", "train.steps=100", "train.epochs=null"]), 8)
+    found = dict(line.split(": ", 1) for line in lines)
+    assert "trained: 19,988,480 (0.30%) in adapters of rank 8 on q, k, v, o, gate, up, down" in found["model"]
+    assert "optimizer 28.6 MiB" in found["memory per rank"]  # 20 M parameters x 12 bytes over 8 replicas
+    assert found["checkpoint"].startswith("228.8 MiB each")
+    assert "(4N + 6n + 12Lhs" in found["compute"]

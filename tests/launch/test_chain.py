@@ -82,6 +82,19 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert "MASTER_ADDR" not in render(score).script  # alone: it must not think that it was started as a rank
 
 
+def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "q.json").touch()
+    words = ["finetune.train=[{path: q.json}]", "finetune.replay=[{path: split}]", "finetune.start_from=runs/demo"]
+    first = {"name": "lm", "run": "demo", "overrides": ["data.train=[{path: split}]", "data.validation=split"]}
+    tune = {"name": "tune", "run": "finetune-demo", "overrides": [*words, "lora.rank=8"]}
+    _, stage = load(first, tune)
+    assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
+    last = render(stage).script.splitlines()[-6]
+    assert last == f"  -m megabiomed.finetune.worker {stage.folder}/slurm/config.yaml &"
+    with pytest.raises(ConfigError, match="finetune.start_from of stage tune does not exist"):
+        load(first, tune | {"after": []})
+
+
 def test_stages_of_an_alignment_have_nodes_and_topologies_of_their_own(load: Any) -> None:
     wide = [*align()["overrides"], "parallel.tensor_parallel_size=1", "data.micro_batch_size=2"]
     one, two = load(align(stage="s1-adaptors"),
