@@ -9,13 +9,14 @@ from pydantic.fields import FieldInfo
 
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.config.base import Section
+from megabiomed.config.evaluation import EvalTaskConfig
 from megabiomed.config.finetune import FinetuneConfig, QuestionSource
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.schema import RunConfig
 
 _HEAD = """# Configuration
 
-Made from the types in `megabiomed/config/` (`schema.py`, `lora.py`, `align.py`, `finetune.py`) by `make docs`; do not edit.
+Made from the types in `megabiomed/config/` (`schema.py` and others) by `make docs`; do not edit.
 
 A run is one YAML file. `megabiomed pretrain RUN.yaml optimizer.lr=1e-4 parallel.zero_stage=3` overrides single keys.
 `model:` may be the name of a file in `configs/models`, or a mapping with `base: NAME` and the keys to change.
@@ -25,12 +26,13 @@ Unknown keys are errors. The effective configuration is printed at the start and
 
 def reference() -> str:
     """The whole page as Markdown."""
+    tasks = [*_section("eval.tasks", "eval.tasks.N.", EvalTaskConfig)]
     align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
     stages = [*_section("align.stages", "align.stages.N.", StageConfig)]
     lora = [*_section("lora (or null)", "lora.", LoraConfig)]
     finetune = [*_section("finetune (only for `megabiomed finetune`)", "finetune.", FinetuneConfig)]
     questions = [*_section("finetune.train", "finetune.train.N.", QuestionSource)]
-    return "\n".join([_HEAD, *_section("Run", "", RunConfig), *lora, *align, *stages, *finetune, *questions])
+    return "\n".join([_HEAD, *_section("Run", "", RunConfig), *tasks, *lora, *align, *stages, *finetune, *questions])
 
 
 def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
@@ -56,6 +58,7 @@ def _type(annotation: Any) -> str:
         "pathlib.",
         "megabiomed.config.schema.",
         "megabiomed.config.align.",
+        "megabiomed.config.evaluation.",
         "megabiomed.config.finetune.",
         "megabiomed.config.lora.",
         "<class '",

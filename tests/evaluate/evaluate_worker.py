@@ -1,4 +1,5 @@
-"""Two ranks: train with tensor parallelism and ZeRO-3, then evaluate the sharded checkpoint on three topologies."""
+"""Two ranks: train with tensor parallelism and ZeRO-3, with and without evaluations between the steps, then evaluate the
+sharded checkpoint on three topologies."""
 
 from __future__ import annotations
 
@@ -22,8 +23,13 @@ def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
     def act(stop: StopFlag) -> str:
         from megabiomed.train.loop import Trainer
 
-        config = load_config(run_file, [f"run_dir={run}", "train.steps=2"])
+        config = load_config(run_file, [f"run_dir={run}", "train.steps=3"])
         outcome = Trainer(config, stop).run()
+        sets = [{"name": "abstracts", "path": str(questions / "pubmedqa" / "ori_pqal.json")},
+                {"name": "open", "path": str(questions / "free" / "test.jsonl")}]  # fmt: skip
+        domains = {"general": str(config.data.train[0].path), "biomedical": str(config.data.validation)}
+        watched = [f"eval.tasks={sets}", f"eval.perplexity={domains}", "eval.every=1", "eval.limit=5", "eval.samples=3"]
+        Trainer(load_config(run_file, [f"run_dir={run}-watched", "train.steps=3", *watched]), stop).run()
         text = {"perplexity": {"held_out": config.data.validation}, "seq_length": 64, "samples": 4}
         for name, topology in TOPOLOGIES.items():
             asked = settings(run, questions, out / name, **topology, **text)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.evaluation import TOPOLOGIES, settings
+from support.runs import RUN, losses
 from support.spawn import run_ranks
 
 TASKS = ("pubmedqa", "medmcqa", "cloze")
@@ -23,8 +24,6 @@ def rows(folder: Path, task: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """run/ with a checkpoint of tensor 2 and ZeRO-3, out/TOPOLOGY, and hf/."""
-    from support.runs import RUN
-
     from megabiomed.checkpoint.report import newest
     from megabiomed.config.schema import ModelConfig
     from megabiomed.model.llama.convert import export_hf
@@ -32,7 +31,7 @@ def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("evaluated")
     (folder / "run.yaml").write_text(RUN.replace("CORPUS", str(corpus)))
     places = map(str, (folder / "run.yaml", folder / "run", questions, folder / "out"))
-    run_ranks(2, [str(HERE / "evaluate_worker.py"), *places], folder / "logs")
+    run_ranks(2, [str(HERE / "evaluate_worker.py"), *places], folder / "logs", timeout_s=500)
     checkpoint = newest(folder / "run", hashes=False)
     export_hf(checkpoint, ModelConfig(**checkpoint.architecture), folder / "hf", "fp32", checkpoint.tokenizer)
     return folder
@@ -62,7 +61,7 @@ def _logprob(model: Any, prompt: list[int], continuation: list[int], torch: Any)
     return sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(continuation))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_every_topology_agrees_with_transformers_on_the_export(
     evaluated: Path, by_transformers: dict[str, list[list[float]]], topology: str
@@ -78,7 +77,7 @@ def test_every_topology_agrees_with_transformers_on_the_export(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_command_evaluates_the_export_and_compares_it_with_the_checkpoint(
     evaluated: Path, questions: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -94,3 +93,19 @@ def test_the_command_evaluates_the_export_and_compares_it_with_the_checkpoint(
     assert "McNemar" in compared
     found = json.loads((evaluated / "compared.json").read_text())["sets"]["pubmedqa"]
     assert (found["items"], found["difference"], found["mcnemar_p"], found["same_prompt"]) == (16, 0.0, 1.0, 16)
+
+
+def test_evaluations_between_the_steps_change_no_bit_of_the_losses(evaluated: Path) -> None:
+    assert losses(evaluated / "run-watched") == losses(evaluated / "run")
+    lines = [json.loads(line) for line in (evaluated / "run-watched" / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line for line in lines if "evaluation/general_perplexity" in line}
+    assert sorted(found) == [0, 1, 2, 3]
+    wanted = {
+        "general_perplexity",
+        "biomedical_perplexity",
+        "abstracts_accuracy",
+        "abstracts_answer_loss",
+        "open_answer_loss",
+    }
+    assert {f"evaluation/{name}" for name in wanted} <= set(found[3])
+    assert found[3]["evaluation/general_loss"] < found[0]["evaluation/general_loss"]
