@@ -18,6 +18,7 @@ from megabiomed.cli import app
 from megabiomed.errors import ConfigError
 from megabiomed.launch.cli import _check_command
 from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import Stage, load_stages
 from megabiomed.launch.submit import render
 
@@ -142,3 +143,14 @@ def test_a_command_that_megabiomed_would_not_understand_is_refused() -> None:
         with pytest.raises(ConfigError, match=says):
             _check_command(typer.Context(root, info_name="megabiomed"), words)
     _check_command(typer.Context(root, info_name="megabiomed"), ["corpus", "generate", "x", "--papers", "3"])
+
+
+def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_path: Path) -> None:
+    take(tmp_path)
+    take(tmp_path)  # again, as when a run is submitted anew
+    names = "megabiomed", "megabiomed.launch.agent", "megabiomed.configs", "megabiomed.kernels.cli"
+    script = f"import importlib; [print(importlib.import_module(name).__file__) for name in {names}]"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "code"), "PYTHONSAFEPATH": "1"}  # as the batch script
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 4, done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
