@@ -212,5 +212,7 @@ def typed_commands(stage: Stage) -> list[str]:
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     meet = '--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}"'
     words = shlex.join(["-m", "megabiomed.cli", *stage.typed])
+    if hosts == 1:
+        return [f"{front}torchrun --standalone --nproc_per_node={stage.ranks_per_node} {words}"]
     counts = dict.fromkeys([stage.ranks_per_node, *(part.ranks_per_node for part in stage.components)])
     return [f"{front}torchrun --nnodes={hosts} --nproc_per_node={count} {meet} {words}" for count in counts]
