@@ -85,15 +85,14 @@ def _superseded(history: list[dict[str, Any]], incarnation: str) -> bool:
     It must not requeue the job, whose id is the same, nor use up the budget.
     """
     begins = [record["incarnation"] for record in history if record["kind"] == "begin"]
-    if begins and begins[-1] != incarnation:
-        return True
-    restarts = _job().get("Restarts")
-    return restarts is not None and restarts != os.environ.get("SLURM_RESTART_COUNT", "0")
+    return bool(begins) and begins[-1] != incarnation
 
 
 def _is_active() -> bool:
     """Whether the job is still SLURM's to run; one that was cancelled or requeued must not be requeued by itself."""
-    return _job().get("JobState", "RUNNING") == "RUNNING"
+    job = _job()
+    mine = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return job.get("JobState", "RUNNING") == "RUNNING" and job.get("Restarts", mine) == mine
 
 
 def _excluded() -> list[str]:

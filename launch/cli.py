@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from megabiomed.errors import ConfigError, LaunchError
 if TYPE_CHECKING:
     from megabiomed.launch.stage import Stage
 
+_TABLE_WIDTH, _PIPE_WIDTH = 150, 240
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
@@ -118,19 +120,25 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif watch:
-        with Live(_table(found), console=Console(), refresh_per_second=1) as live:
+        console = Console()
+        with Live(_table(found, console), console=console, refresh_per_second=1) as live:
             while True:
                 time.sleep(5)
-                live.update(_table(rows()))
+                live.update(_table(rows(), console))
     else:
-        Console().print(_table(found))
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        console.print(_table(found, console))
 
 
-def _table(found: list[dict[str, Any]]) -> Any:
+def _table(found: list[dict[str, Any]], console: Any) -> Any:
+    """A table where it fits, else some lines for each stage."""
     from rich.table import Table
+    from rich.text import Text
 
-    from megabiomed.launch.status import COLUMNS, row
+    from megabiomed.launch.status import COLUMNS, lines, row
 
+    if console.is_terminal and console.width < _TABLE_WIDTH:
+        return Text("\n".join(line for item in found for line in lines(item)))
     table = Table(*COLUMNS)
     for item in found:
         table.add_row(*row(item))

@@ -126,6 +126,8 @@ class ClusterConfig(Section):
     """Fast storage of a node, used as TMPDIR."""
     shared_roots: list[Path] = Field(default_factory=list)
     """Folders that all nodes see; where given, run folder, data and python must lie below one of them."""
+    snapshot: bool = True
+    """Copy this package into the run folder and run from there, whatever happens to the installation meanwhile."""
     max_failures: PositiveInt = 3
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
     preflight: bool = True

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import configs
-from megabiomed.config import RunConfig, load_config
+from megabiomed.config import RunConfig, kinds, load_config
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import Section
-from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError
 
@@ -35,10 +34,9 @@ class Kind:
     worker: str
 
 
-# The first whose section is in the run file.
+# Every kind has a worker of the same form; the first whose section is in the run file counts.
 KINDS = (
-    Kind("align", "align", AlignRunConfig, "megabiomed.align.worker"),
-    Kind("finetune", "finetune", FinetuneRunConfig, "megabiomed.finetune.worker"),
+    *(Kind(section, section, config, f"megabiomed.{section}.worker") for section, config in kinds.KINDS.items()),
     Kind("pretrain", "", RunConfig, "megabiomed.train.worker"),
 )
 
@@ -83,4 +81,7 @@ def read_paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
 
 
 def _entries(key: str, value: Any) -> list[tuple[str, Any]]:
-    return [(f"{key}.{n}", item) for n, item in enumerate(value)] if isinstance(value, list) else [(key, value)]
+    if isinstance(value, list | dict):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return [(f"{key}.{name}", item) for name, item in pairs]
+    return [(key, value)]

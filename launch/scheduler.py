@@ -16,13 +16,11 @@ _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection r
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 
 
-def available() -> bool:
-    """Whether SLURM's client commands are installed here."""
-    return shutil.which("sbatch") is not None
-
-
-def call(*command: str) -> str:
+def call(*command: str, patient: bool = True) -> str:
     """Output of a SLURM command; a controller that is away for a moment (restart, failover) is asked again.
+
+    Args:
+        patient: false for somebody who looks and will look again.
 
     Raises:
         LaunchError: with SLURM's own words.
@@ -33,7 +31,7 @@ def call(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
         if done.returncode == 0:
             return done.stdout
-        if pause is None or not any(words in done.stderr for words in _AWAY):
+        if pause is None or not patient or not any(words in done.stderr for words in _AWAY):
             break
         time.sleep(pause)
     raise LaunchError(f"{command[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
@@ -54,10 +52,10 @@ def submit(script: Path, after: list[str]) -> str:
     return call("sbatch", "--parsable", *wait, str(script)).strip().split(";")[0]
 
 
-def job(job_id: str) -> dict[str, str]:
+def job(job_id: str, patient: bool = True) -> dict[str, str]:
     """Fields of `scontrol show job`; empty for one that SLURM no longer remembers. Of several components the first counts."""
     try:
-        text = call("scontrol", "-o", "show", "job", job_id)
+        text = call("scontrol", "-o", "show", "job", job_id, patient=patient)
     except LaunchError as error:
         if "Invalid job id" in str(error.got):
             return {}
@@ -70,13 +68,13 @@ def job(job_id: str) -> dict[str, str]:
     return found | ({"NodeList": ",".join(nodes)} if nodes else {})
 
 
-def job_of(run: Path) -> dict[str, str]:
+def job_of(run: Path, patient: bool = True) -> dict[str, str]:
     """The job of a run, as `job`; empty when there is none, or when its id now belongs to somebody else's job.
 
     A controller that lost its last seconds gives job ids a second time.
     """
     job_id = records.read_job(run).get("job_id")
-    found = job(str(job_id)) if job_id else {}
+    found = job(str(job_id), patient) if job_id else {}
     return found if found.get("Command") == str(run.absolute() / records.SLURM / "job.sh") else {}
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from megabiomed.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import seconds_of
 
@@ -54,7 +55,7 @@ def submitted_below(folder: Path) -> list[Path]:
 def status_of(run: Path) -> dict[str, Any]:
     """Everything that is known about one run; what is not known is None."""
     job, history = records.read_job(run), records.history(run)
-    slurm = scheduler.job_of(run) if scheduler.available() else {}
+    slurm, away = _ask(run)
     metrics, ends = _last_metrics(run), [record for record in history if record["kind"] in ("end", "refused")]
     begins = [record for record in history if record["kind"] == "begin"]
     event = records.last_event(run)
@@ -64,7 +65,7 @@ def status_of(run: Path) -> dict[str, Any]:
         "chain": job.get("chain"),
         "stage": job.get("stage"),
         "job": job.get("job_id"),
-        "state": _state(slurm, event),
+        "state": _state(slurm, event, away),
         "reason": slurm.get("Reason") if slurm.get("Reason") not in (None, "None") else None,
         "incarnations": len(begins),
         "step": metrics.get("step"),
@@ -84,9 +85,19 @@ def status_of(run: Path) -> dict[str, Any]:
     }
 
 
-def _state(slurm: dict[str, str], event: dict[str, Any]) -> str:
+def _ask(run: Path) -> tuple[dict[str, str], bool]:
+    """What the scheduler says, and whether it could not be asked: then the run's own files still say the rest."""
+    try:
+        return scheduler.job_of(run, patient=False), False
+    except LaunchError:
+        return {}, True
+
+
+def _state(slurm: dict[str, str], event: dict[str, Any], away: bool) -> str:
     if event.get("event") == "finished":
         return "FINISHED"
+    if away:
+        return "scheduler does not answer"
     return slurm.get("JobState") or (f"not in the queue ({event['event']})" if event else "not in the queue")
 
 
@@ -157,6 +168,17 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
         *(mfu, age, _ago(status["eta_s"]) if status["eta_s"] is not None else None, status["nodes"], status["last"]),
     )
     return tuple(cell or "-" for cell in cells)
+
+
+def lines(status: dict[str, Any]) -> list[str]:
+    """A status for a narrow terminal."""
+    cell = dict(zip(COLUMNS, row(status)))
+    return [
+        f"{cell['run']} {cell['stage']}: {cell['state']}, job {cell['job']}, incarnation {cell['incarnation']}",
+        f"  step {cell['step']}  loss {cell['loss']}  tokens/s {cell['tokens/s']}  mfu {cell['mfu']}  eta {cell['eta']}",
+        f"  saved {cell['saved']}  nodes {cell['nodes']}",
+        f"  last: {cell['last']}",
+    ]
 
 
 def _ago(seconds: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from megabiomed import __version__
 from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.errors import ConfigError, LaunchError
-from megabiomed.launch import records, scheduler
+from megabiomed.launch import records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import seconds_of
 from megabiomed.launch.kinds import COMMAND
@@ -61,6 +60,7 @@ def render(stage: Stage) -> Job:
         preflight=cluster.preflight,
         joins=stage.kind != COMMAND,
         words=stage.words,
+        code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
         components=[component_directives(part) for part in stage.components],
         groups=_groups(stage),
         srun=cluster.srun,
@@ -130,6 +130,8 @@ def prepare(job: Job, members: list[Path]) -> None:
     make_writable(folder / records.VERDICTS)
     if job.stage.config is not None:
         write_atomic(folder / "config.yaml", to_yaml(job.stage.config))
+    if job.stage.cluster.snapshot:
+        snapshot.take(folder)
     write_atomic(job.path, job.script)
     write_json(folder / records.JOB, describe(job, members))
 
@@ -153,25 +155,9 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "slow_factor": cluster.slow_factor,
         "job_id": None,
         "prepared": records.now(),
-        "code": code_version(),
+        "code": snapshot.version(),
         "cluster": cluster.model_dump(mode="json"),
     }
-
-
-def code_version() -> dict[str, Any]:
-    """Version of this package; of a checkout also its commit and whether it was changed."""
-    here = Path(__file__).resolve().parent
-    commit = _git(here, "rev-parse", "HEAD")
-    changed = bool(_git(here, "status", "--porcelain")) if commit else None
-    return {"megabiomed": __version__, "commit": commit, "changed": changed, "python": sys.executable}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
@@ -226,5 +212,7 @@ def typed_commands(stage: Stage) -> list[str]:
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     meet = '--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}"'
     words = shlex.join(["-m", "megabiomed.cli", *stage.typed])
+    if hosts == 1:
+        return [f"{front}torchrun --standalone --nproc_per_node={stage.ranks_per_node} {words}"]
     counts = dict.fromkeys([stage.ranks_per_node, *(part.ranks_per_node for part in stage.components)])
     return [f"{front}torchrun --nnodes={hosts} --nproc_per_node={count} {meet} {words}" for count in counts]

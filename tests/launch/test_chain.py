@@ -18,6 +18,7 @@ from megabiomed.cli import app
 from megabiomed.errors import ConfigError
 from megabiomed.launch.cli import _check_command
 from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import Stage, load_stages
 from megabiomed.launch.submit import render
 
@@ -48,25 +49,41 @@ def align(**changes: Any) -> dict[str, Any]:
     return {"name": "align", "run": "align-demo", "overrides": words} | changes
 
 
+PLANS = {
+    "biomedgpt": [
+        "corpus (command): 1 node x 1 = 1 ranks, 2-00:00:00",
+        "molecules (command): 1 node x 1 = 1 ranks, 08:00:00",
+        "proteins (command): 1 node x 1 = 1 ranks, 08:00:00",
+        "pretrain (pretrain): 12 nodes x 8 = 96 ranks, 24:00:00 after corpus",
+        "adaptors (align): 1 node x 8 = 8 ranks, 24:00:00 after pretrain, molecules, proteins",
+        "encoders (align): 4 nodes x 8 = 32 ranks, 24:00:00 after adaptors",
+        "language-model (align): 4 nodes x 8 = 32 ranks, 24:00:00 after encoders",
+        "evaluate (command): 1 node x 1 = 1 ranks, 08:00:00 after language-model",
+    ],
+    "biomedgpt-lm-qa": [
+        "pretrain (pretrain): 12 nodes x 8 = 96 ranks, 24:00:00",
+        "finetune (finetune): 1 node x 8 = 8 ranks, 04:00:00 after pretrain",
+        "evaluate (command): 1 node x 1 = 1 ranks, 02:00:00 after finetune",
+    ],
+}
+
+
 @pytest.mark.parametrize("name", configs.names("chains"))
 def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
-    (tmp_path / "Llama-2-7b-chat-hf").mkdir()
+    for folder in ("Llama-2-7b-chat-hf", "corpus/s2orc/train", "corpus/s2orc/validation", "pubmedqa"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pubmedqa" / "ori_pqal.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-m", "megabiomed.cli", "submit", name, "--cluster", "h100", "--dry-run"],
         cwd=tmp_path, env={**os.environ, "PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    plan = [line for line in done.stdout.splitlines() if " ranks, " in line]
-    assert plan[3:7] == [
-        "pretrain (pretrain): 12 nodes x 8 = 96 ranks, 24:00:00 after corpus",
-        "adaptors (align): 1 node x 8 = 8 ranks, 24:00:00 after pretrain, molecules, proteins",
-        "encoders (align): 4 nodes x 8 = 32 ranks, 24:00:00 after adaptors",
-        "language-model (align): 4 nodes x 8 = 32 ranks, 24:00:00 after encoders",
-    ]
+    assert [line for line in done.stdout.splitlines() if " ranks, " in line] == PLANS[name]
     for script in done.stdout.split("\n--- ")[1:]:
         text = script.split("\n", 1)[1].split("\n---")[0]
         assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Llama-2-7b-chat-hf"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, tmp_path: Path) -> None:
@@ -155,3 +172,14 @@ def test_a_command_that_megabiomed_would_not_understand_is_refused() -> None:
         with pytest.raises(ConfigError, match=says):
             _check_command(typer.Context(root, info_name="megabiomed"), words)
     _check_command(typer.Context(root, info_name="megabiomed"), ["corpus", "generate", "x", "--papers", "3"])
+
+
+def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_path: Path) -> None:
+    take(tmp_path)
+    take(tmp_path)  # again, as when a run is submitted anew
+    names = "megabiomed", "megabiomed.launch.agent", "megabiomed.configs", "megabiomed.kernels.cli"
+    script = f"import importlib; [print(importlib.import_module(name).__file__) for name in {names}]"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "code"), "PYTHONSAFEPATH": "1"}  # as the batch script
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 4, done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]

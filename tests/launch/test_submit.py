@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -144,8 +145,7 @@ def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -
     for stage in load_stages(str(chain), cluster, [], None):
         text = render(replace(stage, cluster=cluster, sbatch={"comment": flag, "qos": flag})).script
         # The agent always answers here, so that every line of the script is reached.
-        text = text.replace('agent() { "$host_python" -m megabiomed.launch.agent "$@"; }', "agent() { echo 'run||'; }")
-        assert "echo 'run||'" in text
+        text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", text, flags=re.MULTILINE)
         (tmp_path / "job.sh").write_text(text)
         done = subprocess.run(
             ["bash", "-x", str(tmp_path / "job.sh")],

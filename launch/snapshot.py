@@ -1,0 +1,52 @@
+"""The code that submits a run, kept beside it: a job that starts days later, or again, runs what was submitted."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from megabiomed import __version__
+from megabiomed.checkpoint.files import remove_tree
+
+CODE = "code"
+_MAPPED = ("launch", "kernels", "configs")  # folders of a checkout that setup.py makes subpackages
+
+
+def take(folder: Path) -> None:
+    """Copy the package to FOLDER/code, whole or not at all; that folder then goes in front of Python's path."""
+    half, whole = folder / f".{CODE}", folder / CODE
+    remove_tree(half)
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped)
+    for name in _MAPPED:
+        if not (half / "megabiomed" / name).is_dir():
+            shutil.copytree(_place(f"megabiomed.{name}"), half / "megabiomed" / name, ignore=skipped)
+    remove_tree(whole)
+    half.rename(whole)
+
+
+def _place(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def version() -> dict[str, Any]:
+    """Version of this package; of a checkout also its commit and whether it was changed."""
+    here = Path(__file__).resolve().parent
+    commit = _git(here, "rev-parse", "HEAD")
+    changed = bool(_git(here, "status", "--porcelain")) if commit else None
+    return {"megabiomed": __version__, "commit": commit, "changed": changed, "python": sys.executable}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
