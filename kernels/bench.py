@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megabiomed.kernels.bench_cases import CASES, Case, Forward, Shapes, Work
+from megabiomed.kernels.bench_cases import CASES, Case, Forward, Shapes
 from megabiomed.kernels.dispatch import interpreting
 
 BYTES_FLUSHED = 256 * 2**20  # more than any GPU's cache, so that every repeat reads from memory
@@ -30,17 +30,20 @@ class Timing:
     Attributes:
         forward_ms, backward_ms: best of the repeats; None when it did not run.
         forward_share, backward_share: of the roofline, by the least work of the operation.
+        forward_rate, backward_rate: that work by the time, in TFLOP/s where it multiplies, else in GB/s.
         note: why it was chosen, what it is, or why it did not run.
     """
 
     op: str
     candidate: str
     chosen: bool
-    forward_ms: float | None
-    backward_ms: float | None
-    forward_share: float | None
-    backward_share: float | None
     note: str
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    forward_share: float | None = None
+    backward_share: float | None = None
+    forward_rate: str | None = None
+    backward_rate: str | None = None
 
 
 def measure_roofline(shapes: Shapes) -> Roofline:
@@ -63,44 +66,51 @@ def run(shapes: Shapes, ops: list[str], repeats: int, roofline: Roofline) -> Ite
         for backend in case.backends:
             chosen = backend.name == case.choice.name
             reason = backend.refuse(case.site)
+            passed_over = f"not by auto: {backend.forced_only}" if backend.forced_only else backend.note
             if reason is None and backend.name == "triton" and shapes.device.type == "cpu" and interpreting():
                 reason = "the interpreter is a test tool"
             if reason is None:
-                note = f"chosen: {case.choice.why}" if chosen else backend.note
+                note = f"chosen: {case.choice.why}" if chosen else passed_over
                 yield case, _candidate(case, backend.name, case.calls[backend.name], note, chosen, repeats, roofline)
             else:
-                yield case, Timing(op, backend.name, chosen, None, None, None, None, f"refuses: {reason}")
-        for name, (forward, note) in case.peers.items():
-            yield case, _candidate(case, name, forward, note, False, repeats, roofline)
+                yield case, Timing(op, backend.name, chosen, f"refuses: {reason}")
+        for name, peer in case.peers.items():
+            if peer.call is None:
+                yield case, Timing(op, name, False, peer.note)
+            else:
+                yield case, _candidate(case, name, peer.call, peer.note, False, repeats, roofline)
 
 
 def _candidate(
     case: Case, name: str, forward: Forward, note: str, chosen: bool, repeats: int, roofline: Roofline
 ) -> Timing:
-    device = case.leaves[0].device
+    device = torch.device(case.site.device)
     try:
         forward_ms, backward_ms = _forward_backward(forward, case.leaves, device, repeats)
-    except (RuntimeError, torch.OutOfMemoryError, NotImplementedError) as error:
-        first_line = str(error).strip().splitlines()[0][:120]
-        return Timing(case.op, name, chosen, None, None, None, None, f"failed: {first_line}")
-    shares = _shares(case.work, forward_ms, backward_ms, roofline)
-    return Timing(case.op, name, chosen, forward_ms, backward_ms, *shares, note)
+    except Exception as error:  # one candidate's failure is a line of the table, not the end of it
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        return Timing(case.op, name, chosen, f"failed: {first_line}")
+    work = case.work
+    ahead = _judge(work.forward_flops, work.forward_bytes, forward_ms, roofline)
+    back = _judge(work.backward_flops, work.backward_bytes, backward_ms, roofline) if backward_ms else (None, None)
+    return Timing(case.op, name, chosen, note, forward_ms, backward_ms, ahead[0], back[0], ahead[1], back[1])
 
 
-def _shares(work: Work, forward_ms: float, backward_ms: float, roofline: Roofline) -> tuple[float, float]:
-    """Least possible time by the roofline, divided by the measured one."""
-
-    def least_ms(flops: float, moved: float) -> float:
-        return max(flops / roofline.tflops / 1e9, moved / roofline.gbytes / 1e6)
-
-    forward = least_ms(work.forward_flops, work.forward_bytes) / forward_ms
-    return forward, least_ms(work.backward_flops, work.backward_bytes) / max(backward_ms, 1e-6)
+def _judge(flops: float, moved: float, ms: float, roofline: Roofline) -> tuple[float, str]:
+    """(share of the roofline, rate): the least possible time over the measured one, and the work by the time."""
+    least_ms = max(flops / roofline.tflops / 1e9, moved / roofline.gbytes / 1e6)
+    if not flops:
+        return least_ms / ms, f"{moved / ms / 1e6:.4g} GB/s"
+    tflops = flops / ms / 1e9
+    return least_ms / ms, f"{tflops:.3g} TFLOP/s" if tflops >= 1 else f"{tflops * 1e3:.3g} GFLOP/s"
 
 
 def _forward_backward(
     forward: Forward, leaves: list[Tensor], device: torch.device, repeats: int
-) -> tuple[float, float]:
-    """Best milliseconds of forward (with what backward needs) and of backward alone."""
+) -> tuple[float, float | None]:
+    """Best milliseconds of forward (with what backward needs) and of backward alone, None without leaves."""
+    if not leaves:
+        return min(_times(forward, device, repeats)), None
     seeds: list[Tensor] = []
 
     def outputs() -> tuple[Tensor, ...]:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from megabiomed.kernels import adamw, swiglu
 from megabiomed.kernels import document_attention as attention
 from megabiomed.kernels import linear_cross_entropy as loss
 from megabiomed.kernels import rms_norm as norm
-from megabiomed.kernels import swiglu
+from megabiomed.kernels.bench_peers import (
+    Forward,
+    Peer,
+    adamw_peers,
+    attention_peers,
+    loss_peers,
+    norm_peers,
+    swiglu_peers,
+)
 from megabiomed.kernels.dispatch import Backend, Choice, Site, site_on
 from megabiomed.kernels.documents import documents_of_lengths
-from megabiomed.kernels.rope import apply_rope, rope_table
+from megabiomed.kernels.rope import rope_table
 
 EPS = 1e-5
-Forward = Callable[[], Tensor | tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """One operation: its backends, calls by name, inputs that take gradients, least work."""
+    """One operation: its backends, calls by name, inputs that take gradients (none: there is no backward), least work."""
 
     op: str
     label: str
@@ -75,7 +81,7 @@ class Case:
     calls: Mapping[str, Forward]
     leaves: list[Tensor]
     work: Work
-    peers: dict[str, tuple[Forward, str]] = field(default_factory=dict)
+    peers: Mapping[str, Peer]
 
 
 def attention_case(shapes: Shapes) -> Case:
@@ -89,20 +95,14 @@ def attention_case(shapes: Shapes) -> Case:
     def call(backend: str) -> Tensor:
         return attention.rope_attention(qkv, cos, sin, documents, heads, backend=backend, deterministic=s.deterministic)
 
-    def causal() -> Tensor:
-        q, k, v = attention.split_heads(qkv, heads)
-        parts = [x.transpose(0, 1)[None] for x in (apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)]
-        return F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=s.heads != s.kv_heads)
-
     pairs = sum(n * (n + 1) // 2 for n in s.documents)  # (query, key) pairs that see each other
     flops, item = 4.0 * pairs * s.head_dim * s.heads, s.dtype.itemsize
     moved = qkv.numel() * item + s.tokens * s.hidden * item
     calls = {b.name: partial(call, b.name) for b in attention.BACKENDS}
-    peers: dict[str, tuple[Forward, str]] = {"sdpa causal": (causal, "ignores documents: another operation")}
     label = f"rope + attention {s.tokens} x {s.heads}/{s.kv_heads} x {s.head_dim}, {len(s.documents)} documents"
-    chosen = attention.choice(site)
     work = Work(flops, 2.5 * flops, moved, 2 * moved)
-    return Case("attention", label, attention.BACKENDS, site, chosen, calls, [qkv], work, peers)
+    peers = attention_peers(s, qkv, cos, sin)
+    return Case("attention", label, attention.BACKENDS, site, attention.choice(site), calls, [qkv], work, peers)
 
 
 def norm_case(shapes: Shapes) -> Case:
@@ -112,13 +112,8 @@ def norm_case(shapes: Shapes) -> Case:
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(norm.add_rms_norm, x, residual, weight, EPS, b.name) for b in norm.BACKENDS}
     size = x.numel() * s.dtype.itemsize
-    peers: dict[str, tuple[Forward, str]] = {}
-    if _liger(s):
-        from liger_kernel.transformers.functional import liger_fused_add_rms_norm
-
-        peers["liger"] = (partial(liger_fused_add_rms_norm, x, residual, weight, EPS, in_place=False), "peer")
     work = Work(0, 0, 4 * size, 4 * size)
-    label = f"add + RMSNorm {s.tokens} x {s.hidden}"
+    label, peers = f"add + RMSNorm {s.tokens} x {s.hidden}", norm_peers(s, x, residual, weight, EPS)
     return Case("norm", label, norm.BACKENDS, site, norm.choice(site), calls, [x, residual, weight], work, peers)
 
 
@@ -126,17 +121,14 @@ def swiglu_case(shapes: Shapes) -> Case:
     """SwiGLU of the fused projection."""
     s = shapes
     gate_up = s.random(s.tokens, 2 * s.intermediate)
+    gate, up = s.random(s.tokens, s.intermediate), s.random(s.tokens, s.intermediate)  # the peer's
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(swiglu.swiglu, gate_up, b.name) for b in swiglu.BACKENDS}
     size = s.tokens * s.intermediate * s.dtype.itemsize
-    peers: dict[str, tuple[Forward, str]] = {}
-    if _liger(s):
-        from liger_kernel.transformers.functional import liger_swiglu
-
-        peers["liger"] = (lambda: liger_swiglu(*gate_up.chunk(2, -1)), "peer; it takes two tensors")
     work = Work(0, 0, 3 * size, 5 * size)
-    label = f"SwiGLU {s.tokens} x {s.intermediate}"
-    return Case("swiglu", label, swiglu.BACKENDS, site, swiglu.choice(site), calls, [gate_up], work, peers)
+    label, leaves = f"SwiGLU {s.tokens} x {s.intermediate}", [gate_up, gate, up]
+    peers = swiglu_peers(s, gate, up)
+    return Case("swiglu", label, swiglu.BACKENDS, site, swiglu.choice(site), calls, leaves, work, peers)
 
 
 def loss_case(shapes: Shapes) -> Case:
@@ -146,24 +138,38 @@ def loss_case(shapes: Shapes) -> Case:
     labels = torch.randint(0, s.vocabulary, (s.tokens,), device=s.device)
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(loss.linear_cross_entropy, hidden, weight, labels, backend=b.name) for b in loss.BACKENDS}
-
-    def unfused() -> Tensor:
-        return F.cross_entropy((hidden @ weight.t()).float(), labels, reduction="sum")
-
-    peers: dict[str, tuple[Forward, str]] = {"unfused": (unfused, "linear, then F.cross_entropy; holds all logits")}
-    if _liger(s):
-        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
-
-        peers["liger"] = (partial(liger_fused_linear_cross_entropy, hidden, weight, labels, reduction="sum"), "peer")
     flops = 2.0 * s.tokens * s.hidden * s.vocabulary
     moved = (hidden.numel() + weight.numel()) * s.dtype.itemsize
     label = f"linear + cross entropy {s.tokens} x {s.hidden} x {s.vocabulary}; forward includes the gradients"
     work = Work(3 * flops, 0, 2 * moved, 2 * moved)
+    peers = loss_peers(s, hidden, weight, labels)
     return Case("loss", label, loss.BACKENDS, site, loss.choice(site), calls, [hidden, weight], work, peers)
 
 
-def _liger(shapes: Shapes) -> bool:
-    return shapes.device.type == "cuda" and find_spec("liger_kernel") is not None
+def adamw_case(shapes: Shapes) -> Case:
+    """Scale, step and cast of one block's parameters with fp32 gradients."""
+    s = shapes
+    n = 4 * s.hidden**2 + 3 * s.hidden * s.intermediate
+    master, gradient = torch.randn(n, device=s.device), torch.randn(n, device=s.device)
+    moments = [torch.zeros(n, device=s.device) for _ in range(2)]
+    shard = adamw.Shard(master, gradient, *moments, torch.empty(n, dtype=torch.bfloat16, device=s.device))
+    rule, scale = adamw.Rule(1e-5, (0.9, 0.95), 1e-8, 0.1, 1), torch.ones(1, device=s.device)
+    site = site_on(s.device, torch.float32, n)
+
+    def call(backend: str) -> Tensor:
+        adamw.adamw_step(shard, rule, scale, backend)
+        return shard.copy
+
+    calls = {b.name: partial(call, b.name) for b in adamw.BACKENDS}
+    work, label = Work(0, 0, 30.0 * n, 0), f"AdamW on {n} parameters: scale, step, bf16 copy"
+    peers = adamw_peers(s, shard, rule)
+    return Case("adamw", label, adamw.BACKENDS, site, adamw.choice(site), calls, [], work, peers)
 
 
-CASES = {"attention": attention_case, "norm": norm_case, "swiglu": swiglu_case, "loss": loss_case}
+CASES = {
+    "attention": attention_case,
+    "norm": norm_case,
+    "swiglu": swiglu_case,
+    "loss": loss_case,
+    "adamw": adamw_case,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks of this machine.")
 
-OPS = ("attention", "norm", "swiglu", "loss")
+OPS = ("attention", "norm", "swiglu", "loss", "adamw")
 
 
 @bench_app.callback()
@@ -29,7 +29,7 @@ def _root() -> None:
 )
 def kernels(
     op: Annotated[
-        list[str] | None, typer.Option(help="attention, norm, swiglu, loss; repeat it; default: all.")
+        list[str] | None, typer.Option(help="attention, norm, swiglu, loss, adamw; repeat it; default: all.")
     ] = None,
     documents: Annotated[str | None, typer.Option(help="Lengths of the packed documents, in tokens.")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Query heads.")] = None,
@@ -68,20 +68,25 @@ def kernels(
             last = case.op
         typer.echo(_line(asdict(timing)))
         rows.append({"case": case.label, **asdict(timing)})
+        if output is not None:  # after every candidate: what is measured stays when a later one is cut off
+            output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
     if output is not None:
-        output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
         typer.echo(f"\nwritten: {output}")
 
 
-HEADER = f"  {'candidate':14s} {'forward ms':>11s} {'backward ms':>12s} {'of roofline':>13s}"
+HEADER = f"  {'candidate':14s} {'forward ms':>11s} {'backward ms':>12s} {'of roofline':>13s} {'rate':>26s}"
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: dict[str, Any]) -> str:
     mark = "*" if row["chosen"] else " "
     if row["forward_ms"] is None:
-        return f"{mark} {row['candidate']:14s} {'-':>11s} {'-':>12s} {'-':>13s}  {row['note']}"
-    shares = f"{row['forward_share']:.0%} / {row['backward_share']:.0%}"
-    return f"{mark} {row['candidate']:14s} {row['forward_ms']:11.3f} {row['backward_ms']:12.3f} {shares:>13s}  {row['note']}"
+        return f"{mark} {row['candidate']:14s} {'-':>11s} {'-':>12s} {'-':>13s} {'-':>26s}  {row['note']}"
+    both = row["backward_ms"] is not None
+    backward = f"{row['backward_ms']:.3f}" if both else "-"
+    shares = f"{row['forward_share']:.0%}" + (f" / {row['backward_share']:.0%}" if both else "")
+    rates = row["forward_rate"] + (f" / {row['backward_rate']}" if both else "")
+    times = f"{row['forward_ms']:11.3f} {backward:>12s}"
+    return f"{mark} {row['candidate']:14s} {times} {shares:>13s} {rates:>26s}  {row['note']}"
 
 
 def default_shapes(

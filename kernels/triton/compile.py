@@ -26,7 +26,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 from megabiomed.kernels.gluon import backward as hopper_backward
 from megabiomed.kernels.gluon import forward as hopper_forward
 from megabiomed.kernels.gluon import launch as hopper
-from megabiomed.kernels.triton import document_attention, rms_norm, swiglu, vocabulary
+from megabiomed.kernels.triton import adamw, document_attention, rms_norm, swiglu, vocabulary
 from megabiomed.kernels.triton.attention_op import ROWS
 from megabiomed.kernels.triton.launch import warps_for
 from megabiomed.kernels.triton.machine_code import Resources, read
@@ -39,7 +39,7 @@ POINTERS = {
     "LSE": FP32, "DELTA": FP32, "COS": FP32, "SIN": FP32, "RSTD": FP32, "OWN": FP32, "SOFTMAX_WEIGHT": FP32,
     "LABEL_WEIGHT": FP32, "DW": FP32, "START": INT32, "END": INT32, "TARGET": INT64,
 }  # fmt: skip
-SCALARS = {"eps": "fp32", "scale": "fp32", "scale2": "fp32", "sign": "fp32"}
+SCALARS = ("eps", "scale", "scale2", "sign", "lr", "beta1", "beta2", "weight_decay", "correct1", "correct2")  # fp32
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def _row_jobs() -> Iterator[Job]:
         yield Job(kernel.__name__, kernel, {"B": swiglu.BLOCK, "ACC": tl.float32}, 4)
     for kernel in (vocabulary.vocabulary_statistics, vocabulary.vocabulary_gradient):
         yield Job(kernel.__name__, kernel, {"B": vocabulary.BLOCK, "ACC": tl.float32}, 8)
+    yield Job("adamw", adamw.adamw, {"B": adamw.BLOCK}, 8)
 
 
 def _attention_jobs(arch: int, d: int) -> Iterator[Job]:
@@ -144,7 +145,9 @@ def _type_of(name: str, job: Job) -> str:
         dtype = gl.float32 if len(box) == 1 else gl.bfloat16
         return f"tensordesc<{dtype.name}[{', '.join(map(str, box))}],{hopper.layout_of(box, dtype)!r}>"
     if name in SCALARS:
-        return SCALARS[name]
+        return "fp32"
+    if job.name == "adamw" and name != "N":
+        return BF16 if name == "COPY" else FP32
     if name in POINTERS:
         return POINTERS[name]
     return "i32" if MULTIPLES_OF_16.match(name) or name == "ROWS" else BF16

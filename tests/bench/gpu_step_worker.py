@@ -27,7 +27,7 @@ STATE_BYTES = 18  # a parameter: bf16 weight and gradient, fp32 gradient, master
 SHARE_FOR_STATE = 0.6
 
 
-def config_of(layers: int) -> RunConfig:
+def config_of(layers: int, kernels: dict[str, Any]) -> RunConfig:
     big = platform.has_cuda()
     model: dict[str, Any] = {"max_position_embeddings": 8192, "num_hidden_layers": 1}
     if not big:
@@ -37,6 +37,7 @@ def config_of(layers: int) -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "gpu",
+            "kernels": kernels,
             "model": model,
             "parallel": {"zero_stage": 1},
             "data": {"seq_length": 8192 if big else 256, "micro_batch_size": 1, "global_batch_size": 1},
@@ -67,10 +68,14 @@ def ours(config: RunConfig, batch: MicroBatch) -> Callable[[], float]:
     return lambda: engine.train_step([batch], config.optimizer.lr).loss
 
 
-def transformers(config: RunConfig, batch: MicroBatch) -> Callable[[], float]:
+def transformers(config: RunConfig, batch: MicroBatch, liger: bool) -> Callable[[], float]:
     """Llama with SDPA under the dense document mask, bf16 weights, torch's fused AdamW on fp32 masters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if liger:  # its norm, RoPE and SwiGLU; the loss below stays, since the model is called for its logits
+        from liger_kernel.transformers import apply_liger_kernel_to_llama
+
+        apply_liger_kernel_to_llama(fused_linear_cross_entropy=False)
     device, dtype = platform.device(), platform.DTYPES[config.train.precision]
     shape = {k: v for k, v in config.model.model_dump().items() if k not in ("init_from", "initializer_range")}
     with device:
@@ -104,9 +109,12 @@ def transformers(config: RunConfig, batch: MicroBatch) -> Callable[[], float]:
 def main() -> None:
     platform.init_distributed()
     candidate, output, layers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    config = config_of(layers)
+    config = config_of(layers, {"attention": "hopper"} if candidate.endswith("hopper") else {})
     batch = batch_of(config)
-    step = (ours if candidate == "megabiomed" else transformers)(config, batch)
+    if candidate.startswith("megabiomed"):
+        step = ours(config, batch)
+    else:
+        step = transformers(config, batch, liger=candidate.endswith("liger"))
     times = []
     for number in range(WARM_UP + STEPS):
         platform.synchronize()

@@ -24,8 +24,8 @@ def cpu_model() -> str:
     return platform.processor()
 
 
-def store(name: str, results: list[dict[str, Any]], notes: list[str]) -> Path:
-    """Write docs/benchmarks/NAME.json."""
+def store(name: str, results: list[dict[str, Any]], notes: list[str], folder: Path = FOLDER, **more: Any) -> Path:
+    """Write FOLDER/NAME.json, docs/benchmarks/ by default; `more` are further fields."""
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     record = {
@@ -35,16 +35,24 @@ def store(name: str, results: list[dict[str, Any]], notes: list[str]) -> Path:
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": {package: version(package) for package in PACKAGES},
         "notes": notes,
+        **more,
         "results": results,
     }
-    path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path = folder / f"{name}.json"
+    write(path, json.dumps(record, indent=1) + "\n")
     return path
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text)
+    os.replace(beside, path)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as Markdown."""
-    keys = list(rows[0])
+    keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
     lines += ["| " + " | ".join(str(row.get(key, "")) for key in keys) + " |" for row in rows]
     return "\n".join(lines)

@@ -24,11 +24,14 @@ def test_it_prints_the_choice_its_reason_and_every_candidate(command: Command, t
     assert "* per_document" in shown or "* triton" in shown
     assert "chosen: " in shown
     rows = json.loads(output.read_text())["rows"]
-    assert {row["op"] for row in rows} == {"attention", "norm", "swiglu", "loss"}
-    for op in ("attention", "norm", "swiglu", "loss"):
+    assert {row["op"] for row in rows} == {"attention", "norm", "swiglu", "loss", "adamw"}
+    for op in ("attention", "norm", "swiglu", "loss", "adamw"):
         (chosen,) = [row for row in rows if row["op"] == op and row["chosen"]]
         assert chosen["forward_ms"] > 0
-        assert chosen["backward_ms"] > 0
+        assert op == "adamw" or chosen["backward_ms"] > 0
+    silent = {row["candidate"]: row["note"] for row in rows if row["forward_ms"] is None}
+    assert {"transf. engine", "liger"} <= set(silent)
+    assert all(silent.values())  # every candidate without a figure says why
     assert not [row for row in rows if row["note"].startswith("failed")]
 
 

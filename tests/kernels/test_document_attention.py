@@ -49,7 +49,7 @@ def make_qkv(tokens: int, heads: Heads, d: int, dtype: torch.dtype, device: torc
 
 def angles(documents: Documents, d: int, device: torch.device) -> tuple[Tensor, Tensor]:
     index = torch.arange(documents.start.numel(), device=device) - documents.start
-    cos, sin = rope_table(512, d, 10000.0, device)
+    cos, sin = rope_table(4096, d, 10000.0, device)
     return cos[index], sin[index]
 
 
@@ -101,26 +101,32 @@ def test_rope_attention_and_its_gradients_match_fp64(
     check(backend, LENGTHS[lengths], HEADS[heads], d, dtype, device)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["triton", "varlen", "flash3", "flash2", "flex"])
-@pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize(("lengths", "heads", "d"), FULL)
-def test_full_grid_on_a_gpu(backend: str, lengths: str, heads: str, d: int, dtype: torch.dtype) -> None:
-    device = torch.device("cuda")
+def skip_unwilling(backend: str, dtype: torch.dtype, d: int) -> None:
     try:
         choice(Site("cuda", _arch(), dtype, d), backend)
     except ConfigError as refusal:
         pytest.skip(str(refusal))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "hopper", "varlen", "flash3", "flash2", "flex"])
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("lengths", "heads", "d"), FULL)
+def test_full_grid_on_a_gpu(backend: str, lengths: str, heads: str, d: int, dtype: torch.dtype) -> None:
+    device = torch.device("cuda")
+    skip_unwilling(backend, dtype, d)
     check(backend, LENGTHS[lengths], HEADS[heads], d, dtype, device)
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "hopper"])
 @pytest.mark.parametrize("documents", [1, 200])
 @pytest.mark.parametrize("d", [64, 80, 96, 128])
-def test_production_windows_on_a_gpu(documents: int, d: int) -> None:
+def test_production_windows_on_a_gpu(backend: str, documents: int, d: int) -> None:
     device, tokens = torch.device("cuda"), 4096
+    skip_unwilling(backend, BF16, d)
     lengths = [tokens // documents] * (documents - 1)
-    check("triton", [*lengths, tokens - sum(lengths)], Heads(8, 2), d, BF16, device)
+    check(backend, [*lengths, tokens - sum(lengths)], Heads(8, 2), d, BF16, device)
 
 
 def _arch() -> int:
@@ -216,6 +222,25 @@ def test_gradcheck_of_the_wrapper(backend: str, device: torch.device) -> None:
         lambda x: rope_attention(x, cos, sin, documents, heads, backend=backend),
         (qkv,), eps=step, atol=tolerance, rtol=tolerance, fast_mode=True,
     )  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "hopper"])
+def test_bits_on_a_gpu_do_not_change_with_time_nor_with_other_documents(backend: str) -> None:
+    """Forward and backward, 20 times, with another middle document every second time."""
+    device, heads, documents = torch.device("cuda"), Heads(8, 2), documents_of_lengths([700, 1, 900, 447], "cuda")
+    skip_unwilling(backend, BF16, 128)
+    first: list[Tensor] = []
+    for repeat in range(20):
+        qkv = make_qkv(2048, heads, 128, BF16, device)
+        qkv[701:1601] += repeat % 2
+        qkv.requires_grad_()
+        out = rope_attention(qkv, *angles(documents, 128, device), documents, heads, backend=backend)
+        out.backward(torch.ones_like(out).cumsum(0))
+        assert qkv.grad is not None
+        found = [part for x in (out.detach(), qkv.grad) for part in (x[:701], x[1601:])]
+        first = first or found
+        assert all(torch.equal(a, b) for a, b in zip(first, found))
 
 
 def test_bounds_are_read_from_start() -> None:

@@ -5,8 +5,6 @@ tests/support/gluon.py says what the emulator sees; the last word has the self-c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support.precision import TOLERANCE, assert_close
@@ -26,15 +24,6 @@ from megabiomed.kernels.gluon import backward, check, forward, launch  # noqa: E
 KERNELS = (forward.attention_forward, backward.attention_backward_kv, backward.attention_backward_q)
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there the self-check runs")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def emulate(
