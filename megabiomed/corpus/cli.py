@@ -1,4 +1,4 @@
-"""`megabiomed corpus ...` and `megabiomed tokenizer ...`."""
+"""`megabiomed corpus ...`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 from megabiomed.errors import DataError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
-tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and check SentencePiece tokenizers.")
 
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
@@ -133,45 +132,3 @@ def _show(path: Path, report: dict[str, Any]) -> None:
     console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
     if not report["validation"]["documents"]:
         console.print("no paper was held out: validation/ is empty; a larger --validation-fraction holds some out")
-
-
-@tokenizer_app.command(
-    epilog="Example: megabiomed tokenizer train papers/*.txt --output tokenizer.model --vocab-size 32000"
-)
-def train(
-    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
-    output: Annotated[Path, typer.Option(help="File to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
-) -> None:
-    """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
-    from megabiomed.corpus.tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer((_text(path) for path in texts), output, vocab_size)
-    typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
-
-
-@tokenizer_app.command(epilog="Example: megabiomed tokenizer check tokenizer.model sample.txt")
-def check(
-    model: Annotated[Path, typer.Argument(help="tokenizer.model.")],
-    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
-) -> None:
-    """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
-    from megabiomed.corpus.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer(model)
-    for path in texts:
-        text = _text(path)
-        ids = tokenizer.encode(text)
-        words, size = max(1, len(text.split())), len(text.encode())
-        exact = "exact" if tokenizer.decode(ids) == text else "NOT exact"
-        typer.echo(
-            f"{path}: {len(ids):,} tokens, {len(ids) / words:.3f} tokens/word, "
-            f"{size / max(1, len(ids)):.3f} bytes/token, round trip {exact}"
-        )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text", got=error, do="check the file") from None

@@ -21,8 +21,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
-from megabiomed.model.llama.convert import HuggingFaceSource
-from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.model.llama.vocabulary import open_folder
 from megabiomed.train.bill import bill
 from megabiomed.train.checkpointing import (
     Checkpoints,
@@ -76,7 +75,7 @@ class Trainer:
 
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
-        self.engine.load_weights(initial_weights(self.config))
+        self.engine.load_weights(initial_weights(self.config, self.tokenizer))
 
     def _compute(self, batch: StepBatch, lr: float) -> StepResult:
         return self.engine.train_step(batch.micro_batches, lr)
@@ -223,12 +222,11 @@ class Trainer:
         self.reporter.event(outcome, step=self.step, sample=progress.next_sample, ids_hash=progress.ids_hash)
 
 
-def initial_weights(config: RunConfig) -> TensorSource:
+def initial_weights(config: RunConfig, tokenizer: Path) -> TensorSource:
     """The Hugging Face folder of `model.init_from`, or seeded random weights."""
     if config.model.init_from is None:
         return SeededInit(config.model, config.seed)
-    check_hugging_face(config.model.init_from, config.model)
-    return HuggingFaceSource(config.model.init_from)
+    return open_folder(config.model, tokenizer)[0]
 
 
 def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
