@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,12 @@ def build(
     layout: Annotated[str, typer.Option(help="auto, s2orc, s2orc_2020, s2orc_2019, doc2json or text.")] = "auto",
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE (repeat it), such as language=en or figures=off; docs/corpus.md lists all rules."
+        ),
+    ] = None,
     all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
         1, os.cpu_count() or 1
@@ -50,10 +57,12 @@ def build(
 
     from megabiomed.corpus.build import BuildOptions, build_corpus
     from megabiomed.corpus.clean import CleanRules
+    from megabiomed.corpus.select import parse_rules
 
+    rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
         inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
-        CleanRules(require_medical_id=not all_papers, min_words=min_words), overwrite,
+        replace(rules, require_medical_id=rules.require_medical_id and not all_papers), overwrite,
         near_dedup=near_dedup, evaluation=evaluation or [], remove_contaminated=not keep_contaminated,
     )  # fmt: skip
     columns = (

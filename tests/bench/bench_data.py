@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,9 +16,6 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from bench import data_build, data_load
 from bench.record import store, table
@@ -61,8 +57,8 @@ def main() -> None:
 
 
 NOTES = [
-    "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read the same JSON lines of cleaned "
-    "text and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
+    "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read JSON lines of cleaned text, "
+    "the same text and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
     "load: tokens / CPU second, 2,048-token windows in micro-batches of 4, in the reading process; page cache warm",
     "packing: useful are tokens with a label; windows of the same real documents",
     "open: a process each; 26 B tokens, log-normal document lengths, sparse token file, first batch of 192 samples from "

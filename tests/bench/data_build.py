@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import time
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.checkpoint.files import sha256_file
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.generate import write_records

@@ -1,4 +1,4 @@
-"""Readers of `make bench-data`: windows of one store as batches, ours and megatron-core's GPTDataset under torch's DataLoader."""
+"""Readers of `make bench-data`: one store in batches of windows, ours and megatron-core's GPTDataset in a DataLoader."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ class _Tokenizer:
 
 def gpt_dataset(store: Path, cache: Path, apart: bool, samples: int) -> Any:
     """A GPTDataset over a store; `apart` restarts positions and masks at documents (a dense mask), as ours does by bounds."""
+    import numpy as np
     import torch
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDataset
     from megatron.core.datasets.utils import Split
-
-    import numpy as np
 
     if not torch.distributed.is_initialized():  # GPTDataset's cache asks for a rank
         torch.distributed.init_process_group("gloo", init_method=f"file://{cache}.rendezvous", rank=0, world_size=1)

@@ -1,4 +1,4 @@
-"""Opening a store of 26 billion tokens whose token file is sparse: time and memory to the first batch, in a process of its own.
+"""Opening a store of 26 billion tokens with a sparse token file: time and memory to the first batch, in its own process.
 
 Usage: python -m bench.data_open make FOLDER TOKENIZER DOCUMENTS | own FOLDER PACKING | megatron FOLDER
 """
@@ -50,8 +50,9 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
         loader = TrainLoader([opened], [1.0], data, seed=1, first_sample=SAMPLE)
         loader.batch_at(SAMPLE)
     else:
-        from bench.data_load import gpt_dataset
         from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+        from bench.data_load import gpt_dataset
 
         before, started = _resident(), time.monotonic()
         IndexedDataset(str(folder / "tokens"))

@@ -1,4 +1,4 @@
-"""An extended tokenizer keeps every old id, reaches every new piece, shortens the text it learned from, and decodes exactly."""
+"""An extended tokenizer keeps old ids, reaches every new piece, shortens the text it learned from and decodes exactly."""
 
 from __future__ import annotations
 

