@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 TORCH ?= torch==2.13.0
 
 .PHONY: install demo demo-align demo-qa test test-all test-crash lint type docs clean
-.PHONY: bench-cpu bench-checkpoint bench-gpu bench-align
+.PHONY: bench-cpu bench-checkpoint bench-data bench-eval bench-gpu bench-align
 
 
 install: $(STAMP)
@@ -63,6 +63,11 @@ bench-cpu: install
 
 bench-checkpoint: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_checkpoint
+
+# One thread a candidate: the figures are tokens a second of one core.
+bench-data: install
+	cd tests && OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+		$(abspath $(BIN))/python -W ignore -m bench.bench_data
 
 # Kernels and a training step against their peers, correctness first; needs a CUDA device.
 bench-gpu: install

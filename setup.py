@@ -40,6 +40,7 @@ REQUIRES = [
     "rouge-score>=0.1.2,<0.2",
     "zstandard>=0.22,<1",
     "datasketch>=2,<3",
+    "py3langid>=0.3,<0.5",
 ]
 ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]

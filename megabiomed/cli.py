@@ -12,7 +12,8 @@ import typer
 from megabiomed import __version__
 from megabiomed.align.cli import dataset_app
 from megabiomed.checkpoint.cli import checkpoint_app
-from megabiomed.corpus.cli import corpus_app, tokenizer_app
+from megabiomed.corpus.cli import corpus_app
+from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.data.cli import data_app
 from megabiomed.errors import MegabiomedError
 from megabiomed.evaluate.cli import register as register_evaluate

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from megabiomed.corpus.records import Paper, Span
+from megabiomed.corpus.select import SelectRules, why_dropped, why_dropped_unread
 
 Interval = tuple[int, int]
 
@@ -27,12 +28,15 @@ _REMOVABLE = {
     "tables": ("table",),
     "citations": ("bibref",),
     "publication": ("publisher", "venue"),
+    "formulas": ("formula",),
+    "mentions": ("figureref", "tableref"),
 }  # fmt: skip
 _BODY = ("abstract", "sectionheader", "paragraph")
 MAX_FRONT_MATTER = 5000
 """Characters; see `front_matter`."""
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_URL = re.compile(r"(?:\b[a-z]{2,10}://|\bwww\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
 _SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
 _LINE_END_CHARACTERS = "\r\v\f\x85\u2028\u2029"
@@ -41,11 +45,9 @@ _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 @dataclass(frozen=True)
-class CleanRules:
-    """Which rules run. Each is named after what it removes or requires."""
+class CleanRules(SelectRules):
+    """Which rules run: those that select papers, and those that remove text, each named after what it removes."""
 
-    require_medical_id: bool = True
-    """Keep only papers with a PMC or PubMed id."""
     authors: bool = True
     """Remove names and affiliations."""
     bibliography: bool = True
@@ -61,8 +63,12 @@ class CleanRules:
     empty_sections: bool = True
     """Remove a header when everything below it was removed, such as "References"."""
     emails: bool = True
-    min_words: int = 50
-    """Drop papers with fewer words than this after cleaning."""
+    urls: bool = False
+    """Remove web addresses, as MEDITRON does."""
+    formulas: bool = False
+    """Remove displayed formulas, as GROBID spells them."""
+    mentions: bool = False
+    """Remove mentions of figures and tables in the text."""
 
 
 def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
@@ -73,27 +79,23 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
     Args:
         counts: gains `papers: ...` (kept, or dropped by reason) and `characters: ...` (in, removed by rule, out).
     """
-    if rules.require_medical_id and not has_medical_id(paper):
-        counts["papers: dropped, no PMC or PubMed id"] += 1
+    if reason := why_dropped_unread(paper, rules):
+        counts[f"papers: dropped, {reason}"] += 1
         return None
     counts["characters: in"] += len(paper.text)
     text = cut(paper, intervals_to_remove(paper, rules, counts))
     text = remove_emails(text, counts) if rules.emails else text
+    text = remove_urls(text, counts) if rules.urls else text
     text = normalise_characters(text, counts)
     text = remove_empty_brackets(text, counts) if rules.citations else text
     text = collapse_whitespace(text, counts)
-    if len(text.split()) < rules.min_words:
-        counts[f"papers: dropped, fewer than {rules.min_words} words"] += 1
-        counts["characters: in papers too short"] += len(text)
+    if reason := why_dropped(text, rules):
+        counts[f"papers: dropped, {reason}"] += 1
+        counts["characters: in papers dropped"] += len(text)
         return None
     counts["papers: kept"] += 1
     counts["characters: out"] += len(text)
     return text
-
-
-def has_medical_id(paper: Paper) -> bool:
-    """Whether a paper is in PubMed Central or PubMed, BioMedGPT's selection."""
-    return "pmc" in paper.ids or "pubmed" in paper.ids
 
 
 def intervals_to_remove(paper: Paper, rules: CleanRules, counts: Counter[str]) -> list[Interval]:
@@ -170,6 +172,11 @@ def cut(paper: Paper, removed: list[Interval]) -> str:
 def remove_emails(text: str, counts: Counter[str]) -> str:
     """Remove e-mail addresses, which also stand outside of author spans."""
     return _credit(text, _in_lines_with(("@",), _EMAIL, text), "emails", counts)
+
+
+def remove_urls(text: str, counts: Counter[str]) -> str:
+    """Remove web addresses."""
+    return _credit(text, _in_lines_with(("://", "www."), _URL, text), "urls", counts)
 
 
 def normalise_characters(text: str, counts: Counter[str]) -> str:

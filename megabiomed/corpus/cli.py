@@ -1,9 +1,10 @@
-"""`megabiomed corpus ...` and `megabiomed tokenizer ...`."""
+"""`megabiomed corpus ...`."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,6 @@ import typer
 from megabiomed.errors import DataError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
-tokenizer_app = typer.Typer(no_args_is_help=True, help="Train and check SentencePiece tokenizers.")
 
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
@@ -25,6 +25,12 @@ def build(
     layout: Annotated[str, typer.Option(help="auto, s2orc, s2orc_2020, s2orc_2019, doc2json or text.")] = "auto",
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE (repeat it), such as language=en or figures=off; docs/corpus.md lists all rules."
+        ),
+    ] = None,
     all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
         1, os.cpu_count() or 1
@@ -51,10 +57,12 @@ def build(
 
     from megabiomed.corpus.build import BuildOptions, build_corpus
     from megabiomed.corpus.clean import CleanRules
+    from megabiomed.corpus.select import parse_rules
 
+    rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
         inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
-        CleanRules(require_medical_id=not all_papers, min_words=min_words), overwrite,
+        replace(rules, require_medical_id=rules.require_medical_id and not all_papers), overwrite,
         near_dedup=near_dedup, evaluation=evaluation or [], remove_contaminated=not keep_contaminated,
     )  # fmt: skip
     columns = (
@@ -133,45 +141,3 @@ def _show(path: Path, report: dict[str, Any]) -> None:
     console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
     if not report["validation"]["documents"]:
         console.print("no paper was held out: validation/ is empty; a larger --validation-fraction holds some out")
-
-
-@tokenizer_app.command(
-    epilog="Example: megabiomed tokenizer train papers/*.txt --output tokenizer.model --vocab-size 32000"
-)
-def train(
-    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
-    output: Annotated[Path, typer.Option(help="File to write.")],
-    vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
-) -> None:
-    """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
-    from megabiomed.corpus.tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer((_text(path) for path in texts), output, vocab_size)
-    typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
-
-
-@tokenizer_app.command(epilog="Example: megabiomed tokenizer check tokenizer.model sample.txt")
-def check(
-    model: Annotated[Path, typer.Argument(help="tokenizer.model.")],
-    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
-) -> None:
-    """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
-    from megabiomed.corpus.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer(model)
-    for path in texts:
-        text = _text(path)
-        ids = tokenizer.encode(text)
-        words, size = max(1, len(text.split())), len(text.encode())
-        exact = "exact" if tokenizer.decode(ids) == text else "NOT exact"
-        typer.echo(
-            f"{path}: {len(ids):,} tokens, {len(ids) / words:.3f} tokens/word, "
-            f"{size / max(1, len(ids)):.3f} bytes/token, round trip {exact}"
-        )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text", got=error, do="check the file") from None

@@ -7,7 +7,7 @@ before every space that follows another character, and before every line end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
 from typing import Any
 
 import numpy as np
@@ -29,30 +29,35 @@ class WordEncoder:
     """
 
     def __init__(self, processor: Any, dtype: type[np.integer[Any]]) -> None:
-        self._processor, self._dtype = processor, dtype
+        self._known = _Words(processor, np.dtype(dtype).char)
         self._alone = not why_not(processor)
-        self._space = int(processor.piece_to_id(SPACE))
-        self._known: dict[str, bytes] = {}
 
-    def encode(self, texts: Iterable[str]) -> list[bytes]:
-        """Ids of each text, without BOS and EOS, as bytes of the type given."""
-        return [self._joined(text) if self._alone and _is_plain(text) else self._whole(text) for text in texts]
-
-    def _joined(self, text: str) -> bytes:
+    def encode(self, text: str) -> bytes:
+        """Ids of a text, without BOS and EOS, as bytes of the type given."""
+        if not self._alone or not _is_plain(text):
+            return self._known.ids_of(text)
+        if len(self._known) > MAX_WORDS:
+            self._known.clear()
         # A line end begins a word of its own: "end.\n\nNext" becomes "end.", "\n", "\nNext", the latter two without a space.
-        words = text.replace("\n", " \n").split(" ")
-        known = self._known
-        if new := list(set(words).difference(known)):
-            if len(known) + len(new) > MAX_WORDS:
-                known.clear()
-                new = list(set(words))
-            for word, ids in zip(new, self._processor.encode(new, num_threads=1)):
-                known[word] = np.array(ids[1:] if word[:1] == "\n" else ids or [self._space], self._dtype).tobytes()
-        return b"".join(map(known.__getitem__, words))
+        return b"".join(map(self._known.__getitem__, text.replace("\n", " \n").split(" ")))
 
-    def _whole(self, text: str) -> bytes:
-        # One thread: every worker process has a core of its own.
-        return np.array(self._processor.encode([text], num_threads=1)[0], self._dtype).tobytes()
+
+class _Words(dict[str, bytes]):
+    """Words to the bytes of their ids; a word that is looked up for the first time is encoded."""
+
+    def __init__(self, processor: Any, code: str) -> None:
+        super().__init__()
+        self._encode, self._code = processor.encode, code
+        self._space = array(code, [processor.piece_to_id(SPACE)]).tobytes()
+
+    def __missing__(self, word: str) -> bytes:
+        ids = self.ids_of(word) or self._space
+        self[word] = ids = ids[len(self._space) :] if word[:1] == "\n" else ids
+        return ids
+
+    def ids_of(self, text: str) -> bytes:
+        """Ids of any text."""
+        return array(self._code, self._encode(text)).tobytes()
 
 
 def _is_plain(text: str) -> bool:
@@ -72,9 +77,9 @@ def why_not(processor: Any) -> str:
         return "it normalises the text"
     if not rules.add_dummy_prefix or processor.piece_to_id(SPACE) == processor.unk_id():
         return "it puts no space before the first word"
-    if any(piece.type == piece.USER_DEFINED for piece in proto.pieces):
+    if trained.user_defined_symbols or any(piece.type == piece.USER_DEFINED for piece in proto.pieces):
         return "it has user-defined pieces"
-    pieces = [piece.piece for piece in proto.pieces if piece.type == piece.NORMAL]
+    pieces = processor.id_to_piece(list(range(processor.get_piece_size())))
     if any(SPACE in piece.lstrip(SPACE) or "\n" in piece[1:] for piece in pieces):
         return "a piece goes on beyond a space or a line end"
     return ""

@@ -1,4 +1,4 @@
-"""Best-fit decreasing bin packing (Johnson 1973; for training windows Ding et al. 2024, arXiv 2404.10830)."""
+"""Best-fit decreasing bin packing (Johnson 1973), as Ding et al. 2024 (arXiv 2404.10830) use it for training windows."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.errors import MegabiomedError
 from megabiomed.model.llama.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
-from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
+from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.reference import StoredTensors, max_diff, token_ids
+from megabiomed.model.llama.vocabulary import ExtendedSource, open_folder
 
 # Rank 0 streams the whole model through one device while the others wait.
 _PATIENCE = timedelta(hours=6)
@@ -34,17 +35,19 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     """
     assert config.model.init_from is not None
     folder = Path(config.model.init_from)
+    source, stored = open_folder(config.model, tokenizer)
     logits = _logits(engine)
-    worst = torch.tensor(_held_diff(engine, folder), dtype=torch.float64, device=platform.device())
+    worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
     waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
     answer: list[Certificate | MegabiomedError | None] = [None]
     if dist.get_rank() == 0:
         shown = EngineLogits(_topology(engine), config.train.precision, logits, float(worst))
+        own = None if isinstance(source, ExtendedSource) else tokenizer  # a larger vocabulary is not the folder's
         try:
             found = certify(
-                folder, HuggingFaceSource(folder), config.model, "import", str(folder), tokenizer, engine=shown
-            )
+                folder, source, config.model, "import", str(folder), own, engine=shown, stored=stored
+            )  # fmt: skip
             found.store(config.folder / IMPORT_CERTIFICATE)
             found.check()
             answer[0] = found
@@ -57,10 +60,9 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     return answer[0]
 
 
-def _held_diff(engine: TrainEngine, folder: Path) -> float:
+def _held_diff(engine: TrainEngine, stored: StoredTensors) -> float:
     """Largest difference between this rank's weights (masters of trained ones) and the folder."""
-    stored, worst = StoredTensors(folder), 0.0
-    names = logical_tensors(engine.config.model)
+    worst, names = 0.0, logical_tensors(engine.config.model)
     # Beside adapters the weights are frozen and held in the compute type; fresh adapters add nothing to them.
     held = [*engine.fragments(), *engine.engine.frozen_fragments()]
     for fragment in (f for f in held if f.box.name in names):

@@ -96,9 +96,10 @@ class Trainer:
 
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
-        base = self.engine.base
-        start, config = self.starts_from, self.config
-        self.engine.load_weights(base if base is not None else model_base(start, config.model, config.seed)[0])
+        base, config = self.engine.base, self.config
+        if base is None:
+            base = model_base(self.starts_from, config.model, config.seed, self.tokenizer)[0]
+        self.engine.load_weights(base)
 
     def _compute(self, batch: StepBatch, lr: float) -> StepResult:
         return self.engine.train_step(batch.micro_batches, lr)

@@ -119,7 +119,7 @@ def test_short_papers_are_dropped_and_counted():
 
 
 def assert_accounted(counts: Counter[str]) -> None:
-    names = ("characters: in", "characters: out", "characters: in papers too short")
+    names = ("characters: in", "characters: out", "characters: in papers dropped")
     removed = sum(n for key, n in counts.items() if key.startswith("characters: ") and key not in names)
     # Line breaks put around headers and paragraphs, and NFC, are credited to the whitespace rule or to nobody.
     assert counts[names[0]] - removed <= counts[names[1]] + counts[names[2]]

@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 from typer.testing import CliRunner
 
-from megabiomed.corpus.cli import tokenizer_app
+from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.errors import TokenizerError
 

@@ -39,12 +39,15 @@ def test_ordinary_text_is_joined_from_remembered_words(tokenizer: Tokenizer, mon
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
     assert why_not(processor) == ""
     encoder = WordEncoder(processor, np.int32)
-    monkeypatch.setattr(encoder, "_whole", lambda text: pytest.fail(f"not joined: {text!r}"))
     text = SENTENCE * 3
+    asked: list[str] = []
+    monkeypatch.setattr(encoder._known, "_encode", lambda word: asked.append(word) or processor.encode(word))
     for _ in range(2):
-        assert np.frombuffer(encoder.encode([text])[0], np.int32).tolist() == tokenizer.encode(text)
-    monkeypatch.setattr(words, "MAX_WORDS", 5)
-    assert np.frombuffer(encoder.encode([f"{text}more"])[0], np.int32).tolist() == tokenizer.encode(f"{text}more")
+        assert np.frombuffer(encoder.encode(text), np.int32).tolist() == tokenizer.encode(text)
+    assert "heart" in asked
+    assert len(asked) == len(set(asked)) < len(text.split())
+    monkeypatch.setattr(words, "MAX_WORDS", 5)  # forgets and learns anew
+    assert np.frombuffer(encoder.encode(f"{text}more"), np.int32).tolist() == tokenizer.encode(f"{text}more")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def certify(
     tokenizer: Path | None = None,
     tick: Callable[[], None] = lambda: None,
     engine: EngineLogits | None = None,
+    stored: StoredTensors | None = None,
 ) -> Certificate:
     """Compare a Hugging Face folder with the source that it was made from, or is read through.
 
@@ -153,8 +154,9 @@ def certify(
         tokenizer: the tokenizer.model that belongs to the source.
         tick: called 2 * num_hidden_layers times, for a progress bar.
         engine: what a training engine, filled from the folder, computes.
+        stored: another view of the folder's tensors, such as one with a larger vocabulary.
     """
-    stored = StoredTensors(folder)
+    stored = stored or StoredTensors(folder)
     weights = weights_max_diff(source, stored, model)
     ids = token_ids(model).to(platform.device())
     read = rounded_reader(source, stored, model)

@@ -1,0 +1,131 @@
+"""`megabiomed tokenizer ...`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megabiomed.errors import DataError
+
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Train, extend, check and compare SentencePiece tokenizers.")
+Texts = Annotated[
+    list[Path], typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .parquet; .gz, .zst).")
+]
+
+
+@tokenizer_app.command(
+    epilog="Example: megabiomed tokenizer train papers/*.txt --output tokenizer.model --vocab-size 32000"
+)
+def train(
+    texts: Texts,
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
+) -> None:
+    """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
+    from megabiomed.corpus.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(read_texts(texts), output, vocab_size)
+    typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
+
+
+@tokenizer_app.command(
+    epilog="Example: megabiomed tokenizer extend Llama-2-7b/tokenizer.model s2orc/*.gz --output bio.model --pieces 2000"
+)
+def extend(
+    base: Annotated[Path, typer.Argument(help="tokenizer.model to extend; its pieces keep their ids.")],
+    texts: Texts,
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    pieces: Annotated[int, typer.Option(min=1, help="New pieces.")] = 1000,
+) -> None:
+    """Add the pieces that shorten these texts most to an existing tokenizer.
+
+    Then `pretrain model.init_from=FOLDER model.vocab_size=N`, with a corpus built with the new tokenizer, starts the new rows
+    of embedding and output head from the mean of their old pieces.
+    """
+    from megabiomed.corpus.extend import extend_tokenizer
+
+    tokenizer, new = extend_tokenizer(base, read_texts(texts), output, pieces)
+    if len(new) < pieces:
+        typer.echo(f"the texts hold only {len(new)} pieces that occur twice", err=True)
+    typer.echo(f"first new pieces: {' '.join(new[:12])}")
+    typer.echo(f"{tokenizer.vocab_size} pieces, {len(new)} of them new: {output}")
+    typer.echo(
+        f"next: megabiomed corpus build ... --tokenizer {output}; pretrain ... model.vocab_size={tokenizer.vocab_size}"
+    )
+
+
+@tokenizer_app.command(epilog="Example: megabiomed tokenizer check tokenizer.model sample.txt")
+def check(
+    model: Annotated[Path, typer.Argument(help="tokenizer.model.")],
+    texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
+) -> None:
+    """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
+    from megabiomed.corpus.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(model)
+    for path in texts:
+        text = _text(path)
+        ids = tokenizer.encode(text)
+        words, size = max(1, len(text.split())), len(text.encode())
+        exact = "exact" if tokenizer.decode(ids) == text else "NOT exact"
+        typer.echo(
+            f"{path}: {len(ids):,} tokens, {len(ids) / words:.3f} tokens/word, "
+            f"{size / max(1, len(ids)):.3f} bytes/token, round trip {exact}"
+        )
+
+
+@tokenizer_app.command(
+    epilog="Example: megabiomed tokenizer report s2orc/*.gz --model Llama-2-7b/tokenizer.model --model bio.model"
+)
+def report(
+    texts: Texts,
+    model: Annotated[list[Path], typer.Option(help="tokenizer.model (repeat it to compare).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare tokenizers on a sample: tokens per word, characters per token, words that stay whole, words cut most."""
+    from megabiomed.corpus.fertility import fertility
+    from megabiomed.corpus.tokenizer import Tokenizer
+
+    sample = list(read_texts(texts))
+    found = {str(path): fertility(Tokenizer(path), sample) for path in model}
+    if as_json:
+        typer.echo(json.dumps({name: asdict(figures) for name, figures in found.items()}, ensure_ascii=False, indent=1))
+        return
+    first = next(iter(found.values()))
+    for name, figures in found.items():
+        typer.echo(
+            f"{name}: {figures.tokens:,} tokens ({figures.tokens / max(1, first.tokens):.1%} of the first), "
+            f"{figures.tokens_per_word:.3f} tokens/word, {figures.characters_per_token:.3f} characters/token, "
+            f"{figures.whole:.1%} of the words whole, round trip {'exact' if figures.exact else 'NOT exact'}"
+        )
+        typer.echo("  cut most: " + ", ".join(f"{word} ({cost} tokens, {n} x)" for word, cost, n in figures.worst))
+
+
+def read_texts(paths: list[Path]) -> Iterator[str]:
+    """Plain files as they are; papers cleaned, whether or not they have a medical id."""
+    from collections import Counter
+
+    from megabiomed.corpus.clean import CleanRules, clean
+    from megabiomed.corpus.readers import read_papers
+    from megabiomed.corpus.records import Rejects
+
+    rules = CleanRules(require_medical_id=False, min_words=1)
+    for path in paths:
+        if {".jsonl", ".json", ".parquet"}.isdisjoint(path.suffixes):
+            yield _text(path)
+            continue
+        for paper in read_papers(path, rejects=Rejects()):
+            if text := clean(paper, rules, Counter()):
+                yield text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text", got=error, do="check the file") from None

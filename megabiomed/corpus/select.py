@@ -1,0 +1,127 @@
+"""Which papers are kept: one small rule each, off unless set; a paper that fails is counted under the rule's words.
+
+The rules are those of the published recipes: BioMedGPT and PMC-LLaMA (a PMC or PubMed id), MEDITRON (language of the first
+2,000 characters), peS2o (title and abstract, year, paragraphs, words, the most frequent word).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from megabiomed.corpus.records import Paper
+from megabiomed.errors import DataError
+
+LANGUAGE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class SelectRules:
+    """What a paper must be. Zero or empty means: not asked for."""
+
+    require_medical_id: bool = True
+    """Only papers with a PMC or PubMed id."""
+    require_title: bool = False
+    require_abstract: bool = False
+    """Only papers with a marked abstract."""
+    min_year: int = 0
+    """Only papers of this year or later; those without a year are kept."""
+    min_paragraphs: int = 0
+    """Only papers with at least so many marked paragraphs."""
+    min_words: int = 50
+    """Only papers with at least so many words after cleaning."""
+    max_words: int = 0
+    """Only papers with at most so many words after cleaning."""
+    language: str = ""
+    """Only papers whose first 2,000 characters are of this language (en, de, ...), by py3langid."""
+    max_word_share: float = 0.0
+    """Only papers whose most frequent word is made of letters and at most this share of all words (peS2o: 0.075)."""
+
+
+def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
+    """The rule that a paper fails by its record, before it is cleaned; empty when it fails none."""
+    if rules.require_medical_id and not has_medical_id(paper):
+        return "no PMC or PubMed id"
+    if rules.require_title and not paper.title.strip():
+        return "no title"
+    if rules.require_abstract and not paper.spans.get("abstract"):
+        return "no abstract"
+    if paper.year is not None and paper.year < rules.min_year:
+        return f"before {rules.min_year}"
+    if len(paper.spans.get("paragraph", [])) < rules.min_paragraphs:
+        return f"fewer than {rules.min_paragraphs} paragraphs"
+    return ""
+
+
+def why_dropped(text: str, rules: SelectRules) -> str:
+    """The rule that a paper fails by its cleaned text; empty when it fails none."""
+    words = text.split()
+    if len(words) < rules.min_words:
+        return f"fewer than {rules.min_words} words"
+    if rules.max_words and len(words) > rules.max_words:
+        return f"more than {rules.max_words} words"
+    if rules.language and (found := language_of(text)) != rules.language:
+        return f"language {found or 'unknown'}"
+    if rules.max_word_share and is_repetitive(words, rules.max_word_share):
+        return f"one word is more than {rules.max_word_share:g} of all, or is no word"
+    return ""
+
+
+def has_medical_id(paper: Paper) -> bool:
+    """Whether a paper is in PubMed Central or PubMed, BioMedGPT's selection."""
+    return "pmc" in paper.ids or "pubmed" in paper.ids
+
+
+def language_of(text: str) -> str:
+    """ISO 639-1 code of the language of a text's beginning."""
+    import py3langid
+
+    return str(py3langid.classify(text[:LANGUAGE_CHARACTERS])[0])
+
+
+def is_repetitive(words: list[str], share: float) -> bool:
+    """Whether the most frequent word is no run of ASCII letters, or more than this share of all words."""
+    word, count = Counter(words).most_common(1)[0]
+    return not (word.isascii() and word.isalpha()) or count > share * len(words)
+
+
+def parse_rules(kind: type[Any], settings: list[str]) -> Any:
+    """Rules (a dataclass of bool, int, float and str fields) from `name=value` texts.
+
+    Raises:
+        DataError: a name that is no rule, or a value of another type.
+    """
+    known: dict[str, Callable[[str], Any]] = {
+        field.name: {"bool": _switch, "int": int, "float": float, "str": str}[str(field.type)] for field in fields(kind)
+    }
+    values = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            raise DataError(f"there is no rule {name!r}", expected=", ".join(known), do="pass --rule NAME=VALUE")
+        try:
+            values[name] = known[name](value)
+        except ValueError:
+            raise DataError(
+                f"rule {name} has a wrong value",
+                got=repr(value),
+                expected=_KINDS[known[name]],
+                do="pass --rule NAME=VALUE",
+            ) from None
+    return kind(**values)
+
+
+def _switch(value: str) -> bool:
+    if value.lower() not in ("on", "true", "off", "false"):
+        raise ValueError(value)
+    return value.lower() in ("on", "true")
+
+
+_KINDS: dict[Callable[[str], Any], str] = {
+    _switch: "on or off",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}

@@ -1,0 +1,147 @@
+"""`make bench-data`: building a token store, reading it, how full its windows are, and opening one of 26 billion tokens;
+ours against Megatron-LM's way, `datasets.map`, and megatron-core's GPTDataset under a DataLoader, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import data_build, data_load
+from bench.record import store, table
+from megabiomed.config.schema import ModelConfig
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.data.store import TokenStore
+from megabiomed.model.llama.hf_tokenizer import write_tokenizer
+
+Rows = list[dict[str, Any]]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--papers", type=int, default=2000, help="generated papers, where the real ones are not here")
+    options.add_argument("--rounds", type=int, default=5, help="runs of each candidate, in turns")
+    options.add_argument("--seconds", type=float, default=3.0, help="CPU seconds of reading per candidate and round")
+    options.add_argument("--documents", type=int, default=6_000_000, help="documents of the store of 26 B tokens")
+    options.add_argument("--dry", action="store_true", help="print only, leave docs/benchmarks alone")
+    asked = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files, given, note = data_build.inputs(folder, asked.papers)
+        model = folder / "model" / "tokenizer.model"
+        (model.parent / "hf").mkdir(parents=True)
+        shutil.copyfile(given, model)
+        write_tokenizer(model, model.parent / "hf", ModelConfig(vocab_size=Tokenizer(model).vocab_size))
+        characters = data_build.write_texts(files, folder / "texts.jsonl")
+        results = {
+            "build": build_rows(folder, model, files, asked.rounds),
+            "load": load_rows(folder, asked),
+            "packing": packing_rows(folder),
+            "open": open_rows(folder, model, asked.documents),
+        }
+    for title, rows in results.items():
+        print(f"\n{title}\n{table(rows)}")
+    if not asked.dry:
+        notes = [f"input: {note}; {characters:,} characters", *NOTES]
+        print(store("data", [{"part": title, **row} for title, rows in results.items() for row in rows], notes))
+
+
+NOTES = [
+    "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read JSON lines of cleaned text, "
+    "the same text and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
+    "load: tokens / CPU second, 2,048-token windows in micro-batches of 4, in the reading process; page cache warm",
+    "packing: useful are tokens with a label; windows of the same real documents",
+    "open: a process each; 26 B tokens, log-normal document lengths, sparse token file, first batch of 192 samples from "
+    "sample 9,000,000 on; memory is the growth of the resident peak",
+]
+
+
+def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Rows:
+    found: dict[str, list[float]] = {name: [] for name in data_build.CANDIDATES}
+    counts: dict[str, int] = {}
+    folders = dict(zip(data_build.CANDIDATES, ("own", "build", "megatron", "map")))
+    for _ in range(rounds):
+        for name, target in folders.items():
+            shutil.rmtree(folder / target, ignore_errors=True)
+            tokens, cpu, _ = data_build.timed(name, folder / "texts.jsonl", model, folder / target)
+            found[name].append(tokens / cpu)
+            counts[name] = tokens
+            print(f"{name}: {tokens / cpu:,.0f} tokens/s of CPU", flush=True)
+    assert data_build.same_tokens(folder), "the candidates wrote different tokens"
+    ours = median(found["megabiomed, tokenizing step"])
+    rows: Rows = [
+        {"candidate": name, "tokens": counts[name], "tokens/s/core": round(median(rates)),
+         "min-max": f"{min(rates):,.0f}-{max(rates):,.0f}", "ours / it": round(ours / median(rates), 2)}
+        for name, rates in found.items()
+    ]  # fmt: skip
+    tokens, cpu = data_build.s2orc_build(files, model, folder / "s2orc")
+    rows.append(
+        {
+            "candidate": "megabiomed, corpus build from S2ORC's own records",
+            "tokens": tokens,
+            "tokens/s/core": round(tokens / cpu),
+            "min-max": "one run",
+            "ours / it": round(ours * cpu / tokens, 2),
+        }
+    )
+    return rows
+
+
+def load_rows(folder: Path, asked: argparse.Namespace) -> Rows:
+    path = folder / "own" / "store"
+    streams = {
+        "megabiomed, contiguous": partial(data_load.own, path, "contiguous"),
+        "megabiomed, best_fit": partial(data_load.own, path, "best_fit"),
+        "GPTDataset + DataLoader, documents see each other": partial(data_load.peer, path, folder / "cache-a", False),
+        "GPTDataset + DataLoader, documents apart": partial(data_load.peer, path, folder / "cache-b", True),
+    }
+    found: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(asked.rounds):
+        for name, stream in streams.items():
+            found[name].append(data_load.rate(stream, asked.seconds))
+    ours = median(found["megabiomed, contiguous"])
+    return [
+        {"candidate": name, "M tokens/s/core": round(median(rates) / 1e6, 2),
+         "min-max": f"{min(rates) / 1e6:.2f}-{max(rates) / 1e6:.2f}", "ours / it": round(ours / median(rates), 2)}
+        for name, rates in found.items()
+    ]  # fmt: skip
+
+
+def packing_rows(folder: Path) -> Rows:
+    opened = TokenStore.open(folder / "own" / "store")
+    return [*(data_load.packed(opened, kind) for kind in ("contiguous", "best_fit")), data_load.padded(opened)]
+
+
+def open_rows(folder: Path, model: Path, documents: int) -> Rows:
+    work = folder / "large"
+    work.mkdir()
+    run("make", work / "store", model, documents)
+    candidates = {
+        "megabiomed, contiguous": ("own", work / "store", "contiguous"),
+        "megabiomed, best_fit": ("own", work / "store", "best_fit"),
+        "megatron-core IndexedDataset, GPTDataset": ("megatron", work / "store"),
+    }
+    return [{"candidate": name, **json.loads(run(*arguments))} for name, arguments in candidates.items()]
+
+
+def run(*arguments: object) -> str:
+    """bench.data_open in a process; its last line."""
+    command = [sys.executable, "-W", "ignore", "-m", "bench.data_open", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+if __name__ == "__main__":
+    main()

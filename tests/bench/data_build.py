@@ -1,0 +1,158 @@
+"""Candidates of `make bench-data` that turn the same JSON lines with a `text` into tokens on disk with the same tokenizer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megabiomed.corpus.build import BuildOptions, build_corpus
+from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.generate import write_records
+from megabiomed.corpus.readers import read_papers
+from megabiomed.corpus.records import Rejects
+from megabiomed.corpus.shards import TokenJob, tokenize_part
+from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.data.store import TokenStoreWriter
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def inputs(folder: Path, papers: int) -> tuple[list[Path], Path, str]:
+    """S2ORC files, a tokenizer, and a note on what they are: the real ones when present, generated ones otherwise."""
+    files, model = sorted(SHARED.glob("s2orc/*.jsonl.gz")), SHARED / "tokenizer_32k" / "tokenizer.model"
+    if files and model.is_file():
+        return files, model, "real CC BY papers in S2ORC's layout, and texts of PubMedQA and MedMCQA; 32,000 pieces"
+    write_records(folder / "generated.jsonl.gz", papers, 0)
+    texts = (text for text in cleaned([folder / "generated.jsonl.gz"]))
+    train_tokenizer(texts, folder / "tokenizer.model", 4000)
+    return [folder / "generated.jsonl.gz"], folder / "tokenizer.model", "generated papers; 4,000 pieces"
+
+
+def cleaned(files: list[Path]) -> Iterator[str]:
+    """Cleaned texts of papers."""
+    rules, counts = CleanRules(require_medical_id=False), Counter[str]()
+    for file in files:
+        for paper in read_papers(file, rejects=Rejects()):
+            if text := clean(paper, rules, counts):
+                yield text
+
+
+def more_texts() -> Iterator[str]:
+    """Further real biomedical texts, so that the tokenizers see more than a few papers; none twice."""
+    if (SHARED / "pubmedqa" / "ori_pqal.json").is_file():
+        for record in json.loads((SHARED / "pubmedqa" / "ori_pqal.json").read_bytes()).values():
+            yield "\n".join([record["QUESTION"], *record["CONTEXTS"], record["LONG_ANSWER"]])
+    if (SHARED / "medmcqa" / "dev.json").is_file():
+        for line in (SHARED / "medmcqa" / "dev.json").read_text().splitlines():
+            record = json.loads(line)
+            yield "\n".join(filter(None, (record["question"], record.get("exp"))))
+
+
+def write_texts(files: list[Path], output: Path) -> int:
+    """The JSON lines that all candidates read; returns their characters."""
+    characters = 0
+    texts = dict.fromkeys(text for text in (*cleaned(files), *more_texts()) if text.strip())
+    with output.open("w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            row = {"text": text, "paper_id": str(number), "source": output.name, "line": number + 1, "offset": 0}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            characters += len(text)
+    return characters
+
+
+def own_tokenize(texts: Path, model: Path, folder: Path) -> int:
+    """The tokenizing step of a build: JSON lines -> .bin/.idx, provenance and manifest."""
+    documents = texts.read_bytes().count(b"\n")
+    np.save(folder / "split.npy", np.zeros(documents, np.int8))
+    account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model))
+    with TokenStoreWriter(folder / "store", model, Tokenizer(model).vocab_size) as store:
+        part = folder / "part"
+        store.append(part / "train.bin", np.load(part / "train.npy"), part / "train.jsonl")
+    return int(account["train"]["tokens"])
+
+
+def own_build(texts: Path, model: Path, folder: Path) -> int:
+    """`corpus build` of the JSON lines: reading, checking, cleaning, exact dedup, tokenizing, hashes, fsync."""
+    options = BuildOptions(
+        [texts], folder / "corpus", layout="text", tokenizer=model, validation_fraction=0.0, workers=1,
+        rules=CleanRules(require_medical_id=False, min_words=1),
+    )  # fmt: skip
+    return int(build_corpus(options)["train"]["tokens"])
+
+
+def megatron(texts: Path, model: Path, folder: Path) -> int:
+    """The way of Megatron-LM's tools/preprocess_data.py: an encoder over lines, then megatron-core's builder.
+
+    In one process; the tool sends lines and ids through a pool, which costs it more than this.
+    """
+    from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+    from megatron.core.tokenizers.text.libraries.sentencepiece_tokenizer import SentencePieceTokenizer
+
+    tokenizer = SentencePieceTokenizer(str(model))
+    end = int(tokenizer.tokenizer.eos_id())
+    builder = IndexedDatasetBuilder(str(folder / "text.bin"), dtype=DType.optimal_dtype(tokenizer.vocab_size))
+    tokens = 0
+    with texts.open(encoding="utf-8") as file:
+        for line in file:
+            ids = tokenizer.text_to_ids(json.loads(line)["text"])
+            ids.append(end)
+            builder.add_document(ids, [len(ids)])
+            tokens += len(ids)
+    builder.finalize(str(folder / "text.idx"))
+    return tokens
+
+
+def datasets_map(texts: Path, model: Path, folder: Path) -> int:
+    """`datasets.map` in batches with the same tokenizer as a Hugging Face fast tokenizer; its Arrow file is the result."""
+    import datasets
+    from transformers import PreTrainedTokenizerFast
+
+    datasets.disable_progress_bars()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(model.parent / "hf"))
+    loaded = datasets.load_dataset("json", data_files=str(texts), split="train", cache_dir=str(folder / "cache"))
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        ids = tokenizer(batch["text"], return_attention_mask=False, verbose=False)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    mapped = loaded.map(encode, batched=True, remove_columns=loaded.column_names)
+    return sum(mapped["length"])
+
+
+CANDIDATES: dict[str, Callable[[Path, Path, Path], int]] = {
+    "megabiomed, tokenizing step": own_tokenize,
+    "megabiomed, whole corpus build": own_build,
+    "Megatron-LM preprocess_data + IndexedDatasetBuilder": megatron,
+    "datasets.map, batched, fast tokenizer": datasets_map,
+}
+
+
+def timed(candidate: str, texts: Path, model: Path, folder: Path) -> tuple[int, float, float]:
+    """(tokens, CPU seconds, wall seconds) of one run in a new folder."""
+    folder.mkdir(parents=True)
+    wall, cpu = time.monotonic(), time.process_time()
+    tokens = CANDIDATES[candidate](texts, model, folder)
+    return tokens, time.process_time() - cpu, time.monotonic() - wall
+
+
+def s2orc_build(files: list[Path], model: Path, folder: Path) -> tuple[int, float]:
+    """(tokens, CPU seconds) of a build from S2ORC's records: JSON in JSON, spans, selection, cleaning and all the rest."""
+    cpu = time.process_time()
+    options = BuildOptions(files, folder, tokenizer=model, validation_fraction=0.0, workers=1)
+    report = build_corpus(options)
+    return int(report["train"]["tokens"]), time.process_time() - cpu
+
+
+def same_tokens(folder: Path) -> bool:
+    """Whether our store and the peer's hold the same ids, but for the BOS that only ours writes."""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    ours, theirs = (IndexedDataset(str(folder / name)) for name in ("own/store/tokens", "megatron/text"))
+    same = all(np.array_equal(a[1:], b) for a, b in zip(ours, theirs))
+    return len(ours) == len(theirs) and same

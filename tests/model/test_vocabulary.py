@@ -1,0 +1,114 @@
+"""A folder with a larger vocabulary: new rows are the means of their old pieces, in every part that a rank may read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config.schema import ModelConfig
+from megabiomed.corpus.extend import extend_tokenizer
+from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.errors import CheckpointError, TokenizerError
+from megabiomed.model.llama.certificate import certify
+from megabiomed.model.llama.convert import EMBEDDING, HEAD, export_hf, logical_tensors
+from megabiomed.model.llama.vocabulary import open_folder, rows_of_new_pieces
+
+TEXT = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen. "
+SMALL = ModelConfig(
+    vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=2, max_position_embeddings=64,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("t")
+    old = train_tokenizer(iter([TEXT * 5]), folder / "tokenizer.model", 300)
+    extend_tokenizer(old.path, [TEXT * 5], folder / "new.model", 60)
+    return old.path, folder / "new.model"
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def grown(
+    request: pytest.FixtureRequest, tokenizers: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> ModelConfig:
+    folder = export_hf(SeededInit(SMALL, 1), SMALL, tmp_path_factory.mktemp("m") / "hf", request.param, tokenizers[0])
+    size = Tokenizer(tokenizers[1]).vocab_size
+    return SMALL.model_copy(update={"vocab_size": size, "init_from": folder})
+
+
+def test_a_new_row_is_the_mean_of_the_old_pieces_of_its_text(grown: ModelConfig, tokenizers: tuple[Path, Path]) -> None:
+    from transformers import LlamaForCausalLM
+
+    assert grown.init_from is not None
+    model = LlamaForCausalLM.from_pretrained(grown.init_from, dtype="auto")
+    old = Tokenizer(tokenizers[0])
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizers[1]))
+    words = {n: processor.id_to_piece(n) for n in range(300, grown.vocab_size)}
+    assert any(piece[0] == "\u2581" for piece in words.values())
+    source, _ = open_folder(grown, tokenizers[1])
+    for name, weight in ((EMBEDDING, model.model.embed_tokens.weight), (HEAD, model.lm_head.weight)):
+        found = source.read(Box.whole(name, (grown.vocab_size, 16)))
+        assert torch.equal(found[:300], weight.float())
+        for number, piece in words.items():
+            if piece[0] == "\u2581":
+                mean = weight[old.encode(piece[1:])].double().mean(0).to(weight.dtype).float()
+                assert torch.equal(found[number], mean)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.tuples(st.integers(0, 319), st.integers(1, 320)), columns=st.tuples(st.integers(0, 15), st.integers(1, 16))
+)
+def test_any_box_is_that_part_of_the_whole(
+    grown: ModelConfig, tokenizers: tuple[Path, Path], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    shape = (grown.vocab_size, 16)
+    offset = (min(rows[0], shape[0] - 1), columns[0])
+    size = (min(rows[1], shape[0] - offset[0]), min(columns[1], 16 - offset[1]))
+    source, stored = open_folder(grown, tokenizers[1])
+    part = source.read(Box(HEAD, shape, offset, size))
+    where = tuple(slice(o, o + n) for o, n in zip(offset, size))
+    assert torch.equal(part, source.read(Box.whole(HEAD, shape))[where])
+    assert torch.equal(part, stored.raw(HEAD, where).float())
+
+
+def test_a_certificate_covers_the_grown_model(grown: ModelConfig, tokenizers: tuple[Path, Path]) -> None:
+    assert grown.init_from is not None
+    source, stored = open_folder(grown, tokenizers[1])
+    found = certify(grown.init_from, source, grown, "import", "grown", stored=stored)
+    assert found.problems() == []
+
+
+def test_an_exported_grown_model_is_one_that_transformers_loads(
+    grown: ModelConfig, tokenizers: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    source, _ = open_folder(grown, tokenizers[1])
+    export_hf(source, grown, tmp_path / "out", "fp32", tokenizers[1])
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.get_input_embeddings().weight.shape == model.lm_head.weight.shape == (grown.vocab_size, 16)
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out")("phosphatase glycolysis")["input_ids"]
+    assert ids == Tokenizer(tokenizers[1]).encode("phosphatase glycolysis", bos=True)
+    assert max(ids) >= 300
+    assert set(logical_tensors(grown)) == set(model.state_dict())
+
+
+def test_what_is_no_extension_is_refused(grown: ModelConfig, tokenizers: tuple[Path, Path], tmp_path: Path) -> None:
+    foreign = train_tokenizer(iter(["quite other words about the weather. " * 30]), tmp_path / "f.model", 290)
+    with pytest.raises(TokenizerError, match="is no extension of"):
+        open_folder(grown, foreign.path)
+    with pytest.raises(TokenizerError, match=f"expected model.vocab_size = {grown.vocab_size}"):
+        open_folder(grown.model_copy(update={"vocab_size": 301}), tokenizers[1])
+    with pytest.raises(CheckpointError, match="another model"):
+        open_folder(grown.model_copy(update={"hidden_size": 32}), tokenizers[1])
+    with pytest.raises(TokenizerError, match=r"has no tokenizer.model"):
+        rows_of_new_pieces(tmp_path, tokenizers[1])
