@@ -65,6 +65,12 @@ def longest_first(costs: Sequence[float], ranks: int) -> list[int]:
     return owners
 
 
+def deal(items: Sequence[Item], config: AlignConfig, world: int) -> list[int]:
+    """World rank that encodes each item: `longest_first` over the ranks that encode."""
+    ranks = config.encoder_ranks or range(world)
+    return [ranks[place] for place in longest_first([cost(item, config) for item in items], len(ranks))]
+
+
 def imbalance(costs: Sequence[float], owners: Sequence[int], ranks: int) -> float:
     """Load of the busiest rank over the mean load; 1 is ideal."""
     load = [0.0] * ranks

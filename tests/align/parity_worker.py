@@ -32,11 +32,11 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     engine.load_weights(SeededInit(config.model, config.seed))
     losses, norms = [], []
     for step in range(3):
-        batch = replica_batch(global_batch(case["content"], step), mesh.dp_rank, mesh.dp)
+        batch = replica_batch(global_batch(case, step), mesh.dp_rank, mesh.dp)
         result = engine.align_step(batch, 1.0)
         losses.append(result.loss)
         norms.append(result.grad_norm)
-    parameters = {name: whole(p) for name, p in engine.side._named()}
+    parameters = {name: whole(p) for name, p in engine.side._named() if not p.is_meta}
     held = {}
     for fragment in engine.engine.fragments():
         key = f"{fragment.box.name}|{fragment.box.offset}|{fragment.box.shape}"
