@@ -28,7 +28,6 @@ from megabiomed.encoders.side import build_encoders
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.errors import CheckpointError
 from megabiomed.model.llama.as_transformers import as_transformers
-from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.origin import check_frozen
 
 DESCRIPTION, ENCODERS, ADAPTORS = "alignment.json", "encoders.safetensors", "adaptors.safetensors"

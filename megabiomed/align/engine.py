@@ -26,7 +26,7 @@ from megabiomed.encoders.bridge import Bridge
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import item_noise
-from megabiomed.encoders.placement import MODALITIES, Modality, deal
+from megabiomed.encoders.placement import MODALITIES, Modality, check_ranks, deal
 from megabiomed.encoders.side import SideModules
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -35,7 +35,6 @@ from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine
-from megabiomed.errors import TopologyError
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.llama.adapters import trained_tensors
 
@@ -56,13 +55,7 @@ class AlignEngine(TrainEngine):
     """A language model with encoders and adaptors beside it."""
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: StageConfig) -> None:
-        beyond = [rank for rank in align.encoder_ranks or () if rank >= mesh.world]
-        if beyond:
-            raise TopologyError(
-                "align.encoder_ranks names ranks that do not exist",
-                got=f"{beyond} in a world of {mesh.world}",
-                do="name ranks from 0 on, or leave align.encoder_ranks out",
-            )
+        check_ranks(align, mesh.world)
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         precision = config.train.precision

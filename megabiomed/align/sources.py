@@ -23,7 +23,7 @@ _BESIDE = ("encoder.", "adaptor.")
 
 
 class StageSource(ChainSource):
-    """Encoders and adaptors from the newest stage that holds them; a language model with the adapters of earlier stages merged.
+    """Encoders and adaptors of the newest stage that holds them; the language model with earlier stages' adapters merged.
 
     Args:
         checkpoints: of finished stages, the newest first.

@@ -75,7 +75,9 @@ def _trained(path: Path) -> Model:
     stores = tuple(trained_on(stored))
     identity = _fingerprint(checkpoint.path, "*.json")
     tokenizer = Tokenizer(checkpoint.tokenizer)
-    return Model(checkpoint.path, stored.model, whole_model(checkpoint), tokenizer, identity, run, checkpoint.step, stores)
+    return Model(
+        checkpoint.path, stored.model, whole_model(checkpoint), tokenizer, identity, run, checkpoint.step, stores
+    )
 
 
 def trained_on(config: RunConfig) -> Iterator[Path]:

@@ -92,13 +92,13 @@ def _micro(tokens: Any) -> AlignMicroBatch:
 
 
 def build(kind: type[AlignEngine], mode: str, cache: str | None) -> AlignEngine:
-    """An engine on tensor parallel 2 with a 6 x 160 ESM-2 and a small language model."""
+    """An engine on tensor parallel 2 with an ESM-2 of 8M and a small language model."""
     model = {"vocab_size": 400, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}  # fmt: skip
     run = {"name": "b", "model": model, "parallel": {"tensor_parallel_size": 2},
            "data": {"seq_length": SEQ, "micro_batch_size": 1, "global_batch_size": SAMPLES},
            "train": {"steps": 1, "precision": "fp32"}}  # fmt: skip
-    protein = {"num_layers": 6, "hidden_size": 160, "num_attention_heads": 10, "cache": cache}
+    protein = {"num_layers": 6, "hidden_size": 320, "num_attention_heads": 20, "cache": cache}
     stage = {"name": "s", "steps": 1, "protein": mode, "adaptor_lr": 1e-4, "encoder_lr": 1e-4}
     align = AlignConfig.model_validate({"protein": protein, "stages": [stage], "molecule": {"num_layers": 1, "hidden_size": 8},
                                         "protein_adaptor": {"kind": "resampler", "num_queries": QUERIES}})  # fmt: skip

@@ -41,8 +41,7 @@ def lengths() -> tuple[list[int], str]:
     if REAL.is_file():
         import pyarrow.parquet as pq
 
-        column = next(f.name for f in pq.read_schema(REAL) if str(f.type) in ("string", "large_string"))
-        texts = pq.read_table(REAL, columns=[column])[column].to_pylist()
+        texts = pq.read_table(REAL, columns=["sequence"])["sequence"].to_pylist()
         return [min(len(text), 1022) + 2 for text in texts if text], "UniRef90 sequences"
     drawn = np.random.default_rng(0).lognormal(5.7, 0.6, 10_000)
     return [int(min(n, 1022)) + 2 for n in drawn], "lognormal, median 300"

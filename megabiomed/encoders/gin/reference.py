@@ -20,7 +20,7 @@ def reference_gin(gin: Gin, batch: MoleculeBatch) -> Tensor:
     return x
 
 
-class _Convolution(MessagePassing):  # type: ignore[misc]
+class _Convolution(MessagePassing):
     def __init__(self, ours: nn.Module) -> None:
         super().__init__(aggr="add")
         self.ours = ours
