@@ -41,8 +41,9 @@ REQUIRES = [
     "zstandard>=0.22,<1",
     "datasketch>=2,<3",
     "py3langid>=0.3,<0.5",
+    "fair-esm==2.0.0",
+    "torch-geometric>=2.6,<3",
 ]
-ALIGN = ["fair-esm==2.0.0", "torch-geometric>=2.6,<3"]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
 # The version torch 2.13 is built for; its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
 DEV += ["triton==3.7.1; platform_system == 'Linux'"]
@@ -63,6 +64,6 @@ setup(
         "megabiomed.launch": ["templates/*"],
     },
     install_requires=REQUIRES,
-    extras_require={"align": ALIGN, "dev": DEV, "all": ALIGN + DEV},
+    extras_require={"dev": DEV},
     entry_points={"console_scripts": ["megabiomed = megabiomed.cli:main"]},
 )

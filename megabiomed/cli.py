@@ -12,9 +12,11 @@ import typer
 from megabiomed import __version__
 from megabiomed.align.cli import dataset_app
 from megabiomed.checkpoint.cli import checkpoint_app
+from megabiomed.checkpoint.cli_hf import Dtype
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.data.cli import data_app
+from megabiomed.encoders.cli import encoder_app
 from megabiomed.errors import MegabiomedError
 from megabiomed.evaluate.cli import register as register_evaluate
 from megabiomed.kernels.cli import bench_app
@@ -34,6 +36,7 @@ app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(qa_app, name="qa")
+app.add_typer(encoder_app, name="encoder")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 
@@ -101,29 +104,44 @@ def finetune(
 
 @app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')
 def chat(
-    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
-    question: Annotated[str, typer.Option(help="What to ask.")] = "Please describe this molecule.",
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
+    question: Annotated[str | None, typer.Option(help="What to ask; default: every line of standard input.")] = None,
     molecule: Annotated[list[str] | None, typer.Option(help="SMILES; may be repeated.")] = None,
     protein: Annotated[list[str] | None, typer.Option(help="Sequence or FASTA file; may be repeated.")] = None,
     batch: Annotated[Path | None, typer.Option(help="File of questions in any dataset layout.")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSONL to write in batch mode.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSONL for the answers of a batch; continued if it exists.")
+    ] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template; default: that of the training data.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample from so many tokens; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
 ) -> None:
     """Answer in free text about molecules and proteins, in one process, from a checkpoint of any topology."""
     from megabiomed.align.chat import Sampling, chat_command
 
-    chat_command(
-        run, question, molecule or [], protein or [], batch, output, Sampling(max_new_tokens, temperature, top_p, seed)
-    )
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+    chat_command(run, question, molecule or [], protein or [], batch, output, sampling, template)
     _leave()
+
+
+@app.command("align-export", epilog="Example: megabiomed align-export runs/align-demo BioMedGPT-demo --dtype bf16")
+def align_export(
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
+    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    dtype: Annotated[Dtype, typer.Option(help="Element type of the language model.")] = Dtype.bf16,
+) -> None:
+    """One folder with language model (as transformers loads it), encoders and adaptors; `chat` answers from it."""
+    from megabiomed.align.export import export_aligned
+
+    typer.echo(f"written: {export_aligned(run, output, dtype.value)}")
 
 
 @app.command("align-evaluate", epilog="Example: megabiomed align-evaluate runs/align-demo --split runs/demo-qa/test")
 def align_evaluate(
-    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
     split: Annotated[Path, typer.Option(help="Held-out split of a dataset.")],
     train: Annotated[Path | None, typer.Option(help="Training split, for the retrieval baseline.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Questions to answer at most.")] = 100,

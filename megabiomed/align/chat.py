@@ -1,39 +1,29 @@
 """Free-text answers about molecules and proteins: transformers' generation (key/value cache, sampling, streaming) on the
-weights of any alignment checkpoint, in one process."""
+weights of any alignment checkpoint or export, in one process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from megabiomed import platform
+from megabiomed.align.aligned import open_aligned
 from megabiomed.align.batch import Features
 from megabiomed.align.prompts import find_template, pieces, render
 from megabiomed.align.records import QaRecord, read_records
-from megabiomed.align.sources import ChainSource, check_frozen, frozen_reference, language_model_base
-from megabiomed.align.store import QaStore
-from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.config.align import AlignRunConfig
-from megabiomed.config.base import parse
-from megabiomed.config.load import read_yaml
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.encoders.esm2.alphabet import encode
-from megabiomed.encoders.esm2.model import ProteinBatch
-from megabiomed.encoders.gin.featurise import Molecule, featurise
-from megabiomed.encoders.gin.model import MoleculeBatch
-from megabiomed.encoders.side import build_encoders
-from megabiomed.encoders.weights import fingerprint
-from megabiomed.errors import CheckpointError, DataError
-from megabiomed.model.llama.as_transformers import as_transformers
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.encoders.gin.featurise import featurise
+from megabiomed.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -43,72 +33,22 @@ class Sampling:
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
     seed: int = 0
 
 
 class Chat:
-    """A multimodal model in one process.
+    """Answers questions with an aligned model.
 
     Args:
-        run: run folder of an alignment (its last stage with a checkpoint), a stage's folder, or a checkpoint.
+        run: run folder of an alignment (its last stage with a checkpoint), a stage's folder, a checkpoint, or an export.
+        template: prompt template; None takes the one of the training data.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.checkpoint = find_checkpoint(run)
-        text = read_yaml(self.checkpoint.config_text, str(self.checkpoint.path))
-        self.config = cast(AlignRunConfig, parse(AlignRunConfig, text, str(self.checkpoint.path)))
-        if self.checkpoint.tokenizer is None:
-            raise CheckpointError(
-                f"{self.checkpoint.path} holds no tokenizer", do="use a checkpoint of an alignment run"
-            )
-        self.tokenizer = Tokenizer(self.checkpoint.tokenizer)
-        source = self._source()
-        dtype = platform.DTYPES[self.config.train.precision] if platform.has_cuda() else torch.float32
-        self.model = as_transformers(self.config.model, source, dtype, self.tokenizer.bos_id, self.tokenizer.eos_id)
-        self.encoders, self.adaptors = build_encoders(
-            self.config.align, self.config.model.hidden_size, self.config.seed
-        )
-        initial = {name: fingerprint(self.encoders[name]) for name in self.encoders}
-        check_frozen(
-            self.checkpoint.trainer["frozen"],
-            {"language_model": frozen_reference(self.config), **initial},
-            self.checkpoint.path,
-        )
-        for prefix, modules in (("encoder", self.encoders), ("adaptor", self.adaptors)):
-            for name, parameter in modules.named_parameters():
-                if source.holds(f"{prefix}.{name}"):
-                    parameter.data.copy_(source.read(Box.whole(f"{prefix}.{name}", tuple(parameter.shape))))
-            modules.to(platform.device()).eval()
-        self.template = self._template()
-
-    def _source(self) -> ChainSource:
-        """This checkpoint, then those of the stages before it, then the language model that the run began with."""
-        stage = self.checkpoint.trainer["stage"]
-        names = [held.name for held in self.config.align.stages]
-        root = self.checkpoint.path.resolve().parent.parent.parent
-        chain = [self.checkpoint]
-        for name in reversed(names[: names.index(stage)]):
-            earlier, _ = latest_valid(root / name / "checkpoints")
-            if earlier is None:
-                raise CheckpointError(
-                    f"stage {stage} refers to stage {name}, whose checkpoint is gone", expected=str(root / name)
-                )
-            chain.append(earlier)
-        base, _ = language_model_base(self.config)
-        return ChainSource(chain, base, frozenset(logical_tensors(self.config.model)))
-
-    def _template(self) -> str:
-        path = self.config.align.train[0].path if self.config.align.train else None
-        known = path is not None and (path / "manifest.json").is_file()
-        return str(QaStore(path).manifest["settings"]["template"]) if known and path else "biomedgpt"
-
-    @torch.no_grad()
-    def rows(self, features: Features) -> Tensor:
-        """Embeddings of one molecule or protein, [n, h]."""
-        name = "molecule" if isinstance(features, Molecule) else "protein"
-        batch: Any = MoleculeBatch.of([features]) if isinstance(features, Molecule) else ProteinBatch.of([features])
-        encoded = self.encoders[name](batch.to(platform.device()))
-        return cast(Tensor, self.adaptors[name](encoded, batch.rows))
+    def __init__(self, run: Path, template: str | None = None) -> None:
+        self.parts = open_aligned(run)
+        self.tokenizer = self.parts.tokenizer
+        self.template = find_template(template or self.parts.template)
 
     @torch.no_grad()
     def answer(
@@ -118,33 +58,37 @@ class Chat:
 
         Args:
             features: in place of those of the record's molecules and proteins, in the order of the placeholders.
+
+        Raises:
+            DataError: a molecule, a protein or the placeholders are wrong, or the prompt is too long.
         """
-        prompt, kinds = render(find_template(self.template), record.question, record.molecules, record.proteins)
-        if features is None:
-            features = [*self._features(record, kinds)]
-        embed = self.model.get_input_embeddings()
-        parts = []
-        for number, piece in enumerate(pieces(prompt)):
-            ids = [self.tokenizer.bos_id] * (number == 0) + (self.tokenizer.encode(piece) if piece else [])
-            parts.append(embed(torch.tensor(ids, dtype=torch.int64, device=platform.device())))
-            parts += [self.rows(features[number])] if number < len(features) else []
-        x = torch.cat(parts)[None]  # [1, s, h]
-        room = self.config.model.max_position_embeddings - x.shape[1]
+        prompt, kinds = render(self.template, record.question, record.molecules, record.proteins)
+        x = self._embedded(prompt, self._features(record, kinds) if features is None else features)  # [1, s, h]
+        room = self.parts.model.config.max_position_embeddings - x.shape[1]
         if room < 1:
             raise DataError("the prompt fills the whole context", got=f"{x.shape[1]} places", do="shorten the protein")
         options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
             torch.manual_seed(sampling.seed)
-        out = self.model.generate(
+        out = self.parts.model.generate(
             inputs_embeds=x, attention_mask=torch.ones(x.shape[:2], dtype=torch.int64, device=x.device),
             max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.eos_id,
             pad_token_id=self.tokenizer.eos_id, streamer=streamer, use_cache=True, **options,
         )  # fmt: skip
         return self.tokenizer.decode([int(i) for i in out[0] if int(i) != self.tokenizer.eos_id]).strip()
 
+    def _embedded(self, prompt: str, features: Sequence[Features]) -> Tensor:
+        embed = self.parts.model.get_input_embeddings()
+        parts = []
+        for number, piece in enumerate(pieces(prompt)):
+            ids = [self.tokenizer.bos_id] * (number == 0) + (self.tokenizer.encode(piece) if piece else [])
+            parts.append(embed(torch.tensor(ids, dtype=torch.int64, device=platform.device())))
+            parts += [self.parts.rows(features[number]).to(parts[0].dtype)] if number < len(features) else []
+        return torch.cat(parts)[None]  # [1, s, h]
+
     def _features(self, record: QaRecord, kinds: list[str]) -> list[Features]:
-        align, molecules, proteins = self.config.align, iter(record.molecules), iter(record.proteins)
+        align, molecules, proteins = self.parts.align, iter(record.molecules), iter(record.proteins)
         return [
             featurise(next(molecules), align.molecule.max_atoms) if kind == "molecule"
             else encode(next(proteins), align.protein.max_residues)
@@ -170,28 +114,59 @@ class _Printer:
 
 
 def chat_command(
-    run: Path, question: str, molecules: list[str], proteins: list[str], batch: Path | None, output: Path | None,
-    sampling: Sampling,
+    run: Path, question: str | None, molecules: list[str], proteins: list[str], batch: Path | None, output: Path | None,
+    sampling: Sampling, template: str | None,
 ) -> None:  # fmt: skip
-    """Answer one question on the terminal, or a file of them as JSON lines."""
-    if batch is None:
-        record = QaRecord("command line", question, "", molecules, [read_protein(text) for text in proteins])
-        chat = Chat(run)
-        chat.answer(record, sampling, _Printer(chat.tokenizer))
+    """Answer a question on the terminal, every line of standard input (no question), or a file of questions."""
+    if batch is not None:
+        answer_file(Chat(run, template), batch, output, sampling)
         return
-    records, chat = list(read_records(batch)), Chat(run)
-    lines = []
-    for record in records:
+    sequences, chat = [read_protein(text) for text in proteins], Chat(run, template)
+    for asked in [question] if question is not None else _typed():
+        try:
+            chat.answer(QaRecord("terminal", asked, "", molecules, sequences), sampling, _Printer(chat.tokenizer))
+        except DataError as error:
+            if question is not None:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _typed() -> Iterator[str]:
+    """Questions from standard input, until it ends."""
+    while True:
+        print("> " if sys.stdin.isatty() else "", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling) -> None:
+    """One JSON line for each question, with its error if it cannot be asked; a file that exists is continued."""
+    records = list(read_records(batch))
+    done = _answered(output) if output is not None and output.is_file() else set()
+    waiting = [record for record in records if record.ident not in done]
+    stream = output.open("a") if output is not None else sys.stdout
+    for record in track(waiting, "answer", console=Console(stderr=True), transient=True):
         try:
             line = {"id": record.ident, "question": record.question, "answer": chat.answer(record, sampling)}
         except DataError as error:
             line = {"id": record.ident, "question": record.question, "error": str(error)}
-        lines.append(json.dumps({**line, "reference": record.answer}))
-        if output is None:
-            print(lines[-1], flush=True)
+        print(json.dumps({**line, "reference": record.answer}), file=stream, flush=True)
     if output is not None:
-        output.write_text("\n".join(lines) + "\n")
-        print(f"written: {output}, {len(lines)} answers")
+        stream.close()
+        before = f", {len(done)} were there" if done else ""
+        print(f"written: {output}, {len(waiting)} answers{before}")
+
+
+def _answered(output: Path) -> set[str]:
+    """Ids in a file of answers; half a line at its end, of a run that was killed, is cut off."""
+    text = output.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        output.write_text(whole)
+    return {json.loads(line)["id"] for line in whole.splitlines()}
 
 
 def read_protein(text: str) -> str:
@@ -202,18 +177,3 @@ def read_protein(text: str) -> str:
     lines = path.read_text().split(">")
     first = lines[1] if len(lines) > 1 else lines[0]
     return "".join(first.splitlines()[1 if len(lines) > 1 else 0 :])
-
-
-def find_checkpoint(run: Path) -> Checkpoint:
-    """The newest checkpoint of the last stage that has one, of a stage's folder, or the one that is named."""
-    if (run / "COMMITTED").is_file():
-        return Checkpoint.open(run)
-    found, _ = latest_valid(run / "checkpoints")
-    if found is not None:
-        return found
-    stages = [latest_valid(folder)[0] for folder in sorted(run.glob("*/checkpoints"))]
-    whole = [checkpoint for checkpoint in stages if checkpoint is not None and "stage" in checkpoint.trainer]
-    if not whole:
-        raise CheckpointError(f"{run} holds no alignment checkpoint", do="give the folder of an alignment run")
-    order = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
-    return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer["stage"]))

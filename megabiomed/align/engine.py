@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from megabiomed import platform
 from megabiomed.align.batch import AlignBatch, AlignMicroBatch
+from megabiomed.align.sources import STAGE_LORA
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
@@ -23,7 +25,8 @@ from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.encoders.bridge import Bridge
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
-from megabiomed.encoders.placement import MODALITIES, Modality, cost, longest_first
+from megabiomed.encoders.lora import item_noise
+from megabiomed.encoders.placement import MODALITIES, Modality, check_ranks, deal
 from megabiomed.encoders.side import SideModules
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -32,50 +35,49 @@ from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine
-from megabiomed.errors import TopologyError
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.kernels.dropout import Noise
+from megabiomed.model.llama.adapters import trained_tensors
 
 _COLLATE: dict[Modality, Any] = {"molecule": MoleculeBatch.of, "protein": ProteinBatch.of}
 
 
 @dataclass
 class _Share:
-    """This rank's items of one modality: their numbers, their batch, and encoder rows kept for a frozen encoder."""
+    """This rank's items of one modality: numbers, batch, encoder rows kept for a frozen encoder, noises of dropout."""
 
     numbers: list[int]
     batch: Any
     rows: Tensor
+    noises: list[Noise]
 
 
 class AlignEngine(TrainEngine):
     """A language model with encoders and adaptors beside it."""
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: StageConfig) -> None:
-        if config.parallel.sequence_parallel:
-            raise TopologyError(
-                "alignment puts rows into the whole residual stream, which sequence_parallel splits",
-                got="sequence_parallel true",
-                do="set parallel.sequence_parallel=false",
-            )
+        check_ranks(align, mesh.world)
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         precision = config.train.precision
         self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed, precision)
         self.dtype = platform.DTYPES[config.train.precision]
+        self.template = ""
 
     @property
     def trains_language_model(self) -> bool:
-        """Whether the language model is trained in this stage."""
-        return self.stage.language_model == "full"
+        """Whether the language model, or its adapters, are trained in this stage."""
+        return self.stage.language_model != "frozen"
 
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
         """Only what is trained is stored; frozen parts are referred to."""
-        model = logical_tensors(self.config.model) if self.trains_language_model else {}
+        model = trained_tensors(self.config.model, self.config.lora) if self.trains_language_model else {}
         return {**model, **self.side.trained_shapes()}
 
     def extra_state(self) -> dict[str, Any]:
-        """Stage, and hashes of what the run began with."""
-        return {"stage": self.stage.name, "frozen": self.frozen}
+        """Stage, hashes of what the run began with, and the prompt template of the data."""
+        lora = self.config.lora
+        adapters = {} if lora is None else {STAGE_LORA: lora.model_dump(mode="json")}
+        return {"stage": self.stage.name, "frozen": self.frozen, "template": self.template, **adapters}
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""
@@ -133,15 +135,17 @@ class AlignEngine(TrainEngine):
     ) -> tuple[Bridge, dict[Modality, _Share], list[AlignMicroBatch]]:
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
-        bridge = Bridge(self.mesh, items, longest_first([cost(item, self.align) for item in items], self.mesh.world))
+        bridge = Bridge(self.mesh, items, deal(items, self.align, self.mesh.world))
         shares: dict[Modality, _Share] = {}
         outputs: dict[int, Tensor] = {}
         for modality in self._present(batch):
             numbers = [n for n in bridge.mine if items[n].modality == modality]
             collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
             with self._watch(f"encode {modality}", batch, bridge), torch.no_grad():
-                rows = self.side.encode(modality, collated)
-                shares[modality] = _Share(numbers, collated, rows)
+                step = self.optimizer_step_count
+                noises = [item_noise(self.config.seed, step, number) for number in numbers] if gradients else []
+                rows = self.side.encode(modality, collated, noises)
+                shares[modality] = _Share(numbers, collated, rows, noises)
                 out = self.side.adapt(modality, rows, collated.rows).to(self.dtype)
             outputs.update(zip(numbers, out.split([items[n].rows_out for n in numbers])))
         empty = torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
@@ -156,12 +160,12 @@ class AlignEngine(TrainEngine):
     def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[AlignMicroBatch]:
         first_stage = self.mesh.pp_rank == 0
         filled, start = [], 0
-        for micro in batch.micro_batches:
+        for micro in self.with_noise(batch.micro_batches) if gradients else batch.micro_batches:
             assert isinstance(micro, AlignMicroBatch)
             count = micro.insert_at.numel() if first_stage else 0
             # A leaf even where nothing is inserted: a text-only batch must have a graph under a frozen model too.
             part = rows[start : start + count].detach().clone().requires_grad_(gradients)
-            filled.append(replace(micro, rows=part))
+            filled.append(replace(micro.to(platform.device()), rows=part))
             start += count
         return filled
 
@@ -172,16 +176,22 @@ class AlignEngine(TrainEngine):
         parts = [torch.zeros_like(m.rows) if m.rows.grad is None else m.rows.grad for m in filled if m.rows is not None]
         # The schedule multiplies by dp because engines average; encoders sum.
         with self._watch("exchange of gradients", batch, bridge):
-            gradient = bridge.give_back(torch.cat(parts) / self.mesh.dp).float()
+            gradient = bridge.give_back(self._whole(torch.cat(parts)) / self.mesh.dp).float()
         sizes = [batch.items[n].rows_out for n in bridge.mine]
         held = dict(zip(bridge.mine, gradient.split(sizes)))
         for modality, share in shares.items():
             with self._watch(f"backward {modality}", batch, bridge):
                 self._backward_one(modality, share, [held[n] for n in share.numbers])
 
+    def _whole(self, gradient: Tensor) -> Tensor:
+        """Under sequence parallelism each tensor rank has the gradient of the rows that fell into its tokens."""
+        if self.config.parallel.sequence_parallel:
+            dist.all_reduce(gradient, group=self.mesh.tp_group)
+        return gradient
+
     def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
         trained = modality in self.side.trained
-        rows = self.side.encode(modality, share.batch) if trained else share.rows
+        rows = self.side.encode(modality, share.batch, share.noises) if trained else share.rows
         leaf = rows.detach().requires_grad_()
         out = self.side.adapt(modality, leaf, share.batch.rows)
         # A rank without items still goes backward, with nothing, so that sharded encoders reduce together.

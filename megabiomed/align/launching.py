@@ -11,6 +11,7 @@ from megabiomed.checkpoint.files import make_writable, write_atomic
 from megabiomed.config import to_yaml
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.topology import check_run, default_world
+from megabiomed.encoders.placement import check_ranks
 from megabiomed.errors import ConfigError
 from megabiomed.launch.local import run_workers, under_launcher
 from megabiomed.train.launching import compact
@@ -31,6 +32,7 @@ def align(path: str, overrides: list[str], nproc: int | None, stage: str | None,
 
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
+    check_ranks(config.align, world)
     print(compact(config), flush=True)
     if dry_run:
         for line in describe(config, world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from megabiomed.config import LoraConfig
 from megabiomed.config.align import AlignRunConfig, Esm2Config, GinConfig, StageConfig
 from megabiomed.config.topology import data_parallel_size
 from megabiomed.train.flops import parameter_count, state_bytes_per_rank
@@ -17,14 +18,27 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
         share = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
         model = parameter_count(config.model) / share * width
     else:
-        model = sum(state_bytes_per_rank(config, data_parallel_size(parallel, world)).values())
+        lora = (config.lora or LoraConfig()) if stage.language_model == "lora" else None
+        run = config.model_copy(update={"lora": lora})
+        model = sum(state_bytes_per_rank(run, data_parallel_size(parallel, world)).values())
     sizes = {"molecule": gin_parameters(align.molecule), "protein": esm2_parameters(align.protein)}
     found = {"language_model": float(model)}
     for name, count in sizes.items():
-        trained = getattr(stage, name) != "frozen"
-        shards = world if getattr(align, name).placement == "zero3" else 1
-        found[name] = count * (_TRAINED if trained else 4) / shards
+        part, mode = getattr(align, name), getattr(stage, name)
+        shards = world if part.placement == "zero3" else 1
+        found[name] = count * (_TRAINED if mode == "full" else 4) / shards
+        if mode == "lora":
+            found[name] += _TRAINED * lora_parameters(part) / shards
     return found
+
+
+def lora_parameters(config: Esm2Config | GinConfig) -> int:
+    """Parameters of an encoder's LoRA: r (inputs + outputs) for each matrix."""
+    w, r = config.hidden_size, config.lora.r
+    if isinstance(config, GinConfig):
+        return config.num_layers * 2 * r * 3 * w
+    sides = {"fc1": 5 * w, "fc2": 5 * w}
+    return config.num_layers * sum(r * sides.get(name, 2 * w) for name in config.lora.targets)
 
 
 def esm2_parameters(config: Esm2Config) -> int:

@@ -73,7 +73,7 @@ def evaluate_command(
     result: dict[str, Any] = {
         "run": str(run),
         "split": str(split),
-        "checkpoint": str(chat.checkpoint.path),
+        "checkpoint": str(chat.parts.origin),
         "scores": {},
     }
     table = Table("questions", "answers by", *_NAMES, title=f"{len(rows)} held-out questions")

@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import ChainSource
+from megabiomed.checkpoint.sources import AdapterInit, ChainSource
+from megabiomed.config import LoraConfig
 from megabiomed.config.align import AlignRunConfig
+from megabiomed.config.base import parse
 from megabiomed.errors import CheckpointError
 from megabiomed.model.llama import origin
 from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.origin import check_frozen
+from megabiomed.model.llama.origin import MergedSource
 
-__all__ = ["ChainSource", "check_frozen", "frozen_reference", "language_model_base", "stage_source"]
+STAGE_LORA = "stage_lora"
+"""Key of trainer.json with the settings of the language model's adapters, in checkpoints of stages that train them."""
+_BESIDE = ("encoder.", "adaptor.")
 
 
-def stage_source(config: AlignRunConfig, number: int) -> ChainSource:
+class StageSource(ChainSource):
+    """Encoders and adaptors of the newest stage that holds them; the language model with earlier stages' adapters merged.
+
+    Args:
+        checkpoints: of finished stages, the newest first.
+        front: the checkpoint that a stage continues from, before everything else.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], config: AlignRunConfig, front: Checkpoint | None = None
+    ) -> None:
+        names = frozenset(logical_tensors(config.model))
+        super().__init__(checkpoints, language_model_base(config)[0], names)
+        self.config, self.front = config, front
+        self._fresh = AdapterInit(config.model, config.seed)
+        for checkpoint in reversed(self.checkpoints):  # the oldest first
+            lora = checkpoint.trainer.get(STAGE_LORA)
+            if lora is not None:
+                settings = cast(LoraConfig, parse(LoraConfig, lora, str(checkpoint.path)))
+                self.base = MergedSource(checkpoint, self.base, config.model, settings)
+            elif names <= set(checkpoint.shapes):
+                self.base = checkpoint
+
+    def holds(self, name: str) -> bool:
+        """See the base class."""
+        return (self.front is not None and name in self.front.shapes) or super().holds(name)
+
+    def _holder(self, name: str) -> TensorSource:
+        if self.front is not None and name in self.front.shapes:
+            return self.front
+        if name.startswith(_BESIDE):
+            return super()._holder(name)
+        return self._fresh if ".lora_" in name else self.base
+
+    def before(self, checkpoint: Checkpoint) -> StageSource:
+        """See the base class."""
+        return StageSource(self.checkpoints, self.config, checkpoint)
+
+
+def stage_source(config: AlignRunConfig, number: int) -> StageSource:
     """Weights that stage `number` starts from.
 
     Raises:
@@ -35,8 +79,7 @@ def stage_source(config: AlignRunConfig, number: int) -> ChainSource:
                 do="run the earlier stage to its end first (`megabiomed align` without --stage)",
             )
         checkpoints.insert(0, found)
-    base, _ = language_model_base(config)
-    return ChainSource(checkpoints, base, frozenset(logical_tensors(config.model)))
+    return StageSource(checkpoints, config)
 
 
 def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, dict[str, Any]]:

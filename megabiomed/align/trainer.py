@@ -9,7 +9,7 @@ from typing import cast
 from megabiomed.align.batch import AlignBatch
 from megabiomed.align.engine import AlignEngine
 from megabiomed.align.loader import AlignLoader, AlignValidation
-from megabiomed.align.sources import check_frozen, frozen_reference, stage_source
+from megabiomed.align.sources import frozen_reference, stage_source
 from megabiomed.align.store import QaStore
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignRunConfig
@@ -18,6 +18,7 @@ from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.errors import DataError, TokenizerError
+from megabiomed.model.llama.origin import check_frozen
 from megabiomed.train.loop import Trainer, validation_loss
 from megabiomed.train.signals import StopFlag
 
@@ -70,12 +71,14 @@ class StageTrainer(Trainer):
             )
         engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
         engine.base = stage_source(self.whole, self.number)
+        engine.template = str(cast(AlignLoader, self.loader).stores[0].manifest["settings"]["template"])
         engine.frozen = {"language_model": frozen_reference(self.whole)}
         engine.frozen |= {str(name): value for name, value in engine.side.initial.items()}
         if self._start.checkpoint is not None:
             check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
-        trained = [name for name in ("molecule", "protein", "language_model") if getattr(self.stage, name) != "frozen"]
-        self.reporter.say(f"stage: {self.stage.name}, trains adaptors{''.join(f', {name}' for name in trained)}")
+        modes = {name: getattr(self.stage, name) for name in ("molecule", "protein", "language_model")}
+        trained = "".join(f", {name} ({mode})" for name, mode in modes.items() if mode != "frozen")
+        self.reporter.say(f"stage: {self.stage.name}, trains adaptors{trained}")
         return engine
 
     def _load_initial(self) -> None:

@@ -5,17 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from megabiomed.config.base import Section
+from megabiomed.config.lora import LoraConfig
 from megabiomed.config.schema import RunConfig
 
 Placement = Literal["replicate", "zero3"]
+Training = Literal["frozen", "lora", "full"]
+EsmMatrix = Literal["query", "key", "value", "output", "fc1", "fc2"]
+
+
+class EncoderLoraConfig(Section):
+    """Low-rank adaptation of an encoder (Hu et al. 2021, arXiv 2106.09685), used by stages that say `lora`."""
+
+    r: PositiveInt = 8
+    """Rank of the update of each matrix (OpenBioMed: 8)."""
+    alpha: float = Field(32.0, gt=0)
+    """The update is multiplied by alpha / r (OpenBioMed: 32)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the input of the update; its masks depend on seed, step and sample alone, never on the topology."""
+
+
+class EsmLoraConfig(EncoderLoraConfig):
+    """LoRA of the protein encoder."""
+
+    targets: list[EsmMatrix] = Field(["query", "value"], min_length=1)
+    """Matrices of each layer that get an update (OpenBioMed: query, value)."""
 
 
 class GinConfig(Section):
-    """The molecule encoder: GIN of pretrain-gnns and GraphMVP (Hu et al. 2020; Liu et al. 2022)."""
+    """The molecule encoder: GIN of pretrain-gnns and GraphMVP (Hu et al. 2020; Liu et al. 2022), or another graph network."""
 
+    kind: Literal["gin", "gat"] = "gin"
+    """gin: pretrain-gnns' GIN; gat: torch-geometric's graph attention (GATv2), for which no published weights are read."""
     num_layers: PositiveInt = 5
     """Graph convolutions."""
     hidden_size: PositiveInt = 300
@@ -26,6 +49,14 @@ class GinConfig(Section):
     """Weights: a state dict (.pth, .pt; read without executing it) or safetensors; null starts from random weights."""
     placement: Placement = "replicate"
     """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3; pays only when trained)."""
+    lora: EncoderLoraConfig = Field(default_factory=EncoderLoraConfig)
+    """Updates of both matrices of every convolution, in stages with `molecule: lora`."""
+
+    @model_validator(mode="after")
+    def _gat_starts_alone(self) -> GinConfig:
+        if self.kind == "gat" and self.init_from is not None:
+            raise ValueError("init_from holds a GIN and kind is gat; set kind: gin, or leave init_from out")
+        return self
 
 
 class Esm2Config(Section):
@@ -45,6 +76,12 @@ class Esm2Config(Section):
     """Weights: an official fair-esm .pt (read without executing it) or a Hugging Face EsmModel folder."""
     placement: Placement = "replicate"
     """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3)."""
+    lora: EsmLoraConfig = Field(default_factory=EsmLoraConfig)
+    """Updates in stages with `protein: lora`."""
+    cache: Path | None = None
+    """Folder for residue embeddings of a frozen encoder, keyed by its weights; shared by ranks and runs. null: no cache."""
+    cache_gib: float = Field(100.0, gt=0)
+    """Nothing is added to the cache beyond this size."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Esm2Config:
@@ -72,12 +109,12 @@ class StageConfig(Section):
     """Name of the stage and of its folder in the run folder."""
     steps: PositiveInt
     """Optimizer steps."""
-    molecule: Literal["frozen", "full"] = "frozen"
-    """Molecule encoder: frozen, or trained."""
-    protein: Literal["frozen", "full"] = "frozen"
-    """Protein encoder: frozen, or trained."""
-    language_model: Literal["frozen", "full"] = "frozen"
-    """Language model: frozen, or trained under `parallel`."""
+    molecule: Training = "frozen"
+    """Molecule encoder: frozen, its LoRA trained, or trained."""
+    protein: Training = "frozen"
+    """Protein encoder: frozen, its LoRA trained, or trained."""
+    language_model: Training = "frozen"
+    """Language model: frozen, adapters trained (section `lora`), or trained, both under `parallel`."""
     adaptor_lr: float = Field(1e-3, gt=0)
     """Peak learning rate of the adaptors."""
     encoder_lr: float = Field(2e-5, gt=0)
@@ -114,6 +151,8 @@ class AlignConfig(Section):
     """Checkpoint of a pretraining run to start from; null takes model.init_from or random weights."""
     stages: list[StageConfig] = Field(min_length=1)
     """The stages, in order; each starts from the checkpoint of the one before."""
+    encoder_ranks: list[NonNegativeInt] | None = Field(None, min_length=1)
+    """World ranks that encode; null: all, which is the fastest. The others hold no weights of frozen, replicated encoders."""
     watchdog_s: float = Field(300.0, gt=0)
     """Seconds in one phase of a step after which a rank says where it waits, and with what."""
 
@@ -124,7 +163,20 @@ class AlignConfig(Section):
             raise ValueError(f"stage names {names} repeat; each stage has its own folder")
         if any(stage.text_share for stage in self.stages) and self.replay is None:
             raise ValueError("text_share needs a token store in align.replay")
+        if self.molecule.kind == "gat" and self.uses_lora("molecule"):
+            raise ValueError(
+                "molecule: lora is for kind gin; set the stage's molecule to full, or molecule.kind to gin"
+            )
+        if self.protein.cache is not None and self.protein.placement == "zero3":
+            raise ValueError(
+                "protein.cache with placement zero3: a rank that finds its proteins in the cache would not join the gathers; "
+                "set align.protein.placement=replicate, which a frozen encoder wants anyway"
+            )
         return self
+
+    def uses_lora(self, modality: str) -> bool:
+        """Whether any stage trains LoRA matrices of this encoder; they start as no change."""
+        return any(getattr(stage, modality) == "lora" for stage in self.stages)
 
 
 class AlignRunConfig(RunConfig):
@@ -143,11 +195,19 @@ class AlignRunConfig(RunConfig):
             train["steps"] = sum(stage.get("steps", 1) for stage in stages) or 1
         return {**values, "train": train}
 
+    @model_validator(mode="after")
+    def _adapters_belong_to_a_stage(self) -> AlignRunConfig:
+        if self.lora is not None and all(stage.language_model != "lora" for stage in self.align.stages):
+            raise ValueError("section lora is given and no stage trains adapters; set a stage's language_model: lora")
+        return self
+
     def stage_run(self, number: int) -> AlignRunConfig:
         """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""
         stage = self.align.stages[number]
+        adapters = self.lora or LoraConfig()
         return self.model_copy(
             update={
+                "lora": adapters if stage.language_model == "lora" else None,
                 "name": f"{self.name}-{stage.name}",
                 "run_dir": self.folder / stage.name,
                 "train": self.train.model_copy(update={"steps": stage.steps}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megabiomed.config.align import AlignConfig, Esm2Config, GinConfig
+from megabiomed.errors import TopologyError
 
 Modality = Literal["molecule", "protein"]
 MODALITIES: tuple[Modality, ...] = ("molecule", "protein")
@@ -63,6 +64,23 @@ def longest_first(costs: Sequence[float], ranks: int) -> list[int]:
         owners[index] = rank
         load[rank] += costs[index]
     return owners
+
+
+def check_ranks(config: AlignConfig, world: int) -> None:
+    """Refuse `encoder_ranks` that do not exist. Raises TopologyError; returns None when all do."""
+    beyond = [rank for rank in config.encoder_ranks or () if rank >= world]
+    if beyond:
+        raise TopologyError(
+            "align.encoder_ranks names ranks that do not exist",
+            got=f"{beyond} in a world of {world}",
+            do=f"name ranks from 0 to {world - 1}, or leave align.encoder_ranks out",
+        )
+
+
+def deal(items: Sequence[Item], config: AlignConfig, world: int) -> list[int]:
+    """World rank that encodes each item: `longest_first` over the ranks that encode."""
+    ranks = config.encoder_ranks or range(world)
+    return [ranks[place] for place in longest_first([cost(item, config) for item in items], len(ranks))]
 
 
 def imbalance(costs: Sequence[float], owners: Sequence[int], ranks: int) -> float:

@@ -5,6 +5,7 @@ Gradients are SUMs over all ranks of the gradient of the global mean loss; there
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, cast
 
@@ -20,11 +21,15 @@ from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
 from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.encoders.adaptors import build_adaptor
-from megabiomed.encoders.esm2.model import Esm2
+from megabiomed.encoders.cache import FeatureCache
+from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
+from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin
+from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
 from megabiomed.encoders.placement import MODALITIES, Modality
 from megabiomed.encoders.weights import fingerprint, load_esm2, load_gin
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
+from megabiomed.kernels.dropout import Noise
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,23 +37,29 @@ Shapes = dict[str, tuple[int, ...]]
 def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn.ModuleDict, nn.ModuleDict]:
     """Encoders (from their files, or seeded) and seeded adaptors, whole, on the CPU."""
     torch.manual_seed(seed)
-    gin, esm2 = Gin(config.molecule), Esm2(config.protein)
-    if config.molecule.init_from is not None:
-        load_gin(gin, config.molecule.init_from)
+    molecule = Gat(config.molecule) if config.molecule.kind == "gat" else Gin(config.molecule)
+    esm2 = Esm2(config.protein)
+    if isinstance(molecule, Gin) and config.molecule.init_from is not None:
+        load_gin(molecule, config.molecule.init_from)
     if config.protein.init_from is not None:
         load_esm2(esm2, config.protein.init_from)
     widths = {"molecule": config.molecule.hidden_size, "protein": config.protein.hidden_size}
     settings = {"molecule": config.molecule_adaptor, "protein": config.protein_adaptor}
     torch.manual_seed(seed + 1)
     adaptors = {name: build_adaptor(settings[name], widths[name], hidden_size) for name in MODALITIES}
-    return nn.ModuleDict({"molecule": gin, "protein": esm2}), nn.ModuleDict(adaptors)
+    encoders = nn.ModuleDict({"molecule": molecule, "protein": esm2})
+    for number, name in enumerate(MODALITIES):
+        if config.uses_lora(name):
+            add_lora(encoders[name], getattr(config, name).lora, seed + 2 + number)
+    return encoders, nn.ModuleDict(adaptors)
 
 
 class SideModules:
     """Everything besides the language model on one rank.
 
     Attributes:
-        trained: modalities whose encoder is trained in this stage.
+        trained: modalities whose encoder, or its LoRA, is trained in this stage.
+        encodes: whether the plan gives this rank encoder work.
     """
 
     def __init__(
@@ -65,15 +76,24 @@ class SideModules:
         device = platform.device()
         encoders, adaptors = build_encoders(config, hidden_size, seed)
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
-        self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) == "full"}
+        self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) != "frozen"}
         self.sharded = {name for name in MODALITIES if getattr(config, name).placement == "zero3"}
         self.shapes = {name: tuple(p.shape) for name, p in self._named()}
         self.initial = {name: fingerprint(self.encoders[name]) for name in MODALITIES}
+        self.encodes = config.encoder_ranks is None or self.rank in config.encoder_ranks
         for name in MODALITIES:
-            self.encoders[name].requires_grad_(name in self.trained)
-            if name in self.sharded:
-                self._shard(self.encoders[name], init_device_mesh(device.type, (self.world,)))
+            self._place(name, device)
+        self._cache: FeatureCache | None = None
         self._make_optimizer()
+
+    def _place(self, name: Modality, device: torch.device) -> None:
+        encoder, mode = self.encoders[name], getattr(self.stage, name)
+        for key, parameter in encoder.named_parameters():
+            parameter.requires_grad_(mode == "full" or (mode == "lora" and is_lora(f".{key}")))
+        if name in self.sharded:
+            self._shard(encoder, init_device_mesh(device.type, (self.world,)))
+        elif mode == "frozen" and not self.encodes:
+            encoder.to("meta")  # never called here, and in no collective
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         groups = (("encoder", self.encoders), ("adaptor", self.adaptors))
@@ -102,10 +122,45 @@ class SideModules:
             zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
             self.optimizer.state[parameter] = {"step": step, **zeros}
 
-    def encode(self, modality: Modality, batch: Any) -> Tensor:
-        """Rows of a batch of one modality, [t, w]."""
+    def encode(self, modality: Modality, batch: Any, noises: Sequence[Noise] = ()) -> Tensor:
+        """Rows of a batch of one modality, [t, w].
+
+        Args:
+            noises: of the items' dropout, one each; none means no dropout.
+        """
+        encoder = self.encoders[modality]
+        if next(encoder.parameters()).is_meta:
+            return torch.zeros(0, getattr(self.config, modality).hidden_size, device=platform.device())
+        set_dropout(encoder, batch.rows, noises)
+        if modality == "protein" and self.config.protein.cache is not None and modality not in self.trained:
+            return self._encode_cached(batch)
         with self._compute_type():
-            return cast(Tensor, self.encoders[modality](batch.to(platform.device())))
+            return cast(Tensor, encoder(batch.to(platform.device())))
+
+    def _encode_cached(self, batch: ProteinBatch) -> Tensor:
+        """As `encode`, by one call for the proteins that the cache does not have."""
+        cache, device = self._opened_cache(), platform.device()
+        parts = list(batch.tokens.split(batch.rows))
+        found = [cache.read(tokens) for tokens in parts]
+        absent = [number for number, rows in enumerate(found) if rows is None]
+        lengths = [batch.rows[number] for number in absent]
+        missing = torch.cat([batch.tokens[:0], *(parts[number] for number in absent)])
+        with self._compute_type():
+            fresh = self.encoders["protein"](ProteinBatch(missing, lengths).to(device))
+        for number, rows in zip(absent, fresh.split(lengths)):
+            cache.write(parts[number], rows)
+            found[number] = rows
+        return torch.cat([fresh[:0], *(rows.to(device) for rows in found if rows is not None)])
+
+    def _opened_cache(self) -> FeatureCache:
+        """Opened at the first use: only then are the weights those of the stage."""
+        settings = self.config.protein
+        if self._cache is None:
+            assert settings.cache is not None
+            weights = f"{fingerprint(self.encoders['protein'], lora=True)[:32]}-{self.precision}"
+            ranks = len(self.config.encoder_ranks or range(self.world))
+            self._cache = FeatureCache(settings.cache, weights, settings.cache_gib * 2**30, 1 / ranks)
+        return self._cache
 
     def adapt(self, modality: Modality, rows: Tensor, lengths: list[int]) -> Tensor:
         """Embeddings for the language model."""
@@ -166,7 +221,7 @@ class SideModules:
         """Boxes of parameters and moments on this rank."""
         found: list[Fragment] = []
         for number, (name, parameter) in enumerate(self._named()):
-            if trained_only and not parameter.requires_grad:
+            if parameter.is_meta or (trained_only and not parameter.requires_grad):
                 continue
             state = self.optimizer.state.get(parameter, {})
             views = {"param": parameter, **{kind: state[kind] for kind in MOMENTS if kind in state}}

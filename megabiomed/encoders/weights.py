@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.encoders.esm2.model import Esm2
 from megabiomed.encoders.gin.model import Gin
+from megabiomed.encoders.lora import is_lora
 from megabiomed.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -32,7 +33,7 @@ _UNUSED = ("lm_head.", "contact_head.", "pooler.", "embeddings.position_ids", "e
 
 def load_gin(model: Gin, path: Path) -> str:
     """Fill a GIN from a pretrain-gnns or GraphMVP state dict; returns the SHA-256 of the file."""
-    state = {name.removeprefix("gnn."): value for name, value in _read(path).items()}
+    state = {name.removeprefix("gnn."): value for name, value in read_state(path).items()}
     unused = [name for name in state if name.startswith(("graph_pred_linear", "pool"))]
     _fill(model, {name: value for name, value in state.items() if name not in unused}, path)
     return sha256_file(path)
@@ -47,7 +48,7 @@ def load_esm2(model: Esm2, path: Path) -> str:
         _check_esm2_folder(model, path)
     state: State = {}
     for file in files:
-        state.update(_read(file))
+        state.update(read_state(file))
     state = {key: value for name, value in state.items() if (key := esm2_key(name)) is not None}
     frequencies = [state.pop(name) for name in list(state) if name.endswith("inv_freq")]
     if frequencies:
@@ -72,17 +73,22 @@ def esm2_key(name: str) -> str | None:
     return f"layers.{found[1]}.{_HF_LAYER[found[2]]}.{found[3]}" if found else name
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and fp32 values of a module: which weights these are."""
+def fingerprint(model: nn.Module, lora: bool = False) -> str:
+    """SHA-256 over names, shapes and fp32 values of a module: which weights these are.
+
+    Args:
+        lora: count LoRA matrices too; without them it is the hash of the encoder that they were added to.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if value.is_floating_point():
+        if value.is_floating_point() and (lora or not is_lora(f".{name}")):
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _read(path: Path) -> State:
+def read_state(path: Path) -> State:
+    """Tensors of a file, whatever it calls them; a pickle may hold nothing but tensors and an argparse.Namespace."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not there", do="give the path of the encoder's weights")
     if path.suffix == ".safetensors":

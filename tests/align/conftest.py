@@ -23,8 +23,9 @@ align:
   validation: QA/validation
   stages:
     - {name: one, steps: 4, adaptor_lr: 1.0e-2}
-    - {name: two, steps: 3, molecule: full, protein: full, encoder_lr: 1.0e-3}
-    - {name: three, steps: 3, language_model: full, lm_lr: 1.0e-3}
+    - {name: two, steps: 3, molecule: full, protein: lora, encoder_lr: 1.0e-2}
+    - {name: three, steps: 3, language_model: lora, lm_lr: 1.0e-2}
+    - {name: four, steps: 2, language_model: full, lm_lr: 1.0e-3}
 """
 
 

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from megabiomed import platform
 from megabiomed.align.engine import AlignEngine
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.llama.origin import adapter_chain
 
 
 def whole(tensor: Any) -> torch.Tensor:
@@ -29,14 +29,14 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     config, align = run_config(case), align_config(case)
     mesh = build_mesh(config.parallel)
     engine = AlignEngine(config, mesh, align, align.stages[0])
-    engine.load_weights(SeededInit(config.model, config.seed))
+    engine.load_weights(adapter_chain(None, config.model, config.seed))
     losses, norms = [], []
     for step in range(3):
-        batch = replica_batch(global_batch(case["content"], step), mesh.dp_rank, mesh.dp)
+        batch = replica_batch(global_batch(case, step), mesh.dp_rank, mesh.dp)
         result = engine.align_step(batch, 1.0)
         losses.append(result.loss)
         norms.append(result.grad_norm)
-    parameters = {name: whole(p) for name, p in engine.side._named()}
+    parameters = {name: whole(p) for name, p in engine.side._named() if not p.is_meta}
     held = {}
     for fragment in engine.engine.fragments():
         key = f"{fragment.box.name}|{fragment.box.offset}|{fragment.box.shape}"

@@ -4,6 +4,8 @@ cache against torch-geometric's collation, and the memory of BioMedGPT-10B by ar
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import sys
 import tempfile
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from support.spawn import run_ranks
 
 from bench.record import store, table
 from megabiomed.align.building import build_dataset
@@ -25,8 +28,6 @@ from megabiomed.align.store import BuildSettings, QaStore
 from megabiomed.align.worker import load
 from megabiomed.config.align import Esm2Config
 from megabiomed.corpus.tokenizer import train_tokenizer
-from megabiomed.encoders.esm2.alphabet import encode
-from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.featurise import Molecule, featurise
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.placement import esm2_flops, imbalance, longest_first
@@ -40,8 +41,7 @@ def lengths() -> tuple[list[int], str]:
     if REAL.is_file():
         import pyarrow.parquet as pq
 
-        column = next(f.name for f in pq.read_schema(REAL) if str(f.type) in ("string", "large_string"))
-        texts = pq.read_table(REAL, columns=[column])[column].to_pylist()
+        texts = pq.read_table(REAL, columns=["sequence"])["sequence"].to_pylist()
         return [min(len(text), 1022) + 2 for text in texts if text], "UniRef90 sequences"
     drawn = np.random.default_rng(0).lognormal(5.7, 0.6, 10_000)
     return [int(min(n, 1022)) + 2 for n in drawn], "lognormal, median 300"
@@ -67,32 +67,14 @@ def balance() -> list[dict[str, Any]]:
     return rows
 
 
-def encoding_time() -> dict[str, Any]:
-    """Seconds of the slowest of 4 ranks (tp 2 x dp 2), its share measured alone: forward, recompute, backward."""
-    torch.set_num_threads(1)
-    model = Esm2(Esm2Config(num_layers=6, hidden_size=128, num_attention_heads=8))
-    known, _ = lengths()
-    proteins = [encode("MKTAYIAKQR" * 103, int(n) - 2) for n in np.random.default_rng(2).choice(known, 16)]
-    plan = longest_first([esm2_flops(model.config, p.rows) for p in proteins], 4)
-    groups = {
-        "redundant": [[*range(8)], [*range(8, 16)]],
-        "plan": [[n for n in range(16) if plan[n] == r] for r in range(4)],
-    }
-
-    def seconds(group: list[int], recompute: bool) -> float:
-        batch, began = ProteinBatch.of([proteins[n] for n in group]), time.perf_counter()
-        if recompute:
-            with torch.no_grad():
-                model(batch)
-        model(batch).sum().backward()
-        return time.perf_counter() - began
-
-    seconds([0], False)
-    redundant = max(seconds(group, False) for group in groups["redundant"])
-    first = max(seconds(group, True) for group in groups["plan"])
-    return {"what": "seconds of the slowest rank", "case": "16 proteins, tp 2 x dp 2, ESM-2 6 x 128 on a CPU core",
-            "each tp rank encodes its replica's": round(redundant, 3), "encoder-first plan": round(first, 3),
-            "ratio": round(redundant / first, 2)}  # fmt: skip
+def step_time() -> list[dict[str, Any]]:
+    """Seconds of whole steps on two gloo processes, both ways in turns (bench/align_step.py)."""
+    with tempfile.TemporaryDirectory() as name:
+        output, folder = Path(name) / "rows.json", Path(__file__).resolve().parents[1]
+        os.environ["PYTHONPATH"] = str(folder)
+        run_ranks(2, ["-m", "bench.align_step", str(output)], Path(name) / "logs", timeout_s=560)
+        rows: list[dict[str, Any]] = json.loads(output.read_text())
+    return rows
 
 
 def rate(work: Callable[[], int], least_s: float = 1.0) -> float:
@@ -147,7 +129,7 @@ def memory() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    groups = [balance(), [encoding_time()], molecules(), memory()]
+    groups = [balance(), step_time(), molecules(), memory()]
     for rows in groups:
         print(table(rows) + "\n", flush=True)
     notes = ["balance counts FLOPs of ESM-2-3B, not seconds; memory is arithmetic; GPUs: not measured"]

@@ -21,7 +21,8 @@ SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQ", "M", "ACDEFGHIKLMNPQRSTVWYBUZOX", "GG" * 
 
 @pytest.fixture
 def fair() -> Any:
-    esm = pytest.importorskip("esm")
+    import esm
+
     torch.manual_seed(0)
     model = esm.model.esm2.ESM2(3, 40, 4).eval()
     for parameter in model.parameters():
@@ -88,7 +89,8 @@ def test_it_reads_hugging_face_folders(fair: Any, tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_of_fair_esm() -> None:
-    esm = pytest.importorskip("esm")
+    import esm
+
     alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
     for sequence in SEQUENCES:
         assert encode(sequence).tokens[1:-1].tolist() == alphabet.encode(sequence)

@@ -8,7 +8,9 @@ from torch import nn
 
 from megabiomed.config.align import GinConfig
 from megabiomed.encoders.gin.featurise import MISC_ATOM, MoleculeError, featurise
+from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
+from megabiomed.encoders.gin.reference import reference_gin
 from megabiomed.encoders.weights import load_gin
 from megabiomed.errors import CheckpointError
 
@@ -25,40 +27,9 @@ def gin() -> Gin:
     return model
 
 
-def reference(gin: Gin, batch: MoleculeBatch) -> torch.Tensor:
-    """pretrain-gnns' GINConv (chem/model.py) on torch-geometric's message passing."""
-    geometric = pytest.importorskip("torch_geometric.nn")
-    from torch_geometric.utils import add_self_loops
-
-    class Conv(geometric.MessagePassing):  # type: ignore[name-defined,misc]
-        def __init__(self, ours: nn.Module) -> None:
-            super().__init__(aggr="add")
-            self.ours = ours
-
-        def forward(self, x: torch.Tensor, edge_index: torch.Tensor, edge_attr: torch.Tensor) -> torch.Tensor:
-            edge_index, _ = add_self_loops(edge_index, num_nodes=x.size(0))
-            loops = torch.zeros(x.size(0), 2, dtype=edge_attr.dtype)
-            loops[:, 0] = 4
-            attr = torch.cat((edge_attr, loops))
-            embedded = self.ours.edge_embedding1(attr[:, 0]) + self.ours.edge_embedding2(attr[:, 1])
-            return self.propagate(edge_index, x=x, edge_attr=embedded)
-
-        def message(self, x_j: torch.Tensor, edge_attr: torch.Tensor) -> torch.Tensor:
-            return x_j + edge_attr
-
-        def update(self, aggr_out: torch.Tensor) -> torch.Tensor:
-            return self.ours.mlp(aggr_out)
-
-    x = gin.x_embedding1(batch.atoms[:, 0]) + gin.x_embedding2(batch.atoms[:, 1])
-    for index, (conv, norm) in enumerate(zip(gin.gnns, gin.batch_norms)):
-        x = norm(Conv(conv)(x, batch.edges, batch.bonds))
-        x = x if index == len(gin.gnns) - 1 else torch.relu(x)
-    return x
-
-
 def test_it_equals_torch_geometric_forward_and_backward(gin: Gin) -> None:
     batch = MoleculeBatch.of([featurise(s) for s in SMILES])
-    ours, theirs = gin(batch), reference(gin, batch)
+    ours, theirs = gin(batch), reference_gin(gin, batch)
     assert float((ours - theirs).abs().max()) <= 1e-5
     weights = torch.randn_like(ours)
     parameters = list(gin.parameters())
@@ -74,6 +45,25 @@ def test_a_molecule_is_encoded_the_same_alone_and_in_training_mode(gin: Gin) -> 
     for smiles, rows in zip(SMILES, together):
         assert torch.allclose(gin(MoleculeBatch.of([featurise(smiles)])), rows, atol=1e-5)
     assert gin(MoleculeBatch.of([])).shape == (0, 24)
+
+
+def test_a_batch_is_torch_geometrics(gin: Gin) -> None:
+    from torch_geometric.data import Batch, Data
+
+    molecules = [featurise(s) for s in SMILES]
+    ready = [Data(*(torch.from_numpy(part.astype("int64")) for part in (m.atoms, m.edges, m.bonds))) for m in molecules]
+    ours, theirs = MoleculeBatch.of(molecules).geometric(), Batch.from_data_list(ready)
+    for key in ("x", "edge_index", "edge_attr", "batch", "ptr"):
+        assert torch.equal(ours[key], theirs[key]), key
+
+
+def test_graph_attention_gives_each_molecule_the_same_alone_and_together() -> None:
+    torch.manual_seed(0)
+    gat = Gat(GinConfig(kind="gat", num_layers=2, hidden_size=16))
+    together = gat(MoleculeBatch.of([featurise(s) for s in SMILES])).split([featurise(s).rows for s in SMILES])
+    for smiles, rows in zip(SMILES, together):
+        assert torch.allclose(gat(MoleculeBatch.of([featurise(smiles)])), rows, atol=1e-5)
+    assert gat(MoleculeBatch.of([])).shape == (0, 16)
 
 
 def test_what_the_originals_crash_on_has_a_meaning() -> None:

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from megabiomed.config.align import Esm2Config
-from megabiomed.encoders.placement import Item, esm2_flops, imbalance, longest_first
+from megabiomed.config.align import AlignConfig, Esm2Config
+from megabiomed.encoders.placement import Item, check_ranks, deal, esm2_flops, imbalance, longest_first
 from megabiomed.encoders.watchdog import watch
+from megabiomed.errors import TopologyError
 
 
 def test_real_lengths_are_balanced_to_five_percent() -> None:
@@ -20,6 +21,16 @@ def test_real_lengths_are_balanced_to_five_percent() -> None:
     assert imbalance(costs, plan, 8) <= 1.05
     assert imbalance(costs, [n % 8 for n in range(64)], 8) > 1.2
     assert plan == longest_first(list(costs), 8)
+
+
+def test_only_chosen_ranks_encode() -> None:
+    items = [Item("protein", 0, n, 10 * n + 3, 4, 0, n) for n in range(12)]
+    align = {"stages": [{"name": "s", "steps": 1}], "encoder_ranks": [1, 3]}
+    owners = deal(items, AlignConfig.model_validate(align), 4)
+    assert set(owners) == {1, 3}
+    check_ranks(AlignConfig.model_validate(align), 4)
+    with pytest.raises(TopologyError, match="in a world of 2"):
+        check_ranks(AlignConfig.model_validate(align), 2)
 
 
 def test_one_giant_and_nothing_at_all() -> None:

@@ -14,9 +14,10 @@ from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.placement import Item
+from support.lora import LORA
 from support.parity import MODEL, OPTIMIZER
 
-SEQ, SAMPLES = 48, 4
+SEQ, SAMPLES, QUERIES = 48, 4, 5
 SMILES = ["CCO", "c1ccccc1", "[Na+]", "CC(=O)Oc1ccccc1C(=O)O", "N"]
 PROTEINS = ["MKTAYIA", "M", "ACDEFGHIKLMNPQRSTVWY", "GGSGGSLKPQ"]
 CONTENTS: dict[str, list[str]] = {  # what each sample holds: molecule, protein or text
@@ -34,7 +35,7 @@ def run_config(case: dict[str, Any]) -> RunConfig:
     """The run of a case."""
     return RunConfig.model_validate(
         {
-            "name": "align", "seed": 7, "model": MODEL, "parallel": case.get("parallel", {}),
+            "name": "align", "seed": 7, "model": MODEL, "parallel": case.get("parallel", {}), "lora": _adapters(case),
             "data": {"seq_length": SEQ, "micro_batch_size": 1, "global_batch_size": SAMPLES},
             # Gradients of the side modules are small; Adam would blow their rounding up with a smaller eps.
             "optimizer": OPTIMIZER | {"eps": 1e-3}, "train": {"steps": 3, "precision": "fp32"},
@@ -42,23 +43,33 @@ def run_config(case: dict[str, Any]) -> RunConfig:
     )  # fmt: skip
 
 
+def _adapters(case: dict[str, Any]) -> dict[str, Any] | None:
+    return {**LORA, "dropout": case.get("lm_dropout", 0.0)} if case["stage"].get("language_model") == "lora" else None
+
+
 def align_config(case: dict[str, Any]) -> AlignConfig:
     """Encoders, adaptors and the stage of a case."""
     placement, kind = case.get("placement", "replicate"), case.get("adaptor", "mlp")
+    lora = {"r": 3, "alpha": 6.0, "dropout": case.get("dropout", 0.0)}
+    names = ["query", "value", "fc2"]
     stage = {"name": "s", "steps": 3, "adaptor_lr": 1e-2, "encoder_lr": 1e-2, "lm_lr": 1e-2, **case["stage"]}
     return AlignConfig.model_validate(
         {
-            "molecule": {"num_layers": 2, "hidden_size": 16, "placement": placement},
-            "protein": {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 2, "placement": placement},
-            "molecule_adaptor": {"kind": kind, "num_queries": 5},
-            "protein_adaptor": {"kind": kind, "num_queries": 5},
+            "molecule": {"kind": case.get("molecule", "gin"), "num_layers": 2, "hidden_size": 16,
+                         "placement": placement, "lora": lora},
+            "protein": {"num_layers": 2, "hidden_size": 24, "num_attention_heads": 2, "placement": placement,
+                        "lora": {**lora, "targets": names}, "cache": case.get("cache")},
+            "molecule_adaptor": {"kind": kind, "num_queries": QUERIES},
+            "protein_adaptor": {"kind": kind, "num_queries": QUERIES},
             "stages": [stage],
+            "encoder_ranks": case.get("encoder_ranks"),
         }
-    )
+    )  # fmt: skip
 
 
-def global_batch(content: str, step: int, queries: int = 0) -> list[dict[str, Any]]:
+def global_batch(case: dict[str, Any], step: int) -> list[dict[str, Any]]:
     """Samples of one step: tokens, labels, and items with their places."""
+    content, queries = case["content"], QUERIES if case.get("adaptor") == "resampler" else 0
     rng = np.random.default_rng(100 + step)
     samples = []
     for number, kinds in enumerate(CONTENTS[content]):

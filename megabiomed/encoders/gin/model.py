@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from megabiomed.config.align import GinConfig
 from megabiomed.encoders.gin.featurise import Molecule
 
-_ATOMS, _CHIRALITIES, _BONDS, _DIRECTIONS, _SELF_LOOP = 120, 3, 6, 3, 4
+ATOMS, CHIRALITIES, BONDS, DIRECTIONS, _SELF_LOOP = 120, 3, 6, 3, 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class MoleculeBatch:
             rows,
         )
 
+    def geometric(self) -> Any:
+        """The same graph as torch-geometric's `Batch` (x, edge_index, edge_attr, batch, ptr), for its operators and models."""
+        from torch_geometric.data import Batch
+
+        ends = torch.tensor([0, *accumulate(self.rows)])
+        graph = torch.repeat_interleave(torch.arange(len(self.rows)), torch.tensor(self.rows, dtype=torch.int64))
+        device = self.atoms.device
+        return Batch(
+            x=self.atoms, edge_index=self.edges, edge_attr=self.bonds, batch=graph.to(device), ptr=ends.to(device)
+        )
+
     def to(self, device: torch.device) -> MoleculeBatch:
         """The same batch on a device."""
         return MoleculeBatch(self.atoms.to(device), self.edges.to(device), self.bonds.to(device), self.rows)
@@ -61,8 +74,8 @@ class GinConv(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
-        self.edge_embedding1 = nn.Embedding(_BONDS, width)
-        self.edge_embedding2 = nn.Embedding(_DIRECTIONS, width)
+        self.edge_embedding1 = nn.Embedding(BONDS, width)
+        self.edge_embedding2 = nn.Embedding(DIRECTIONS, width)
         nn.init.xavier_uniform_(self.edge_embedding1.weight)
         nn.init.xavier_uniform_(self.edge_embedding2.weight)
 
@@ -80,7 +93,7 @@ class Gin(nn.Module):
         super().__init__()
         self.config = config
         width = config.hidden_size
-        self.x_embedding1, self.x_embedding2 = nn.Embedding(_ATOMS, width), nn.Embedding(_CHIRALITIES, width)
+        self.x_embedding1, self.x_embedding2 = nn.Embedding(ATOMS, width), nn.Embedding(CHIRALITIES, width)
         nn.init.xavier_uniform_(self.x_embedding1.weight)
         nn.init.xavier_uniform_(self.x_embedding2.weight)
         self.gnns = nn.ModuleList(GinConv(width) for _ in range(config.num_layers))

@@ -27,6 +27,7 @@ class Layers(Protocol):
     """What a block needs from its surroundings. Names are logical (Hugging Face) names."""
 
     tensor_parallel_size: int
+    rank: int
     kernels: KernelsConfig
 
     def norm(self, name: str) -> nn.Module:
@@ -149,7 +150,7 @@ class LlamaChunk(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers, first: int, last: int, recompute: str) -> None:
         super().__init__()
-        self.config, self.recompute = config, recompute
+        self.config, self.recompute, self.tensor_rank = config, recompute, layers.rank
         self.embed = layers.embedding() if first == 0 else None
         self.blocks = nn.ModuleList(Block(config, layers, index, recompute) for index in range(first, last))
         is_last = last == config.num_hidden_layers
@@ -167,10 +168,7 @@ class LlamaChunk(nn.Module):
             that the micro-batch names as `scored` [n].
         """
         if self.embed is not None:
-            x = self.embed(batch.tokens)
-            rows = getattr(batch, "rows", None)
-            if rows is not None:  # embeddings of molecules and proteins in the place of placeholder tokens
-                x = x.index_copy(0, batch.insert_at, rows.to(x.dtype))  # type: ignore[attr-defined]
+            x = self._with_rows(self.embed(batch.tokens), batch)
         assert x is not None
         cos, sin = self._rope(batch.positions)
         documents = documents_of(batch)
@@ -187,6 +185,17 @@ class LlamaChunk(nn.Module):
         if return_logits:
             return self.head(normed, None, getattr(batch, "scored", None))
         return self.head(normed, batch.labels)
+
+    def _with_rows(self, x: Tensor, batch: Micro) -> Tensor:
+        """Embeddings of molecules and proteins in the place of placeholder tokens, where the batch has any; [., h]."""
+        rows, places = getattr(batch, "rows", None), getattr(batch, "insert_at", None)
+        if rows is None or places is None:
+            return x
+        if len(x) < batch.tokens.numel():  # sequence parallel: this rank holds tokens [first, first + len(x))
+            places = places - self.tensor_rank * len(x)
+            here = (places >= 0) & (places < len(x))
+            places, rows = places[here], rows[here]
+        return x.index_copy(0, places, rows.to(x.dtype))
 
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config

@@ -21,6 +21,7 @@ from megabiomed.errors import CheckpointError
 from megabiomed.model.llama.adapters import adapted_matrices, factor_names
 from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
 from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.model.llama.vocabulary import open_folder
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
 _ORIGIN = ("init_from", "initializer_range")
@@ -45,11 +46,14 @@ def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
         )
 
 
-def model_base(start: Path | None, model: ModelConfig, seed: int) -> tuple[TensorSource, dict[str, Any]]:
+def model_base(
+    start: Path | None, model: ModelConfig, seed: int, tokenizer: Path | None = None
+) -> tuple[TensorSource, dict[str, Any]]:
     """The language model that a run begins with, and a description of it without its hash.
 
     Args:
         start: run folder, checkpoint or Hugging Face folder; None takes `model.init_from`, or seeded weights.
+        tokenizer: of the run; a Hugging Face folder with a smaller vocabulary then grows by the pieces it has more.
 
     Raises:
         CheckpointError: nothing is there, or it is of another model.
@@ -60,8 +64,11 @@ def model_base(start: Path | None, model: ModelConfig, seed: int) -> tuple[Tenso
         return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path.absolute())}
     folder = start or model.init_from
     if folder is not None:
+        described = {"kind": "huggingface", "path": str(folder.absolute())}
+        if tokenizer is not None:
+            return open_folder(model.model_copy(update={"init_from": folder}), tokenizer)[0], described
         check_hugging_face(folder, model)
-        return HuggingFaceSource(folder), {"kind": "huggingface", "path": str(folder.absolute())}
+        return HuggingFaceSource(folder), described
     return SeededInit(model, seed), {"kind": "seeded", "path": None}
 
 

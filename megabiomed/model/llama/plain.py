@@ -26,7 +26,7 @@ class PlainLayers:
 
     def __init__(self, config: ModelConfig, read: Read) -> None:
         self._config, self._read = config, read
-        self.tensor_parallel_size, self.kernels = 1, KernelsConfig()
+        self.tensor_parallel_size, self.rank, self.kernels = 1, 0, KernelsConfig()
 
     def norm(self, name: str) -> nn.Module:
         """RMSNorm over h, of the stream and what is pending to be added to it."""

@@ -1,0 +1,167 @@
+"""A whole multimodal model in one process, from any alignment checkpoint or from an exported folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from megabiomed import platform
+from megabiomed.align.batch import Features
+from megabiomed.align.sources import StageSource, frozen_reference
+from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.files import read_json
+from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config.align import AlignConfig, AlignRunConfig
+from megabiomed.config.base import parse
+from megabiomed.config.load import read_yaml
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
+from megabiomed.encoders.gin.featurise import Molecule
+from megabiomed.encoders.gin.model import MoleculeBatch
+from megabiomed.encoders.side import build_encoders
+from megabiomed.encoders.weights import fingerprint
+from megabiomed.errors import CheckpointError
+from megabiomed.model.llama.as_transformers import as_transformers
+from megabiomed.model.llama.origin import check_frozen
+
+DESCRIPTION, ENCODERS, ADAPTORS = "alignment.json", "encoders.safetensors", "adaptors.safetensors"
+FORMAT = 1
+
+
+@dataclass
+class AlignedModel:
+    """Language model, encoders and adaptors on this process's device, in evaluation mode.
+
+    Attributes:
+        model: transformers' LlamaForCausalLM.
+        template: name of the prompt template that it was trained with.
+        origin: the checkpoint or folder, for messages and records.
+    """
+
+    model: Any
+    encoders: nn.ModuleDict
+    adaptors: nn.ModuleDict
+    tokenizer: Tokenizer
+    align: AlignConfig
+    template: str
+    origin: Path
+
+    @torch.no_grad()
+    def rows(self, features: Features) -> Tensor:
+        """Embeddings of one molecule or protein, [n, h]."""
+        name = "molecule" if isinstance(features, Molecule) else "protein"
+        batch: Any = MoleculeBatch.of([features]) if isinstance(features, Molecule) else ProteinBatch.of([features])
+        encoded = self.encoders[name](batch.to(platform.device()))
+        return cast(Tensor, self.adaptors[name](encoded, batch.rows))
+
+
+@dataclass
+class AlignedCheckpoint:
+    """An alignment checkpoint with everything that it refers to, before any weights are read.
+
+    Attributes:
+        source: the checkpoint, those of the stages before it, and the language model that the run began with.
+    """
+
+    checkpoint: Checkpoint
+    config: AlignRunConfig
+    tokenizer: Path
+    source: StageSource
+
+    @property
+    def template(self) -> str:
+        """The prompt template of the training data."""
+        return str(self.checkpoint.trainer["template"])
+
+    def modules(self) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+        """Encoders and adaptors with their trained values; what was frozen is checked against the stored hashes."""
+        encoders, adaptors = build_encoders(self.config.align, self.config.model.hidden_size, self.config.seed)
+        initial = {name: fingerprint(encoders[name]) for name in encoders}
+        now = {"language_model": frozen_reference(self.config), **initial}
+        check_frozen(self.checkpoint.trainer["frozen"], now, self.checkpoint.path)
+        for prefix, modules in (("encoder", encoders), ("adaptor", adaptors)):
+            for name, parameter in modules.named_parameters():
+                if self.source.holds(f"{prefix}.{name}"):
+                    parameter.data.copy_(self.source.read(Box.whole(f"{prefix}.{name}", tuple(parameter.shape))))
+        return encoders, adaptors
+
+
+def open_aligned(path: Path) -> AlignedModel:
+    """The model of a run folder (its last stage with a checkpoint), a stage's folder, a checkpoint, or an export."""
+    if (path / DESCRIPTION).is_file():
+        return _from_export(path)
+    found = open_checkpoint(path)
+    encoders, adaptors = found.modules()
+    tokenizer = Tokenizer(found.tokenizer)
+    dtype = platform.DTYPES[found.config.train.precision] if platform.has_cuda() else torch.float32
+    model = as_transformers(found.config.model, found.source, dtype, tokenizer.bos_id, tokenizer.eos_id)
+    for modules in (encoders, adaptors):
+        modules.to(platform.device()).eval()
+    align, origin = found.config.align, found.checkpoint.path
+    return AlignedModel(model, encoders, adaptors, tokenizer, align, found.template, origin)
+
+
+def open_checkpoint(run: Path) -> AlignedCheckpoint:
+    """Find a checkpoint and what it refers to."""
+    checkpoint = _find_checkpoint(run)
+    text = read_yaml(checkpoint.config_text, str(checkpoint.path))
+    config = cast(AlignRunConfig, parse(AlignRunConfig, text, str(checkpoint.path)))
+    if checkpoint.tokenizer is None:
+        raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of an alignment run")
+    return AlignedCheckpoint(checkpoint, config, checkpoint.tokenizer, _chain(checkpoint, config))
+
+
+def _chain(checkpoint: Checkpoint, config: AlignRunConfig) -> StageSource:
+    stage = checkpoint.trainer["stage"]
+    names = [held.name for held in config.align.stages]
+    root = checkpoint.path.resolve().parent.parent.parent
+    chain = [checkpoint]
+    for name in reversed(names[: names.index(stage)]):
+        earlier, _ = latest_valid(root / name / "checkpoints")
+        if earlier is None:
+            raise CheckpointError(
+                f"stage {stage} refers to stage {name}, whose checkpoint is gone", expected=str(root / name)
+            )
+        chain.append(earlier)
+    return StageSource(chain, config)
+
+
+def _find_checkpoint(run: Path) -> Checkpoint:
+    if (run / "COMMITTED").is_file():
+        return Checkpoint.open(run)
+    found, _ = latest_valid(run / "checkpoints")
+    if found is not None:
+        return found
+    stages = [latest_valid(folder)[0] for folder in sorted(run.glob("*/checkpoints"))]
+    whole = [checkpoint for checkpoint in stages if checkpoint is not None and "stage" in checkpoint.trainer]
+    if not whole:
+        raise CheckpointError(f"{run} holds no alignment checkpoint", do="give an alignment run, or an export of one")
+    order = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
+    return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer["stage"]))
+
+
+def _from_export(folder: Path) -> AlignedModel:
+    from transformers import AutoModelForCausalLM
+
+    held = read_json(folder / DESCRIPTION)
+    if held.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has another format", got=held.get("format"), expected=FORMAT)
+    align = AlignConfig.model_validate({**held["align"], "stages": [{"name": "export", "steps": 1}]})
+    # On a CPU half-precision products are slow and gain nothing.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if platform.has_cuda() else torch.float32)
+    encoders, adaptors = build_encoders(align, model.config.hidden_size, 0)
+    values = load_file(folder / ENCODERS)
+    esm2 = cast(Esm2, encoders["protein"])
+    esm2.inv_freq = values.pop("protein.inv_freq")
+    encoders.load_state_dict(values)
+    adaptors.load_state_dict(load_file(folder / ADAPTORS))
+    for modules in (model, encoders, adaptors):
+        modules.to(platform.device()).eval()
+    tokenizer = Tokenizer(folder / "tokenizer.model")
+    return AlignedModel(model, encoders, adaptors, tokenizer, align, held["template"], folder)

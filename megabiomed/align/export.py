@@ -1,0 +1,54 @@
+"""`megabiomed align-export`: an aligned model as one folder that needs neither its run nor any earlier stage.
+
+config.json, model*.safetensors, tokenizer: the language model as transformers loads it. encoders.safetensors (names of
+pretrain-gnns and fair-esm; LoRA merged), adaptors.safetensors, alignment.json: what `megabiomed chat` needs besides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS, FORMAT, AlignedCheckpoint, open_checkpoint
+from megabiomed.checkpoint.files import sha256_file, write_json
+from megabiomed.encoders.lora import merged_state
+from megabiomed.model.llama.convert import export_hf
+
+_PARTS = ("molecule", "protein", "molecule_adaptor", "protein_adaptor")
+
+
+def export_aligned(run: Path, folder: Path, dtype: Literal["bf16", "fp16", "fp32"]) -> Path:
+    """Write the folder; it appears under its name only when it is complete. Encoders and adaptors stay fp32.
+
+    Raises:
+        CheckpointError: no alignment checkpoint, or the folder exists.
+    """
+    found = open_checkpoint(run)
+    encoders, adaptors = found.modules()
+
+    def add(temporary: Path) -> None:
+        save_file(_encoder_state(encoders), temporary / ENCODERS)
+        save_file({name: value.contiguous() for name, value in adaptors.state_dict().items()}, temporary / ADAPTORS)
+        hashes = {name: sha256_file(temporary / name) for name in (ENCODERS, ADAPTORS)}
+        write_json(temporary / DESCRIPTION, {**_description(found), "sha256": hashes})
+
+    return export_hf(found.source, found.config.model, folder, dtype, found.tokenizer, inspect=add)
+
+
+def _encoder_state(encoders: nn.ModuleDict) -> dict[str, torch.Tensor]:
+    state = {
+        f"{name}.{key}": value.contiguous() for name in encoders for key, value in merged_state(encoders[name]).items()
+    }
+    inv_freq = encoders["protein"].inv_freq
+    assert isinstance(inv_freq, torch.Tensor)
+    return {**state, "protein.inv_freq": inv_freq}
+
+
+def _description(found: AlignedCheckpoint) -> dict[str, Any]:
+    dropped = {"init_from", "cache", "cache_gib", "lora", "placement"}
+    align = {part: getattr(found.config.align, part).model_dump(mode="json", exclude=dropped) for part in _PARTS}
+    return {"format": FORMAT, "align": align, "template": found.template, "made_from": str(found.checkpoint.path)}

@@ -1,0 +1,61 @@
+"""Residue embeddings of a frozen protein encoder on disk: a protein that comes again is read and not encoded.
+
+folder/<hash of weights and type>/<xx>/<hash of the tokens>.safetensors. A file appears under its name only when it is whole,
+so that ranks and runs may share a folder; two that write the same protein write the same content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class FeatureCache:
+    """Rows of proteins under one set of weights.
+
+    Args:
+        weights: hash of the encoder and of the type it computes in; other weights never see these files.
+        limit: bytes of the whole folder beyond which nothing is added.
+        share: part of what is left under the limit that this process may add (ranks do not count each other's files).
+    """
+
+    def __init__(self, folder: Path, weights: str, limit: float, share: float = 1.0) -> None:
+        self.folder = folder / weights
+        self.folder.mkdir(parents=True, exist_ok=True)
+        present = sum(entry.stat().st_size for entry in folder.rglob("*.safetensors"))
+        self.room = max(0.0, limit - present) * share
+        self.hits = self.misses = 0
+
+    def read(self, tokens: Tensor) -> Tensor | None:
+        """Rows [n, w] of a protein, or None; a damaged file counts as absent and is written again."""
+        path = self._path(tokens)
+        try:
+            rows = load_file(path)["rows"] if path.is_file() else None
+        except (SafetensorError, OSError, KeyError):
+            path.unlink(missing_ok=True)
+            rows = None
+        self.hits, self.misses = self.hits + (rows is not None), self.misses + (rows is None)
+        return rows
+
+    def write(self, tokens: Tensor, rows: Tensor) -> None:
+        """Keep the rows of a protein while there is room."""
+        size = rows.numel() * rows.element_size()
+        if size > self.room:
+            return
+        path = self._path(tokens)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
+        save_file({"rows": rows.detach().cpu().contiguous()}, temporary)
+        os.replace(temporary, path)
+        self.room -= size
+
+    def _path(self, tokens: Tensor) -> Path:
+        key = hashlib.sha256(tokens.to(torch.uint8).cpu().numpy().tobytes()).hexdigest()
+        return self.folder / key[:2] / f"{key}.safetensors"
