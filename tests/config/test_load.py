@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from megabiomed import configs
-from megabiomed.config import RunConfig, load_config, to_yaml
-from megabiomed.config.align import AlignRunConfig
+from megabiomed.config import load_config, to_yaml
+from megabiomed.config.kinds import kind_of
+from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError
 
 RUN = "name: t\nmodel: tiny\ndata: {seq_length: 64, train: [{path: a}, {path: b, weight: 2}]}\ntrain: {steps: 3}\n"
@@ -61,8 +62,8 @@ def test_the_effective_config_reads_back_equal(run_file: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", configs.names("runs"))
 def test_every_shipped_run_is_valid(name: str) -> None:
-    aligns = "align:" in configs.find("runs", name).read_text().splitlines()
-    assert load_config(name, kind=AlignRunConfig if aligns else RunConfig).name
+    kind = kind_of(read_yaml(configs.find("runs", name).read_text(), name))
+    assert load_config(name, kind=kind).name
 
 
 def test_published_hyperparameters_of_the_paper() -> None:
