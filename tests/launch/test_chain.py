@@ -108,7 +108,7 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
     assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
     last = render(stage).script.splitlines()[-6]
     assert last == f"  -m megabiomed.finetune.worker {stage.folder}/slurm/config.yaml &"
-    with pytest.raises(ConfigError, match="finetune.start_from of stage tune does not exist"):
+    with pytest.raises(ConfigError, match=r"finetune\.start_from of stage tune does not exist"):
         load(first, tune | {"after": []})
 
 
