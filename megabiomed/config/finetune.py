@@ -55,9 +55,11 @@ class FinetuneRunConfig(RunConfig):
     finetune: FinetuneConfig
 
     @model_validator(mode="after")
-    def _no_other_data(self) -> FinetuneRunConfig:
+    def _one_source_each(self) -> FinetuneRunConfig:
         if self.data.train or self.data.validation:
             raise ValueError(
                 "data.train and data.validation belong to pretraining; use finetune.train, .validation, .replay"
             )
+        if self.finetune.start_from is not None and self.model.init_from is not None:
+            raise ValueError("finetune.start_from and model.init_from both name a model to start from; give one")
         return self

@@ -22,6 +22,7 @@ from megabiomed.errors import NonFiniteError, TokenizerError
 from megabiomed.evaluate.in_training import training_evaluation
 from megabiomed.model.llama.origin import (
     adapter_chain,
+    check_adapters,
     check_architecture,
     check_frozen,
     frozen_reference,
@@ -81,6 +82,8 @@ class Trainer:
     def _build(self) -> TrainEngine:
         """The engine, without weights; beside adapters it knows where the frozen weights come from."""
         config, engine, resumed = self.config, build_engine(self.config, self.mesh), self._start.checkpoint
+        if resumed is not None:
+            check_adapters(resumed, config.lora)
         if config.lora is not None:
             start = self.starts_from if resumed is None else same_start(resumed, self.starts_from)
             engine.base = adapter_chain(start, config.model, config.seed)

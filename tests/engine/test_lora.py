@@ -92,10 +92,9 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def cases() -> list[Any]:
+    marks = {2: [pytest.mark.timeout(300)], 4: [pytest.mark.timeout(600), pytest.mark.slow]}
     return [
-        pytest.param(
-            world, held, id=held["name"], marks=[pytest.mark.slow, pytest.mark.timeout(600)] if world > 2 else []
-        )
+        pytest.param(world, held, id=held["name"], marks=marks[world])
         for world, several in WORLDS.items()
         for held in several
     ]
@@ -105,7 +104,6 @@ def relative(ours: list[float], theirs: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("world", "held"), cases())
 def test_adapters_equal_one_process(world: int, held: Case, computed: Any, oracle: Any) -> None:
     expected = oracle(held)

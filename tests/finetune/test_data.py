@@ -128,6 +128,7 @@ def test_what_does_not_fit_together_is_refused_when_the_file_is_read(finetune_fi
     for override, message in (
         ("finetune.replay_share=0", "replay_share"),
         ("data.train=[{path: x}]", "belong to pretraining"),
+        ("model.init_from=x", "give one"),
         ("lora.targets=[q, q]", "repeat"),
         ("lora.targets=[w]", "lora.targets"),
         ("finetune.startfrom=x", "did you mean 'finetune.start_from'"),

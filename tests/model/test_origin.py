@@ -16,7 +16,7 @@ from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.errors import CheckpointError
 from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.convert import export_hf, logical_tensors
-from megabiomed.model.llama.origin import LORA, frozen_reference, model_base, same_start, whole_model
+from megabiomed.model.llama.origin import LORA, check_adapters, frozen_reference, model_base, same_start, whole_model
 from megabiomed.model.llama.peft import export_adapter
 
 MODEL = ModelConfig(
@@ -93,6 +93,14 @@ def test_a_resumed_run_stays_beside_the_checkpoint_that_it_began_with(tmp_path: 
     assert same_start(checkpoint, start) == first.path.absolute()
     assert same_start(first, start) == start
     assert same_start(checkpoint, tmp_path / "elsewhere") == tmp_path / "elsewhere"
+
+
+def test_a_run_goes_on_with_the_adapters_that_it_began_with(tmp_path: Path) -> None:
+    checkpoint, _ = adapters(tmp_path / "run", None)
+    check_adapters(checkpoint, ADAPTERS.model_copy(update={"dropout": 0.5}))
+    for other in (None, LoraConfig(rank=3, alpha=7.0, targets=["q", "v", "down"]), LoraConfig(rank=3, alpha=6.0)):
+        with pytest.raises(CheckpointError, match="other adapters"):
+            check_adapters(checkpoint, other)
 
 
 def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -42,13 +42,8 @@ class ColumnAdapter(nn.Module):
         *, sequence_parallel: bool, dtype: torch.dtype, name: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.parts, self.lora, self.group, self.sequence_parallel, self.name = (
-            parts,
-            lora,
-            group,
-            sequence_parallel,
-            name,
-        )
+        self.lora, self.group, self.sequence_parallel, self.name = lora, group, sequence_parallel, name
+        self.parts = parts
         adapted = [size for size, chosen in parts if chosen]
         self.lora_A = nn.Parameter(torch.empty(len(adapted) * lora.rank, inputs, dtype=dtype))
         self.lora_B = nn.Parameter(torch.empty(sum(adapted), lora.rank, dtype=dtype))

@@ -164,6 +164,25 @@ def adapters_of(checkpoint: Checkpoint) -> LoraConfig | None:
     return None if stored is None else cast(LoraConfig, parse(LoraConfig, stored, str(checkpoint.path)))
 
 
+def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
+    """Refuse to go on with other adapters than a checkpoint's, or without any; dropout may change.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    stored = adapters_of(checkpoint)
+    before, now = (_function_of(each) for each in (stored, lora))
+    if before != now:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained with other adapters", got=now, expected=before,
+            do="restore the section `lora`, or begin another run that starts from this one (finetune.start_from)",
+        )  # fmt: skip
+
+
+def _function_of(lora: LoraConfig | None) -> str:
+    return "none" if lora is None else f"rank {lora.rank}, alpha {lora.alpha:g} on {', '.join(lora.targets)}"
+
+
 def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSource:
     """Every tensor of the language model of a checkpoint: itself, or adapters merged into what they were trained beside.
 
