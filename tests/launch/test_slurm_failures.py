@@ -38,6 +38,19 @@ def test_it_leaves_before_its_time_limit_and_comes_back(
     assert all(item["decision"] in ("requeue", "done") for item in operator.status(run)[0]["endings"])
 
 
+def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(time="00:02:00", grace_seconds=30)
+    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=0")).values()
+    operator.until(lambda: operator.step(run) >= 2, run)
+    operator.kill_rank(run, 3, signal.SIGSTOP)
+    finished(operator, job, run, reference, 60)
+    assert "time limit reached: requeue" in (run / "slurm" / "job.log").read_text()
+    assert operator.status(run)[0]["incarnations"] == 2
+
+
 def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, reference: Reference) -> None:
     run = tmp_path / "run"
     operator.configure(partition="low", sbatch={"exclusive": True})
@@ -144,6 +157,7 @@ def test_a_run_that_hangs_is_ended_explained_and_started_again(
 
 def test_a_run_on_nodes_of_two_kinds_is_one_run(operator: Operator, tmp_path: Path, reference: Reference) -> None:
     run = tmp_path / "run"
+    operator.configure(preflight=True, slow_factor=1e9)
     stage = {
         "name": "mixed",
         "run": str(operator.run_file),
