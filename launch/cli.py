@@ -39,7 +39,7 @@ def submit(
     check = partial(_check_command, cast(typer.Context, context.find_root()))
     stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, check)
     jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
-    typer.echo("\n".join(line for job in jobs for line in _plan(job.stage)))
+    typer.echo("\n".join(line for stage in stages for line in _plan(stage)))
     if dry_run:
         typer.echo("\n".join(f"--- {job.path}\n{job.script}---" for job in jobs))
         typer.echo("dry run: nothing was written or submitted")
@@ -54,8 +54,10 @@ def submit(
 
 def _plan(stage: Stage) -> list[str]:
     """What a stage is, for whoever decides whether to submit it."""
-    from megabiomed.launch.submit import typed_commands
+    from megabiomed.launch.submit import is_done, typed_commands
 
+    if is_done(stage):
+        return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]
     shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
     nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
     waits = f" after {', '.join(stage.after)}" if stage.after else ""

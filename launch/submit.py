@@ -12,11 +12,12 @@ from typing import Any
 from megabiomed import __version__
 from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
+from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import seconds_of
-from megabiomed.launch.kinds import COMMAND
+from megabiomed.launch.kinds import COMMAND, part_run
 from megabiomed.launch.stage import Stage
 
 _TEMPLATE = "job.sh.j2"
@@ -161,7 +162,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
 
 
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
-    """Check every script with the scheduler, then submit them in order.
+    """Check every script with the scheduler, then submit them in order; stages that are done are left out.
 
     A chain that cannot be submitted whole is taken back.
 
@@ -172,6 +173,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         LaunchError: a run is in the queue already, or the scheduler's refusal.
     """
     members = [job.stage.folder for job in jobs]
+    jobs = [job for job in jobs if not is_done(job.stage)]
     for job in jobs:
         refuse_second(job.stage.folder)
     for job in jobs:
@@ -182,7 +184,9 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         for job in jobs:
             for folder in job.stage.controls:
                 (folder / records.KILL_SWITCH).unlink(missing_ok=True)
-            ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after])
+            records.reopen(job.stage.folder)
+            after = [ids[name] for name in job.stage.after if name in ids]
+            ids[job.stage.name] = scheduler.submit(job.path, after)
             record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
             write_json(job.stage.folder / records.SLURM / records.JOB, record)
     except LaunchError:
@@ -190,6 +194,18 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             scheduler.call("scancel", job_id)
         raise
     return ids, said
+
+
+def is_done(stage: Stage) -> bool:
+    """Whether a stage is finished and would do the same again: its command, or how long it trains, did not change."""
+    if records.last_event(stage.folder).get("event") != "finished":
+        return False
+    if stage.config is None:
+        return bool(records.read_job(stage.folder).get("words") == list(stage.typed))
+    stored = stage.folder / "config.yaml"
+    before = read_yaml(stored.read_text(), str(stored)) if stored.is_file() else {}
+    wanted = part_run(stage.config, stage.arguments[0] if stage.arguments else None).train.model_dump(mode="json")
+    return all(before.get("train", {}).get(key) == wanted[key] for key in ("steps", "epochs"))
 
 
 def refuse_second(run: Path) -> None:

@@ -18,9 +18,10 @@ from megabiomed.cli import app
 from megabiomed.errors import ConfigError
 from megabiomed.launch.cli import _check_command
 from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.records import reopen
 from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import Stage, load_stages
-from megabiomed.launch.submit import render
+from megabiomed.launch.submit import is_done, render
 
 CPU = ClusterConfig(tasks_per_node=2, preflight=False)
 
@@ -183,3 +184,25 @@ def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_p
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 4, done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
+
+
+def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any, tmp_path: Path) -> None:
+    def again(*words: str, command: str = "x") -> list[bool]:
+        stages = [
+            align(stage="s1-adaptors", overrides=[*align()["overrides"], *words]),
+            score | {"command": ["plot", command]},
+        ]
+        return [is_done(stage) for stage in load(*stages)]
+
+    score = {"name": "score", "command": ["plot", "x"]}
+    one, two = load(align(stage="s1-adaptors"), score)
+    assert again() == [False, False]
+    for stage in (one, two):
+        (stage.folder / "slurm").mkdir(parents=True)
+        (stage.folder / "events.jsonl").write_text('{"event": "finished"}\n')
+    (one.folder / "config.yaml").write_text(yaml.safe_dump({"train": {"steps": 60, "epochs": None}}))
+    (two.folder / "slurm" / "job.json").write_text('{"words": ["plot", "x"]}')
+    assert again() == [True, True]
+    assert again("align.stages.0.steps=70", command="y") == [False, False]
+    reopen(one.folder)
+    assert again() == [False, True]
