@@ -16,7 +16,7 @@ from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
-from megabiomed.launch.cluster import seconds_of
+from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.kinds import COMMAND, part_run
 from megabiomed.launch.stage import Stage
 
@@ -62,7 +62,7 @@ def render(stage: Stage) -> Job:
         joins=stage.kind != COMMAND,
         words=stage.words,
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
-        components=[component_directives(part) for part in stage.components],
+        components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
         srun=cluster.srun,
         wrap=cluster.wrap,
@@ -88,19 +88,12 @@ def directives(stage: Stage) -> list[str]:
                 "a path cannot stand in an #SBATCH line", got=repr(str(path)), do="use one without spaces, quotes and %"
             )
     cluster = stage.cluster
-    gres = ["gpu", cluster.gpu_type, str(cluster.gpus_per_node)]
-    values: dict[str, str | int | bool | None] = {
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "gres": ":".join(part for part in gres if part) if cluster.gpus_per_node else None,
-        "mem": cluster.memory,
+    values = {
         "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
-        **stage.sbatch,
+        **_common(stage, cluster.gpus_per_node, cluster.gpu_type, {}),
         "job-name": f"{stage.chain}-{stage.name}",
         "nodes": stage.nodes,
         "ntasks-per-node": stage.ranks_per_node,
-        "cpus-per-task": stage.cpus_per_task,
-        "time": stage.time,
         "signal": f"B:USR1@{cluster.grace_seconds}",
         "requeue": True,
         "open-mode": "append",
@@ -110,10 +103,25 @@ def directives(stage: Stage) -> list[str]:
     return _lines(values)
 
 
-def component_directives(part: ComponentConfig) -> list[str]:
-    """The options of the #SBATCH lines of one more kind of nodes."""
-    gres = f"gpu:{part.gpus_per_node}" if part.gpus_per_node else None
-    return _lines({"gres": gres, **part.sbatch, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
+def component_directives(stage: Stage, part: ComponentConfig) -> list[str]:
+    """The options of the #SBATCH lines of one more kind of nodes; what it does not say itself is as for the others."""
+    common = _common(stage, part.gpus_per_node, None, part.sbatch)
+    return _lines({**common, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
+
+
+def _common(stage: Stage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:
+    """Options that every kind of node needs."""
+    cluster = stage.cluster
+    return {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "gres": ":".join(word for word in ("gpu", gpu_type, str(gpus)) if word) if gpus else None,
+        "mem": cluster.memory,
+        **stage.sbatch,
+        **sbatch,
+        "cpus-per-task": stage.cpus_per_task,
+        "time": stage.time,
+    }
 
 
 def _lines(values: dict[str, str | int | bool | None]) -> list[str]:
