@@ -46,9 +46,7 @@ def submit(
         return
     ids, said = submit_all(jobs)
     for name, job_id in ids.items():
-        typer.echo(
-            f"submitted: {name}: job {job_id} ({said[name]})" if said[name] else f"submitted: {name}: job {job_id}"
-        )
+        typer.echo(f"submitted: {name}: job {job_id}" + (f" ({said[name]})" if said[name] else ""))
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
 
 
