@@ -1,1 +1,1 @@
-"""Starting runs: on this machine (local.py); job schedulers follow the same worker entry point."""
+"""Starting runs: on this machine (local.py), and as SLURM jobs that go through the same workers."""

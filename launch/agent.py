@@ -41,7 +41,8 @@ def judge(run: Path, incarnation: str) -> Decision:
     found = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     if found.exclude:
         found = replace(found, exclude=tuple(sorted({*found.exclude, *_excluded()})))
-    records.append(run, "preflight", incarnation=incarnation, exclude=list(found.exclude), reason=found.reason)
+    outcome = {"exclude": list(found.exclude), "all": len(bad) == len(nodes), "reason": found.reason}
+    records.append(run, "preflight", incarnation=incarnation, **outcome)
     return found
 
 

@@ -39,23 +39,23 @@ def submit(
     check = partial(_check_command, cast(typer.Context, context.find_root()))
     stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, check)
     jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
-    typer.echo("\n".join(line for job in jobs for line in _plan(job.stage)))
+    typer.echo("\n".join(line for stage in stages for line in _plan(stage)))
     if dry_run:
         typer.echo("\n".join(f"--- {job.path}\n{job.script}---" for job in jobs))
         typer.echo("dry run: nothing was written or submitted")
         return
     ids, said = submit_all(jobs)
     for name, job_id in ids.items():
-        typer.echo(
-            f"submitted: {name}: job {job_id} ({said[name]})" if said[name] else f"submitted: {name}: job {job_id}"
-        )
+        typer.echo(f"submitted: {name}: job {job_id}" + (f" ({said[name]})" if said[name] else ""))
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
 
 
 def _plan(stage: Stage) -> list[str]:
     """What a stage is, for whoever decides whether to submit it."""
-    from megabiomed.launch.submit import typed_commands
+    from megabiomed.launch.submit import is_done, typed_commands
 
+    if is_done(stage):
+        return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]
     shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
     nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
     waits = f" after {', '.join(stage.after)}" if stage.after else ""

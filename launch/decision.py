@@ -96,7 +96,7 @@ def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step
 
 
 def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any]], max_failures: int) -> Decision:
-    """Exclude bad nodes; a job whose nodes are all bad, or that met bad ones too often, gives up.
+    """Exclude bad nodes; a job whose nodes are all bad again and again, or that met bad ones too often, gives up.
 
     Args:
         bad: node -> why.
@@ -104,9 +104,13 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
     if not bad:
         return Decision("run", "all nodes are well")
     text = "; ".join(f"{node}: {why}" for node, why in sorted(bad.items()))
-    if len(bad) == nodes and nodes > 1:
-        return Decision("fail", f"all nodes are bad: {text}")
-    met = sum(record["kind"] == "preflight" and bool(record.get("exclude")) for record in history) + 1
+    before = [record for record in history if record["kind"] == "preflight"]
+    if len(bad) == nodes and nodes > 1:  # perhaps the network, or the storage
+        tries = next((n for n, record in enumerate(reversed(before)) if not record.get("all")), len(before)) + 1
+        return Decision(
+            "requeue" if tries < max_failures else "fail", f"all nodes are bad, {tries} of {max_failures}: {text}"
+        )
+    met = sum(bool(record.get("exclude")) for record in before) + 1
     if met > max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("fail", f"bad nodes for the {met}th time: {text}")
     known = {node for record in history for node in record.get("exclude", ())}

@@ -11,8 +11,8 @@ _POLL_S = 0.5
 
 
 def newest_log(run: Path, rank: int) -> Path | None:
-    """The log of a rank in the incarnation that wrote last."""
-    found = list((run / "logs").glob(f"*/rank_{rank}.log"))
+    """The log of a rank in the incarnation that wrote last, of the run or of one of its stages."""
+    found = [file for where in ("logs", "*/logs") for file in run.glob(f"{where}/*/rank_{rank}.log")]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 

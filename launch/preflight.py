@@ -17,29 +17,28 @@ from typing import Any
 
 from megabiomed.checkpoint.files import make_writable, write_json
 from megabiomed.errors import MegabiomedError
-from megabiomed.launch.preflight_verdict import SMI_FIELDS, pairings, result_file, smi_problems
+from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, result_file, smi_problems
 
 _SPACE = 2**30
 _ROUNDS = 5
 
 
 def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> None:
-    """Run every check and write the result; a check that fails is a word in `problems`, never an exception."""
+    """Run every check and write the result; a check that fails is a word in `problems`, never an exception.
+
+    What a node finds out alone is written before it meets the others: it must not be blamed for one that does not come.
+    """
     node = os.environ.get("SLURMD_NODENAME", "localhost")
-    problems: list[str] = []
     measured: dict[str, float] = {}
-    checks = (
-        lambda: _storage(run),
-        lambda: _devices(gpus, gpu_type),
-        lambda: _work(measured),
-        lambda: _meet(measured),
-    )
-    for check in checks:
-        problems += _outcome(check)
     target = result_file(run, incarnation, node)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, {"node": node, "group": group, "problems": problems, "measured": measured})
-    print(f"{node}: {'; '.join(problems) or 'well'} {measured}")
+    result: dict[str, Any] = {"node": node, "group": group, "problems": [], "measured": measured, "meeting": None}
+    for check in (lambda: _storage(run), lambda: _devices(gpus, gpu_type), lambda: _work(measured)):
+        result["problems"] += _outcome(check)
+        write_json(target, result)
+    result["meeting"] = "; ".join(_outcome(lambda: _meet(measured))) or MET
+    write_json(target, result)
+    print(f"{node}: {'; '.join(result['problems']) or 'well'}, {result['meeting']}, {measured}")
 
 
 def _outcome(check: Callable[[], list[str]]) -> list[str]:

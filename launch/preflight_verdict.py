@@ -9,7 +9,7 @@ from typing import Any
 
 from megabiomed.launch.records import SLURM
 
-PREFLIGHT = "preflight"
+PREFLIGHT, MET = "preflight", "met the others"
 TIMES = {"matmul_s": "matrix product", "link_s": "exchange with its neighbours"}
 CLOCK_S = 30.0
 """Clocks that differ by more than this mislead time limits, checkpoints' ages and whoever reads the logs."""
@@ -32,6 +32,7 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
         slow_factor: how many times the usual time a node may take. Of two nodes the faster one is taken for usual.
     """
     bad: dict[str, str] = {}
+    apart: dict[str, str] = {}
     kinds: dict[int, dict[str, dict[str, float]]] = {}
     for node in nodes:
         try:
@@ -41,10 +42,12 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
             continue
         if found["problems"]:
             bad[node] = ", ".join(found["problems"])
+        if found["meeting"] != MET:
+            apart[node] = f"could not meet the others: {found['meeting'] or 'no answer'}"
         kinds.setdefault(found["group"], {})[node] = found["measured"]
     for measured in kinds.values():
         bad = slow_nodes(measured, slow_factor) | wrong_clocks(measured) | bad
-    return bad
+    return bad or apart  # a node that is bad keeps the others from meeting
 
 
 def slow_nodes(measured: dict[str, dict[str, float]], factor: float) -> dict[str, str]:

@@ -70,9 +70,18 @@ def committed_step(run: Path) -> int:
 
 def finished(run: Path) -> None:
     """Note that a command reached its end, as a training run does itself."""
-    line = json.dumps({"time": now(), "event": "finished"}) + "\n"
+    _event(run, "finished")
+
+
+def reopen(run: Path) -> None:
+    """A finished run is asked for more: the ranks decide whether there is anything to do."""
+    if last_event(run).get("event") == "finished":
+        _event(run, "reopened")
+
+
+def _event(run: Path, kind: str) -> None:
     with (run / "events.jsonl").open("a") as file:
-        file.write(line)
+        file.write(json.dumps({"time": now(), "event": kind}) + "\n")
 
 
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 from megabiomed import __version__
 from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
+from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
-from megabiomed.launch.cluster import seconds_of
-from megabiomed.launch.kinds import COMMAND
+from megabiomed.launch.cluster import Flags, seconds_of
+from megabiomed.launch.kinds import COMMAND, part_run
 from megabiomed.launch.stage import Stage
 
 _TEMPLATE = "job.sh.j2"
@@ -61,7 +62,7 @@ def render(stage: Stage) -> Job:
         joins=stage.kind != COMMAND,
         words=stage.words,
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
-        components=[component_directives(part) for part in stage.components],
+        components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
         srun=cluster.srun,
         wrap=cluster.wrap,
@@ -87,19 +88,12 @@ def directives(stage: Stage) -> list[str]:
                 "a path cannot stand in an #SBATCH line", got=repr(str(path)), do="use one without spaces, quotes and %"
             )
     cluster = stage.cluster
-    gres = ["gpu", cluster.gpu_type, str(cluster.gpus_per_node)]
-    values: dict[str, str | int | bool | None] = {
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "gres": ":".join(part for part in gres if part) if cluster.gpus_per_node else None,
-        "mem": cluster.memory,
+    values = {
         "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
-        **stage.sbatch,
+        **_common(stage, cluster.gpus_per_node, cluster.gpu_type, {}),
         "job-name": f"{stage.chain}-{stage.name}",
         "nodes": stage.nodes,
         "ntasks-per-node": stage.ranks_per_node,
-        "cpus-per-task": stage.cpus_per_task,
-        "time": stage.time,
         "signal": f"B:USR1@{cluster.grace_seconds}",
         "requeue": True,
         "open-mode": "append",
@@ -109,10 +103,25 @@ def directives(stage: Stage) -> list[str]:
     return _lines(values)
 
 
-def component_directives(part: ComponentConfig) -> list[str]:
-    """The options of the #SBATCH lines of one more kind of nodes."""
-    gres = f"gpu:{part.gpus_per_node}" if part.gpus_per_node else None
-    return _lines({"gres": gres, **part.sbatch, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
+def component_directives(stage: Stage, part: ComponentConfig) -> list[str]:
+    """The options of the #SBATCH lines of one more kind of nodes; what it does not say itself is as for the others."""
+    common = _common(stage, part.gpus_per_node, None, part.sbatch)
+    return _lines({**common, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
+
+
+def _common(stage: Stage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:
+    """Options that every kind of node needs."""
+    cluster = stage.cluster
+    return {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "gres": ":".join(word for word in ("gpu", gpu_type, str(gpus)) if word) if gpus else None,
+        "mem": cluster.memory,
+        **stage.sbatch,
+        **sbatch,
+        "cpus-per-task": stage.cpus_per_task,
+        "time": stage.time,
+    }
 
 
 def _lines(values: dict[str, str | int | bool | None]) -> list[str]:
@@ -161,7 +170,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
 
 
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
-    """Check every script with the scheduler, then submit them in order.
+    """Check every script with the scheduler, then submit them in order; stages that are done are left out.
 
     A chain that cannot be submitted whole is taken back.
 
@@ -172,6 +181,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         LaunchError: a run is in the queue already, or the scheduler's refusal.
     """
     members = [job.stage.folder for job in jobs]
+    jobs = [job for job in jobs if not is_done(job.stage)]
     for job in jobs:
         refuse_second(job.stage.folder)
     for job in jobs:
@@ -182,7 +192,9 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         for job in jobs:
             for folder in job.stage.controls:
                 (folder / records.KILL_SWITCH).unlink(missing_ok=True)
-            ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after])
+            records.reopen(job.stage.folder)
+            after = [ids[name] for name in job.stage.after if name in ids]
+            ids[job.stage.name] = scheduler.submit(job.path, after)
             record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
             write_json(job.stage.folder / records.SLURM / records.JOB, record)
     except LaunchError:
@@ -190,6 +202,18 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             scheduler.call("scancel", job_id)
         raise
     return ids, said
+
+
+def is_done(stage: Stage) -> bool:
+    """Whether a stage is finished and would do the same again: its command, or how long it trains, did not change."""
+    if records.last_event(stage.folder).get("event") != "finished":
+        return False
+    if stage.config is None:
+        return bool(records.read_job(stage.folder).get("words") == list(stage.typed))
+    stored = stage.folder / "config.yaml"
+    before = read_yaml(stored.read_text(), str(stored)) if stored.is_file() else {}
+    wanted = part_run(stage.config, stage.arguments[0] if stage.arguments else None).train.model_dump(mode="json")
+    return all(before.get("train", {}).get(key) == wanted[key] for key in ("steps", "epochs"))
 
 
 def refuse_second(run: Path) -> None:

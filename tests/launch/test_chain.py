@@ -18,9 +18,10 @@ from megabiomed.cli import app
 from megabiomed.errors import ConfigError
 from megabiomed.launch.cli import _check_command
 from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.records import reopen
 from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import Stage, load_stages
-from megabiomed.launch.submit import render
+from megabiomed.launch.submit import is_done, render
 
 CPU = ClusterConfig(tasks_per_node=2, preflight=False)
 
@@ -59,6 +60,9 @@ PLANS = {
         "encoders (align): 4 nodes x 8 = 32 ranks, 24:00:00 after adaptors",
         "language-model (align): 4 nodes x 8 = 32 ranks, 24:00:00 after encoders",
         "evaluate (command): 1 node x 1 = 1 ranks, 08:00:00 after language-model",
+        "questions (command): 1 node x 1 = 1 ranks, 02:00:00",
+        "medmcqa (finetune): 1 node x 8 = 8 ranks, 24:00:00 after pretrain, questions",
+        "medmcqa-score (command): 1 node x 1 = 1 ranks, 04:00:00 after medmcqa",
     ],
     "biomedgpt-lm-qa": [
         "pretrain (pretrain): 12 nodes x 8 = 96 ranks, 24:00:00",
@@ -183,3 +187,46 @@ def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_p
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 4, done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
+
+
+def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any, tmp_path: Path) -> None:
+    def again(*words: str, command: str = "x") -> list[bool]:
+        stages = [
+            align(stage="s1-adaptors", overrides=[*align()["overrides"], *words]),
+            score | {"command": ["plot", command]},
+        ]
+        return [is_done(stage) for stage in load(*stages)]
+
+    score = {"name": "score", "command": ["plot", "x"]}
+    one, two = load(align(stage="s1-adaptors"), score)
+    assert again() == [False, False]
+    for stage in (one, two):
+        (stage.folder / "slurm").mkdir(parents=True)
+        (stage.folder / "events.jsonl").write_text('{"event": "finished"}\n')
+    (one.folder / "config.yaml").write_text(yaml.safe_dump({"train": {"steps": 60, "epochs": None}}))
+    (two.folder / "slurm" / "job.json").write_text('{"words": ["plot", "x"]}')
+    assert again() == [True, True]
+    assert again("align.stages.0.steps=70", command="y") == [False, False]
+    reopen(one.folder)
+    assert again() == [False, True]
+
+
+def test_nodes_of_another_kind_get_what_the_others_get_unless_they_say_otherwise(load: Any) -> None:
+    cluster = ClusterConfig(partition="main", account="bio", gpus_per_node=2, gpu_type="h100", cpus_per_task=4,
+                            memory="0", time="10:00:00", sbatch={"qos": "high"})  # fmt: skip
+    parts = [{"nodes": 1, "ranks_per_node": 2, "gpus_per_node": 1, "sbatch": {"partition": "other"}}]
+    (stage,) = load(align(stage="s1-adaptors", components=parts, overrides=[*align()["overrides"], "data.micro_batch_size=2"]),
+                    cluster=cluster)  # fmt: skip
+    script = render(stage).script
+    first, second = script.split("#SBATCH hetjob\n")
+    for line in ("--account=bio", "--mem=0", "--qos=high", "--cpus-per-task=4", "--time=10:00:00"):
+        assert line in first
+        assert line in second
+    assert "--gres=gpu:h100:2" in first
+    assert "--gres=gpu:1" in second.split("# Rendered")[0]
+    assert "--partition=other" in second
+    assert "--partition=main" not in second
+    assert 'launch.preflight "$run" "$incarnation" 0 2 h100' in script
+    assert 'launch.preflight "$run" "$incarnation" 1 1 -' in script
+    assert 'group_head=$(scontrol show hostnames "$SLURM_JOB_NODELIST_HET_GROUP_1"' in script
+    assert "srun --het-group=0,1" in script

@@ -93,7 +93,15 @@ def test_bad_nodes_are_excluded_together_with_those_known_before() -> None:
     found = after_preflight({"n2": "2 of 8 GPUs are visible"}, 4, history, 3)
     assert (found.verb, found.exclude) == ("requeue", ("n2", "n7"))
     assert found.line() == "requeue|n2,n7|bad nodes: n2: 2 of 8 GPUs are visible"
-    assert after_preflight({"n1": "x", "n2": "x"}, 2, [], 3).verb == "fail"
+
+
+def test_all_nodes_bad_is_tried_again_on_the_same_nodes_and_then_given_up() -> None:
+    once = {"kind": "preflight", "incarnation": "1", "exclude": [], "all": True}
+    for before, verb in [(0, "requeue"), (1, "requeue"), (2, "fail")]:
+        found = after_preflight({"n1": "x", "n2": "x"}, 2, [once] * before, 3)
+        assert (found.verb, found.exclude) == (verb, ())
+    well = {"kind": "preflight", "incarnation": "1", "exclude": [], "all": False}
+    assert after_preflight({"n1": "x", "n2": "x"}, 2, [once, once, well], 3).verb == "requeue"
 
 
 def test_a_reason_stays_on_one_line() -> None:

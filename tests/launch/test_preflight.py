@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.launch.preflight_verdict import bad_nodes, pairings, result_file, smi_problems
+from megabiomed.launch.preflight_verdict import MET, bad_nodes, pairings, result_file, smi_problems
 
 
-def answers(run: Path, measured: dict[str, dict[str, float]], group: int = 0) -> None:
+def answers(run: Path, measured: dict[str, dict[str, float]], group: int = 0, meeting: str | None = MET) -> None:
     for node, values in measured.items():
         file = result_file(run, "7.0.1", node)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"problems": [], "group": group, "measured": values}))
+        file.write_text(json.dumps({"problems": [], "group": group, "measured": values, "meeting": meeting}))
 
 
 def test_a_slow_and_a_silent_node_are_named(tmp_path: Path) -> None:
@@ -37,6 +37,15 @@ def test_the_slower_of_two_nodes_a_slow_link_and_a_wrong_clock_are_named(tmp_pat
     answers(tmp_path, times)
     found = bad_nodes(tmp_path, "7.0.1", ["c", "d", "e"], 1.5)
     assert found == {"d": "slow exchange with its neighbours: 0.9000 s, usual 0.1000 s", "e": "its clock is -100 s off"}
+
+
+def test_nobody_is_blamed_for_a_node_that_did_not_come(tmp_path: Path) -> None:
+    answers(tmp_path, {"a": {"matmul_s": 1.0}, "b": {"matmul_s": 1.0}}, meeting=None)
+    assert bad_nodes(tmp_path, "7.0.1", ["a", "b", "c"], 1.5) == {"c": "no answer"}
+    answers(tmp_path, {"c": {"matmul_s": 1.0}}, meeting="DistNetworkError: timed out")
+    found = bad_nodes(tmp_path, "7.0.1", ["a", "b", "c"], 1.5)
+    assert found["c"] == "could not meet the others: DistNetworkError: timed out"
+    assert len(found) == 3
 
 
 def test_nodes_of_different_kinds_are_not_compared(tmp_path: Path) -> None:

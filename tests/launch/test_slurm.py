@@ -58,6 +58,8 @@ def test_a_chain_saves_is_killed_and_submitted_again_and_its_second_stage_starts
     ]
     assert [row["run"] for row in operator.status(two)] == [row["run"] for row in rows]
     assert "nothing to hold" in operator.type("hold", one)
+    said = operator.type("submit", chain, "--cluster", operator.profile)
+    assert (said.count("finished already"), said.count("submitted")) == (2, 0)
     assert f"step: {SHORT}/{SHORT}" in operator.type("logs", one, "--lines", 20)
 
 

@@ -85,12 +85,15 @@ class Operator:
         self.until(lambda: self.cluster.job(job_id)["JobState"] in OVER, run, timeout_s)
         return self.cluster.job(job_id)
 
-    def kill_rank(self, run: Path, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to one rank of a run, on whatever node it is."""
+    def kill_rank(
+        self, run: Path, rank: int, number: signal.Signals = signal.SIGKILL, restarts: int | None = None
+    ) -> None:
+        """Send a signal to one rank of a run, on whatever node it is; of the start after so many requeues."""
         for process in psutil.process_iter():
             try:
-                mine = ".worker" in " ".join(process.cmdline()) and str(run) in " ".join(process.cmdline())
-                if mine and process.environ().get("SLURM_PROCID") == str(rank):
+                words, known = " ".join(process.cmdline()), process.environ()
+                mine = ".worker" in words and str(run) in words and known.get("SLURM_PROCID") == str(rank)
+                if mine and restarts in (None, int(known.get("SLURM_RESTART_COUNT", "0"))):
                     process.send_signal(number)
                     return
             except psutil.Error:
@@ -113,10 +116,10 @@ class Operator:
         assert (last["event"], last["step"], last["ids_hash"]) == ("finished", steps, reference.ids_hash(steps))
 
     @contextmanager
-    def frozen(self, run: Path, rank: int = 3) -> Iterator[None]:
+    def frozen(self, run: Path, rank: int = 3, restarts: int = 0) -> Iterator[None]:
         """A run that does not advance while the operator types."""
-        self.kill_rank(run, rank, signal.SIGSTOP)
+        self.kill_rank(run, rank, signal.SIGSTOP, restarts)
         try:
             yield
         finally:
-            self.kill_rank(run, rank, signal.SIGCONT)
+            self.kill_rank(run, rank, signal.SIGCONT, restarts)

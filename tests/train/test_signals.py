@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,33 @@ def test_a_scheduler_may_ask_twice() -> None:
 
 def test_a_second_interrupt_ends_at_once() -> None:
     assert after(signal.SIGINT, signal.SIGINT).returncode == -signal.SIGINT
+
+
+CONTROLS = """
+import os, sys, time
+from pathlib import Path
+from megabiomed.train.signals import STOP_AT, Request, StopFlag
+run, stage = Path(sys.argv[1], "run"), Path(sys.argv[1], "run", "stage")
+(run / "control").mkdir(parents=True)
+(stage / "control").mkdir(parents=True)
+stop = StopFlag()
+for folder in (stage, run, run):
+    stop.watch(folder)
+assert stop.mine() == Request.NONE
+(run / "control" / "save").touch()
+assert (stop.mine(), stop.mine()) == (Request.SAVE, Request.NONE)
+(stage / "control" / "end").touch()
+(run / "control" / "save").touch()
+assert (stop.mine(), stop.received) == (Request.END, "kill switch")
+os.environ[STOP_AT] = str(time.time() + 3600)
+assert StopFlag().mine() == Request.NONE
+os.environ[STOP_AT] = str(time.time() - 1)
+late = StopFlag()
+assert (late.mine(), late.received) == (Request.STOP, "time limit")
+"""
+
+
+def test_files_of_the_run_and_of_its_stage_and_the_clock_ask_too(tmp_path: Path) -> None:
+    """The clock is the second net: SLURM's own warning came up to 27 s late."""
+    done = subprocess.run([sys.executable, "-c", CONTROLS, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

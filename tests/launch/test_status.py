@@ -1,0 +1,85 @@
+"""Where a run stands, from its own files: without a scheduler, on a narrow terminal, beyond a time limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megabiomed.launch import scheduler
+from megabiomed.launch.control import cancel, jobs_of
+from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
+
+JOB = {"chain": "c", "after": [], "job_id": "7", "time": "24:00:00", "prepared": "2026-01-01T00:00:00+00:00",
+       "cluster": {"grace_seconds": 600}}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run at step 500 of 1000 that was preempted once."""
+    monkeypatch.setenv("PATH", "")
+    folder = submitted(
+        tmp_path / "runs" / "lm", "pretrain", [tmp_path / "runs" / "lm", tmp_path / "runs" / "al" / "s1"]
+    )
+    submitted(tmp_path / "runs" / "al" / "s1", "s1", [folder, tmp_path / "runs" / "al" / "s1"])
+    (folder / "events.jsonl").write_text(json.dumps({"event": "resume", "total_steps": 1000}) + "\n")
+    metrics = {"step": 500, "train/loss": 2.5, "train/tokens_per_s": 1e5, "train/mfu": 0.4, "train/eta_s": 200000}
+    (folder / "metrics.jsonl").write_text(json.dumps(metrics) + "\n{cut off")
+    (folder / "checkpoints" / "step_00000480").mkdir(parents=True)
+    (folder / "checkpoints" / "step_00000480" / "COMMITTED").touch()
+    (folder / "checkpoints" / "step_00000500").mkdir()  # not committed
+    history: list[dict[str, Any]] = [
+        {"kind": "begin", "incarnation": "7.0.1", "step": 0},
+        {"kind": "end", "incarnation": "7.0.1", "decision": "requeue", "reason": "stopped and saved", "after": 480},
+        {"kind": "begin", "incarnation": "7.1.2", "step": 480},
+    ]
+    (folder / "slurm" / "incarnations.jsonl").write_text("".join(json.dumps(item) + "\n" for item in history))
+    return folder
+
+
+def submitted(folder: Path, stage: str, members: list[Path]) -> Path:
+    (folder / "slurm").mkdir(parents=True)
+    record = JOB | {"stage": stage, "kind": "pretrain", "members": [str(path) for path in members], "controls": []}
+    (folder / "slurm" / "job.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_everything_that_a_run_wrote_is_shown_without_a_scheduler(run: Path) -> None:
+    found = status_of(run)
+    assert found["state"] == "scheduler does not answer"
+    assert (found["step"], found["total_steps"], found["incarnations"], found["checkpoint_step"]) == (500, 1000, 2, 480)
+    assert found["last"] == "stopped and saved"
+    # 200,000 s are left, 85,800 of them fit into one incarnation: two more requeues, each 121 s at least.
+    assert found["eta_s"] == 200000 + 2 * 121
+    cells = dict(zip(COLUMNS, row(found)))
+    assert (cells["step"], cells["loss"], cells["tokens/s"], cells["mfu"]) == (
+        "500/1,000",
+        "2.5000",
+        "100,000",
+        "40.0%",
+    )
+    assert cells["eta"] == "2d 7h"
+    assert max(map(len, lines(found))) <= 80
+
+
+def test_a_finished_run_says_so(run: Path) -> None:
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "finished", "step": 1000}) + "\n")
+    assert (status_of(run)["state"], status_of(run)["eta_s"]) == ("FINISHED", 0.0)
+
+
+def test_a_chain_is_found_from_each_of_its_stages_and_from_the_folder_of_all_runs(run: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "runs" / "al" / "s1"
+    assert find_runs(run) == find_runs(stage) == find_runs(tmp_path / "runs") == [run, stage]
+    assert jobs_of(tmp_path / "runs" / "al") == [stage]
+
+
+def test_cancelling_an_alignment_cancels_its_stages(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "job_of", lambda folder, patient=True: {"JobState": "PENDING"})
+    called: list[tuple[str, ...]] = []
+    monkeypatch.setattr(scheduler, "call", lambda *words, patient=True: called.append(words))
+    assert cancel(tmp_path / "runs" / "al", save=True, chain=True) == ["cancelled: job 7 (PENDING)"]
+    assert called == [("scancel", "7")]
+    assert (tmp_path / "runs" / "al" / "s1" / "control" / "end").exists()
