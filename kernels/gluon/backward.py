@@ -38,9 +38,11 @@ def _produce_queries(
     stride_l, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """The program's keys and values once, then the query tiles [first, last) of every head of the group."""
-    mbarrier.expect(kv_full, kd.block_type.nbytes + vd.block_type.nbytes)
-    tma.async_copy_global_to_shared(kd, [first, kv_head * D], kv_full, ks)
-    tma.async_copy_global_to_shared(vd, [first, kv_head * D], kv_full, vs)
+    mbarrier.expect(kv_full, CONSUMERS * (kd.block_type.nbytes + vd.block_type.nbytes))
+    for which in gl.static_range(CONSUMERS):
+        row = first + which * PART
+        tma.async_copy_global_to_shared(kd, [row, kv_head * D], kv_full, ks.index(which))
+        tma.async_copy_global_to_shared(vd, [row, kv_head * D], kv_full, vs.index(which))
     i = 0
     for member in range(G):
         head = kv_head * G + member
@@ -65,8 +67,8 @@ def _consume_queries(
     S: gl.constexpr = product_layout(M)
     A: gl.constexpr = product_layout(D)
     P: gl.constexpr = gl.DotOperandLayout(0, A, 2)
-    k = ks.slice(which * PART, PART)
-    v = vs.slice(which * PART, PART)
+    k = ks.index(which)
+    v = vs.index(which)
     row = first + which * PART
     keys = row + gl.arange(0, PART, layout=gl.SliceLayout(1, S))
     end = gl.load(END + gl.minimum(keys, T - 1))
@@ -111,13 +113,13 @@ def attention_backward_kv(
     qd, kd, vd, dod, dkd, dvd, lsed, deltad, END, COS, SIN, stride_l, T, scale2, scale, HQ: gl.constexpr, HKV: gl.constexpr,
     D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
 ):  # fmt: skip
-    """Keys [128 n, 128 n + 128) of one key/value head. Boxes: qd, dod [M, D], kd, vd [128, D], dkd, dvd [64, D], lsed [M]."""
+    """Keys [128 n, 128 n + 128) of one key/value head. Boxes: qd, dod [M, D], lsed, deltad [M], else [64, D]."""
     first = gl.program_id(0) * ROWS
     kv_head = gl.program_id(1)
     keys = first + gl.arange(0, ROWS, layout=gl.BlockedLayout([1], [32], [4], [0]))
     last = gl.max(gl.load(END + gl.minimum(keys, T - 1)), 0)
-    ks = gl.allocate_shared_memory(kd.dtype, [ROWS, D], kd.layout)
-    vs = gl.allocate_shared_memory(vd.dtype, [ROWS, D], vd.layout)
+    ks = gl.allocate_shared_memory(kd.dtype, [CONSUMERS, PART, D], kd.layout)
+    vs = gl.allocate_shared_memory(vd.dtype, [CONSUMERS, PART, D], vd.layout)
     qs = gl.allocate_shared_memory(qd.dtype, [STAGES, M, D], qd.layout)
     dos = gl.allocate_shared_memory(dod.dtype, [STAGES, M, D], dod.layout)
     lses = gl.allocate_shared_memory(gl.float32, [STAGES, M], lsed.layout)
@@ -144,9 +146,10 @@ def _produce_keys(
     N: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """The program's queries and output gradients once, then the key and value tiles [low, high)."""
-    mbarrier.expect(q_full, qd.block_type.nbytes + dod.block_type.nbytes)
-    tma.async_copy_global_to_shared(qd, [row, head * D], q_full, qs)
-    tma.async_copy_global_to_shared(dod, [row, head * D], q_full, dos)
+    mbarrier.expect(q_full, CONSUMERS * (qd.block_type.nbytes + dod.block_type.nbytes))
+    for which in gl.static_range(CONSUMERS):
+        tma.async_copy_global_to_shared(qd, [row + which * PART, head * D], q_full, qs.index(which))
+        tma.async_copy_global_to_shared(dod, [row + which * PART, head * D], q_full, dos.index(which))
     i = 0
     for n in range(low, high, N):
         stage = i % STAGES
@@ -167,8 +170,8 @@ def _consume_keys(
     S: gl.constexpr = product_layout(N)
     A: gl.constexpr = product_layout(D)
     P: gl.constexpr = gl.DotOperandLayout(0, A, 2)
-    q = qs.slice(which * PART, PART)
-    do = dos.slice(which * PART, PART)
+    q = qs.index(which)
+    do = dos.index(which)
     row += which * PART
     rows = row + gl.arange(0, PART, layout=gl.SliceLayout(1, S))
     start = gl.load(START + gl.minimum(rows, T - 1))
@@ -207,15 +210,15 @@ def attention_backward_q(
     qd, kd, vd, dod, dqd, LSE, DELTA, START, COS, SIN, stride_l, T, scale2, scale, HQ: gl.constexpr, HKV: gl.constexpr,
     D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
 ):  # fmt: skip
-    """Rows [128 m, 128 m + 128) of one head. Boxes: qd, dod [128, D], kd, vd [N, D], dqd [64, D]."""
+    """Rows [128 m, 128 m + 128) of one head. Boxes: kd, vd [N, D], else [64, D]."""
     row = (gl.num_programs(0) - 1 - gl.program_id(0)) * ROWS
     head = gl.program_id(1)
     rows = row + gl.arange(0, ROWS, layout=gl.BlockedLayout([1], [32], [4], [0]))
     first_seen = gl.min(gl.load(START + gl.minimum(rows, T - 1)), 0)
     low = gl.minimum(first_seen, row) // N * N
     high = gl.minimum(row + ROWS, T)
-    qs = gl.allocate_shared_memory(qd.dtype, [ROWS, D], qd.layout)
-    dos = gl.allocate_shared_memory(dod.dtype, [ROWS, D], dod.layout)
+    qs = gl.allocate_shared_memory(qd.dtype, [CONSUMERS, PART, D], qd.layout)
+    dos = gl.allocate_shared_memory(dod.dtype, [CONSUMERS, PART, D], dod.layout)
     ks = gl.allocate_shared_memory(kd.dtype, [STAGES, N, D], kd.layout)
     vs = gl.allocate_shared_memory(vd.dtype, [STAGES, N, D], vd.layout)
     q_full = ring(1, 1).index(0)

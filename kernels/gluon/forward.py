@@ -77,7 +77,7 @@ def _consume(
     S: gl.constexpr = product_layout(N)
     A: gl.constexpr = product_layout(D)
     P: gl.constexpr = gl.DotOperandLayout(0, A, 2)
-    q = qs.slice(which * PART, PART)
+    q = qs.index(which)
     row += which * PART
     _rotated_queries(Q, QR, COS, SIN, q, row, head, stride_q, stride_qr, T, D, ROPE)
     rows = row + gl.arange(0, PART, layout=gl.SliceLayout(1, S))
@@ -144,7 +144,7 @@ def attention_forward(
     first_seen = gl.min(gl.load(START + gl.minimum(rows, T - 1)), 0)
     low = gl.minimum(first_seen, row) // N * N  # never empty
     high = gl.minimum(row + ROWS, T)
-    qs = gl.allocate_shared_memory(kd.dtype, [ROWS, D], kd.layout)
+    qs = gl.allocate_shared_memory(od.dtype, [CONSUMERS, PART, D], od.layout)
     ks = gl.allocate_shared_memory(kd.dtype, [STAGES, N, D], kd.layout)
     vs = gl.allocate_shared_memory(vd.dtype, [STAGES, N, D], vd.layout)
     k_full = ring(1, STAGES)

@@ -83,13 +83,13 @@ def _backward(
     common = (lse.stride(0), tokens, LOG2E * scale, scale, heads, kv_heads, d)
     m, stages = BACKWARD_KV[d]
     attention_backward_kv[(programs, kv_heads)](
-        _described(q, m, d), _described(k, ROWS, d), _described(v, ROWS, d), _described(do, m, d), _described(dk, PART, d),
+        _described(q, m, d), _described(k, PART, d), _described(v, PART, d), _described(do, m, d), _described(dk, PART, d),
         _described(dv, PART, d), _described(lse.view(-1), m), _described(delta.view(-1), m), documents.end, cos, sin,
         *common, m, stages, rope, num_warps=4,
     )  # fmt: skip
     n, stages = BACKWARD_Q[d]
     attention_backward_q[(programs, heads)](
-        _described(q, ROWS, d), _described(k, n, d), _described(v, n, d), _described(do, ROWS, d), _described(dq, PART, d),
+        _described(q, PART, d), _described(k, n, d), _described(v, n, d), _described(do, PART, d), _described(dq, PART, d),
         lse, delta, documents.start, cos, sin, *common, n, stages, rope, num_warps=4,
     )  # fmt: skip
 

@@ -93,7 +93,7 @@ def _attention_jobs(arch: int, d: int) -> Iterator[Job]:
 
 
 def _hopper_jobs(d: int) -> Iterator[Job]:
-    rows, part = (hopper.ROWS, d), (hopper.PART, d)
+    part = (hopper.PART, d)
     n, stages = hopper.FORWARD[d]
     shape = {"HQ": 32, "HKV": 8, "D": d, "ROPE": True}
     boxes: dict[str, tuple[int, ...]] = {"kd": (n, d), "vd": (n, d), "od": part}
@@ -103,17 +103,17 @@ def _hopper_jobs(d: int) -> Iterator[Job]:
     boxes = {
         "qd": (m, d),
         "dod": (m, d),
-        "kd": rows,
-        "vd": rows,
-        "dkd": part,
-        "dvd": part,
         "lsed": (m,),
         "deltad": (m,),
+        "kd": part,
+        "vd": part,
+        "dkd": part,
+        "dvd": part,
     }
     constants = {**shape, "M": m, "STAGES": stages}
     yield Job(f"hopper backward k, v d{d} {m}x128", hopper_backward.attention_backward_kv, constants, 4, stages, boxes)
     n, stages = hopper.BACKWARD_Q[d]
-    boxes = {"qd": rows, "dod": rows, "kd": (n, d), "vd": (n, d), "dqd": part}
+    boxes = {"qd": part, "dod": part, "kd": (n, d), "vd": (n, d), "dqd": part}
     constants = {**shape, "N": n, "STAGES": stages}
     yield Job(f"hopper backward q d{d} 128x{n}", hopper_backward.attention_backward_q, constants, 4, stages, boxes)
 

@@ -47,9 +47,11 @@ def test_attention_uses_the_tensor_cores_and_rows_move_in_128_bit_loads(arch: in
     for row in compiled(arch, (128,)):
         if row["kernel"].startswith(("attention forward", "attention backward")):
             assert row["tensor_core"] > 0, row
-        if row["kernel"].startswith(("swiglu", "rms_norm_forward", "attention delta", "rope", "adamw")):
+        if row["kernel"].startswith(("swiglu", "rms_norm_forward", "attention delta", "rope")):
             wide, loads = row["wide_loads"].split("/")
             assert wide == loads, row
+        if row["kernel"] == "adamw":
+            assert row["wide_loads"] == "8/9", row  # the ninth is the factor, one number
 
 
 def test_hopper_kernels_are_specialised_and_every_release_waits_for_all_warps() -> None:
