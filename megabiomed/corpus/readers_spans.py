@@ -107,7 +107,7 @@ def parse_ids(value: Any, where: str, rejects: Rejects) -> dict[str, str]:
 
 def parse_fields(value: dict[str, Any]) -> tuple[str, ...]:
     """Fields of study of a record: names, or objects with a `category`, under any of the releases' keys; sorted."""
-    entries = next((value[key] for key in _FIELD_KEYS if isinstance(value.get(key), list)), [])
+    entries: list[Any] = next((value[key] for key in _FIELD_KEYS if isinstance(value.get(key), list)), [])
     names = (entry.get("category") if isinstance(entry, dict) else entry for entry in entries)
     return tuple(sorted({name for name in names if isinstance(name, str) and name}))
 

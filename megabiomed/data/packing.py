@@ -35,7 +35,8 @@ class Window:
 
 def empty_window(size: int) -> Window:
     """Room for a sample, to be filled."""
-    return Window(*(np.empty(size, np.int64) for _ in range(2)), *(np.empty(size, np.int32) for _ in range(2)))
+    tokens, labels = np.empty(size, np.int64), np.empty(size, np.int64)
+    return Window(tokens, labels, np.empty(size, np.int32), np.empty(size, np.int32))
 
 
 def pack_window(stream: NDArray[np.integer], document_ends: NDArray[np.integer]) -> Window:

@@ -46,7 +46,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> str:
         {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3, "pmc_id": "PMC1",
          "mag_field_of_study": fields[n % 3]} for n in range(30)
     ]  # fmt: skip
-    rows += [rows[0], {**rows[1], "paper_id": "copy"}]
+    rows += [rows[0], {**rows[1], "paper_id": "99"}]
     lines = [json.dumps(row) for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join([*lines, "{damaged"]) + "\n")
     report = build_corpus(BuildOptions([folder / "metadata.jsonl"], folder / "c", vocab_size=300, workers=1))
