@@ -35,9 +35,9 @@ from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
 from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.data.store import TokenStoreWriter
-from megabiomed.errors import DataError, UserError
+from megabiomed.errors import DataError, UserError, WorkerError
 
-REPORT = "report.json"
+REPORT, REJECTS = "report.json", "rejects.jsonl"
 __all__ = ["BuildOptions", "build_corpus", "held_out"]
 SPLITS = ("train", "validation")
 DROPPED = -1
@@ -50,7 +50,7 @@ class BuildOptions:
 
     Attributes:
         inputs: .jsonl or .jsonl.gz files: shards of the Datasets API, or metadata shards of release 20200705v1.
-        output: folder for train/, validation/, tokenizer/ and report.json.
+        output: folder for train/, validation/, tokenizer/, report.json and rejects.jsonl.
         pdf_parses: for release 20200705v1, the folder (or shard) of pdf_parses to join.
         tokenizer: tokenizer.model to use; None trains one of `vocab_size` pieces on the training papers.
         validation_fraction: share of papers held out, chosen by a hash of their id.
@@ -88,7 +88,7 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
     Raises:
         DataError: an input is missing or empty, nothing is left after cleaning, or the output exists.
         TokenizerError: the tokenizer cannot be read, or the text is too small for one of `vocab_size` pieces.
-        WorkerError: a process died; the same call goes on.
+        WorkerError: a process died, or the disk is full; the same call goes on.
     """
     _check(options)
     working = options.output.with_name(f".{options.output.name}.building")
@@ -99,6 +99,11 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
     except UserError:
         remove_tree(working)
         raise
+    except OSError as error:
+        raise WorkerError(
+            f"the work in {working} cannot be written", got=error.strerror or str(error),
+            do="make room on the disk and give the same command again: finished parts are kept",
+        ) from error  # fmt: skip
     remove_tree(working)
     return report
 
@@ -177,6 +182,7 @@ class _Build:
         (final / "tokenizer" / "tokenizer.model").write_bytes(tokenizer.path.read_bytes())
         self._report_contamination(report, final)
         report["seconds"] = round(time.monotonic() - started, 2)
+        write_atomic(final / REJECTS, "".join(self._reject_lines()))
         write_json(final / REPORT, report)
         return report
 
@@ -252,6 +258,13 @@ class _Build:
         report["decontamination"] = {
             "sets": account["sets"], "items_found": len(account["items"]), "papers": len(account["papers"]),
         }  # fmt: skip
+
+    def _reject_lines(self) -> Iterator[str]:
+        """One JSON line for each sample of damage: reason, how often it occurred in all, and the place."""
+        for reason, samples in self.rejects.samples.items():
+            for sample in samples:
+                row = {"reason": reason, "count": self.rejects.counts[reason], "sample": sample}
+                yield json.dumps(row, ensure_ascii=False) + "\n"
 
     def _losses(self) -> str:
         """The most frequent reasons why papers are missing."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from megabiomed.corpus.readers_compose import compose
 from megabiomed.corpus.readers_lines import Record, read_records
-from megabiomed.corpus.readers_spans import parse_ids, parse_integer
+from megabiomed.corpus.readers_spans import parse_fields, parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects
 
 _ID_FIELDS = ("pmc_id", "pubmed_id", "doi", "arxiv_id", "acl_id")
-_METADATA_FIELDS = ("paper_id", "title", "abstract", "year", *_ID_FIELDS)
+_METADATA_FIELDS = ("paper_id", "title", "abstract", "year", "mag_field_of_study", *_ID_FIELDS)
 
 
 def joined_papers(metadata: Path, parses: Iterable[Path], rejects: Rejects) -> Iterator[Paper]:
@@ -69,6 +69,7 @@ def paper_2020(record: Record, metadata: dict[str, Any], parse: dict[str, Any], 
         source=record.path.name,
         line=record.line,
         offset=record.offset,
+        fields=parse_fields(metadata),
     )
 
 

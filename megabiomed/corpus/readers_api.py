@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megabiomed.corpus.readers_lines import Record, repair_text
-from megabiomed.corpus.readers_spans import parse_annotations, parse_ids, parse_integer
+from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects
 
 
@@ -34,6 +34,7 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
         source=record.path.name,
         line=record.line,
         offset=record.offset,
+        fields=parse_fields(value),
     )
 
 

@@ -11,6 +11,7 @@ from megabiomed.corpus.records import Rejects, Span
 
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _ID_KEYS = {"pubmedcentral": "pmc", "pmc_id": "pmc", "pubmed_id": "pubmed", "arxiv_id": "arxiv", "acl_id": "acl"}
+_FIELD_KEYS = ("mag_field_of_study", "s2fieldsofstudy", "fieldsofstudy", "fieldsOfStudy")
 _ID_NAMES = ("pmc", "pubmed", "doi", "arxiv", "acl", "mag", "dblp")
 
 
@@ -102,6 +103,13 @@ def parse_ids(value: Any, where: str, rejects: Rejects) -> dict[str, str]:
         if text:
             ids[name] = text
     return ids
+
+
+def parse_fields(value: dict[str, Any]) -> tuple[str, ...]:
+    """Fields of study of a record: names, or objects with a `category`, under any of the releases' keys; sorted."""
+    entries: list[Any] = next((value[key] for key in _FIELD_KEYS if isinstance(value.get(key), list)), [])
+    names = (entry.get("category") if isinstance(entry, dict) else entry for entry in entries)
+    return tuple(sorted({name for name in names if isinstance(name, str) and name}))
 
 
 def _attributes(value: dict[str, Any], where: str, rejects: Rejects) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Paper:
         source: name of the file.
         line: number of the line in it, from 1.
         offset: byte offset of that line in the uncompressed file.
+        fields: of study, as far as the layout tells.
     """
 
     paper_id: str
@@ -44,6 +45,7 @@ class Paper:
     source: str
     line: int
     offset: int
+    fields: tuple[str, ...] = ()
 
 
 class Rejects:

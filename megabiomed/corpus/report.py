@@ -21,7 +21,7 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
     Args:
         report: the corpus's report.json.
     """
-    lengths, years, sources = _figures(corpus, report)
+    lengths, years, fields, sources = _figures(corpus, report)
     counts = report["counts"]
     fates = {what.removeprefix("papers: "): n for what, n in counts.items() if what.startswith("papers: ")}
     removed = {
@@ -34,6 +34,8 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
         ("Characters removed by rule", _bars({what: n for what, n in removed.items() if n > 0}, "characters")),
         ("Tokens of a document", _histogram(lengths)),
         ("Papers by year", _bars(dict(sorted(years.items())), "papers") if years else ""),
+        ("Papers by field of study", _bars(dict(fields.most_common(20)), "papers, in each of their fields")),
+        ("Duplicates", _bars(_duplicates(counts), "papers dropped")),
         ("Tokens by source file", _bars(dict(sources.most_common(30)), "tokens")),
         ("Damage by reason", _bars(report["rejects"]["counts"], "records, fields or spans")),
     )
@@ -41,8 +43,13 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
     write_atomic(output, page(f"Corpus {corpus.name}", f"{_table(report)}{figures}{_samples(report)}"))
 
 
-def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str]]:
-    lengths, years, sources = [], Counter[str](), Counter[str]()
+def _duplicates(counts: dict[str, int]) -> dict[str, int]:
+    kinds = ("id seen before", "text seen before", "near duplicate")
+    return {kind: counts[f"papers: dropped, {kind}"] for kind in kinds if f"papers: dropped, {kind}" in counts}
+
+
+def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str], Counter[str]]:
+    lengths, years, fields, sources = [], Counter[str](), Counter[str](), Counter[str]()
     for split in ("train", "validation"):
         if not report[split]["documents"]:
             continue
@@ -54,7 +61,8 @@ def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Co
                 sources[str(provenance.get("source"))] += length
                 if provenance.get("year"):
                     years[str(provenance["year"])] += 1
-    return lengths, years, sources
+                fields.update(provenance.get("fields", ()))
+    return lengths, years, fields, sources
 
 
 def _table(report: dict[str, Any]) -> str:

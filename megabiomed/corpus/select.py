@@ -93,9 +93,7 @@ def parse_rules(kind: type[Any], settings: list[str]) -> Any:
     Raises:
         DataError: a name that is no rule, or a value of another type.
     """
-    known: dict[str, Callable[[str], Any]] = {
-        field.name: {"bool": _switch, "int": int, "float": float, "str": str}[str(field.type)] for field in fields(kind)
-    }
+    known = {field.name: _PARSERS[str(field.type)] for field in fields(kind)}
     values = {}
     for setting in settings:
         name, _, value = setting.partition("=")
@@ -119,6 +117,7 @@ def _switch(value: str) -> bool:
     return value.lower() in ("on", "true")
 
 
+_PARSERS: dict[str, Callable[[str], Any]] = {"bool": _switch, "int": int, "float": float, "str": str}
 _KINDS: dict[Callable[[str], Any], str] = {
     _switch: "on or off",
     int: "a whole number",

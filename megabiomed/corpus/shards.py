@@ -108,7 +108,8 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
             names.append(f"part-{len(names):05d}")
             part = _Part((job.folder / f"{names[-1]}.jsonl").open("w", encoding="utf-8"))
         origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
-        more = {"year": paper.year} if paper.year is not None else {}
+        more: dict[str, Any] = {"year": paper.year} if paper.year is not None else {}
+        more |= {"fields": paper.fields} if paper.fields else {}
         row = {"text": text, **origin, "ids": paper.ids, **more}
         part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         found = contamination.find(text) if job.evaluation else []

@@ -67,6 +67,12 @@ class AnswerWindows:
         """One window, padded at the end with places that nothing is learned from."""
         return self._pack(window, lambda record, place: self.inputs_and_labels(record))
 
+    def fill(self, number: int, out: Window, base: int) -> None:
+        """Write a window into `out`, which begins at place `base` of a micro-batch (see `data.windows.Readable`)."""
+        window = self.read(number)
+        out.tokens[:], out.labels[:] = window.tokens, window.labels
+        out.start[:], out.end[:] = window.start + base, window.end + base
+
     def inputs_and_labels(self, record: int) -> Expanded:
         """Inputs and next-token labels of a record; labels only on answer and EOS."""
         stored, labels = self._masked(record)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megabiomed import platform
 from megabiomed.config import DataConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import Readable, read_window, window_count, windows_of
+from megabiomed.data.windows import Readable, read_micro_batch, read_window, window_count, windows_of
 from megabiomed.errors import DataError, TokenizerError
 
 ORDER_VERSION = 2
@@ -89,8 +90,10 @@ class TrainLoader:
         ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
         share, size = len(ids) // self.dp_size, self.data.micro_batch_size
         mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
-        windows = [self.windows[s].read(w) for s, _, w in mine.tolist()]
-        micro_batches = [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
+        parts = [(self.windows[s], w) for s, _, w in mine.tolist()]
+        micro_batches = [read_micro_batch(parts[i : i + size], self.data.seq_length) for i in range(0, share, size)]
+        if platform.has_cuda():
+            micro_batches = [batch.pinned() for batch in micro_batches]
         return StepBatch(micro_batches, ids, first_sample)
 
     def __iter__(self) -> Iterator[StepBatch]:

@@ -35,6 +35,12 @@ class Window:
     end: NDArray[np.int32]
 
 
+def empty_window(size: int) -> Window:
+    """Room for a sample, to be filled."""
+    tokens, labels = np.empty(size, np.int64), np.empty(size, np.int64)
+    return Window(tokens, labels, np.empty(size, np.int32), np.empty(size, np.int32))
+
+
 def pack_window(stream: NDArray[np.integer], document_ends: NDArray[np.integer]) -> Window:
     """Make a window from S + 1 consecutive tokens.
 
@@ -90,15 +96,24 @@ class MicroBatch:
         labels = np.concatenate([window.labels for window in windows])
         start = np.concatenate([window.start + offset for window, offset in zip(windows, offsets)])
         end = np.concatenate([window.end + offset for window, offset in zip(windows, offsets)])
-        positions = np.arange(len(start), dtype=np.int64) - start
+        return cls.from_flat(Window(np.concatenate([window.tokens for window in windows]), labels, start, end))
+
+    @classmethod
+    def from_flat(cls, flat: Window) -> MicroBatch:
+        """The micro-batch of windows that lie in one already, with bounds that count from its beginning."""
+        positions = np.arange(len(flat.start), dtype=np.int64) - flat.start
         return cls(
-            tokens=torch.from_numpy(np.concatenate([window.tokens for window in windows])),
-            labels=torch.from_numpy(labels),
-            start=torch.from_numpy(start),
-            end=torch.from_numpy(end),
+            tokens=torch.from_numpy(flat.tokens),
+            labels=torch.from_numpy(flat.labels),
+            start=torch.from_numpy(flat.start),
+            end=torch.from_numpy(flat.end),
             positions=torch.from_numpy(positions),
-            num_loss_tokens=int((labels != IGNORE_INDEX).sum()),
+            num_loss_tokens=int(np.count_nonzero(flat.labels != IGNORE_INDEX)),
         )
+
+    def pinned(self) -> MicroBatch:
+        """The same batch in page-locked memory, from which copies to a GPU do not wait."""
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""

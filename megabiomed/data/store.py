@@ -188,7 +188,8 @@ class TokenStore:
         content = [manifest["files"][name]["sha256"] for name in (BIN, IDX, TOKENIZER)]
         self.fingerprint = sha256_bytes(json.dumps([manifest["version"], *content]).encode())
         self.manifest = manifest
-        self._tokens: NDArray[Any] = np.memmap(path / BIN, dtype=manifest["dtype"], mode="r")
+        # A view as a plain array: slices of a memmap cost several times as much.
+        self._tokens: NDArray[Any] = np.asarray(np.memmap(path / BIN, dtype=manifest["dtype"], mode="r"))
 
     @classmethod
     def open(cls, path: str | Path) -> TokenStore:

@@ -8,13 +8,13 @@ best. Windows that are not full are padded. The plan needs memory and time for t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from megabiomed.data.best_fit import best_fit
-from megabiomed.data.packing import Window, pack_window, padding_window
+from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, empty_window
 from megabiomed.data.store import TokenStore
 
 
@@ -31,8 +31,8 @@ class Readable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int) -> Window:
-        """One window."""
+    def fill(self, number: int, out: Window, base: int) -> None:
+        """Write a window into `out`, which begins at place `base` of a micro-batch."""
         ...
 
 
@@ -60,11 +60,25 @@ def window_count(store: TokenStore, seq_length: int) -> int:
 
 def read_window(store: TokenStore, number: int, seq_length: int) -> Window:
     """Contiguous window `number` of a store."""
-    start = number * seq_length
-    stop = start + seq_length
-    ends = store.document_ends
-    low, high = np.searchsorted(ends, [start + 1, stop + 1])
-    return pack_window(np.asarray(store.tokens(start, stop + 1)), ends[low:high] - start)
+    return read(ContiguousWindows(store, seq_length), number, seq_length)
+
+
+def read(windows: Readable, number: int, seq_length: int) -> Window:
+    """One window."""
+    out = empty_window(seq_length)
+    windows.fill(number, out, 0)
+    return out
+
+
+def read_micro_batch(parts: Sequence[tuple[Readable, int]], seq_length: int) -> MicroBatch:
+    """Windows, each given by its store's windows and its number, as one micro-batch."""
+    flat = empty_window(len(parts) * seq_length)
+    for row, (windows, number) in enumerate(parts):
+        base = row * seq_length
+        stop = base + seq_length
+        out = Window(flat.tokens[base:stop], flat.labels[base:stop], flat.start[base:stop], flat.end[base:stop])
+        windows.fill(number, out, base)
+    return MicroBatch.from_flat(flat)
 
 
 class ContiguousWindows:
@@ -76,9 +90,20 @@ class ContiguousWindows:
     def __len__(self) -> int:
         return window_count(self._store, self._size)
 
-    def read(self, number: int) -> Window:
-        """One window."""
-        return read_window(self._store, number, self._size)
+    def fill(self, number: int, out: Window, base: int) -> None:
+        """Write a window into `out`; its label at a document's last token is masked."""
+        first = number * self._size
+        stream = self._store.tokens(first, first + self._size + 1)
+        out.tokens[:], out.labels[:] = stream[:-1], stream[1:]
+        ends = self._store.document_ends
+        document, place = int(ends.searchsorted(first + 1)), 0
+        while place < self._size:
+            end = int(ends[document]) - first
+            stop = min(end, self._size)
+            out.start[place:stop], out.end[place:stop] = base + place, base + stop
+            if end == stop:
+                out.labels[stop - 1] = IGNORE_INDEX
+            document, place = document + 1, stop
 
     def pieces(self, number: int) -> list[Piece]:
         """The parts of documents between the window's ends."""
@@ -124,22 +149,19 @@ class BestFitWindows:
         bounds = ((document, *self._store.document_bounds(document)) for document in self._rests[first:last].tolist())
         return [Piece(document, high - (high - low) % self._size, high) for document, low, high in bounds]
 
-    def read(self, number: int) -> Window:
-        """One window, padded at the end by places that nothing is learned from."""
-        empty = padding_window(self._size)
-        tokens, labels, start, end = empty.tokens, empty.labels, empty.start, empty.end
+    def fill(self, number: int, out: Window, base: int) -> None:
+        """Write a window into `out`, padded at the end by places that nothing is learned from."""
         place = 0
         for document, low, high in self.pieces(number):
             stop = place + high - low
-            tokens[place:stop] = self._store.tokens(low, high)
-            after = min(
-                high + 1, self._store.document_bounds(document)[1]
-            )  # the last token of a document predicts none
-            labels[place : place + after - low - 1] = self._store.tokens(low + 1, after)
-            start[place:stop], end[place:stop] = place, stop
+            stream = self._store.tokens(low, high + 1)
+            out.tokens[place:stop], out.labels[place : place + len(stream) - 1] = stream[: high - low], stream[1:]
+            if high == int(self._store.document_ends[document]):
+                out.labels[stop - 1] = IGNORE_INDEX
+            out.start[place:stop], out.end[place:stop] = base + place, base + stop
             place = stop
-        start[place:] = place
-        return Window(tokens, labels, start, end)
+        out.tokens[place:], out.labels[place:] = 0, IGNORE_INDEX
+        out.start[place:], out.end[place:] = base + place, base + self._size
 
     def places(self, document: int) -> Iterator[tuple[int, int]]:
         """(window, tokens) of a document."""

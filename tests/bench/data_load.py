@@ -10,7 +10,7 @@ from typing import Any
 from megabiomed.config import DataConfig
 from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import windows_of
+from megabiomed.data.windows import read, windows_of
 
 SEQ, BATCH, MICRO = 2048, 64, 4
 
@@ -79,7 +79,7 @@ def packed(store: TokenStore, packing: str) -> dict[str, Any]:
     windows = windows_of(store, SEQ, packing)
     useful, parts = 0, dict.fromkeys(range(store.num_documents), 0)
     for number in range(len(windows)):
-        useful += int((windows.read(number).labels >= 0).sum())
+        useful += int((read(windows, number, SEQ).labels >= 0).sum())
         for piece in windows.pieces(number):
             parts[piece.document] += 1
     lengths = [high - low for low, high in map(store.document_bounds, range(store.num_documents))]

@@ -49,6 +49,7 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
         data = DataConfig(seq_length=2048, global_batch_size=192, packing=packing)  # type: ignore[arg-type]
         loader = TrainLoader([opened], [1.0], data, seed=1, first_sample=SAMPLE)
         loader.batch_at(SAMPLE)
+        filled = round(TOKENS / (2048 * loader.samples_per_epoch), 5)
     else:
         from megatron.core.datasets.indexed_dataset import IndexedDataset
 
@@ -60,8 +61,14 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
         dataset = gpt_dataset(folder, folder.parent / f"cache-{time.time_ns()}", False, TOKENS // 2048 - 1)
         for number in range(SAMPLE, SAMPLE + 192):
             dataset[number]
+        filled = None
     first = time.monotonic() - started
-    return {"open s": round(open_s, 3), "first batch s": round(first, 2), "memory MiB": round(_resident() - before)}
+    return {
+        "open s": round(open_s, 3),
+        "first batch s": round(first, 2),
+        "memory MiB": round(_resident() - before),
+        "tokens / places": filled,
+    }
 
 
 def _resident() -> float:

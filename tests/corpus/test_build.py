@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +130,8 @@ def test_damaged_lines_are_reported_and_the_rest_is_used(records: Path, tmp_path
     report = build_corpus(BuildOptions([damaged, records], tmp_path / "c", vocab_size=500, validation_fraction=0.1))
     assert report["counts"]["papers: kept"] == 30
     assert sum(report["rejects"]["counts"].values()) == 3
+    rejected = [json.loads(line) for line in (tmp_path / "c" / "rejects.jsonl").read_text().splitlines()]
+    assert {row["reason"]: row["count"] for row in rejected} == report["rejects"]["counts"]
     assert any("damaged.jsonl:2" in sample for samples in report["rejects"]["samples"].values() for sample in samples)
 
 
@@ -167,6 +172,28 @@ def test_a_killed_build_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeyp
         build_corpus(resumed)
     assert files(tmp_path / "whole") == files(tmp_path / "resumed")
     assert not (tmp_path / ".resumed.building").exists()
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing_half_written_and_resumes(tmp_path: Path) -> None:
+    """A real limit on the size of files: the write of the tokens fails, after the cleaning is done."""
+    write_records(tmp_path / "r.jsonl.gz", 40, 0)
+    line = [sys.executable, "-m", "megabiomed.cli", "corpus", "build", "r.jsonl.gz", "--output", "c", "--workers", "1",
+            "--vocab-size", "500"]  # fmt: skip
+    limit = (tmp_path / "r.jsonl.gz").stat().st_size // 2  # below the cleaned text of the shard
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    failed = subprocess.run(line, cwd=tmp_path, preexec_fn=full, capture_output=True, text=True, timeout=100)
+    assert failed.returncode == 1
+    assert (
+        "cannot be written: got File too large; make room on the disk and give the same command again" in failed.stderr
+    )
+    assert not (tmp_path / "c").exists()
+    assert (tmp_path / ".c.building").is_dir()
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, timeout=100)
+    assert TokenStore.open(tmp_path / "c" / "train").num_documents > 20
+    assert {path.name for path in tmp_path.iterdir()} == {"r.jsonl.gz", "c"}
 
 
 def test_the_same_text_under_another_id_is_dropped_once(records: Path, tmp_path: Path) -> None:

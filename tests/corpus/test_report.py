@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.cli import corpus_app
+from megabiomed.corpus.report import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -33,7 +36,44 @@ def test_the_page_is_whole_and_self_contained(page: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!#)', text.replace('xlink:href="#', ""))
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no headless browser here")
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a corpus with years, fields, duplicates and damage."""
+    folder = tmp_path_factory.mktemp("varied")
+    text = "The heart pumps the blood through the body and the kidney filters it every day of the year. " * 5
+    fields = [["Medicine", "Biology"], ["Medicine"], ["Chemistry"]]
+    rows = [
+        {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3, "pmc_id": "PMC1",
+         "mag_field_of_study": fields[n % 3]} for n in range(30)
+    ]  # fmt: skip
+    rows += [rows[0], {**rows[1], "paper_id": "99"}]
+    lines = [json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join([*lines, "{damaged"]) + "\n")
+    report = build_corpus(BuildOptions([folder / "metadata.jsonl"], folder / "c", vocab_size=300, workers=1))
+    write_page(folder / "c", report, folder / "page.html")
+    return (folder / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("Papers kept and dropped", ["kept", "dropped, id seen before"]),
+        ("Papers by year", ["2000", "2001", "2002"]),
+        ("Papers by field of study", ["Medicine", "Biology", "Chemistry"]),
+        ("Duplicates", ["id seen before", "text seen before"]),
+        ("Tokens by source file", ["metadata.jsonl"]),
+        ("Damage by reason", ["record: invalid JSON"]),
+    ],
+)
+def test_each_plot_shows_its_figures(varied: str, title: str, shown: list[str]) -> None:
+    plot = varied[varied.index(f"<h2>{title}") :].partition("</svg>")[0]
+    for label in shown:
+        assert f"<!-- {label} -->" in plot  # matplotlib draws text as paths and names each in a comment
+
+
+@pytest.mark.skipif(
+    BROWSER is None, reason="no headless browser here: apt-get install --no-install-recommends chromium"
+)
 def test_a_headless_browser_shows_the_page(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import threading
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stores import make_store
 
+from megabiomed import platform
 from megabiomed.config import DataConfig, SourceConfig
 from megabiomed.data.loader import (
     TrainLoader,
@@ -23,8 +26,9 @@ from megabiomed.data.loader import (
     window_count,
 )
 from megabiomed.data.order import SampleOrder
+from megabiomed.data.packing import MicroBatch
 from megabiomed.data.progress import DataProgress
-from megabiomed.data.store import TokenStore
+from megabiomed.data.store import TokenStore, TokenStoreWriter
 from megabiomed.errors import ConfigError, DataError, TokenizerError
 
 
@@ -157,3 +161,30 @@ def test_opening_continues_at_the_progress(store: TokenStore) -> None:
     assert validation.samples == 4
     with pytest.raises(DataError, match="nothing to train on"):
         open_training_data(settings_for(), seed=3)
+
+
+def test_batches_for_a_gpu_lie_in_pinned_memory(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []
+    monkeypatch.setattr(platform, "has_cuda", lambda: True)
+    monkeypatch.setattr(MicroBatch, "pinned", lambda batch: pinned.append(len(batch.tokens)) or batch)
+    loader(store).batch_at(0)
+    assert pinned == [16] * 8
+
+
+def test_opening_and_the_first_batch_of_a_large_store_read_next_to_nothing(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    """A sparse token file of 20 GB: whoever read it, or the provenance, as a whole would take minutes and all memory."""
+    with TokenStoreWriter(tmp_path / "s", tokenizer_file, 300) as writer:
+        writer.add(np.full(9, 7), {"paper_id": "a"})
+    tokens = 10**10
+    with (tmp_path / "s" / "tokens.bin").open("r+b") as file:
+        file.truncate(2 * tokens)
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    manifest["tokens"], manifest["files"]["tokens.bin"]["bytes"] = tokens, 2 * tokens
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    load = loader(TokenStore.open(tmp_path / "s"), first=5 * 10**11)
+    assert next(iter(load)).first_sample == 5 * 10**11
+    assert load.samples_per_epoch == (tokens - 1) // 16
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

@@ -12,11 +12,11 @@ from support.stores import make_store
 
 from megabiomed.config import DataConfig
 from megabiomed.data.loader import TrainLoader
-from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, pack_window
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.data.store import TokenStore
 from megabiomed.data.trace import trace_paper, trace_step
-from megabiomed.data.windows import BestFitWindows, Windows, windows_of
+from megabiomed.data.windows import BestFitWindows, Windows, read, read_micro_batch, windows_of
 
 
 def loader(store: TokenStore, packing: str, rank: int = 0, size: int = 1) -> TrainLoader:
@@ -33,7 +33,7 @@ def test_best_fit_windows_equal_the_obvious_construction(
     windows = BestFitWindows(store, size)
     seen, parts = np.zeros(store.num_tokens, np.int64), np.zeros(len(lengths), np.int64)
     for number in range(len(windows)):
-        window, place = windows.read(number), 0
+        window, place = read(windows, number, size), 0
         for document, low, high in windows.pieces(number):
             stop, end = place + high - low, store.document_bounds(document)[1]
             assert window.tokens[place:stop].tolist() == store.tokens(low, high).tolist()
@@ -102,3 +102,27 @@ def test_a_trace_agrees_with_best_fit_windows(store: TokenStore) -> None:
     found = trace_paper(load, "p5")
     assert read == [(r.step, r.sample, r.window, r.tokens) for r in found]
     assert sum(r.tokens for r in found) == 90
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=20), size=st.integers(1, 24))
+def test_contiguous_windows_are_packed_from_the_stream(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, lengths: list[int], size: int
+) -> None:
+    store = make_store(tmp_path_factory.mktemp("w") / "s", tokenizer_file, lengths)
+    windows = windows_of(store, size, "contiguous")
+    for number in range(len(windows)):
+        first = number * size
+        packed = pack_window(store.tokens(first, first + size + 1), store.document_ends - first)
+        for name in ("tokens", "labels", "start", "end"):
+            assert np.array_equal(getattr(read(windows, number, size), name), getattr(packed, name)), name
+
+
+@pytest.mark.parametrize("packing", ["contiguous", "best_fit"])
+def test_a_micro_batch_is_its_windows_side_by_side(store: TokenStore, packing: str) -> None:
+    windows = windows_of(store, 16, packing)
+    whole = read_micro_batch([(windows, 3), (windows, 0), (windows, len(windows) - 1)], 16)
+    apart = MicroBatch.from_windows([read(windows, number, 16) for number in (3, 0, len(windows) - 1)])
+    for name in ("tokens", "labels", "start", "end", "positions"):
+        assert getattr(whole, name).tolist() == getattr(apart, name).tolist(), name
+    assert whole.num_loss_tokens == apart.num_loss_tokens
