@@ -47,8 +47,8 @@ def tokenizer_and_questions(folder: Path) -> tuple[Tokenizer, dict[str, Path], s
 def prepare(folder: Path, limit: int) -> tuple[list[str], str]:
     """Export the model; write each scenario for both sides."""
     tokenizer, files, what = tokenizer_and_questions(folder)
-    model = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=512, intermediate_size=1408, num_hidden_layers=6,
-                        num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=2048)  # fmt: skip
+    model = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
+                        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048)  # fmt: skip
     export_hf(SeededInit(model, 0), model, folder / "hf", "fp32", tokenizer.path)
     plain = {"pubmedqa": ("pubmedqa", None, 0), "medmcqa": ("medmcqa", None, 0), "medmcqa_cloze": ("medmcqa", "cloze", 0),
              "pubmedqa_3_shots": ("pubmedqa", None, 3)}  # fmt: skip
@@ -121,7 +121,7 @@ def main() -> None:
                 print(f"round {number + 1}: {side}", flush=True)
     rows = [row for name in scenarios for row in compared(name, sides)]
     print(table(rows))
-    notes = [f"{what}; Llama of 6 layers, hidden size 512, random weights, fp32; one thread a side; lm-eval {found}; "
+    notes = [f"{what}; Llama of 4 layers, hidden size 256, random weights, fp32; one thread a side; lm-eval {found}; "
              f"median of {chosen.rounds} alternating rounds",
              "timed: reading, tokenizing, scoring and summarising; not loading the model"]  # fmt: skip
     print(f"written: {store('eval', rows, notes)}")
