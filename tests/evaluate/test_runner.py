@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megabiomed.errors import DataError
+from megabiomed.errors import DataError, TopologyError
+from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.train.signals import StopFlag
@@ -131,3 +133,16 @@ def test_a_question_longer_than_the_window_is_listed_and_not_asked(
     assert (task["items"], task["left_out"]) == (3, {"question longer than the window": 1})
     rejected = [json.loads(line) for line in (tmp_path / "out" / "rejects_exam.jsonl").read_text().splitlines()]
     assert [(entry["id"], entry["reason"]) for entry in rejected] == [("long", "question longer than the window")]
+
+
+def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: Path, questions: Path) -> None:
+    tasks = parse_tasks([f"abstracts={questions / 'pubmedqa' / 'ori_pqal.json'}"], [], [])
+    settings = EvaluateSettings(model=model, tasks=tasks, shots=2)
+    lines = describe(settings, 1)
+    said = next(line for line in lines if "continuations" in line)
+    plain, computed = (int(part.replace(",", "")) for part in re.findall(r"([\d,]+) (?:tokens|are)", said))
+    assert "48 continuations" in said
+    assert computed < plain / 3
+    assert any("Question:" in line for line in lines)
+    with pytest.raises(TopologyError, match="num_attention_heads"):
+        describe(settings.model_copy(update={"tensor_parallel_size": 3}), 3)
