@@ -61,6 +61,11 @@ bench-align: install
 bench-cpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_cpu
 
+# Against EleutherAI's lm-eval, which is installed for it alone.
+bench-eval: install
+	$(BIN)/python -c "import lm_eval" 2>/dev/null || $(BIN)/pip install --quiet "lm-eval[hf]==0.4.13"
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_eval
+
 bench-checkpoint: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_checkpoint
 

@@ -102,9 +102,8 @@ def compare_command(a: Path, b: Path, output: Path | None) -> None:
                       f"{row['bootstrap_p']:.4g}")  # fmt: skip
     Console(width=None if Console().is_terminal else 140).print(table)
     for name, row in found.items():
-        for key, text in (("only_in_one", "items are in one evaluation only"),):
-            if row[key]:
-                print(f"{name}: {row[key]} {text}")
+        if row["only_in_one"]:
+            print(f"{name}: {row['only_in_one']} items are in one evaluation only")
         if row["same_prompt"] < row["items"]:
             print(f"{name}: {row['items'] - row['same_prompt']} items were asked with different prompts")
     if output is not None:

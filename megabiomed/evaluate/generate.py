@@ -1,44 +1,38 @@
-"""Text generation from a training checkpoint. Plain recomputation of the prefix for every token; no key/value cache."""
+"""Text generation from a checkpoint of any topology or an exported folder: transformers' key/value cache, one process."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from megabiomed.checkpoint.report import newest
-from megabiomed.corpus.tokenizer import Tokenizer
-from megabiomed.data.packing import MicroBatch, pack_window
-from megabiomed.engine.build import TrainEngine
-from megabiomed.errors import CheckpointError
-from megabiomed.evaluate.single import load_single
+from megabiomed import platform
+from megabiomed.errors import DataError
+from megabiomed.evaluate.model import open_model
+from megabiomed.model.llama.as_transformers import as_transformers
 
 
 def generate_text(run: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> str:
-    """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table."""
-    checkpoint = newest(run, hashes=False)
-    if checkpoint.tokenizer is None:
-        raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a pretraining run")
-    tokenizer = Tokenizer(checkpoint.tokenizer)
-    config, engine = load_single(checkpoint)
+    """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table; temperature 0 is greedy."""
+    model = open_model(run)
+    tokenizer = model.tokenizer
     ids = tokenizer.encode(prompt, bos=True)
-    limit = min(len(ids) + max_new_tokens, config.model.max_position_embeddings)
-    return tokenizer.decode(continue_ids(engine, ids, limit, tokenizer.eos_id, temperature, seed))
-
-
-def continue_ids(engine: TrainEngine, ids: list[int], limit: int, eos: int, temperature: float, seed: int) -> list[int]:
-    """Append tokens until EOS or `limit` tokens; temperature 0 is greedy."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = list(ids)
-    while len(ids) < limit:
-        stream = np.asarray([*ids, 0])
-        logits = engine.logits(MicroBatch.from_windows([pack_window(stream, stream[:0])]))[-1].cpu()  # [v]
-        if temperature == 0:
-            following = int(logits.argmax())
-        else:
-            following = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
-        if following == eos:
-            break
-        ids.append(following)
-    return ids
+    room = min(max_new_tokens, model.config.max_position_embeddings - len(ids))
+    if room < 1:
+        raise DataError(
+            "the prompt fills the whole context", got=f"{len(ids)} tokens",
+            expected=f"fewer than max_position_embeddings = {model.config.max_position_embeddings}", do="shorten it",
+        )  # fmt: skip
+    whole = as_transformers(model.config, model.source, torch.float32, tokenizer.bos_id, tokenizer.eos_id)
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        options = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        torch.manual_seed(seed)
+    x = torch.tensor([ids], device=platform.device())  # [1, s]
+    with torch.no_grad():
+        out = whole.generate(
+            x, attention_mask=torch.ones_like(x), max_new_tokens=room, use_cache=True,
+            eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id, **options,
+        )  # fmt: skip
+    return tokenizer.decode([token for token in out[0].tolist() if token != tokenizer.eos_id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from megabiomed.config import RunConfig
@@ -49,22 +50,27 @@ class TrainingEvaluation:
         self.lines = [f"eval: {task.name}: {len(task.items)} questions of {task.path}, contamination checked: {task.searched}"
                       for task in self.tasks]  # fmt: skip
 
-    def run(self, engine: TrainEngine) -> dict[str, float]:
-        """Figures by name, equal on every rank. Collective."""
+    def run(self, engine: TrainEngine, tick: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Figures by name, equal on every rank. Collective.
+
+        Args:
+            tick: called now and then while it goes on.
+        """
         found: dict[str, float] = {}
         for name, loader in self.domains.items():
             # Not the method of an engine that expects more than text in a micro-batch.
             total, tokens = TrainEngine.evaluate(engine, loader.micro_batches())
+            tick()
             found[f"{name}_loss"] = total / max(1, tokens)
             found[f"{name}_perplexity"] = math.exp(min(total / max(1, tokens), 700.0))
         for task in self.tasks:
-            found |= {f"{task.name}_{key}": value for key, value in self._answer(engine, task).items()}
+            found |= {f"{task.name}_{key}": value for key, value in self._answer(engine, task, tick).items()}
         return found
 
-    def _answer(self, engine: TrainEngine, task: Task) -> dict[str, float]:
+    def _answer(self, engine: TrainEngine, task: Task, tick: Callable[[], None]) -> dict[str, float]:
         """Accuracy, without contaminated items where there are any, and nats a token of the right answer."""
         requests = [request for item in task.items for request in _requests(item)]
-        scores = iter(score(engine, requests, self.window))
+        scores = iter(score(engine, requests, self.window, tick=tick))
         right: list[tuple[bool, bool]] = []
         loss = tokens = 0.0
         for item in task.items:

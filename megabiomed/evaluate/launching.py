@@ -17,7 +17,7 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
     if not settings.tasks and not settings.perplexity:
         raise ConfigError("there is nothing to evaluate", do="give --task NAME=FILE or --perplexity NAME=STORE")
     if dry_run:
-        for line in describe(settings):
+        for line in describe(settings, nproc or _world(settings)):
             print(line)
         return
     from megabiomed.evaluate import worker
@@ -49,15 +49,17 @@ def _world(settings: EvaluateSettings) -> int:
     return model_ranks * max(1, platform.device_count() // model_ranks)
 
 
-def describe(settings: EvaluateSettings) -> list[str]:
-    """What would be asked, of what, and what it costs."""
+def describe(settings: EvaluateSettings, world: int) -> list[str]:
+    """What would be asked, of what, and what it costs; a topology that cannot be is refused."""
+    from megabiomed.config.topology import check_run
     from megabiomed.data.store import TokenStore
-    from megabiomed.evaluate.model import open_model
+    from megabiomed.evaluate.model import open_model, scoring_config
     from megabiomed.evaluate.packing import pack
-    from megabiomed.evaluate.runner import build_tasks, output_folder
+    from megabiomed.evaluate.runner import build_tasks, output_folder, parallel_of
     from megabiomed.evaluate.table import remarks
 
     model = open_model(settings.model)
+    check_run(scoring_config(model, parallel_of(settings), world, settings.precision, settings.window), world)
     lines = [f"model: {model.path}", f"results: {output_folder(settings, model)}"]
     for task in build_tasks(settings, model):
         header = task.header()

@@ -68,9 +68,8 @@ def majority(rows: Sequence[Row]) -> float:
 def verdicts(rows: Sequence[Row]) -> dict[str, Any]:
     """Confusion of the options (rows: right answer; columns: predicted, the last one: none named) and macro-F1."""
     names = rows[0]["options"]
-    table = confusion(rows, len(names))
-    labels = np.array([row["label"] for row in rows])
-    predicted = np.array([len(names) if row["prediction"] is None else row["prediction"] for row in rows])
+    labels, predicted = _pairs(rows, len(names))
+    table = _table(labels, predicted, len(names))
     rng, scores = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(rows), len(rows))
@@ -84,10 +83,12 @@ def verdicts(rows: Sequence[Row]) -> dict[str, Any]:
 
 def confusion(rows: Sequence[Row], options: int) -> NDArray[np.int64]:
     """[options, options + 1] counts."""
-    labels = np.array([row["label"] for row in rows])
-    return _table(
-        labels, np.array([options if row["prediction"] is None else row["prediction"] for row in rows]), options
-    )
+    return _table(*_pairs(rows, options), options)
+
+
+def _pairs(rows: Sequence[Row], options: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    predicted = [options if row["prediction"] is None else row["prediction"] for row in rows]
+    return np.array([row["label"] for row in rows]), np.array(predicted)
 
 
 def _table(labels: NDArray[np.int64], predicted: NDArray[np.int64], options: int) -> NDArray[np.int64]:

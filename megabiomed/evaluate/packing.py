@@ -2,7 +2,8 @@
 
 A request is a prompt and a continuation; what has to be computed is prompt + continuation without its last token. A sequence
 that begins another one is not computed itself (options of one token, e.g. yes, no, maybe, cost their prompt once), and
-sequences with a long common beginning share it (options of several tokens; questions with the same few-shot examples).
+sequences with a long common beginning share it (options of several tokens; questions with the same few-shot examples). There
+is one level of sharing: of a question's prompt and the examples before it, what saves more.
 """
 
 from __future__ import annotations

@@ -35,14 +35,14 @@ class Score:
 
 def score(
     engine: TrainEngine, requests: Sequence[Request], window: int = WINDOW_TOKENS, share: bool = True,
-    tick: Callable[[int], None] = lambda done: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[Score]:  # fmt: skip
     """Scores in the order of the requests, equal on every rank. Collective: all ranks bring the same requests.
 
     Replicas take turns at the windows; tensor ranks share the vocabulary; the last pipeline stage sums.
 
     Args:
-        tick: called after each round with the number of windows done.
+        tick: called after each window of this rank.
     """
     mesh, parallel = engine.mesh, engine.config.parallel
     multiple = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
@@ -57,7 +57,7 @@ def score(
         outputs = engine.pipeline.forward_only([batch], return_logits=True)
         if outputs and batch.target.numel():
             _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
-        tick(min(first + mesh.dp, len(windows)))
+        tick()
     engine.engine.train(True)
     sums = sums.to(platform.device())
     dist.all_reduce(sums)

@@ -11,16 +11,22 @@ from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.train.signals import StopFlag
 from megabiomed.train.worker import join
 
+STOPPED = 128 + 15
+"""Exit code of an evaluation that was asked to leave before its end: a shell or a chain must not take it for done."""
+
 
 def run(settings: EvaluateSettings) -> int:
     """Join the evaluation; returns the process's exit code."""
+    outcome = ""
 
     def evaluate(stop: StopFlag) -> str:
+        nonlocal outcome
         from megabiomed.evaluate.runner import Evaluation
 
-        return Evaluation(settings, stop).run()
+        outcome = Evaluation(settings, stop).run()
+        return outcome
 
-    return join(evaluate)
+    return join(evaluate) or (STOPPED if outcome == "stopped" else 0)
 
 
 def leave(code: int) -> None:

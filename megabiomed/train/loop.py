@@ -237,8 +237,8 @@ class Trainer:
     def evaluate(self) -> None:
         """Questions and perplexities of `eval`, reported. Disturbs neither data order nor state nor random numbers."""
         if self.evaluation is not None:
-            self.guard.beat("evaluation", self.step)
-            self.reporter.evaluation(self.step, self.evaluation.run(self.engine))
+            found = self.evaluation.run(self.engine, lambda: self.guard.beat("evaluation", self.step))
+            self.reporter.evaluation(self.step, found)
 
     def _leave(self, outcome: str) -> None:
         self.guard.beat("last save", self.step)

@@ -1,0 +1,148 @@
+"""Evaluations in one process: resumed after a kill, with examples, contaminated items and generated answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megabiomed.errors import DataError, TopologyError
+from megabiomed.evaluate.launching import describe
+from megabiomed.evaluate.runner import Evaluation
+from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
+from megabiomed.train.signals import StopFlag
+
+Evaluate = Callable[..., Evaluation]
+
+
+@pytest.fixture(scope="module")
+def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from megabiomed.checkpoint.sources import SeededInit
+    from megabiomed.config import ModelConfig
+    from megabiomed.model.llama.convert import export_hf
+
+    config = ModelConfig(vocab_size=600, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, max_position_embeddings=512)  # fmt: skip
+    tokenizer = corpus / "train" / "tokenizer.model"
+    return export_hf(SeededInit(config, 3), config, tmp_path_factory.mktemp("model") / "hf", "fp32", tokenizer)
+
+
+@pytest.fixture
+def evaluate(alone: None, model: Path, questions: Path, tmp_path: Path) -> Evaluate:
+    def run(*tasks: str, train: list[str] | None = None, **more: Any) -> Evaluation:
+        parsed = parse_tasks([task.replace("=", f"={questions}/") for task in tasks], [],
+                             [text.replace("=", f"={questions}/") for text in train or []])  # fmt: skip
+        values = {"model": model, "tasks": parsed, "output": tmp_path / "out", "window": 256, **more}
+        evaluation = Evaluation(EvaluateSettings.model_validate(values), StopFlag())
+        assert evaluation.run() == "finished"
+        return evaluation
+
+    return run
+
+
+def test_a_killed_evaluation_goes_on_and_ends_with_the_same_predictions(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate("exam=medmcqa/test.jsonl")
+    file = tmp_path / "out" / "predictions_exam.jsonl"
+    whole, results = file.read_bytes(), (tmp_path / "out" / "results.json").read_text()
+    lines = whole.splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:9]) + lines[9][:40])  # cut off in the middle of a line, as a kill does
+    (tmp_path / "out" / "results.json").unlink()
+    evaluate("exam=medmcqa/test.jsonl")
+    assert "exam: 9 of 16 items are predicted already" in capsys.readouterr().out
+    again = [json.loads(line) for line in file.read_bytes().splitlines()]
+    for before, after in zip(map(json.loads, lines), again, strict=True):
+        assert after["logprobs"] == pytest.approx(before["logprobs"], abs=1e-5)
+        assert (after["id"], after["prediction"]) == (before["id"], before["prediction"])
+    assert (tmp_path / "out" / "results.json").read_text() == results
+    with pytest.raises(DataError, match="another evaluation"):
+        evaluate("exam=medmcqa/test.jsonl", limit=3)
+
+
+def test_examples_come_from_the_train_split_and_never_from_the_question_itself(
+    evaluate: Evaluate, questions: Path
+) -> None:
+    evaluation = evaluate("abstracts=pubmedqa/ori_pqal.json", "exam=medmcqa/test.jsonl", shots=2,
+                          train=["exam=medmcqa/train.jsonl"])  # fmt: skip
+    held = json.loads((questions / "pubmedqa" / "test_ground_truth.json").read_text())
+    entries = json.loads((questions / "pubmedqa" / "ori_pqal.json").read_text())
+    for item in evaluation.tasks[0].items:
+        assert item.encoded.text.count("Question:") == 3
+        asked = [ident for ident, entry in entries.items() if entry["QUESTION"] in item.encoded.text]
+        assert [ident for ident in asked if ident in held] == [item.record.ident]
+    assert all(item.encoded.text.count("Choices:") == 3 for item in evaluation.tasks[1].items)
+    with pytest.raises(DataError, match="from the questions themselves"):
+        evaluate("exam=medmcqa/test.jsonl", shots=2)
+
+
+def test_questions_in_the_training_data_are_marked_dropped_or_refused(
+    evaluate: Evaluate, questions: Path, tmp_path: Path
+) -> None:
+    from megabiomed.checkpoint.files import sha256_file
+    from megabiomed.corpus.decontaminate import contamination_report, read_items
+
+    file = questions / "pubmedqa" / "ori_pqal.json"
+    items = read_items(file)
+    held = list(json.loads((questions / "pubmedqa" / "test_ground_truth.json").read_text()))[:3]
+    numbers = [n for n, item in enumerate(items) if item.item_id in held]
+    papers = [{"paper_id": "p", "removed": n == numbers[0], "items": [[n, 1.0]]} for n in numbers]
+    report = contamination_report(items, papers, {file.name: sha256_file(file)})
+    (tmp_path / "decontamination.json").write_text(json.dumps(report))
+    asked = {"stores": [tmp_path], "limit": 10}
+    task = evaluate("abstracts=pubmedqa/ori_pqal.json", **asked).folder.results()["tasks"]["abstracts"]
+    assert task["contamination_checked"] == "yes"
+    assert (task["accuracy_contaminated"]["items"], task["accuracy_clean"]["items"]) == (2, 8)
+    dropped = evaluate("abstracts=pubmedqa/ori_pqal.json", **asked, contaminated="drop", output=tmp_path / "d")
+    assert (len(dropped.tasks[0].items), dropped.tasks[0].dropped) == (8, 2)
+    with pytest.raises(DataError, match="holds questions of"):
+        evaluate("abstracts=pubmedqa/ori_pqal.json", **asked, contaminated="refuse", output=tmp_path / "r")
+
+
+def test_generated_answers_equal_greedy_decoding_without_a_cache(evaluate: Evaluate, model: Path) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    evaluation = evaluate("exam=medmcqa/test.jsonl", "open=free/test.jsonl", mode="generate", max_new_tokens=6, limit=5)
+    results = evaluation.folder.results()["tasks"]
+    assert set(results["open"]["text"]) >= {"bleu4", "rougeL", "meteor", "exact"}
+    assert "no_option_named" in results["exam"]
+    plain, tokenizer = LlamaForCausalLM.from_pretrained(model).float().eval(), evaluation.model.tokenizer
+    for row, item in zip(evaluation.folder.read("open"), evaluation.tasks[1].items, strict=True):
+        ids = list(item.encoded.prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(plain(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_id:
+                break
+        answer = [token for token in ids[len(item.encoded.prompt) :] if token != tokenizer.eos_id]
+        assert row["generated"] == tokenizer.decode(answer).strip()
+
+
+def test_a_question_longer_than_the_window_is_listed_and_not_asked(
+    evaluate: Evaluate, questions: Path, tmp_path: Path
+) -> None:
+    lines = (questions / "medmcqa" / "test.jsonl").read_text().splitlines()
+    long = {**json.loads(lines[0]), "id": "long", "question": "word " * 900}
+    (questions / "long.jsonl").write_text("\n".join([json.dumps(long), *lines[1:4]]) + "\n")
+    task = evaluate("exam=long.jsonl").folder.results()["tasks"]["exam"]
+    assert (task["items"], task["left_out"]) == (3, {"question longer than the window": 1})
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejects_exam.jsonl").read_text().splitlines()]
+    assert [(entry["id"], entry["reason"]) for entry in rejected] == [("long", "question longer than the window")]
+
+
+def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: Path, questions: Path) -> None:
+    tasks = parse_tasks([f"abstracts={questions / 'pubmedqa' / 'ori_pqal.json'}"], [], [])
+    settings = EvaluateSettings(model=model, tasks=tasks, shots=2)
+    lines = describe(settings, 1)
+    said = next(line for line in lines if "continuations" in line)
+    plain, computed = (int(part.replace(",", "")) for part in re.findall(r"([\d,]+) (?:tokens|are)", said))
+    assert "48 continuations" in said
+    assert computed < plain / 3
+    assert any("Question:" in line for line in lines)
+    with pytest.raises(TopologyError, match="num_attention_heads"):
+        describe(settings.model_copy(update={"tensor_parallel_size": 3}), 3)
