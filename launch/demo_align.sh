@@ -7,7 +7,7 @@ BIN=${BIN:-.venv/bin}
 RUNS=${RUNS:-runs}
 say() { printf '\n== %s\n' "$*"; }
 
-rm -rf "$RUNS/align-corpus" "$RUNS/align-lm" "$RUNS/align-qa" "$RUNS/align-demo"
+rm -rf "$RUNS/align-corpus" "$RUNS/align-lm" "$RUNS/align-qa" "$RUNS/align-demo" "$RUNS/align-export"
 mkdir -p "$RUNS"
 say "1. a small language model, pretrained on records that the project writes"
 "$BIN/megabiomed" corpus generate "$RUNS/align-records.jsonl.gz" --papers 200
@@ -36,6 +36,9 @@ say "5. ask"
 "$BIN/megabiomed" chat "$RUNS/align-demo" --protein MWWWWAWWWGWWLWWW --question "Which residue is frequent?"
 
 say "6. held-out questions: the model, the same model with wrong molecules and proteins, and a retrieval baseline"
-"$BIN/megabiomed" align-evaluate "$RUNS/align-demo" --split "$RUNS/align-qa/test" --train "$RUNS/align-qa/train" \
-    --max-new-tokens 32 --output "$RUNS/align-demo/scores.json"
+"$BIN/megabiomed" evaluate "$RUNS/align-demo" --split "$RUNS/align-qa/test" --retrieval "$RUNS/align-qa/train" \
+    --max-new-tokens 32 --output "$RUNS/align-demo/scores"
+say "7. one folder that needs no run: transformers reads the language model, chat the whole"
+"$BIN/megabiomed" align-export "$RUNS/align-demo" "$RUNS/align-export"
+"$BIN/megabiomed" chat "$RUNS/align-export" --molecule "CCCCBr" --question "What does this molecule contain?"
 say "done: run folder $RUNS/align-demo"

@@ -86,6 +86,7 @@ def evaluate_command(
                 table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in _NAMES))
     Console().print(table)
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {**result, "answers": rows})
         print(f"written: {output}")
 

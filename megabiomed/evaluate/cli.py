@@ -30,6 +30,12 @@ def evaluate(
     mode: Annotated[
         Literal["choice", "generate"], typer.Option(help="Score the options, or generate an answer.")
     ] = "choice",
+    split: Annotated[
+        Path | None, typer.Option(help="Questions on molecules and proteins (`dataset build`), for an aligned model.")
+    ] = None,
+    retrieval: Annotated[
+        Path | None, typer.Option(help="Training split whose nearest item answers beside the aligned model.")
+    ] = None,
     perplexity: Annotated[list[str] | None, typer.Option(help="NAME=STORE: perplexity of a domain.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Windows of each store at most.")] = 64,
     seq_length: Annotated[int, typer.Option(min=1, help="Tokens of a store's window.")] = 2048,
@@ -56,6 +62,9 @@ def evaluate(
 
     Under torchrun or srun it joins the ranks, otherwise it starts them. Every prediction is kept.
     """
+    if split is not None:
+        _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens, bool(task or perplexity))
+        return
     from megabiomed.config.base import parse
     from megabiomed.evaluate.launching import evaluate as start
     from megabiomed.evaluate.settings import EvaluateSettings, pairs, parse_tasks
@@ -70,6 +79,18 @@ def evaluate(
     settings = parse(EvaluateSettings, values, "the command line")
     assert isinstance(settings, EvaluateSettings)
     start(settings, nproc, dry_run)
+
+
+def _evaluate_aligned(
+    model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int, more: bool
+) -> None:
+    """As `megabiomed align-evaluate`."""
+    from megabiomed.align.scores import evaluate_command
+    from megabiomed.errors import ConfigError
+
+    if more:
+        raise ConfigError("--split stands alone", do="evaluate texts (--task, --perplexity) by another call")
+    evaluate_command(model, split, retrieval, limit or 100, output / "scores.json" if output else None, tokens)
 
 
 def compare(

@@ -46,10 +46,10 @@ def test_four_stages_stop_resume_on_another_topology_and_answer(command: Any, al
     ]
     assert answers[0] == answers[1]
     _exported_answers_alike(command, whole, tmp_path)
-    done = command("align-evaluate", whole, "--split", _split(align_file), "--samples", 4, "--max-new-tokens", 8,
-                   "--output", tmp_path / "scores.json")  # fmt: skip
+    done = command("evaluate", whole, "--split", _split(align_file), "--limit", 4, "--max-new-tokens", 8,
+                   "--output", tmp_path / "scores")  # fmt: skip
     assert "held-out questions" in done.stdout
-    assert json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert json.loads((tmp_path / "scores/scores.json").read_text())["scores"]
 
 
 def _exported_answers_alike(command: Any, run: Path, tmp_path: Path) -> None:
