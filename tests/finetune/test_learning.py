@@ -41,28 +41,22 @@ def accuracies(run: Path, file: Path) -> tuple[float, float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(580)
-@pytest.mark.parametrize(
-    "adapters", [["lora=null", "optimizer.lr=4e-3"], ["lora.rank=16", "optimizer.lr=2e-2"]], ids=["whole", "lora"]
-)
-def test_a_tiny_model_learns_to_read_findings(
-    command: Any, finetune_file: Path, tmp_path: Path, adapters: list[str]
-) -> None:
+def test_a_tiny_model_learns_to_read_findings(command: Any, finetune_file: Path, tmp_path: Path) -> None:
     from megabiomed.qa.generate import generate_questions
 
     generate_questions(tmp_path / "qa", train=600, test=100)
     file = tmp_path / "qa/pubmedqa/ori_pqal.json"
     common = [
-        "finetune.start_from=null",
-        f"finetune.train=[{{path: {file}}}]", "finetune.replay_share=0", "finetune.replay=[]", "finetune.validation=null",
+        "finetune.start_from=null", f"finetune.train=[{{path: {file}}}]", "finetune.replay_share=0",
+        "finetune.replay=[]", "finetune.validation=null",
         f"data.tokenizer={_tokenizer(finetune_file)}", "data.global_batch_size=8", "data.micro_batch_size=8",
-        "optimizer.eps=1e-8",
+        "optimizer.eps=1e-8", "lora=null", "optimizer.lr=4e-3",
     ]  # fmt: skip
     one, run = tmp_path / "one", tmp_path / "run"
-    command("finetune", finetune_file, f"run_dir={one}", *common, *adapters, "train.steps=1", "optimizer.lr=1e-9")
-    command("finetune", finetune_file, f"run_dir={run}", *common, *adapters, "train.steps=null", "train.epochs=6")
+    command("finetune", finetune_file, f"run_dir={one}", *common, "train.steps=1", "optimizer.lr=1e-9")
+    command("finetune", finetune_file, f"run_dir={run}", *common, "train.steps=null", "train.epochs=6")
     before, majority = accuracies(one, file)
     after, _ = accuracies(run, file)
-    print(f"majority {majority:.2f} before {before:.2f} after {after:.2f}")
     assert before < majority + 0.15
     assert after > majority + 0.3
 
