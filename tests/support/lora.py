@@ -56,7 +56,7 @@ def lora_reference(config: RunConfig) -> dict[str, Any]:
                     adapter.noise = Noise.of_step(config.seed, step, number * SEQ)
             loss = _hugging_face_loss(model, window) / count
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         norms.append(float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_grad_norm)))
         optimizer.step()
         optimizer.zero_grad()
