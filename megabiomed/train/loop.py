@@ -100,9 +100,11 @@ class Trainer:
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
         base, config = self.engine.base, self.config
-        if base is None:
-            base = model_base(self.starts_from, config.model, config.seed, self.tokenizer)[0]
-        self.engine.load_weights(base)
+        if base is not None:
+            self.engine.load_weights(base)
+            return
+        start, _ = model_base(self.starts_from, config.model, config.seed, self.tokenizer)
+        self.engine.load_weights(start)
 
     def _compute(self, batch: StepBatch, lr: float) -> StepResult:
         return self.engine.train_step(batch.micro_batches, lr)
