@@ -22,7 +22,7 @@ from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, resul
 
 _SPACE = 2**30
 _ROUNDS = 5
-_MEETING_S = 120.0
+_MEETING_S = 240.0
 
 
 def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> None:
