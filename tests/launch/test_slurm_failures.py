@@ -149,7 +149,7 @@ def test_a_run_that_hangs_is_ended_explained_and_started_again(
     operator: Operator, tmp_path: Path, reference: Reference
 ) -> None:
     run = tmp_path / "run"
-    (job,) = operator.submit(None, *run_words(run, STEPS, "train.hang_timeout_s=8")).values()
+    (job,) = operator.submit(None, *run_words(run, STEPS, "train.hang_timeout_s=20")).values()
     operator.until(lambda: operator.step(run) >= 8, run)
     operator.kill_rank(run, 3, signal.SIGSTOP)
     finished(operator, job, run, reference)
