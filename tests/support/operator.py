@@ -21,7 +21,7 @@ from support.runs import events, losses
 
 # A constant learning rate makes a short run the beginning of a long one.
 TOPOLOGY = ("parallel.data_parallel_size=2", "optimizer.schedule=constant")
-SHORT, LONG = 30, 700
+SHORT, LONG = 30, 400
 """Steps of the reference run in the default tests, and with the slow ones."""
 CLUSTER = {
     "tasks_per_node": 2,
