@@ -151,8 +151,8 @@ def adamw_case(shapes: Shapes) -> Case:
     s = shapes
     n = 4 * s.hidden**2 + 3 * s.hidden * s.intermediate
     master, gradient = torch.randn(n, device=s.device), torch.randn(n, device=s.device)
-    moments = [torch.zeros(n, device=s.device) for _ in range(2)]
-    shard = adamw.Shard(master, gradient, *moments, torch.empty(n, dtype=torch.bfloat16, device=s.device))
+    first, second = torch.zeros(n, device=s.device), torch.zeros(n, device=s.device)
+    shard = adamw.Shard(master, gradient, first, second, torch.empty(n, dtype=torch.bfloat16, device=s.device))
     rule, scale = adamw.Rule(1e-5, (0.9, 0.95), 1e-8, 0.1, 1), torch.ones(1, device=s.device)
     site = site_on(s.device, torch.float32, n)
 

@@ -7,13 +7,14 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "benchmarks"
 PACKAGES = ("torch", "deepspeed", "megatron-core", "transformers")
+OF_GPU = ("triton", "flash-attn", "liger-kernel", "transformer-engine")
 
 
 def cpu_model() -> str:
@@ -33,7 +34,7 @@ def store(name: str, results: list[dict[str, Any]], notes: list[str], folder: Pa
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit or "unknown",
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": _versions(),
         "notes": notes,
         **more,
         "results": results,
@@ -48,6 +49,18 @@ def write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}")
     beside.write_text(text)
     os.replace(beside, path)
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed; the peers of a GPU only there."""
+    found = {}
+    for package in (*PACKAGES, *OF_GPU):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            if package in PACKAGES:
+                found[package] = "not installed"
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:

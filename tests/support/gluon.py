@@ -61,9 +61,6 @@ class Shared:
     def index(self, i: int) -> Shared:
         return self._view(self.data[i])
 
-    def slice(self, start: int, length: int, dim: int = 0) -> Shared:
-        return self._view(self.data.narrow(dim, start, length))
-
     def permute(self, order: tuple[int, ...]) -> Shared:
         return self._view(self.data.permute(order))
 
@@ -140,9 +137,8 @@ class Device:
         self.flying.clear()
         self.allocations.clear()
 
-    # Scheduling: `go` events hand the baton to one partition; it gives it back when it waits, and randomly on issue.
-
     def specialize(self, functions: list[tuple[Callable[..., None], tuple[Any, ...]]], *_: Any) -> None:
+        """Run the partitions, one at a time: each until it waits for a barrier, then any that may go on, or a copy lands."""
         partitions = [_Partition(self, function, arguments) for function, arguments in functions]
         self.partitions = {partition.thread: partition for partition in partitions}
         while any(not p.done for p in partitions):
@@ -229,6 +225,8 @@ class Device:
 
 
 class _Partition:
+    """A thread that runs between `step` and the next `pause`."""
+
     def __init__(self, device: Device, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.device, self.done, self.waiting = device, False, "start"
         self.error: BaseException | None = None
