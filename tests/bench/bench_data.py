@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,8 @@ from megabiomed.data.store import TokenStore
 from megabiomed.model.llama.hf_tokenizer import write_tokenizer
 
 Rows = list[dict[str, Any]]
+LIMIT = 240
+"""Seconds that one process of the last part may take."""
 
 
 def main() -> None:
@@ -43,14 +46,16 @@ def main() -> None:
         shutil.copyfile(given, model)
         write_tokenizer(model, model.parent / "hf", ModelConfig(vocab_size=Tokenizer(model).vocab_size))
         characters = data_build.write_texts(files, folder / "texts.jsonl")
-        results = {
-            "build": build_rows(folder, model, files, asked.rounds),
-            "load": load_rows(folder, asked),
-            "packing": packing_rows(folder),
-            "open": open_rows(folder, model, asked.documents),
+        parts: dict[str, Callable[[], Rows]] = {
+            "build": lambda: build_rows(folder, model, files, asked.rounds),
+            "load": lambda: load_rows(folder, asked),
+            "packing": lambda: packing_rows(folder),
+            "open": lambda: open_rows(folder, model, asked.documents),
         }
-    for title, rows in results.items():
-        print(f"\n{title}\n{table(rows)}")
+        results = {}
+        for title, measure in parts.items():
+            results[title] = measure()
+            print(f"\n{title}\n{table(results[title])}", flush=True)
     if not asked.dry:
         notes = [f"input: {note}; {characters:,} characters", *NOTES]
         print(store("data", [{"part": title, **row} for title, rows in results.items() for row in rows], notes))
@@ -132,16 +137,21 @@ def open_rows(folder: Path, model: Path, documents: int) -> Rows:
         "megabiomed, best_fit": ("own", work / "store", "best_fit"),
         "megatron-core IndexedDataset, GPTDataset": ("megatron", work / "store"),
     }
-    return [{"candidate": name, **json.loads(run(*arguments))} for name, arguments in candidates.items()]
+    return [{"candidate": name, **run(*arguments)} for name, arguments in candidates.items()]
 
 
-def run(*arguments: object) -> str:
-    """bench.data_open in a process; its last line."""
+def run(*arguments: object) -> dict[str, Any]:
+    """What bench.data_open prints, run in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "bench.data_open", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
+    where = Path(__file__).resolve().parents[1]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=where, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return {"open s": f"not within {LIMIT} s"}
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    return done.stdout.strip().rpartition("\n")[2]
+    found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2] or "{}")
+    return found
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ def inputs(folder: Path, papers: int) -> tuple[list[Path], Path, str]:
     if files and model.is_file():
         return files, model, "real CC BY papers in S2ORC's layout, and texts of PubMedQA and MedMCQA; 32,000 pieces"
     write_records(folder / "generated.jsonl.gz", papers, 0)
-    texts = (text for text in cleaned([folder / "generated.jsonl.gz"]))
-    train_tokenizer(texts, folder / "tokenizer.model", 4000)
+    train_tokenizer(cleaned([folder / "generated.jsonl.gz"]), folder / "tokenizer.model", 4000)
     return [folder / "generated.jsonl.gz"], folder / "tokenizer.model", "generated papers; 4,000 pieces"
 
 

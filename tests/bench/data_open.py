@@ -38,12 +38,11 @@ def make(folder: Path, tokenizer: Path, documents: int) -> None:
 
 def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
     """Seconds to open, to the first batch from SAMPLE on, and the memory of this process above its start."""
-    before, started = _resident(), time.monotonic()
     if what == "own":
         from megabiomed.config import DataConfig
         from megabiomed.data.loader import TrainLoader
 
-        before, started = _resident(), time.monotonic()
+        before, started, cpu = _resident(), time.monotonic(), time.process_time()
         opened = TokenStore.open(folder)
         open_s = time.monotonic() - started
         data = DataConfig(seq_length=2048, global_batch_size=192, packing=packing)  # type: ignore[arg-type]
@@ -55,17 +54,18 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
 
         from bench.data_load import gpt_dataset
 
-        before, started = _resident(), time.monotonic()
+        before, started, cpu = _resident(), time.monotonic(), time.process_time()
         IndexedDataset(str(folder / "tokens"))
         open_s = time.monotonic() - started
         dataset = gpt_dataset(folder, folder.parent / f"cache-{time.time_ns()}", False, TOKENS // 2048 - 1)
         for number in range(SAMPLE, SAMPLE + 192):
             dataset[number]
         filled = None
-    first = time.monotonic() - started
+    first, used = time.monotonic() - started, time.process_time() - cpu
     return {
         "open s": round(open_s, 3),
         "first batch s": round(first, 2),
+        "CPU s": round(used, 2),
         "memory MiB": round(_resident() - before),
         "tokens / places": filled,
     }
