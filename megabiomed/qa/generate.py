@@ -16,6 +16,7 @@ from typing import Any
 from megabiomed.checkpoint.files import write_atomic, write_json
 from megabiomed.corpus.facts_biology import AMINO_ACIDS, HORMONES, VITAMINS
 from megabiomed.corpus.facts_molecules import MOLECULES
+from megabiomed.errors import DataError
 from megabiomed.qa.readers import GROUND_TRUTH
 
 _FINDINGS = {
@@ -36,9 +37,11 @@ def pubmedqa_entries(count: int, seed: int) -> dict[str, dict[str, Any]]:
     """Entries of PQA-L's layout by id; each pair of substance and use occurs once."""
     rng, uses = random.Random(seed), _uses()
     names, purposes = [name for name, _ in uses], sorted({use for _, use in uses})
-    pairs = rng.sample([(name, use) for name in names for use in purposes], count)
+    pairs = [(name, use) for name in names for use in purposes]
+    if count > len(pairs):
+        raise DataError("there are not so many different questions", got=count, expected=f"at most {len(pairs)}")
     found = {}
-    for number, (name, use) in enumerate(pairs):
+    for number, (name, use) in enumerate(rng.sample(pairs, count)):
         verdict = rng.choice(list(_FINDINGS))
         patients = rng.randrange(20, 400)
         found[str(90_000_000 + number)] = {

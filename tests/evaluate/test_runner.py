@@ -67,7 +67,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_predictions(
 def test_examples_come_from_the_train_split_and_never_from_the_question_itself(
     evaluate: Evaluate, questions: Path
 ) -> None:
-    evaluation = evaluate("abstracts=pubmedqa/ori_pqal.json", "exam=medmcqa/test.jsonl", shots=2,
+    evaluation = evaluate("abstracts=pubmedqa/ori_pqal.json", "exam=medmcqa/test.jsonl", shots=2, limit=5,
                           train=["exam=medmcqa/train.jsonl"])  # fmt: skip
     held = json.loads((questions / "pubmedqa" / "test_ground_truth.json").read_text())
     entries = json.loads((questions / "pubmedqa" / "ori_pqal.json").read_text())
