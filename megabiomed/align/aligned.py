@@ -77,7 +77,7 @@ class AlignedCheckpoint:
     @property
     def template(self) -> str:
         """The prompt template of the training data."""
-        return str(self.checkpoint.trainer["template"])
+        return str(self.checkpoint.trainer.get("template") or "biomedgpt")
 
     def modules(self) -> tuple[nn.ModuleDict, nn.ModuleDict]:
         """Encoders and adaptors with their trained values; what was frozen is checked against the stored hashes."""

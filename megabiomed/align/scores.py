@@ -43,11 +43,12 @@ def _features_of(kind: int, text: str) -> Any:
     """Morgan fingerprint (radius 2, 2,048 bits), or the set of 3-mers of a sequence."""
     if (kind, text) not in _CACHE:
         if kind == 0:
-            from rdkit import Chem
+            from rdkit import Chem, rdBase
             from rdkit.Chem import rdFingerprintGenerator
 
             generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-            _CACHE[kind, text] = generator.GetFingerprint(Chem.MolFromSmiles(text))
+            with rdBase.BlockLogs():
+                _CACHE[kind, text] = generator.GetFingerprint(Chem.MolFromSmiles(text))
         else:
             _CACHE[kind, text] = {text[i : i + 3] for i in range(max(1, len(text) - 2))}
     return _CACHE[kind, text]

@@ -31,7 +31,7 @@ from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.placement import Item, Modality
 from megabiomed.engine.mesh import build_mesh
 
-SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 5
+SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
 
 
@@ -92,13 +92,13 @@ def _micro(tokens: Any) -> AlignMicroBatch:
 
 
 def build(kind: type[AlignEngine], mode: str, cache: str | None) -> AlignEngine:
-    """An engine on tensor parallel 2 with an ESM-2 of 8M and a small language model."""
+    """An engine on tensor parallel 2 with a 4 x 256 ESM-2 and a small language model."""
     model = {"vocab_size": 400, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}  # fmt: skip
     run = {"name": "b", "model": model, "parallel": {"tensor_parallel_size": 2},
            "data": {"seq_length": SEQ, "micro_batch_size": 1, "global_batch_size": SAMPLES},
            "train": {"steps": 1, "precision": "fp32"}}  # fmt: skip
-    protein = {"num_layers": 6, "hidden_size": 320, "num_attention_heads": 20, "cache": cache}
+    protein = {"num_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "cache": cache}
     stage = {"name": "s", "steps": 1, "protein": mode, "adaptor_lr": 1e-4, "encoder_lr": 1e-4}
     align = AlignConfig.model_validate({"protein": protein, "stages": [stage], "molecule": {"num_layers": 1, "hidden_size": 8},
                                         "protein_adaptor": {"kind": "resampler", "num_queries": QUERIES}})  # fmt: skip

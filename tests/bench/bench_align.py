@@ -72,7 +72,7 @@ def step_time() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         output, folder = Path(name) / "rows.json", Path(__file__).resolve().parents[1]
         os.environ["PYTHONPATH"] = str(folder)
-        run_ranks(2, ["-m", "bench.align_step", str(output)], Path(name) / "logs", timeout_s=560)
+        run_ranks(2, ["-m", "bench.align_step", str(output)], Path(name) / "logs", timeout_s=1200)
         rows: list[dict[str, Any]] = json.loads(output.read_text())
     return rows
 
