@@ -6,7 +6,6 @@ Usage: python -m bench.data_open make FOLDER TOKENIZER DOCUMENTS | own FOLDER PA
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -72,8 +71,9 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
 
 
 def _resident() -> float:
-    """Peak resident memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory of this process in MiB; getrusage would count the parent's, from before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":
