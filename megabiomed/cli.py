@@ -38,6 +38,9 @@ app.add_typer(dataset_app, name="dataset")
 app.add_typer(qa_app, name="qa")
 app.add_typer(encoder_app, name="encoder")
 
+RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
+Processes = Annotated[int | None, typer.Option(help="Processes to start here; default: what the topology needs.")]
+DryRun = Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 
 
@@ -58,12 +61,10 @@ def _root(
 
 @app.command(epilog="Example: megabiomed pretrain demo train.steps=20 parallel.zero_stage=1")
 def pretrain(
-    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    config: RunFile,
     overrides: Overrides = None,
-    nproc: Annotated[
-        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+    nproc: Processes = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
     from megabiomed.train.launching import pretrain as start
@@ -73,13 +74,11 @@ def pretrain(
 
 @app.command(epilog="Example: megabiomed align align-demo parallel.tensor_parallel_size=2")
 def align(
-    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    config: RunFile,
     overrides: Overrides = None,
-    nproc: Annotated[
-        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
-    ] = None,
+    nproc: Processes = None,
     stage: Annotated[str | None, typer.Option(help="Run this stage only; default: all, in order.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Staged alignment of molecules and proteins with a language model; resumes where it stopped."""
     from megabiomed.align.launching import align as start
@@ -89,12 +88,10 @@ def align(
 
 @app.command(epilog="Example: megabiomed finetune finetune-demo lora=null parallel.tensor_parallel_size=2")
 def finetune(
-    config: Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")],
+    config: RunFile,
     overrides: Overrides = None,
-    nproc: Annotated[
-        int | None, typer.Option(help="Processes to start here; default: what the topology needs.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")] = False,
+    nproc: Processes = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Fine-tune a model on questions, whole or with low-rank adapters; resumes where it stopped."""
     from megabiomed.finetune.launching import finetune as start

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 
 from megabiomed.align.worker import load, run
 from megabiomed.checkpoint.files import make_writable, write_atomic
@@ -13,8 +12,8 @@ from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.placement import check_ranks
 from megabiomed.errors import ConfigError
-from megabiomed.launch.local import run_workers, under_launcher
-from megabiomed.train.launching import compact
+from megabiomed.launch.local import under_launcher
+from megabiomed.train.launching import compact, start_here
 
 
 def align(path: str, overrides: list[str], nproc: int | None, stage: str | None, dry_run: bool) -> None:
@@ -38,11 +37,9 @@ def align(path: str, overrides: list[str], nproc: int | None, stage: str | None,
         for line in describe(config, world):
             print(line)
         return
-    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
-    make_writable(logs)
-    write_atomic(logs / "config.yaml", to_yaml(config))
+    make_writable(config.folder)
     write_atomic(config.folder / "config.yaml", to_yaml(config))
-    run_workers("megabiomed.align.worker", [str(logs / "config.yaml"), *([stage] if stage else [])], world, logs)
+    start_here("megabiomed.align.worker", config, world, *([stage] if stage else []))
 
 
 def describe(config: AlignRunConfig, world: int) -> list[str]:

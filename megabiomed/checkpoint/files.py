@@ -124,6 +124,21 @@ def fsync_tree(folder: Path) -> None:
         fsync_directory(Path(root))
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write into; takes its name when all went well, and is removed otherwise."""
+    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        fsync_tree(temporary)
+        temporary.rename(folder)
+        fsync_directory(folder.parent)
+    finally:
+        if temporary.exists():
+            remove_tree(temporary)
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a folder and all below it; one that is already gone is fine (another process may clean up too)."""
     shutil.rmtree(folder, onerror=_gone_is_fine)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 
-from megabiomed.checkpoint.files import make_writable, write_atomic
-from megabiomed.config import to_yaml
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.finetune.worker import load, run
-from megabiomed.launch.local import run_workers, under_launcher
-from megabiomed.train.launching import compact
+from megabiomed.launch.local import under_launcher
+from megabiomed.train.launching import compact, start_here
 
 
 def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) -> None:
@@ -32,10 +29,7 @@ def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) 
         for line in describe(config, world):
             print(line)
         return
-    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
-    make_writable(logs)
-    write_atomic(logs / "config.yaml", to_yaml(config))
-    run_workers("megabiomed.finetune.worker", [str(logs / "config.yaml")], world, logs)
+    start_here("megabiomed.finetune.worker", config, world)
 
 
 def describe(config: FinetuneRunConfig, world: int) -> list[str]:

@@ -5,7 +5,6 @@ store/ records.arrow rejects.jsonl tokenizer.model manifest.json; the folder get
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from megabiomed.checkpoint.files import fsync_directory, fsync_tree, read_json, remove_tree, sha256_file, write_json
+from megabiomed.checkpoint.files import read_json, sha256_file, write_json
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.errors import DataError
@@ -54,17 +53,8 @@ def build_store(
     """
     if folder.exists():
         raise DataError(f"{folder} is already there", do="choose another folder or delete this one")
-    temporary = folder.with_name(f".{folder.name}.building-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        manifest = _write(files, temporary, tokenizer, settings, progress)
-        fsync_tree(temporary)
-        temporary.rename(folder)
-        fsync_directory(folder.parent)
-    finally:
-        if temporary.exists():
-            remove_tree(temporary)
-    return manifest
+    with new_folder(folder) as temporary:
+        return _write(files, temporary, tokenizer, settings, progress)
 
 
 def _write(

@@ -29,12 +29,16 @@ def pretrain(config_path: str, overrides: list[str], nproc: int | None, dry_run:
     if dry_run:
         _print_bill(config, world)
         return
-    incarnation = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}"
-    logs = config.folder / "logs" / incarnation
+    start_here("megabiomed.train.worker", config, world)
+
+
+def start_here(worker: str, config: RunConfig, world: int, *arguments: str) -> None:
+    """Run the ranks on this machine, each with the effective configuration and a log in a folder of this start."""
+    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
     make_writable(logs)
     effective = logs / "config.yaml"
     write_atomic(effective, to_yaml(config))
-    run_workers("megabiomed.train.worker", [str(effective)], world, logs)
+    run_workers(worker, [str(effective), *arguments], world, logs)
 
 
 def compact(config: RunConfig) -> str:

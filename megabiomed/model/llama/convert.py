@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import partial
 from math import prod
@@ -11,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from megabiomed.checkpoint.files import fsync_directory, fsync_tree, inside, read_json, remove_tree, write_json
+from megabiomed.checkpoint.files import inside, read_json, write_json
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.tensorfile import LazyTensor, TensorFiles, write_tensors
 from megabiomed.config.schema import ModelConfig
@@ -203,9 +202,7 @@ def export_hf(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
-    temporary = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
+    with new_folder(folder) as temporary:
         bos, eos = special_ids(tokenizer) if tokenizer else (1, 2)
         if tokenizer:
             write_tokenizer(tokenizer, temporary, config)
@@ -213,12 +210,6 @@ def export_hf(
         write_json(temporary / "config.json", hf_config(config, DTYPES[dtype], bos, eos))
         write_json(temporary / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos})
         inspect(temporary)
-        fsync_tree(temporary)
-        temporary.rename(folder)
-        fsync_directory(folder.parent)
-    finally:
-        if temporary.exists():
-            remove_tree(temporary)
     return folder
 
 

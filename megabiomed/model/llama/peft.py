@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import cast
 
 import torch
 
-from megabiomed.checkpoint.files import fsync_directory, fsync_tree, remove_tree, write_json
+from megabiomed.checkpoint.files import write_json
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
@@ -44,9 +43,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
     model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
     shapes = trained_tensors(model, lora)
     began = checkpoint.trainer["frozen"]["language_model"]
-    temporary = folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
+    with new_folder(folder) as temporary:
         tensors = [
             LazyTensor(_PREFIX + name, torch.float32, shape, partial(checkpoint.read, Box.whole(name, shape)))
             for name, shape in shapes.items()
@@ -59,10 +56,4 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
             "base_model_name_or_path": base or (began["path"] if began["kind"] == "huggingface" else None),
         }  # fmt: skip
         write_json(temporary / CONFIG, values)
-        fsync_tree(temporary)
-        temporary.rename(folder)
-        fsync_directory(folder.parent)
-    finally:
-        if temporary.exists():
-            remove_tree(temporary)
     return sum(map(prod, shapes.values()))
