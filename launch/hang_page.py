@@ -10,6 +10,9 @@ from typing import Any
 
 PAGE = "hang.md"
 _NAMED, _SHOWN = 8, 16
+_LATE_S = (
+    3.5  # a rank looks at the clock every second; one that was stopped wakes up when the scheduler ends the others
+)
 
 
 def write_page(logs: Path, world: int) -> Path | None:
@@ -24,15 +27,22 @@ def write_page(logs: Path, world: int) -> Path | None:
     places = {rank: _place(report) for rank, report in reports.items()}
     usual = Counter(places.values()).most_common(1)[0][0]
     silent = [rank for rank in range(world) if rank not in reports]
-    different = [rank for rank, place in places.items() if place != usual]
+    late = [rank for rank, report in reports.items() if report["late_s"] > _LATE_S]
+    different = [rank for rank, place in places.items() if place != usual and rank not in late]
     lines = ["# The run did not advance", ""]
     lines += [f"- rank {rank}: **no answer** (stopped, killed, or its node is gone)" for rank in silent]
+    for rank in late:
+        host, seconds = reports[rank]["host"], reports[rank]["late_s"]
+        lines += [
+            f"- rank {rank}: **no answer** in time, but {seconds} s late (it was stopped, or {host} is overloaded)"
+        ]
     lines += [f"- rank {rank} on {reports[rank]['host']}: **elsewhere**: {places[rank]}" for rank in different]
-    count = len(places) - len(different)
+    count = sum(place == usual for rank, place in places.items() if rank not in late)
     lines += [f"- {count} of {world} ranks wait at: {usual}", ""]
     lines += [*_collectives(reports), ""]
-    order = [*different, *(rank for rank in reports if rank not in different)]
-    for rank in order[: max(_SHOWN, len(different) + 2)]:
+    first = [*late, *different]
+    order = [*first, *(rank for rank in reports if rank not in first)]
+    for rank in order[: max(_SHOWN, len(first) + 2)]:
         lines += _section(rank, reports[rank])
     if len(order) > _SHOWN:
         lines += [f"The others are in {logs}/hang_rank_N.json."]

@@ -58,12 +58,14 @@ class HangGuard:
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self._limit / 4)):
-            if time.monotonic() >= self._deadline:
-                self._give_up()
+            late = time.monotonic() - self._deadline
+            if late >= 0:
+                self._give_up(late)
 
-    def _give_up(self) -> None:
+    def _give_up(self, late: float) -> None:
         report = {
             **self._state,
+            "late_s": round(late, 1),
             "rank": self._rank,
             "place": self._place,
             "host": socket.gethostname(),

@@ -45,11 +45,11 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
     assert re.search(r"^    done  .*: gloo:\w+ \d+ of ", text, re.MULTILINE)
 
 
-def report(folder: Path, rank: int, place: str, number: int = 0) -> None:
+def report(folder: Path, rank: int, place: str, number: int = 0, late: float = 0.2) -> None:
     stacks = f'Thread 0x1 (most recent call first):\n  File "/x/megabiomed/engine/zero.py", line 9 in {place}\n'
     last = {"name": "all_reduce", "number": number, "group": "DATA 4", "shape": "[8] Float", "kind": "collective",
             "done": place == "read_store"}  # fmt: skip
-    values = {"rank": rank, "host": f"n{rank}", "what": "training step", "step": 7, "samples": [[0, 0, rank]],
+    values = {"rank": rank, "late_s": late, "host": f"n{rank}", "what": "training step", "step": 7, "samples": [[0, 0, rank]],
               "place": "run, rank 1", "stacks": stacks, "collectives": [last] if number else None}  # fmt: skip
     (folder / f"hang_rank_{rank}.json").write_text(json.dumps(values))
 
@@ -67,6 +67,15 @@ def test_the_rank_that_stands_elsewhere_comes_first_and_what_it_did_not_join(tmp
     assert lines[6] == "* group DATA 4: **rank 2 is behind**: its last is all_reduce 41 of [8] Float"
     assert lines[8].startswith("## rank 2")
     assert suspects(page).startswith("the run hung: rank 2 on n2: elsewhere")
+
+
+def test_a_rank_that_was_stopped_and_wakes_up_at_the_end_gave_no_answer_in_time(tmp_path: Path) -> None:
+    for rank in range(4):
+        report(tmp_path, rank, "all_reduce", late=6.5 if rank == 3 else 0.2)
+    page = write_page(tmp_path, 4)
+    assert page is not None
+    assert page.read_text().splitlines()[2].startswith("- rank 3: **no answer** in time, but 6.5 s late")
+    assert "- 3 of 4 ranks wait at" in page.read_text()
 
 
 def test_a_page_about_many_ranks_stays_short(tmp_path: Path) -> None:
