@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from megabiomed.checkpoint.files import read_json, sha256_file, write_json
+from megabiomed.checkpoint.files import new_folder, read_json, sha256_file, write_json
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.errors import DataError

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from megabiomed.checkpoint.files import inside, read_json, write_json
+from megabiomed.checkpoint.files import inside, new_folder, read_json, write_json
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.tensorfile import LazyTensor, TensorFiles, write_tensors
 from megabiomed.config.schema import ModelConfig

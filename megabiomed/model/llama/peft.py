@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from megabiomed.checkpoint.files import write_json
+from megabiomed.checkpoint.files import new_folder, write_json
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
