@@ -182,6 +182,8 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     """
     members = [job.stage.folder for job in jobs]
     jobs = [job for job in jobs if not is_done(job.stage)]
+    if jobs:
+        scheduler.need("sbatch")
     for job in jobs:
         refuse_second(job.stage.folder)
     for job in jobs:
