@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,13 +196,15 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             for folder in job.stage.controls:
                 (folder / records.KILL_SWITCH).unlink(missing_ok=True)
             records.reopen(job.stage.folder)
+            records.renew(job.stage.folder)
             after = [ids[name] for name in job.stage.after if name in ids]
             ids[job.stage.name] = scheduler.submit(job.path, after)
             record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
             write_json(job.stage.folder / records.SLURM / records.JOB, record)
-    except LaunchError:
+    except BaseException:  # a full disk or Ctrl-C, too
         for job_id in ids.values():
-            scheduler.call("scancel", job_id)
+            with suppress(LaunchError):
+                scheduler.call("scancel", job_id)
         raise
     return ids, said
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from megabiomed.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.stage import load_stages
-from megabiomed.launch.submit import Job, render
+from megabiomed.launch.submit import Job, render, submit_all
 
 
 def program(folder: Path, name: str, body: str) -> None:
@@ -78,3 +79,44 @@ def test_without_a_scheduler_nothing_of_a_run_is_touched(run_file: Path, tmp_pat
     assert (done.returncode, "sbatch is not installed here" in done.stderr) == (2, True), done.stderr
     assert [path.name for path in run.rglob("*")] == ["slurm", "job.json"]
     assert (run / "slurm" / "job.json").read_text() == '{"job_id": null}'
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("No space left on device"), KeyboardInterrupt()], ids=["full disk", "Ctrl-C"]
+)
+def test_a_chain_is_taken_back_whatever_keeps_it_from_being_submitted_whole(
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    one, two, three = (planned(run_file, tmp_path / name) for name in ("one", "two", "three"))
+    jobs = [replace(job, stage=replace(job.stage, name=name)) for name, job in zip("abc", (one, two, three))]
+    ids = iter(["7", "8"])
+    cancelled: list[tuple[str, ...]] = []
+
+    def submit(script: Path, after: list[str]) -> str:
+        for job_id in ids:
+            return job_id
+        raise error
+
+    def call(*words: str) -> str:
+        cancelled.append(words)
+        raise LaunchError("scancel refused")  # the others are cancelled all the same
+
+    for name, stand_in in {"need": str, "check_script": str, "submit": submit, "call": call}.items():
+        monkeypatch.setattr(scheduler, name, stand_in)
+    with pytest.raises(type(error)):
+        submit_all(jobs)
+    assert cancelled == [("scancel", "7"), ("scancel", "8")]
+
+
+def test_a_submission_of_a_run_that_began_is_noted(
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned(run_file, tmp_path / "run")
+    for name, stand_in in {"need": str, "check_script": str, "submit": lambda script, after: "7"}.items():
+        monkeypatch.setattr(scheduler, name, stand_in)
+    monkeypatch.setattr(scheduler, "job_of", lambda run: {})
+    submit_all([job])
+    assert records.history(job.stage.folder) == []
+    records.append(job.stage.folder, "begin", incarnation="7.0.1", step=0)
+    submit_all([job])
+    assert [record.get("outcome") for record in records.history(job.stage.folder)] == [None, "resubmitted"]
