@@ -3,6 +3,7 @@
 slurm/job.sh config.yaml job.json     the script, the effective configuration, what was submitted where
 slurm/incarnations.jsonl              one line when an incarnation begins, one for each decision about it
 slurm/verdicts/INCARNATION.json       how the ranks left, written by rank 0
+slurm/no_agent                        job and node of starts on nodes that could not even run the agent
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def render(stage: Stage) -> Job:
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
+        exclude=excluded(stage) or "",
     )
     return Job(stage, text)
 
@@ -163,11 +164,18 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,
+        "exclude": excluded(stage),
         "job_id": None,
         "prepared": records.now(),
         "code": snapshot.version(),
         "cluster": cluster.model_dump(mode="json"),
     }
+
+
+def excluded(stage: Stage) -> str | None:
+    """Nodes that the operator excludes, as sbatch takes them; a file of them is known to the controller alone."""
+    nodes = stage.sbatch.get("exclude")
+    return nodes if isinstance(nodes, str) and "/" not in nodes else None
 
 
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 from megabiomed.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.cluster import load_cluster
+from megabiomed.launch.preflight_verdict import MET
 from megabiomed.launch.stage import load_stages
-from megabiomed.launch.submit import Job, render, submit_all
+from megabiomed.launch.submit import Job, describe, prepare, render, submit_all
 
 
 def program(folder: Path, name: str, body: str) -> None:
@@ -33,9 +35,9 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def planned(run_file: Path, run: Path) -> Job:
+def planned(run_file: Path, run: Path, **sbatch: str) -> Job:
     (stage,) = load_stages(str(run_file), load_cluster("cpu-test"), [f"run_dir={run}"], 1)
-    return render(stage)
+    return render(replace(stage, sbatch=sbatch))
 
 
 def test_a_command_that_hangs_is_an_error_that_callers_expect(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +122,59 @@ def test_a_submission_of_a_run_that_began_is_noted(
     records.append(job.stage.folder, "begin", incarnation="7.0.1", step=0)
     submit_all([job])
     assert [record.get("outcome") for record in records.history(job.stage.folder)] == [None, "resubmitted"]
+
+
+def test_the_operators_own_exclusions_hold_when_the_controller_is_away(
+    run_file: Path, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned(run_file, tmp_path / "run", exclude="n8,n9")
+    assert describe(planned(run_file, tmp_path, exclude="/etc/bad"), [])["exclude"] is None
+    prepare(job, [])
+    program(tools, "scontrol", '[ "$2" = hostnames ] || { echo down >&2; exit 1; }; tr , "\\n" <<< "$3"')
+    monkeypatch.setenv(agent.NODES, "n1,n2")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (job.stage.folder / "slurm" / "preflight" / "7.0.1").mkdir(parents=True)
+    well = {"problems": [], "group": 0, "measured": {}, "meeting": MET}
+    (job.stage.folder / "slurm" / "preflight" / "7.0.1" / "n1.json").write_text(json.dumps(well))
+    agent._job.cache_clear()
+    assert agent.judge(job.stage.folder, "7.0.1").exclude == ("n2", "n8", "n9")
+    agent._job.cache_clear()
+
+
+@pytest.mark.parametrize("storage", [True, False], ids=["storage", "no storage"])
+def test_nodes_without_an_agent_are_left_three_times_whatever_else_is_excluded(
+    run_file: Path, tools: Path, tmp_path: Path, storage: bool
+) -> None:
+    """The script in bash, on nodes n1 to n4 one after the other, with a stand-in for scontrol that keeps the list."""
+    job = planned(run_file, tmp_path / "run", exclude="n6,n7,n8,n9")
+    if storage:
+        (job.stage.folder / "slurm").mkdir(parents=True)
+        (job.stage.folder / "slurm" / "no_agent").write_text("6 n1\n" * 9)  # of an earlier submission
+    excluded = tmp_path / "excluded"
+    excluded.write_text("n6,n7,n8,n9")
+    program(tools, "scontrol", f"""case "$*" in
+        "show hostnames"*) tr , "\\n" <<< "$3" ;;
+        *"show job"*) echo " JobState=RUNNING Restarts=0 "; echo "   ExcNodeList=$(cat {excluded})" ;;
+        update*) echo "${{@: -1}}" | cut -d= -f2 > {excluded} ;;
+    esac""")  # fmt: skip
+    script = re.sub(r"^agent\(\) .*$", "agent() { :; }", job.script, flags=re.MULTILINE)
+    said = []
+    for node in ("n1", "n2", "n3", "n4"):
+        environment = {
+            "PATH": os.environ["PATH"],
+            "SLURM_JOB_ID": "7",
+            "SLURMD_NODENAME": node,
+            "SLURM_JOB_NODELIST": "",
+        }
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+        said.append((done.returncode, done.stdout.split("] ", 1)[1].strip()))
+    wanted = [(0, f"requeue: no answer from the agent on {node}") for node in ("n1", "n2", "n3")]
+    assert said == [*wanted, (1, "give up: no agent on three nodes before this one")]
+    assert excluded.read_text().strip() == "n6,n7,n8,n9,n1,n2,n3"
+
+
+def test_a_preflight_that_hangs_ends_long_before_the_job(run_file: Path, tmp_path: Path) -> None:
+    for time, limit in [("24:00:00", 15), ("10", 10)]:
+        cluster = load_cluster("cpu-test").model_copy(update={"preflight": True, "time": time})
+        (stage,) = load_stages(str(run_file), cluster, [f"run_dir={tmp_path}/r"], 2)
+        assert f" --time={limit} --wait=300 " in render(stage).script
