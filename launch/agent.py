@@ -40,7 +40,7 @@ def judge(run: Path, incarnation: str) -> Decision:
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     found = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     if found.exclude:
-        found = replace(found, exclude=tuple(sorted({*found.exclude, *_excluded()})))
+        found = replace(found, exclude=tuple(sorted({*found.exclude, *_excluded(job)})))
     outcome = {"exclude": list(found.exclude), "all": len(bad) == len(nodes), "reason": found.reason}
     records.append(run, "preflight", incarnation=incarnation, **outcome)
     return found
@@ -96,10 +96,10 @@ def _is_active() -> bool:
     return job.get("JobState", "RUNNING") == "RUNNING" and job.get("Restarts", mine) == mine
 
 
-def _excluded() -> list[str]:
-    """Nodes that the job avoids already, by its operator's wish."""
-    nodes = _job().get("ExcNodeList", "(null)")
-    return [] if nodes == "(null)" else scheduler.hostnames(nodes)
+def _excluded(job: dict[str, Any]) -> set[str]:
+    """Nodes that the job avoids already; its operator's wish holds without a controller, too."""
+    lists = {_job().get("ExcNodeList"), job.get("exclude")} - {None, "(null)"}
+    return {node for nodes in lists for node in scheduler.hostnames(str(nodes))}
 
 
 @cache

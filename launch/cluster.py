@@ -19,6 +19,13 @@ _FLAG = re.compile(r"[a-z][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
+# What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
+_OWN_VARIABLES = (
+    *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "head_port", "group_head"),
+    *("warned", "srun_pid", "code", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+_OWN_PREFIXES = ("SLURM", "MEGABIOMED_")
 OWN_FLAGS = (
     *(
         "job-name",
@@ -77,6 +84,10 @@ def _environment(values: dict[str, str]) -> dict[str, str]:
     for name, value in values.items():
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is no name of an environment variable")
+        if name in _OWN_VARIABLES or name.startswith(_OWN_PREFIXES):
+            raise ValueError(
+                f"{name} belongs to the batch script; name yours otherwise, set options under sbatch or srun"
+            )
         if "\0" in value:
             raise ValueError(f"the value of {name} holds a zero byte")
     return values

@@ -95,7 +95,7 @@ def _again(run: Path, after: list[str]) -> str:
     record = records.read_job(run)
     for folder in record["controls"]:
         (Path(folder) / records.KILL_SWITCH).unlink(missing_ok=True)
-    records.append(run, "end", incarnation="resubmit", outcome="resubmitted", reason="submitted again by hand")
+    records.renew(run)
     job_id = scheduler.submit(run / records.SLURM / "job.sh", after)
     write_json(run / records.SLURM / records.JOB, record | {"job_id": job_id})
     return job_id

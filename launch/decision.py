@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from megabiomed.launch.records import since_submission
+
 WRONG_INPUT = 2
 KILLED = 3
 # Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, but a
@@ -60,6 +62,7 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
         history: records of earlier decisions and begins, oldest first.
         max_failures: failures without progress, this one included, after which the stage gives up.
     """
+    history = since_submission(history)
     if ending.outcome == "finished":
         return Decision("done", "finished")
     if ending.outcome == "ended":
@@ -89,14 +92,16 @@ def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step
         return Decision("done", "finished already")
     if killed:
         return Decision("fail", "the kill switch is set (control/end)", code=KILLED)
-    lost = lost_begins(history, step)
+    lost = lost_begins(since_submission(history), step)
     if lost >= max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("fail", f"{lost} incarnations were lost without progress at step {step}")
     return Decision("run", f"begin at step {step}")
 
 
 def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any]], max_failures: int) -> Decision:
-    """Exclude bad nodes; a job whose nodes are all bad again and again, or that met bad ones too often, gives up.
+    """Exclude bad nodes, and those that any submission of the run found bad.
+
+    A job whose nodes are all bad again and again, or that met bad ones too often, gives up.
 
     Args:
         bad: node -> why.
@@ -104,7 +109,7 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
     if not bad:
         return Decision("run", "all nodes are well")
     text = "; ".join(f"{node}: {why}" for node, why in sorted(bad.items()))
-    before = [record for record in history if record["kind"] == "preflight"]
+    before = [record for record in since_submission(history) if record["kind"] == "preflight"]
     if len(bad) == nodes and nodes > 1:  # perhaps the network, or the storage
         tries = next((n for n, record in enumerate(reversed(before)) if not record.get("all")), len(before)) + 1
         return Decision(

@@ -35,9 +35,16 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
     target = result_file(run, incarnation, node)
     target.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"node": node, "group": group, "problems": [], "measured": measured, "meeting": None}
-    for check in (lambda: _storage(run), lambda: _devices(gpus, gpu_type), lambda: _work(measured)):
+    checks = {
+        "storage": lambda: _storage(run),
+        "devices": lambda: _devices(gpus, gpu_type),
+        "matrix product": lambda: _work(measured),
+    }
+    for result["checking"], check in checks.items():
+        write_json(target, result)  # where it is, should it never come back
         result["problems"] += _outcome(check)
-        write_json(target, result)
+    result["checking"] = None
+    write_json(target, result)
     result["meeting"] = _in_time(lambda: _outcome(lambda: _meet(measured)))
     write_json(target, result)
     print(f"{node}: {'; '.join(result['problems']) or 'well'}, {result['meeting']}, {measured}")

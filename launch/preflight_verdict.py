@@ -26,7 +26,7 @@ def result_file(run: Path, incarnation: str, node: str) -> Path:
 
 
 def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float) -> dict[str, str]:
-    """Node -> why it is bad: no result, a failed check, or worse than most nodes of its kind.
+    """Node -> why it is bad: no result, a check that failed or hung, or worse than most nodes of its kind.
 
     Args:
         slow_factor: how many times the usual time a node may take. Of two nodes the faster one is taken for usual.
@@ -40,8 +40,9 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
         except (OSError, ValueError):
             bad[node] = "no answer"
             continue
-        if found["problems"]:
-            bad[node] = ", ".join(found["problems"])
+        hung = [f"hung in its check of {found['checking']}"] if found.get("checking") else []
+        if words := [*found["problems"], *hung]:
+            bad[node] = ", ".join(words)
         if found["meeting"] != MET:
             apart[node] = f"could not meet the others: {found['meeting'] or 'no answer'}"
         kinds.setdefault(found["group"], {})[node] = found["measured"]

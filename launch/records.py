@@ -3,6 +3,7 @@
 slurm/job.sh config.yaml job.json     the script, the effective configuration, what was submitted where
 slurm/incarnations.jsonl              one line when an incarnation begins, one for each decision about it
 slurm/verdicts/INCARNATION.json       how the ranks left, written by rank 0
+slurm/no_agent                        job and node of starts on nodes that could not even run the agent
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
 KILL_SWITCH = Path("control") / "end"
+_RESUBMITTED = "resubmitted"
 
 
 def now() -> str:
@@ -50,6 +52,18 @@ def history(run: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return found
+
+
+def renew(run: Path) -> None:
+    """A run is submitted again: its budgets begin anew."""
+    if history(run):
+        append(run, "end", incarnation="resubmit", outcome=_RESUBMITTED, reason="submitted again by hand")
+
+
+def since_submission(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines that count against the budgets: those after the last submission."""
+    last = max((n for n, record in enumerate(history) if record.get("outcome") == _RESUBMITTED), default=-1)
+    return history[last + 1 :]
 
 
 def verdict(run: Path, incarnation: str) -> dict[str, Any]:

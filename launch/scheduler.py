@@ -25,10 +25,9 @@ def call(*command: str, patient: bool = True) -> str:
     Raises:
         LaunchError: with SLURM's own words.
     """
-    if shutil.which(command[0]) is None:
-        raise LaunchError(f"{command[0]} is not installed here", do="run this on a login node, or use --dry-run")
+    need(command[0])
     for pause in (*_RETRY_S, None):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        done = _run(*command)
         if done.returncode == 0:
             return done.stdout
         if pause is None or not patient or not any(words in done.stderr for words in _AWAY):
@@ -37,9 +36,29 @@ def call(*command: str, patient: bool = True) -> str:
     raise LaunchError(f"{command[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
 
 
+def need(program: str) -> None:
+    """Refuse a machine without a SLURM command."""
+    if shutil.which(program) is None:
+        raise LaunchError(f"{program} is not installed here", do="run this on a login node, or use --dry-run")
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    """A command that hangs, or that vanished, is a LaunchError like one that is refused: callers decide what follows."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise LaunchError(
+            f"{command[0]} did not answer",
+            got=f"nothing in {_TIMEOUT_S:.0f} s",
+            do="try again when the scheduler is well",
+        ) from None
+    except OSError as error:
+        raise LaunchError(f"{command[0]} cannot be started", got=error) from error
+
+
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    found = subprocess.run(["sbatch", "--test-only", str(script)], capture_output=True, text=True, timeout=_TIMEOUT_S)
+    found = _run("sbatch", "--test-only", str(script))
     said = (found.stderr or found.stdout).strip()
     if found.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")

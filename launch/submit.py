@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def render(stage: Stage) -> Job:
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
+        exclude=excluded(stage) or "",
     )
     return Job(stage, text)
 
@@ -162,11 +164,18 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,
+        "exclude": excluded(stage),
         "job_id": None,
         "prepared": records.now(),
         "code": snapshot.version(),
         "cluster": cluster.model_dump(mode="json"),
     }
+
+
+def excluded(stage: Stage) -> str | None:
+    """Nodes that the operator excludes, as sbatch takes them; a file of them is known to the controller alone."""
+    nodes = stage.sbatch.get("exclude")
+    return nodes if isinstance(nodes, str) and "/" not in nodes else None
 
 
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
@@ -182,6 +191,8 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     """
     members = [job.stage.folder for job in jobs]
     jobs = [job for job in jobs if not is_done(job.stage)]
+    if jobs:
+        scheduler.need("sbatch")
     for job in jobs:
         refuse_second(job.stage.folder)
     for job in jobs:
@@ -193,13 +204,15 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             for folder in job.stage.controls:
                 (folder / records.KILL_SWITCH).unlink(missing_ok=True)
             records.reopen(job.stage.folder)
+            records.renew(job.stage.folder)
             after = [ids[name] for name in job.stage.after if name in ids]
             ids[job.stage.name] = scheduler.submit(job.path, after)
             record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
             write_json(job.stage.folder / records.SLURM / records.JOB, record)
-    except LaunchError:
+    except BaseException:  # a full disk or Ctrl-C, too
         for job_id in ids.values():
-            scheduler.call("scancel", job_id)
+            with suppress(LaunchError):
+                scheduler.call("scancel", job_id)
         raise
     return ids, said
 

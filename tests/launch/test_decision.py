@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megabiomed.launch import records
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run, failures
 
 
@@ -86,6 +89,30 @@ def test_incarnations_that_vanish_again_and_again_end_the_stage_some_day() -> No
     assert before_run(False, False, lost[:14], 40, 3).verb == "run"
     assert before_run(False, False, lost, 40, 3).verb == "fail"
     assert before_run(False, False, lost, 45, 3).verb == "run"
+
+
+def test_a_new_submission_has_a_fresh_budget_and_still_knows_the_bad_nodes(tmp_path: Path) -> None:
+    (tmp_path / "slurm").mkdir()
+    records.renew(tmp_path)
+    assert records.history(tmp_path) == []  # the first submission has nothing to forget
+
+    def again(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        (tmp_path / "slurm" / "incarnations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        records.renew(tmp_path)
+        return records.history(tmp_path)
+
+    lost = [{"kind": "begin", "incarnation": f"7.{n}", "step": 40} for n in range(15)]
+    assert before_run(False, False, again(lost), 40, 3).verb == "run"
+    assert before_run(False, False, [*again(lost), *lost], 40, 3).verb == "fail"
+    assert after_run(ended(), again([failure(10, 10)] * 3), 3).reason.startswith("failure 1 of 3")
+    early = Ending("", 138, True, 10, 10, warned=True)
+    assert after_run(early, again([failure(10, 10) | {"warned": True}] * 15), 3).verb == "requeue"
+    bad = [{"kind": "preflight", "incarnation": "1", "exclude": ["n7"]}] * 15
+    found = after_preflight({"n2": "x"}, 4, again(bad), 3)
+    assert (found.verb, found.exclude) == ("requeue", ("n2", "n7"))
+    assert after_preflight({"n2": "x"}, 4, bad, 3).verb == "fail"
+    all_bad = [{"kind": "preflight", "incarnation": "1", "exclude": [], "all": True}] * 2
+    assert after_preflight({"n1": "x", "n2": "x"}, 2, again(all_bad), 3).verb == "requeue"
 
 
 def test_bad_nodes_are_excluded_together_with_those_known_before() -> None:

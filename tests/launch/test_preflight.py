@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from megabiomed.launch import preflight
 from megabiomed.launch.preflight_verdict import MET, bad_nodes, pairings, result_file, smi_problems
 
 
@@ -46,6 +47,22 @@ def test_nobody_is_blamed_for_a_node_that_did_not_come(tmp_path: Path) -> None:
     found = bad_nodes(tmp_path, "7.0.1", ["a", "b", "c"], 1.5)
     assert found["c"] == "could not meet the others: DistNetworkError: timed out"
     assert len(found) == 3
+
+
+def test_a_node_that_hangs_in_a_check_is_named_and_not_those_that_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(tmp_path, {"a": {"matmul_s": 1.0}}, meeting="nobody within 240 s")
+    (tmp_path / "slurm" / "job.json").write_text("{}")
+    monkeypatch.setenv("SLURMD_NODENAME", "b")
+
+    def killed(gpus: int, gpu_type: str) -> list[str]:
+        raise SystemExit  # by the scheduler, in the middle
+
+    monkeypatch.setattr(preflight, "_devices", killed)
+    with pytest.raises(SystemExit):
+        preflight.main(tmp_path, "7.0.1", 0, 8, "h100")
+    assert bad_nodes(tmp_path, "7.0.1", ["a", "b"], 1.5) == {"b": "hung in its check of devices"}
 
 
 def test_nodes_of_different_kinds_are_not_compared(tmp_path: Path) -> None:

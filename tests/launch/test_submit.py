@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from megabiomed import configs
 from megabiomed.errors import ConfigError, LaunchError, TopologyError
@@ -157,6 +158,19 @@ def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -
         (line,) = typed_commands(replace(stage, cluster=cluster))
         subprocess.run(["bash", "-c", line], cwd=tmp_path, env={"PATH": f"{tools}:/usr/bin:/bin"}, capture_output=True)
         assert not list(tmp_path.glob("canary*"))
+
+
+def test_variables_of_the_batch_script_cannot_be_replaced(run_file: Path) -> None:
+    """All that the script assigns, wherever it does; those of its functions are local."""
+    text = script(run_file, ClusterConfig(**(CPU | {"preflight": True})), "parallel.data_parallel_size=1")
+    text = re.sub(r"^\w+\(\) \{(.*\}|\n(.*\n)*?\})$", "", text, flags=re.MULTILINE)
+    assigned = set(re.findall(r"(?<=[\s;])([A-Za-z_]\w*)=", re.sub(r"^#.*", "", text, flags=re.MULTILINE)))
+    shared = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "OMP_NUM_THREADS"}  # added to, or the user's to set
+    assert {"run", "srun_pid", "MEGABIOMED_LOGS"} <= assigned
+    for name in {*(assigned - shared), "group_head", "IFS", "RANK", "SLURM_JOB_ID", "SLURMD_NODENAME"}:
+        with pytest.raises(ValidationError, match=f"{name} belongs to the batch script"):
+            ClusterConfig(environment={name: "x"})
+    ClusterConfig(environment=dict.fromkeys([*shared, "PATH", "NCCL_DEBUG", "http_proxy"], "x"))
 
 
 @pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])
