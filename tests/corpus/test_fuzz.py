@@ -17,8 +17,9 @@ from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 
 STRANGE: list[Any] = [
-    None, "", " ", "null", "[]", "{}", "\ud800", "a\udfffz", "\x00\u2028", 0, -1, 2**63, 1.5, True, [], {}, [None], [[]], {"": None},
+    None, "", " ", "null", "[]", "{}", "\x00\u2028", 0, -1, 2**63, 1.5, True, [], {}, [None], [[]], {"": None},
     '[{"start": "3", "end": "9"}]', '[{"start": 9, "end": 3}]', '[{"start": 0, "end": 99999999}]', "[{", '[{"end": 1}]',
+    "\ud800", "a\udfffz",
     '[{"start": 1, "end": 5}, {"start": 2, "end": 9}]', '[{"start": 1e9, "end": NaN}]', "[" * 5000, [{"start": -4, "end": 2}],
 ]  # fmt: skip
 
