@@ -14,7 +14,7 @@ from megabiomed import platform
 from megabiomed.align.batch import Features
 from megabiomed.align.sources import StageSource, frozen_reference
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.files import read_json
+from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.align import AlignConfig, AlignRunConfig
@@ -146,12 +146,22 @@ def _find_checkpoint(run: Path) -> Checkpoint:
     return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer["stage"]))
 
 
+def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    for name in (ENCODERS, ADAPTORS):
+        found = sha256_file(folder / name) if (folder / name).is_file() else "no such file"
+        if found != hashes.get(name):
+            raise CheckpointError(
+                f"{folder / name} is damaged", got=found, expected=f"sha256 {hashes.get(name)}", do="export it again"
+            )
+
+
 def _from_export(folder: Path) -> AlignedModel:
     from transformers import AutoModelForCausalLM
 
     held = read_json(folder / DESCRIPTION)
     if held.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has another format", got=held.get("format"), expected=FORMAT)
+    _check_files(folder, held.get("sha256") or {})
     align = AlignConfig.model_validate({**held["align"], "stages": [{"name": "export", "steps": 1}]})
     # On a CPU half-precision products are slow and gain nothing.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if platform.has_cuda() else torch.float32)

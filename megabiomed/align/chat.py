@@ -4,6 +4,7 @@ weights of any alignment checkpoint or export, in one process."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.errors import DataError
+
+_BEGINNING = b'{"id": "'  # of every line of a file of answers
 
 
 @dataclass(frozen=True)
@@ -161,12 +164,34 @@ def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling
 
 
 def _answered(output: Path) -> set[str]:
-    """Ids in a file of answers; half a line at its end, of a run that was killed, is cut off."""
-    text = output.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        output.write_text(whole)
-    return {json.loads(line)["id"] for line in whole.splitlines()}
+    """Ids in a file of answers; half a line at its end, of a run that was killed, is cut off.
+
+    Raises:
+        DataError: the file holds anything else; it is left as it is.
+    """
+    data = output.read_bytes()
+    end = data.rfind(b"\n") + 1
+    rest = data[end:]
+    idents = [_ident(line) for line in data[:end].splitlines()]
+    if None in idents or not rest.startswith(_BEGINNING[: len(rest)]):
+        number = idents.index(None) + 1 if None in idents else len(idents) + 1
+        raise DataError(
+            f"{output} is no file of answers",
+            got=f"line {number} has no id with an answer or error",
+            do="choose another --output",
+        )
+    if rest:
+        os.truncate(output, end)  # in one step: a kill loses no answer
+    return {ident for ident in idents if ident is not None}
+
+
+def _ident(line: bytes) -> str | None:
+    try:
+        held = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(held, dict) and isinstance(held.get("id"), str) and ("answer" in held or "error" in held)
+    return str(held["id"]) if ours else None
 
 
 def read_protein(text: str) -> str:

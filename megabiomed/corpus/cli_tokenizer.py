@@ -65,17 +65,15 @@ def check(
     texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
 ) -> None:
     """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
+    from megabiomed.corpus.fertility import fertility
     from megabiomed.corpus.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(model)
     for path in texts:
-        text = _text(path)
-        ids = tokenizer.encode(text)
-        words, size = max(1, len(text.split())), len(text.encode())
-        exact = "exact" if tokenizer.decode(ids) == text else "NOT exact"
+        figures = fertility(tokenizer, [_text(path)])
         typer.echo(
-            f"{path}: {len(ids):,} tokens, {len(ids) / words:.3f} tokens/word, "
-            f"{size / max(1, len(ids)):.3f} bytes/token, round trip {exact}"
+            f"{path}: {figures.tokens:,} tokens, {figures.tokens_per_word:.3f} tokens/word, "
+            f"{figures.bytes_per_token:.3f} bytes/token, {figures.round_trip}"
         )
 
 
@@ -101,7 +99,7 @@ def report(
         typer.echo(
             f"{name}: {figures.tokens:,} tokens ({figures.tokens / max(1, first.tokens):.1%} of the first), "
             f"{figures.tokens_per_word:.3f} tokens/word, {figures.characters_per_token:.3f} characters/token, "
-            f"{figures.whole:.1%} of the words whole, round trip {'exact' if figures.exact else 'NOT exact'}"
+            f"{figures.whole:.1%} of the words whole, {figures.round_trip}"
         )
         typer.echo("  cut most: " + ", ".join(f"{word} ({cost} tokens, {n} x)" for word, cost, n in figures.worst))
 

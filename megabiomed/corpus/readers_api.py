@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from megabiomed.corpus.readers_lines import Record, repair_text
+from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects
 
@@ -53,4 +53,4 @@ def _content_text(value: dict[str, Any], where: str, rejects: Rejects) -> str | 
     if not text or text.isspace():
         rejects.add("record: text is empty", where)
         return None
-    return repair_text(text, where, rejects)
+    return text

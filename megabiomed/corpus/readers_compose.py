@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from megabiomed.corpus.readers_lines import repair_text
 from megabiomed.corpus.readers_spans import parse_span
 from megabiomed.corpus.records import Rejects, Span
 
@@ -49,7 +48,6 @@ class _Composer:
         """Add a piece under one annotation name and return its offset; a blank piece is not added."""
         if not text.strip():
             return self._length
-        text = repair_text(text, self._where, self._rejects)
         if self._parts:
             self._parts.append(_SEPARATOR)
             self._length += len(_SEPARATOR)

@@ -22,7 +22,9 @@ MAX_LINE_BYTES = 1 << 28
 """Longest line that is read. It bounds the memory; the longest records of S2ORC are some tens of megabytes."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re.DOTALL)
+"""Any escape of a JSON text; group 1 is half of a surrogate pair without its other half."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
-    if path.suffix == ".json" and (whole := _whole(path, max_line_bytes)) is not None:
+    if path.suffix == ".json" and (whole := _whole(path, max_line_bytes, rejects)) is not None:
         yield Record(whole, path, 1, 0)
         return
     for line, offset, data in _lines(path, rejects, max_line_bytes):
@@ -67,16 +69,20 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
             yield Record(value, path, line, offset)
 
 
-def _whole(path: Path, limit: int) -> dict[str, Any] | None:
+def _whole(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | None:
     """The object that fills a file, as doc2json writes it over many lines; None when the file is something else."""
     check_readable(path)
     if path.stat().st_size > limit:
         return None
+    found = Rejects(strict=rejects.strict)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(_repaired(path.read_bytes(), f"{path}:1", found))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    rejects.merge(found)
+    return value
 
 
 def _parquet_rows(path: Path) -> Iterator[Record]:
@@ -92,12 +98,18 @@ def _parquet_rows(path: Path) -> Iterator[Record]:
         raise DataError(f"{path} cannot be read as Parquet", got=str(error)[:200], do="fetch it again") from None
 
 
-def repair_text(text: str, where: str, rejects: Rejects) -> str:
-    """Replace lone surrogates, which JSON can spell but UTF-8 cannot hold, one for one so that offsets stay true."""
-    repaired, found = _SURROGATE.subn("\ufffd", text)
-    if found:
-        rejects.add("field: lone surrogates replaced", where, f"{found} in {len(text)} characters")
-    return repaired
+def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
+    """Replace lone surrogates, which JSON can spell but UTF-8 cannot hold, one for one so that offsets stay true.
+
+    It is done before the JSON is read, so that no key, id, title or field of study can hold one later.
+    """
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return data
+    found = sum(match[1] is not None for match in _ESCAPE.finditer(data))
+    if not found:
+        return data
+    rejects.add("field: lone surrogates replaced", where, f"{found} in {len(data)} bytes")
+    return _ESCAPE.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", data)
 
 
 def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
@@ -148,7 +160,7 @@ def _skip_line(file: IO[bytes]) -> int:
 
 def _decode(data: bytes, where: str, rejects: Rejects) -> dict[str, Any] | None:
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        value = json.loads(_repaired(data, where, rejects).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         rejects.add("record: invalid UTF-8", where, f"byte {error.start} of the line: {error.reason}")
         return None

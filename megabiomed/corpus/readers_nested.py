@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from megabiomed.corpus.readers_2020 import paper_2020
-from megabiomed.corpus.readers_lines import Record, repair_text
+from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects
 
@@ -55,7 +55,7 @@ def text_paper(record: Record, rejects: Rejects) -> Paper | None:
         ids=parse_ids(ids, where, rejects) if ids is not None else {},
         title=title if isinstance(title, str) else "",
         year=parse_integer(value.get("year")),
-        text=repair_text(text, where, rejects),
+        text=text,
         spans={},
         source=record.path.name,
         line=record.line,

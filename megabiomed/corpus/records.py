@@ -67,6 +67,7 @@ class Rejects:
     def add(self, reason: str, where: str, detail: str = "", count: int = 1) -> None:
         """Count one reject. `where` is `file:line`, `detail` a short description of what was found there."""
         sample = f"{where}: {detail[:200]}" if detail else where
+        sample = sample.encode("utf-8", "backslashreplace").decode()  # JSON in JSON, or a file name, may not be UTF-8
         if self.strict:
             raise DataError(reason, got=sample, do="repair or remove it, or read with a Rejects() that counts")
         self.counts[reason] += count

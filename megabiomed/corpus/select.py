@@ -6,6 +6,7 @@ The rules are those of the published recipes: BioMedGPT and PMC-LLaMA (a PMC or 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -83,6 +84,8 @@ def language_of(text: str) -> str:
 
 def is_repetitive(words: list[str], share: float) -> bool:
     """Whether the most frequent word is no run of ASCII letters, or more than this share of all words."""
+    if not words:
+        return False
     word, count = Counter(words).most_common(1)[0]
     return not (word.isascii() and word.isalpha()) or count > share * len(words)
 
@@ -91,7 +94,7 @@ def parse_rules(kind: type[Any], settings: list[str]) -> Any:
     """Rules (a dataclass of bool, int, float and str fields) from `name=value` texts.
 
     Raises:
-        DataError: a name that is no rule, or a value of another type.
+        DataError: a name that is no rule, or a value of another type or out of range.
     """
     known = {field.name: _PARSERS[str(field.type)] for field in fields(kind)}
     values = {}
@@ -117,10 +120,22 @@ def _switch(value: str) -> bool:
     return value.lower() in ("on", "true")
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {"bool": _switch, "int": int, "float": float, "str": str}
+def _count(value: str) -> int:
+    if int(value) < 0:
+        raise ValueError(value)
+    return int(value)
+
+
+def _share(value: str) -> float:
+    if not 0 <= float(value) < math.inf:  # nan is neither
+        raise ValueError(value)
+    return float(value)
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {"bool": _switch, "int": _count, "float": _share, "str": str}
 _KINDS: dict[Callable[[str], Any], str] = {
     _switch: "on or off",
-    int: "a whole number",
-    float: "a number",
+    _count: "a whole number, zero or more",
+    _share: "a finite number, zero or more",
     str: "a text",
 }

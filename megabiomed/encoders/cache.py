@@ -1,6 +1,6 @@
 """Residue embeddings of a frozen protein encoder on disk: a protein that comes again is read and not encoded.
 
-folder/<hash of weights and type>/<xx>/<hash of the tokens>.safetensors. A file appears under its name only when it is whole,
+folder/<hash of the encoder and type>/<xx>/<hash of the tokens>.safetensors. A file appears under its name only when whole,
 so that ranks and runs may share a folder; two that write the same protein write the same content.
 """
 
@@ -21,7 +21,7 @@ class FeatureCache:
     """Rows of proteins under one set of weights.
 
     Args:
-        weights: hash of the encoder and of the type it computes in; other weights never see these files.
+        weights: hash of the encoder and the type it computes in; another encoder never sees these files.
         limit: bytes of the whole folder beyond which nothing is added.
         share: part of what is left under the limit that this process may add (ranks do not count each other's files).
     """

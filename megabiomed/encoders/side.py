@@ -27,7 +27,7 @@ from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
 from megabiomed.encoders.placement import MODALITIES, Modality
-from megabiomed.encoders.weights import fingerprint, load_esm2, load_gin
+from megabiomed.encoders.weights import fingerprint, function_hash, load_esm2, load_gin
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
 from megabiomed.kernels.dropout import Noise
 
@@ -126,12 +126,12 @@ class SideModules:
         """Rows of a batch of one modality, [t, w].
 
         Args:
-            noises: of the items' dropout, one each; none means no dropout.
+            noises: of the items' dropout, one each; none means no dropout. A frozen encoder never drops.
         """
         encoder = self.encoders[modality]
         if next(encoder.parameters()).is_meta:
             return torch.zeros(0, getattr(self.config, modality).hidden_size, device=platform.device())
-        set_dropout(encoder, batch.rows, noises)
+        set_dropout(encoder, batch.rows, noises if modality in self.trained else ())
         if modality == "protein" and self.config.protein.cache is not None and modality not in self.trained:
             return self._encode_cached(batch)
         with self._compute_type():
@@ -157,7 +157,7 @@ class SideModules:
         settings = self.config.protein
         if self._cache is None:
             assert settings.cache is not None
-            weights = f"{fingerprint(self.encoders['protein'], lora=True)[:32]}-{self.precision}"
+            weights = f"{function_hash(cast(Esm2, self.encoders['protein']))[:32]}-{self.precision}"
             ranks = len(self.config.encoder_ranks or range(self.world))
             self._cache = FeatureCache(settings.cache, weights, settings.cache_gib * 2**30, 1 / ranks)
         return self._cache

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.encoders.esm2.model import Esm2
 from megabiomed.encoders.gin.model import Gin
-from megabiomed.encoders.lora import is_lora
+from megabiomed.encoders.lora import LoraLinear, is_lora
 from megabiomed.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -73,18 +73,26 @@ def esm2_key(name: str) -> str | None:
     return f"layers.{found[1]}.{_HF_LAYER[found[2]]}.{found[3]}" if found else name
 
 
-def fingerprint(model: nn.Module, lora: bool = False) -> str:
-    """SHA-256 over names, shapes and fp32 values of a module: which weights these are.
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and fp32 values of a module without its LoRA: which weights these are."""
+    return _hash_of({name: value for name, value in model.state_dict().items() if not is_lora(f".{name}")}).hexdigest()
 
-    Args:
-        lora: count LoRA matrices too; without them it is the hash of the encoder that they were added to.
-    """
+
+def function_hash(model: Esm2) -> str:
+    """SHA-256 over all that the rows of a protein depend on: weights, LoRA and its scale, heads, rotary frequencies."""
+    digest = _hash_of({**model.state_dict(), "inv_freq": model.inv_freq})
+    scales = {name: module.scale for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    digest.update(f"{model.config.num_attention_heads} {sorted(scales.items())}".encode())
+    return digest.hexdigest()
+
+
+def _hash_of(state: State) -> hashlib._Hash:
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if value.is_floating_point() and (lora or not is_lora(f".{name}")):
+    for name, value in sorted(state.items()):
+        if value.is_floating_point():
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest
 
 
 def read_state(path: Path) -> State:

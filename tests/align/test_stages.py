@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from support.runs import events, losses
 
-from megabiomed.align.chat import Chat, Sampling, answer_file
+from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS
+from megabiomed.align.chat import Chat, Sampling, _answered, answer_file
 from megabiomed.align.export import export_aligned
 from megabiomed.align.records import QaRecord
+from megabiomed.checkpoint.files import sha256_file
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.errors import CheckpointError
+from megabiomed.errors import CheckpointError, DataError
 
 
 @pytest.mark.timeout(900)
@@ -80,6 +82,42 @@ def _exported_answers_alike(command: Any, run: Path, tmp_path: Path) -> None:
     assert "placeholders" in errors[4]
     done = command("chat", tmp_path / "export", "--molecule", "C1CC", "--question", "q", code=2)
     assert "molecule refused (invalid)" in done.stderr
+
+
+def test_a_damaged_file_of_an_export_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    for name in (ENCODERS, ADAPTORS):
+        (tmp_path / name).write_bytes(b"whole")
+    held = {"format": 1, "sha256": {name: sha256_file(tmp_path / name) for name in (ENCODERS, ADAPTORS)}}
+    (tmp_path / DESCRIPTION).write_text(json.dumps(held))
+    (tmp_path / ADAPTORS).write_bytes(b"whale")
+    with pytest.raises(CheckpointError, match=r"adaptors\.safetensors is damaged"):
+        Chat(tmp_path)
+    (tmp_path / ENCODERS).unlink()
+    with pytest.raises(CheckpointError, match="no such file"):
+        Chat(tmp_path)
+
+
+WHOLE = '{"id": "a:0", "question": "q", "answer": "\\u2028"}\n{"id": "a:1", "question": "q", "error": "e"}\n'
+
+
+@pytest.mark.parametrize("half", ["", "{", '{"id": "a:2", "ques'])
+def test_half_an_answer_is_cut_off_and_the_whole_ones_are_not_written_again(
+    half: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    output.write_text(WHOLE + half)
+    monkeypatch.setattr(Path, "write_text", None)  # to write the file anew would lose it in a kill
+    assert _answered(output) == {"a:0", "a:1"}
+    assert output.read_text() == WHOLE
+
+
+@pytest.mark.parametrize("text", ["Notes\n", "Notes", '{"text": 1}', '{"id": "a"}\n', "[1]\n", WHOLE + "x", "\x00\n"])
+def test_an_output_of_another_kind_is_refused_and_left_alone(text: str, tmp_path: Path) -> None:
+    output = tmp_path / "notes.txt"
+    output.write_text(text)
+    with pytest.raises(DataError, match="no file of answers"):
+        _answered(output)
+    assert output.read_text() == text
 
 
 def _short() -> Sampling:

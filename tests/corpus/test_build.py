@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from megabiomed.checkpoint.files import sha256_file
 from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus, held_out
+from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.tokenizer import Tokenizer
@@ -49,6 +50,29 @@ def built(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(folder: Path) -> dict[str, bytes]:
     stores = [folder / "train", folder / "validation", folder / "tokenizer"]
     return {str(f.relative_to(folder)): f.read_bytes() for store in stores for f in store.iterdir()}
+
+
+def test_halves_of_surrogate_pairs_anywhere_in_a_record_stop_no_build(tmp_path: Path) -> None:
+    text, long = "Insulin lowers glucose in the blood. " * 20, "\ud835\udc65 is a letter of mathematics. " * 20
+    content = {"text": text, "annotations": {"bib\ud800": "[{", "title": '[{"start": 0, "end": 7, "x": "\\ud800"}]'}}
+    fields = [{"category": "Med\ud800icine"}]
+    rows = [
+        {"corpusid": 1, "externalids": {"PubMedCentral": "PM\ud800"}, "content": content, "s2fieldsofstudy": fields},
+        {"id": "a\udfff", "title": "T\ud800", "text": long, "externalids": {"PubMedCentral": "1"}},
+        {"paper_id": "2", "metadata": {"title": "T\udc00", "abstract": text, "pmc_id": "PMC2"}, "grobid_parse": {}},
+    ]  # fmt: skip
+    source = write_lines(tmp_path / "a.jsonl", *rows)
+    rules = CleanRules(min_words=5)
+    options = BuildOptions([source], tmp_path / "c", vocab_size=300, validation_fraction=0, workers=1, rules=rules)
+    report = build_corpus(replace(options, exact_dedup=False))
+    assert report["counts"]["papers: kept"] == 3
+    assert report["rejects"]["counts"]["field: lone surrogates replaced"] == 3
+    assert "bib\ufffd" in (tmp_path / "c" / "rejects.jsonl").read_text(encoding="utf-8")
+    provenance = (tmp_path / "c" / "train" / "documents.jsonl").read_text(encoding="utf-8")
+    assert all(held in provenance for held in ("Med\ufffdicine", "PM\ufffd", "a\ufffd"))
+    store = TokenStore.open(tmp_path / "c" / "train")
+    tokenizer = Tokenizer(tmp_path / "c" / "tokenizer" / "tokenizer.model")
+    assert "\U0001d465 is a letter" in tokenizer.decode([int(i) for i in store.tokens(*store.document_bounds(1))])
 
 
 @pytest.mark.timeout(120)

@@ -17,8 +17,9 @@ from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 
 STRANGE: list[Any] = [
-    None, "", " ", "null", "[]", "{}", "\ud800", "\x00\u2028", 0, -1, 2**63, 1.5, True, [], {}, [None], [[]], {"": None},
+    None, "", " ", "null", "[]", "{}", "\x00\u2028", 0, -1, 2**63, 1.5, True, [], {}, [None], [[]], {"": None},
     '[{"start": "3", "end": "9"}]', '[{"start": 9, "end": 3}]', '[{"start": 0, "end": 99999999}]', "[{", '[{"end": 1}]',
+    "\ud800", "a\udfffz",
     '[{"start": 1, "end": 5}, {"start": 2, "end": 9}]', '[{"start": 1e9, "end": NaN}]', "[" * 5000, [{"start": -4, "end": 2}],
 ]  # fmt: skip
 
@@ -30,6 +31,8 @@ def mutate(value: Any, rng: random.Random) -> Any:
     key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
     if rng.random() < 0.15:
         del value[key]
+    elif isinstance(key, str) and rng.random() < 0.1:
+        value[key + rng.choice(["\ud800", "\udfff", "\U0001f9ec"])] = value.pop(key)
     else:
         value[key] = mutate(value[key], rng)
     return value
@@ -66,7 +69,10 @@ def test_ten_thousand_mutated_records_are_kept_or_counted(tmp_path: Path) -> Non
         read += 1
         text = clean(paper, CleanRules(), counts)
         assert text is None or text.encode()
+        json.dumps([paper.paper_id, paper.title, paper.ids, paper.fields], ensure_ascii=False).encode()
         assert all(0 <= span.start < span.end <= len(paper.text) for spans in paper.spans.values() for span in spans)
+    "".join(rejects.lines()).encode()
+    assert rejects.counts["field: lone surrogates replaced"] > 100
     assert read + rejects.records + rejects.counts["input: blank line"] == 10_000
     assert sum(count for what, count in counts.items() if what.startswith("papers:")) == read
     assert read > 1000

@@ -54,6 +54,10 @@ def test_every_selection_rule_is_tried() -> None:
     assert {field.name for field in fields(SelectRules)} == {case[0] for case in CASES}
 
 
+def test_a_paper_of_which_nothing_is_left_has_no_most_frequent_word() -> None:
+    assert clean(replace(GOOD, text="\u200b", spans={}), replace(OFF, max_word_share=0.5), Counter()) == ""
+
+
 def test_papers_without_a_year_are_not_dropped_for_it() -> None:
     assert clean(replace(GOOD, year=None), replace(OFF, min_year=1970), Counter()) is not None
 
@@ -86,6 +90,8 @@ def test_rules_are_read_from_texts_and_wrong_ones_are_named() -> None:
         ("figure=off", "no rule 'figure'"),
         ("urls=maybe", "on or off"),
         ("min_words=x", "whole number"),
+        ("min_words=-1", "zero or more"),
+        *((f"max_word_share={value}", "finite number") for value in ("nan", "inf", "-0.1", "")),
     ):
         with pytest.raises(DataError, match=message):
             parse_rules(CleanRules, [wrong])
