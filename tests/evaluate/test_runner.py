@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from megabiomed.errors import DataError, TopologyError
+from megabiomed.errors import DataError, NonFiniteError, TopologyError
 from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
@@ -64,6 +66,33 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_predictions(
         evaluate("exam=medmcqa/test.jsonl", limit=3)
 
 
+def test_results_of_a_file_that_changed_under_its_name_are_not_gone_on_with(
+    evaluate: Evaluate, questions: Path, tmp_path: Path
+) -> None:
+    lines = (questions / "medmcqa" / "test.jsonl").read_text().splitlines(keepends=True)[:4]
+    (questions / "changing.jsonl").write_text("".join(lines))
+    evaluate("exam=changing.jsonl")
+    (questions / "changing.jsonl").write_text("".join(lines[::-1]))
+    with pytest.raises(DataError, match="other questions"):
+        evaluate("exam=changing.jsonl")
+
+
+@pytest.mark.parametrize("mode", ["choice", "generate"])
+def test_a_model_that_gives_nan_is_an_error_and_no_answer(
+    evaluate: Evaluate, model: Path, tmp_path: Path, mode: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, tmp_path / "nan")
+    file = next((tmp_path / "nan").glob("*.safetensors"))
+    weights = load_file(file)
+    weights["model.norm.weight"].fill_(torch.nan)
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(NonFiniteError, match="not numbers"):
+        evaluate("exam=medmcqa/test.jsonl", model=tmp_path / "nan", mode=mode, max_new_tokens=2, limit=2)
+    assert not list((tmp_path / "out").glob("predictions*"))
+
+
 def test_examples_come_from_the_train_split_and_never_from_the_question_itself(
     evaluate: Evaluate, questions: Path
 ) -> None:
@@ -104,7 +133,6 @@ def test_questions_in_the_training_data_are_marked_dropped_or_refused(
 
 
 def test_generated_answers_equal_greedy_decoding_without_a_cache(evaluate: Evaluate, model: Path) -> None:
-    import torch
     from transformers import LlamaForCausalLM
 
     evaluation = evaluate("exam=medmcqa/test.jsonl", "open=free/test.jsonl", mode="generate", max_new_tokens=6, limit=5)
