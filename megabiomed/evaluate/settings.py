@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from megabiomed.checkpoint.files import sha256_bytes
-from megabiomed.config.base import Section
+from megabiomed.config.base import Section, parse
 from megabiomed.errors import ConfigError
 from megabiomed.evaluate.contamination import Policy
 from megabiomed.qa.readers import Split, default_split
@@ -75,7 +75,9 @@ def parse_tasks(tasks: list[str], templates: list[str], train: list[str]) -> lis
         if stem and last in ("all", "train", "test"):
             path, split = Path(stem), last
         values = {"name": name, "path": path, "split": split or default_split(path), "template": chosen.pop(name, None)}
-        found.append(TaskSettings.model_validate({**values, "train": examples.pop(name, None)}))
+        task = parse(TaskSettings, {**values, "train": examples.pop(name, None)}, f"--task {name}")
+        assert isinstance(task, TaskSettings)
+        found.append(task)
     for option, left in (("--template", chosen), ("--train", examples)):
         if left:
             raise ConfigError(
