@@ -10,7 +10,7 @@ import pytest
 from megabiomed.errors import DataError
 from megabiomed.evaluate.answers import extract_option, first_answer
 from megabiomed.evaluate.compare import compare_rows, mcnemar, paired_bootstrap
-from megabiomed.evaluate.metrics import confusion, macro_f1, majority, summarise, wilson
+from megabiomed.evaluate.metrics import macro_f1, majority, summarise, wilson
 
 OPTIONS = ["yes", "no", "maybe"]
 
@@ -30,11 +30,12 @@ def test_wilson_intervals_have_their_published_values() -> None:
 
 def test_confusion_and_macro_f1_count_answers_that_name_no_option() -> None:
     rows = [row(0, 0), row(0, 0), row(0, 1), row(1, 1), row(1, None), row(2, 0)]
-    table = confusion(rows, 3)
-    assert table.tolist() == [[2, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]]
-    assert macro_f1(table) == pytest.approx((2 * 2 / (3 + 3) + 2 * 1 / (2 + 2) + 0) / 3)
-    assert majority(rows) == 0.5
     found = summarise(rows, "pubmedqa", "generate")
+    table = found["confusion"]["table"]
+    assert table == [[2, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]]
+    assert macro_f1(np.array(table)) == found["macro_f1"]["value"]
+    assert macro_f1(np.array(table)) == pytest.approx((2 * 2 / (3 + 3) + 2 * 1 / (2 + 2) + 0) / 3)
+    assert majority(rows) == 0.5
     assert found["accuracy"]["value"] == 0.5
     assert found["no_option_named"] == 1
     assert found["macro_f1"]["low"] < found["macro_f1"]["value"] < found["macro_f1"]["high"]
@@ -48,6 +49,7 @@ def test_accuracy_is_given_with_and_without_contaminated_items_and_by_subject() 
         0.5,
         1,
     )
+    assert "accuracy_clean" not in summarise(rows[:2], "medmcqa", "choice")
     assert {name: held["items"] for name, held in found["by_subject"].items()} == {"s": 3, "t": 1}
 
 
