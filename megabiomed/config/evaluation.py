@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config.base import Section
 
@@ -36,3 +37,14 @@ class EvalConfig(Section):
     """Token stores by domain: a sample of general text beside biomedical text shows what is forgotten."""
     samples: PositiveInt = 32
     """Windows of each store, the first ones."""
+
+    @model_validator(mode="after")
+    def _says_what(self) -> EvalConfig:
+        if self.every and not (self.tasks or self.perplexity):
+            raise ValueError("eval.every is set, but there is nothing to evaluate; add eval.tasks or eval.perplexity")
+        twice = [name for name, count in Counter(task.name for task in self.tasks).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"two of eval.tasks are called {twice[0]}: their figures would overwrite each other; rename one"
+            )
+        return self

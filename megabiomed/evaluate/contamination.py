@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from megabiomed.checkpoint.files import read_json
-from megabiomed.corpus.decontaminate import REPORT
+from megabiomed.corpus.decontaminate import NGRAM, REPORT
 from megabiomed.errors import DataError
 
 Policy = Literal["mark", "refuse", "drop"]
@@ -22,23 +22,32 @@ class Contaminated:
         hashes: of the questions (`prompt_hash`) that a paper in a store holds.
         reports: files that were read.
         unchecked: stores without a report: nobody looked for questions in them.
-        searched: hashes of the evaluation files that were looked for.
+        searched: by hash of an evaluation file, for each report on it: questions that were looked for, and all of the file.
     """
 
     hashes: set[str] = field(default_factory=set)
     reports: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    searched: set[str] = field(default_factory=set)
+    searched: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def describe(self, file_sha256: str) -> str:
-        """Whether a file of questions was looked for: "yes", "no: ..."."""
+        """Whether a file of questions was looked for: "yes", "in part: ...", "no: ..."."""
         if not self.reports:
             return "no: no training store with a decontamination report is known"
         if file_sha256 not in self.searched:
             return "no: the training stores were searched for other files than this one"
-        if self.unchecked:
-            return f"in part: no report in {', '.join(self.unchecked)}"
-        return "yes"
+        counts = self.searched[file_sha256]
+        looked_for, items = min(counts)
+        if max(counts)[0] == 0:
+            return f"no: none of the {items} questions is long enough to be looked for ({NGRAM} words)"
+        missing = [f"no report in {', '.join(self.unchecked)}"] if self.unchecked else []
+        if len(counts) < len(self.reports):
+            missing.append(
+                f"{len(self.reports) - len(counts)} of {len(self.reports)} stores were searched for other files"
+            )
+        if looked_for < items:
+            missing.append(f"{looked_for} of {items} questions are long enough to be looked for ({NGRAM} words)")
+        return f"in part: {'; '.join(missing)}" if missing else "yes"
 
 
 def read_reports(stores: Sequence[Path], named: Sequence[Path]) -> Contaminated:
@@ -64,8 +73,9 @@ def read_reports(stores: Sequence[Path], named: Sequence[Path]) -> Contaminated:
         report = read_json(file)
         try:
             found.hashes |= {item["prompt_sha256"] for item in report["items"] if item["in_store"]}
-            found.searched |= {known["sha256"] for known in report["sets"]}
-        except (KeyError, TypeError) as error:
+            for known in report["sets"]:
+                found.searched.setdefault(known["sha256"], []).append((int(known["searched"]), int(known["items"])))
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file} is no decontamination report", got=f"{type(error).__name__}: {error}") from None
         found.reports.append(str(file))
     return found

@@ -55,13 +55,14 @@ def describe(settings: EvaluateSettings, world: int) -> list[str]:
     from megabiomed.data.store import TokenStore
     from megabiomed.evaluate.model import open_model, scoring_config
     from megabiomed.evaluate.packing import pack
-    from megabiomed.evaluate.runner import build_tasks, output_folder, parallel_of
+    from megabiomed.evaluate.runner import build_tasks, identity, output_folder, parallel_of
     from megabiomed.evaluate.table import remarks
 
     model = open_model(settings.model)
     check_run(scoring_config(model, parallel_of(settings), world, settings.precision, settings.window), world)
-    lines = [f"model: {model.path}", f"results: {output_folder(settings, model)}"]
-    for task in build_tasks(settings, model):
+    tasks = build_tasks(settings, model)
+    lines = [f"model: {model.path}", f"results: {output_folder(settings, model, identity(settings, model, tasks))}"]
+    for task in tasks:
         header = task.header()
         lines.append(f"{task.name}: {header['items']} items of {task.path}, template {task.template}, {task.mode}, "
                      f"{task.shots} shots")  # fmt: skip

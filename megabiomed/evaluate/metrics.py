@@ -47,7 +47,8 @@ def summarise(rows: Sequence[Row], kind: str, mode: str) -> dict[str, Any]:
     else:
         found["no_option_named"] = sum(row["prediction"] is None for row in rows)
     if any(row["contaminated"] for row in rows):
-        found["accuracy_clean"] = accuracy([row for row in rows if not row["contaminated"]])
+        if clean := [row for row in rows if not row["contaminated"]]:
+            found["accuracy_clean"] = accuracy(clean)
         found["accuracy_contaminated"] = accuracy([row for row in rows if row["contaminated"]])
     subjects = defaultdict(list)
     for row in rows:
@@ -81,17 +82,13 @@ def verdicts(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def confusion(rows: Sequence[Row], options: int) -> NDArray[np.int64]:
-    """[options, options + 1] counts."""
-    return _table(*_pairs(rows, options), options)
-
-
 def _pairs(rows: Sequence[Row], options: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     predicted = [options if row["prediction"] is None else row["prediction"] for row in rows]
     return np.array([row["label"] for row in rows]), np.array(predicted)
 
 
 def _table(labels: NDArray[np.int64], predicted: NDArray[np.int64], options: int) -> NDArray[np.int64]:
+    """[options, options + 1] counts."""
     counts = np.bincount(labels * (options + 1) + predicted, minlength=options * (options + 1))
     return counts.reshape(options, options + 1)
 

@@ -40,7 +40,7 @@ class ResultFolder:
             if held.get("identity") != identity:
                 raise DataError(
                     f"{self.path} holds another evaluation",
-                    got=f"of {held.get('model')}, other settings or other weights",
+                    got=f"of {held.get('model')}, other questions, settings or weights",
                     do="give another --output, or remove the folder",
                 )
             return

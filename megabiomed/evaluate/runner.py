@@ -17,8 +17,8 @@ from megabiomed.config import ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
-from megabiomed.errors import TokenizerError
-from megabiomed.evaluate.answers import extract_option, generate_ids
+from megabiomed.errors import NonFiniteError, TokenizerError
+from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.metrics import Row, summarise
 from megabiomed.evaluate.model import Model, load_engine, open_model
@@ -40,16 +40,17 @@ class Evaluation:
     def __init__(self, settings: EvaluateSettings, stop: StopFlag) -> None:
         self.settings, self.stop = settings, stop
         self.model = open_model(settings.model)
-        self.folder = ResultFolder(output_folder(settings, self.model))
-        self.writes = dist.get_rank() == 0
         self.tasks = build_tasks(settings, self.model)
+        self.identity = identity(settings, self.model, self.tasks)
+        self.folder = ResultFolder(output_folder(settings, self.model, self.identity))
+        self.writes = dist.get_rank() == 0
         self._engine: TrainEngine | None = None
         self._whole: Any = None
 
     def run(self) -> str:
         """Evaluate all; "finished", or "stopped" by a signal."""
         if self.writes:
-            self.folder.begin(self.settings.identity(self.model.identity), self._about())
+            self.folder.begin(self.identity, self._about())
             for task in self.tasks:
                 write_rejects(self.folder.path / f"rejects_{task.name}.jsonl", task.rejects)
         self._say(f"evaluate: {self.model.path} on {dist.get_world_size()} processes, results in {self.folder.path}")
@@ -101,7 +102,8 @@ class Evaluation:
     def _generate(self, task: Task, items: Sequence[Item]) -> list[Row]:
         prompts = [item.encoded.prompt for item in items]
         ids = generate_ids(self.whole, prompts, self.settings.max_new_tokens, self.model.tokenizer)
-        return [answer_row(item, self.model.tokenizer.decode(found).strip()) for item, found in zip(items, ids)]
+        texts = [first_answer(self.model.tokenizer.decode(found), task.shots) for found in ids]
+        return [answer_row(item, text) for item, text in zip(items, texts)]
 
     def _perplexity(self, name: str, path: Path) -> dict[str, float]:
         store = TokenStore.open(path)
@@ -117,6 +119,10 @@ class Evaluation:
         loader = ValidationLoader(store, data, self.settings.samples, engine.mesh.dp_rank, engine.mesh.dp)
         total, tokens = engine.evaluate(loader.micro_batches())
         loss = total / max(1, tokens)
+        if math.isnan(loss):
+            raise NonFiniteError(
+                f"the loss on {path} is not a number", do="take another checkpoint, or --precision fp32"
+            )
         self._say(f"perplexity: {name} loss: {loss:.4f} perplexity: {math.exp(min(loss, 700)):.3f} tokens: {tokens}")
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "tokens": tokens}
 
@@ -170,11 +176,17 @@ def build_tasks(settings: EvaluateSettings, model: Model) -> list[Task]:
     return [build_task(asked, settings, model.tokenizer, context, known) for asked in settings.tasks]
 
 
-def output_folder(settings: EvaluateSettings, model: Model) -> Path:
-    """`--output`, or one in the run folder (or here) whose name tells step and settings."""
+def identity(settings: EvaluateSettings, model: Model, tasks: Sequence[Task]) -> str:
+    """Of settings, weights and questions as they are asked: a file may change under its name."""
+    asked = [[task.name, task.file_sha256, *map(_row, task.items)] for task in tasks]
+    return settings.identity(model.identity, asked)
+
+
+def output_folder(settings: EvaluateSettings, model: Model, identity: str) -> Path:
+    """`--output`, or one in the run folder (or here) whose name tells step and identity."""
     if settings.output is not None:
         return settings.output
-    digest = settings.identity(model.identity)[:8]
+    digest = identity[:8]
     if model.run is None:
         return Path("evaluations") / f"{model.path.resolve().name}-{digest}"
     return model.run / "evaluations" / f"step_{model.step:08d}-{digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from megabiomed import platform
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.mesh import Mesh
+from megabiomed.errors import NonFiniteError
 from megabiomed.evaluate.packing import Request, ScoreBatch, empty_batch, pack
 
 WINDOW_TOKENS = 4096
@@ -43,6 +45,9 @@ def score(
 
     Args:
         tick: called after each window of this rank.
+
+    Raises:
+        NonFiniteError: on every rank, when the model gives NaN: the largest of NaNs would be the first option.
     """
     mesh, parallel = engine.mesh, engine.config.parallel
     multiple = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
@@ -62,6 +67,12 @@ def score(
     sums = sums.to(platform.device())
     dist.all_reduce(sums)
     total, missed = sums.cpu().tolist()
+    broken = sum(math.isnan(value) for value in total)
+    if broken:
+        raise NonFiniteError(
+            "the model gives log-likelihoods that are not numbers", got=f"NaN for {broken} of {len(requests)}",
+            do="take a checkpoint from before the loss broke (`megabiomed plot`), or --precision fp32",
+        )  # fmt: skip
     return [Score(total[n], missed[n] == 0, len(r.continuation)) for n, r in enumerate(requests)]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from megabiomed.checkpoint.files import sha256_bytes
-from megabiomed.config.base import Section
+from megabiomed.config.base import Section, parse
 from megabiomed.errors import ConfigError
 from megabiomed.evaluate.contamination import Policy
 from megabiomed.qa.readers import Split, default_split
@@ -53,11 +53,16 @@ class EvaluateSettings(Section):
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
 
-    def identity(self, model: str) -> str:
-        """Hash of all that decides the predictions; the topology and the place of the output do not."""
+    def identity(self, model: str, asked: list[Any]) -> str:
+        """Hash of all that decides the predictions; the topology and the place of the output do not.
+
+        Args:
+            model: identity of the weights.
+            asked: the questions of all tasks, as plain values.
+        """
         left_out = {"output", "tensor_parallel_size", "pipeline_parallel_size", "model", "window"}
         values = self.model_dump(mode="json", exclude=left_out)
-        return sha256_bytes(json.dumps([model, values], sort_keys=True).encode())
+        return sha256_bytes(json.dumps([model, values, asked], sort_keys=True).encode())
 
 
 def parse_tasks(tasks: list[str], templates: list[str], train: list[str]) -> list[TaskSettings]:
@@ -70,7 +75,9 @@ def parse_tasks(tasks: list[str], templates: list[str], train: list[str]) -> lis
         if stem and last in ("all", "train", "test"):
             path, split = Path(stem), last
         values = {"name": name, "path": path, "split": split or default_split(path), "template": chosen.pop(name, None)}
-        found.append(TaskSettings.model_validate({**values, "train": examples.pop(name, None)}))
+        task = parse(TaskSettings, {**values, "train": examples.pop(name, None)}, f"--task {name}")
+        assert isinstance(task, TaskSettings)
+        found.append(task)
     for option, left in (("--template", chosen), ("--train", examples)):
         if left:
             raise ConfigError(

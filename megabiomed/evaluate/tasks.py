@@ -159,10 +159,24 @@ class _Examples:
         self.pool = random.Random(f"{settings.seed}/{asked.name}").sample(pool, min(len(pool), 4 * settings.shots + 4))
 
     def of(self, record: QuestionRecord) -> list[str]:
-        """Rendered examples for one question."""
-        others = [other for other in self.pool if other.question != record.question and other.ident != record.ident]
+        """Rendered examples for one question.
+
+        Raises:
+            DataError: the drawn examples are nearly all this same question.
+        """
+        # Exams ask "Which is true?" of many options: the words of the question alone do not make it the same one.
+        others = [other for other in self.pool if _content(other) != _content(record) and other.ident != record.ident]
+        if len(others) < self.count:
+            raise DataError(
+                f"too few other examples for {record.ident}", got=len(others), expected=self.count,
+                do="give a --train file with more different questions, or fewer --shots",
+            )  # fmt: skip
         prompts = [render(self.template, other) for other in others[: self.count]]
         return [prompt.text + prompt.answer for prompt in prompts]
+
+
+def _content(record: QuestionRecord) -> tuple[str, str, tuple[str, ...]]:
+    return record.question, record.context, record.options
 
 
 def _counts(rejects: Sequence[Reject]) -> dict[str, int]:

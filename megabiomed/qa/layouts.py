@@ -56,9 +56,9 @@ def medmcqa(ident: str, source: str, row: Row, base: int = 1) -> QuestionRecord:
     question = _text(row, "question")
     options = _options([row.get(key) for key in _OPTIONS])
     cop = row.get("cop")
-    if cop is None or cop == -1:
+    if cop is None or integer(cop) == -1:
         raise Unusable("no label", f"cop {cop}")
-    label = _integer(cop) - base
+    label = integer(cop) - base
     _check_label(label, options, f"cop {cop}")
     name = ident or _first(row, _MEDMCQA_ID) or source
     subject = str(row.get("subject_name") or "")
@@ -132,11 +132,12 @@ def _options(values: Sequence[Any]) -> tuple[str, ...]:
     return found
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """A number that a file may hold as text or as a float."""
     try:
         if int(value) == float(value):
             return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise Unusable("label out of range", value)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from megabiomed.errors import DataError
-from megabiomed.qa.layouts import LAYOUTS, layout_of
+from megabiomed.qa.layouts import LAYOUTS, integer, layout_of
 from megabiomed.qa.records import Kind, QuestionRecord, QuestionSet, Reject, Unusable
 
 Split = Literal["all", "train", "test"]
@@ -88,21 +90,34 @@ def _entries(path: Path) -> Iterator[Entry]:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8-sig") as file:
             text = file.read()
-    except (OSError, ValueError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+    ) as error:  # the last two: a gzip file that was cut off or damaged
         raise DataError(f"{path} cannot be read", got=error, do="give a .json, .jsonl or .parquet file") from None
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal pairs
+        pairs = found  # of the outermost object in the end
+        return dict(found)
+
     try:
-        whole = json.loads(text)
+        whole = json.loads(text, object_pairs_hook=keep)
     except ValueError:
         yield from _lines(path, text)
         return
-    yield from _whole(path, whole)
+    yield from _whole(path, whole, pairs)
 
 
-def _whole(path: Path, whole: Any) -> Iterator[Entry]:
+def _whole(path: Path, whole: Any, pairs: list[tuple[str, Any]]) -> Iterator[Entry]:
+    """Entries of a JSON document; `pairs` of an object, because a dict would hide ids that occur twice."""
     if isinstance(whole, dict) and layout_of(whole) is not None:
         yield "", f"{path.name}:1", whole
     elif isinstance(whole, dict):
-        yield from ((name, f"{path.name}:{name}", row) for name, row in whole.items())
+        yield from ((name, f"{path.name}:{name}", row) for name, row in pairs)
     elif isinstance(whole, list):
         yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(whole))
     else:
@@ -157,7 +172,7 @@ def _option_base(path: Path, entries: list[Entry]) -> tuple[int, list[str]]:
     Raises:
         DataError: both 0 and 4 occur, so that one of them is wrong and nobody can tell which.
     """
-    found = {row.get("cop") for _, _, row in entries if isinstance(row, dict) and isinstance(row.get("cop"), int)}
+    found = set(_options_named(entries))
     if 0 in found and 4 in found:
         raise DataError(
             f"{path} counts its options from 0 and from 1", got="cop 0 and cop 4 in one file",
@@ -169,6 +184,13 @@ def _option_base(path: Path, entries: list[Entry]) -> tuple[int, list[str]]:
     return 1, [] if 4 in found else [f"{path}: {note}"]
 
 
+def _options_named(entries: list[Entry]) -> Iterator[int]:
+    for _, _, row in entries:
+        if isinstance(row, dict):
+            with suppress(Unusable):
+                yield integer(row.get("cop"))
+
+
 def _split(path: Path, records: list[QuestionRecord], split: Split) -> list[QuestionRecord]:
     file = path.with_name(GROUND_TRUTH)
     if not file.is_file():
@@ -176,7 +198,7 @@ def _split(path: Path, records: list[QuestionRecord], split: Split) -> list[Ques
             f"{path} has no split {split}", got=f"no {GROUND_TRUTH} beside it",
             do="leave the split out, or put the official file there",
         )  # fmt: skip
-    test = json.loads(file.read_text())
+    test = _ground_truth(file)
     missing = sorted(set(test) - {record.ident for record in records})
     if missing:
         raise DataError(
@@ -187,3 +209,13 @@ def _split(path: Path, records: list[QuestionRecord], split: Split) -> list[Ques
     if wrong:
         raise DataError(f"{file} and {path} disagree on labels", got=f"{len(wrong)}, e.g. {wrong[0]}")
     return [record for record in records if (record.ident in test) == (split == "test")]
+
+
+def _ground_truth(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read", got=error, do="put the official file there") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file} holds no ground truth", got=type(found).__name__, expected="an object of id to label")
+    return found

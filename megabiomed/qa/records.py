@@ -11,7 +11,6 @@ from typing import Literal
 from megabiomed.checkpoint.files import write_atomic
 
 Kind = Literal["pubmedqa", "medmcqa", "medqa", "free"]
-KINDS: tuple[Kind, ...] = ("pubmedqa", "medmcqa", "medqa", "free")
 VERDICTS = ("yes", "no", "maybe")
 """The options of PubMedQA, in lm-eval's order."""
 

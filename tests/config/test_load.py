@@ -38,6 +38,8 @@ def test_model_base_and_dotted_overrides(run_file: Path) -> None:
         ("paralel.zero_stage=1", "did you mean 'parallel'"),
         ("data.train.0.wieght=1", "did you mean 'data.train.0.weight'"),
         ("parallel.zero_stage=4", "parallel.zero_stage"),
+        ("eval.every=10", "nothing to evaluate"),
+        ("eval.tasks=[{name: a, path: x}, {name: a, path: y}]", "two of eval.tasks are called a"),
         ("train.epochs=1", "exactly one of train.steps and train.epochs"),
         ("model.hidden_size=130", "not divisible"),
         ("model.num_key_value_heads=3", "not a multiple"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from megabiomed.errors import DataError
-from megabiomed.evaluate.answers import extract_option
+from megabiomed.evaluate.answers import extract_option, first_answer
 from megabiomed.evaluate.compare import compare_rows, mcnemar, paired_bootstrap
-from megabiomed.evaluate.metrics import confusion, macro_f1, majority, summarise, wilson
+from megabiomed.evaluate.metrics import macro_f1, majority, summarise, wilson
 
 OPTIONS = ["yes", "no", "maybe"]
 
@@ -30,11 +30,12 @@ def test_wilson_intervals_have_their_published_values() -> None:
 
 def test_confusion_and_macro_f1_count_answers_that_name_no_option() -> None:
     rows = [row(0, 0), row(0, 0), row(0, 1), row(1, 1), row(1, None), row(2, 0)]
-    table = confusion(rows, 3)
-    assert table.tolist() == [[2, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]]
-    assert macro_f1(table) == pytest.approx((2 * 2 / (3 + 3) + 2 * 1 / (2 + 2) + 0) / 3)
-    assert majority(rows) == 0.5
     found = summarise(rows, "pubmedqa", "generate")
+    table = found["confusion"]["table"]
+    assert table == [[2, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]]
+    assert macro_f1(np.array(table)) == found["macro_f1"]["value"]
+    assert macro_f1(np.array(table)) == pytest.approx((2 * 2 / (3 + 3) + 2 * 1 / (2 + 2) + 0) / 3)
+    assert majority(rows) == 0.5
     assert found["accuracy"]["value"] == 0.5
     assert found["no_option_named"] == 1
     assert found["macro_f1"]["low"] < found["macro_f1"]["value"] < found["macro_f1"]["high"]
@@ -48,6 +49,7 @@ def test_accuracy_is_given_with_and_without_contaminated_items_and_by_subject() 
         0.5,
         1,
     )
+    assert "accuracy_clean" not in summarise(rows[:2], "medmcqa", "choice")
     assert {name: held["items"] for name, held in found["by_subject"].items()} == {"s": 3, "t": 1}
 
 
@@ -84,10 +86,26 @@ def test_evaluations_are_paired_by_question() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("B", 1), ("(C) because", 2), ("The answer is A. Not B.", 0), ("The correct option: d", None), ("a fever", None),
-     ("It is skin, of course", 1), ("A or B", 0), ("either of A, B", None), ("", None), ("Answer: D", 3)],
+     ("It is skin, of course", 1), ("A or B", None), ("either of A, B", None), ("", None), ("Answer: D", 3),
+     ("A patient with diabetes should take B", 1), ("Option A is wrong; the correct answer is C", 2), ("A) bone", 0),
+     ("The answer is option (B)", 1), ("A because of C-reactive protein.", None), ("A because it is", 0)],
 )  # fmt: skip
 def test_an_option_is_read_from_a_generated_answer(text: str, expected: int | None) -> None:
     assert extract_option(text, "ABCD", ["bone", "skin", "vein", "hair"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("about 20%.", 0), ("Ca++", 2), ("give aspirin (ASA)", 3), ("Ca", 1), ("120%", None)]
+)
+def test_options_that_end_with_a_sign_are_found_in_the_text(text: str, expected: int | None) -> None:
+    assert extract_option(text, "ABCD", ["20%", "Ca", "Ca++", "Aspirin (ASA)"]) == expected
+
+
+def test_the_next_question_that_a_model_invents_after_examples_is_no_answer() -> None:
+    text = "\nThe dose is unclear\n\nQuestion: What is 2?\nAnswer: B"
+    assert first_answer(text, 3) == "The dose is unclear"
+    assert extract_option(first_answer(text, 3), "ABCD", ["bone", "skin", "vein", "hair"]) is None
+    assert first_answer(text, 0).endswith("Answer: B")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from megabiomed.errors import DataError, TopologyError
+from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError
+from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
@@ -64,6 +67,33 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_predictions(
         evaluate("exam=medmcqa/test.jsonl", limit=3)
 
 
+def test_results_of_a_file_that_changed_under_its_name_are_not_gone_on_with(
+    evaluate: Evaluate, questions: Path, tmp_path: Path
+) -> None:
+    lines = (questions / "medmcqa" / "test.jsonl").read_text().splitlines(keepends=True)[:4]
+    (questions / "changing.jsonl").write_text("".join(lines))
+    evaluate("exam=changing.jsonl")
+    (questions / "changing.jsonl").write_text("".join(lines[::-1]))
+    with pytest.raises(DataError, match="other questions"):
+        evaluate("exam=changing.jsonl")
+
+
+@pytest.mark.parametrize("mode", ["choice", "generate"])
+def test_a_model_that_gives_nan_is_an_error_and_no_answer(
+    evaluate: Evaluate, model: Path, tmp_path: Path, mode: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, tmp_path / "nan")
+    file = next((tmp_path / "nan").glob("*.safetensors"))
+    weights = load_file(file)
+    weights["model.norm.weight"].fill_(torch.nan)
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(NonFiniteError, match="not numbers"):
+        evaluate("exam=medmcqa/test.jsonl", model=tmp_path / "nan", mode=mode, max_new_tokens=2, limit=2)
+    assert not list((tmp_path / "out").glob("predictions*"))
+
+
 def test_examples_come_from_the_train_split_and_never_from_the_question_itself(
     evaluate: Evaluate, questions: Path
 ) -> None:
@@ -95,7 +125,8 @@ def test_questions_in_the_training_data_are_marked_dropped_or_refused(
     (tmp_path / "decontamination.json").write_text(json.dumps(report))
     asked = {"stores": [tmp_path], "limit": 10}
     task = evaluate("abstracts=pubmedqa/ori_pqal.json", **asked).folder.results()["tasks"]["abstracts"]
-    assert task["contamination_checked"] == "yes"
+    # The generated questions are shorter than what decontamination looks for.
+    assert task["contamination_checked"].startswith("no: none of the 40 questions is long enough")
     assert (task["accuracy_contaminated"]["items"], task["accuracy_clean"]["items"]) == (2, 8)
     dropped = evaluate("abstracts=pubmedqa/ori_pqal.json", **asked, contaminated="drop", output=tmp_path / "d")
     assert (len(dropped.tasks[0].items), dropped.tasks[0].dropped) == (8, 2)
@@ -103,8 +134,47 @@ def test_questions_in_the_training_data_are_marked_dropped_or_refused(
         evaluate("abstracts=pubmedqa/ori_pqal.json", **asked, contaminated="refuse", output=tmp_path / "r")
 
 
+def test_questions_too_short_to_be_looked_for_are_not_said_to_be_checked(tmp_path: Path) -> None:
+    stores = []
+    for name, (searched, items) in {"a": (4, 4), "b": (3, 4)}.items():
+        stores.append(tmp_path / name)
+        stores[-1].mkdir()
+        sets = [{"file": "q.json", "sha256": "s", "items": items, "searched": searched}]
+        (stores[-1] / "decontamination.json").write_text(json.dumps({"sets": sets, "items": []}))
+    other = {"sets": [{"file": "o.json", "sha256": "o", "items": 1, "searched": 1}], "items": []}
+    (tmp_path / "decontamination.json").write_text(json.dumps(other))
+    assert read_reports([], stores[:1]).describe("s") == "yes"
+    assert read_reports([], stores).describe("s").startswith("in part: 3 of 4 questions are long enough")
+    assert (
+        read_reports([], [stores[0], tmp_path]).describe("s") == "in part: 1 of 2 stores were searched for other files"
+    )
+    assert read_reports([tmp_path / "gone"], stores[:1]).describe("s").startswith("in part: no report in")
+    assert read_reports([], stores).describe("o").startswith("no: ")
+
+
+def test_examples_with_the_same_words_but_other_options_count_and_too_few_are_an_error(
+    evaluate: Evaluate, questions: Path
+) -> None:
+    rows = [json.loads(line) for line in (questions / "medmcqa" / "test.jsonl").read_text().splitlines()[:5]]
+    rows = [{**row, "question": "Which is true?", "opa": f"bone {number}"} for number, row in enumerate(rows)]
+    for name, held in (
+        ("asked", rows[:1]),
+        ("train", rows[1:]),
+        ("same", [{**rows[0], "id": str(n)} for n in range(5)]),
+    ):
+        (questions / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    evaluation = evaluate("exam=asked.jsonl", shots=2, train=["exam=train.jsonl"])
+    assert evaluation.tasks[0].items[0].encoded.text.count("Which is true?") == 3
+    with pytest.raises(DataError, match="too few other examples"):
+        evaluate("exam=asked.jsonl", shots=2, train=["exam=same.jsonl"])
+
+
+def test_a_task_name_that_makes_no_file_name_is_refused(questions: Path) -> None:
+    with pytest.raises(ConfigError, match="--task bad name"):
+        parse_tasks([f"bad name={questions / 'medmcqa' / 'test.jsonl'}"], [], [])
+
+
 def test_generated_answers_equal_greedy_decoding_without_a_cache(evaluate: Evaluate, model: Path) -> None:
-    import torch
     from transformers import LlamaForCausalLM
 
     evaluation = evaluate("exam=medmcqa/test.jsonl", "open=free/test.jsonl", mode="generate", max_new_tokens=6, limit=5)

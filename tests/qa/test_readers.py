@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,38 @@ def test_options_count_from_one_or_from_zero_but_not_both(tmp_path: Path) -> Non
     assert [r.answer for r in hub.records] == ["a", "b", "c", "d"]
     with pytest.raises(DataError, match="from 0 and from 1"):
         read_questions(write_lines(tmp_path / "both.jsonl", [mcq(0, cop=0), mcq(1, cop=4)]))
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_options_as_text_or_floats_count_as_numbers_do(tmp_path: Path, kind: type) -> None:
+    hub = read_questions(write_lines(tmp_path / "hub.jsonl", [mcq(n, cop=kind(n % 4)) for n in range(4)]))
+    assert [r.answer for r in hub.records] == ["a", "b", "c", "d"]
+    published = read_questions(write_lines(tmp_path / "q.jsonl", [mcq(n, cop=kind(1 + n % 4)) for n in range(4)]))
+    assert ([r.answer for r in published.records], published.notes) == (["a", "b", "c", "d"], [])
+    hidden = read_questions(write_lines(tmp_path / "h.jsonl", [mcq(3), mcq(1, cop=kind(-1)), mcq(2, cop=float("inf"))]))
+    assert [r.reason for r in hidden.rejects] == ["no label", "label out of range"]
+
+
+def test_an_id_that_occurs_twice_in_an_object_is_listed(tmp_path: Path) -> None:
+    entry = json.dumps({"QUESTION": "Is it?", "CONTEXTS": ["It is."], "final_decision": "yes"})
+    other = entry.replace("Is it?", "Is it not?")
+    (tmp_path / "q.json").write_text(f'{{"7": {entry}, "8": {entry}, "7": {other}}}')
+    found = read_questions(tmp_path / "q.json")
+    assert [(r.ident, r.question) for r in found.records] == [("7", "Is it?"), ("8", "Is it?")]
+    assert [(r.ident, r.reason) for r in found.rejects] == [("7", "duplicate id")]
+
+
+def test_damaged_files_are_named(generated: Path, tmp_path: Path) -> None:
+    whole = gzip.compress((generated / "medmcqa" / "test.jsonl").read_bytes())
+    for name, content in (("cut", whole[:-40]), ("damaged", whole[:40] + b"\xff" * 40 + whole[80:])):
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.jsonl.gz cannot be read"):
+            read_questions(tmp_path / f"{name}.jsonl.gz")
+    shutil.copy(generated / "pubmedqa" / "ori_pqal.json", tmp_path)
+    for content, message in (("{broken", "cannot be read"), ("[1]", "no ground truth")):
+        (tmp_path / "test_ground_truth.json").write_text(content)
+        with pytest.raises(DataError, match=f"test_ground_truth.json .*{message}"):
+            read_questions(tmp_path / "ori_pqal.json", "test")
 
 
 @pytest.mark.parametrize(
