@@ -79,6 +79,17 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
         prepare_megatron()
 
 
+def init_alone() -> None:
+    """A process group of this process only; its environment stays as it was, so that what it starts is not taken for a rank."""
+    before = dict(os.environ)
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    try:
+        init_distributed()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _adopt_slurm() -> None:
     """Under plain srun, fill torch's variables from SLURM's (one task per device)."""
     for torch_name, slurm_name in (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch.distributed as dist
 
 from megabiomed import platform
@@ -31,9 +29,7 @@ def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEn
         }
     )
     if not dist.is_initialized():
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        os.environ.update(alone)
-        platform.init_distributed()
+        platform.init_alone()
     engine = build_engine(config, build_mesh(config.parallel))
     engine.load_weights(whole_model(checkpoint))
     return config, engine

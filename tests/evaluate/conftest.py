@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,16 +25,8 @@ def alone() -> Iterator[None]:
     from megabiomed import platform
 
     started = not dist.is_initialized()
-    values = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    before, handlers = (
-        dict(os.environ),
-        {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)},
-    )
-    os.environ.update(values)
-    platform.init_distributed()
-    for name in values:
-        os.environ.pop(name)
-    os.environ.update({name: before[name] for name in values if name in before})
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    platform.init_alone()
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
