@@ -80,14 +80,15 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
 
 
 def init_alone() -> None:
-    """A process group of this process alone. Its environment stays as it was: what it starts is not taken for a rank."""
+    """A process group of this process alone. Its environment keeps LOCAL_RANK, which DeepSpeed reads, and nothing by which
+    what it starts would be taken for a rank."""
     before = dict(os.environ)
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     try:
         init_distributed()
     finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update({"LOCAL_RANK": "0", **before})
 
 
 def _adopt_slurm() -> None:
