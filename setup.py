@@ -45,6 +45,7 @@ REQUIRES = [
     "torch-geometric>=2.6,<3",
 ]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test
 # The version torch 2.13 is built for; its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
 DEV += ["triton==3.7.1; platform_system == 'Linux'"]
 
