@@ -19,7 +19,7 @@ class QuestionSource(Section):
     template: str | None = None
     """Prompt template of a file (`megabiomed qa inspect --template` shows it); null takes the dataset's own."""
     split: Literal["auto", "all", "train", "test"] = "auto"
-    """Part of a PubMedQA file: auto leaves the official test ids out where test_ground_truth.json lies beside it."""
+    """Part of a PubMedQA file: auto leaves out the ids that test_ground_truth.json beside it names, if it has them."""
     limit: PositiveInt | None = None
     """Questions to take of a file at most, the first ones."""
     repeat: float = Field(1.0, gt=0)

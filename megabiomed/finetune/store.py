@@ -18,7 +18,7 @@ from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.errors import DataError
 from megabiomed.qa.encode import encode_prompt
-from megabiomed.qa.readers import GROUND_TRUTH, Split, read_questions
+from megabiomed.qa.readers import AutoSplit, read_questions
 from megabiomed.qa.records import QuestionRecord, Reject, Unusable, write_rejects
 from megabiomed.qa.templates import Template, find_template, render
 
@@ -33,12 +33,12 @@ class BuildSettings:
 
     Attributes:
         window: tokens that a question and its answer may take; longer contexts are cut.
-        split: of a PubMedQA file; auto leaves the official test ids out where the file with them lies beside it.
+        split: of a PubMedQA file; auto leaves the official test ids out where the file holds them.
     """
 
     window: int
     template: str | None = None
-    split: str = "auto"
+    split: AutoSplit = "auto"
     limit: int | None = None
 
 
@@ -66,7 +66,7 @@ def _write(
     rejects: list[Reject] = []
     kinds = []
     for file in files:
-        found = read_questions(file, _split(file, settings.split), settings.limit)
+        found = read_questions(file, settings.split, settings.limit)
         name, template = find_template(settings.template, found.kind)
         kinds.append(f"{found.kind}/{name}")
         rejects += found.rejects
@@ -97,12 +97,6 @@ def _write(
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _split(file: Path, wanted: str) -> Split:
-    if wanted == "auto":
-        return "train" if file.with_name(GROUND_TRUTH).is_file() else "all"
-    return wanted  # type: ignore[return-value]
 
 
 def _add(

@@ -35,7 +35,7 @@ def build(
     window: Annotated[int, typer.Option(min=8, help="data.seq_length of the run; longer contexts are cut.")] = 2048,
     split: Annotated[
         Literal["auto", "all", "train", "test"],
-        typer.Option(help="Of PubMedQA; auto leaves the official test ids out where their file lies beside it."),
+        typer.Option(help="Of PubMedQA; auto leaves the official test ids out where the file holds them."),
     ] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each file at most.")] = None,
 ) -> None:

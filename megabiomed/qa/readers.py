@@ -18,6 +18,7 @@ from megabiomed.qa.layouts import LAYOUTS, integer, layout_of
 from megabiomed.qa.records import Kind, QuestionRecord, QuestionSet, Reject, Unusable
 
 Split = Literal["all", "train", "test"]
+AutoSplit = Literal["auto", "all", "train", "test"]
 GROUND_TRUTH = "test_ground_truth.json"
 """Beside PubMedQA's ori_pqal.json: the official test ids, id to label."""
 
@@ -25,11 +26,12 @@ Entry = tuple[str, str, Any]
 """(id or "", source, entry); the entry of a line that is no JSON is an `Unusable`."""
 
 
-def read_questions(path: Path, split: Split = "all", limit: int | None = None) -> QuestionSet:
+def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = None) -> QuestionSet:
     """All usable questions of a file; what is not usable is in `rejects` with its reason.
 
     Args:
-        split: of a PubMedQA file with test_ground_truth.json beside it: the 500 official test ids, or the others.
+        split: of a PubMedQA file with test_ground_truth.json beside it: the 500 official test ids, or the others; `auto`
+            takes the others of the file that holds the test questions, and all of any other file in that folder.
         limit: questions to keep at most (the first ones).
 
     Raises:
@@ -49,6 +51,8 @@ def read_questions(path: Path, split: Split = "all", limit: int | None = None) -
             continue
         seen.add(record.ident)
         found.records.append(record)
+    if split == "auto":
+        split = "train" if _holds_test_ids(path, found.records) else "all"
     if split != "all":
         found.records = _split(path, found.records, split)
     if not found.records:
@@ -59,8 +63,20 @@ def read_questions(path: Path, split: Split = "all", limit: int | None = None) -
 
 
 def default_split(path: Path) -> Split:
-    """What to evaluate of a file: the official test ids where the file has them, else everything."""
-    return "test" if path.with_name(GROUND_TRUTH).is_file() and path.name != GROUND_TRUTH else "all"
+    """What to evaluate of a file: the official test ids where the file has them, else everything.
+
+    Raises:
+        DataError: as `read_questions`, where a file of test ids lies beside this one.
+    """
+    if path.name == GROUND_TRUTH or not path.with_name(GROUND_TRUTH).is_file():
+        return "all"
+    return "test" if _holds_test_ids(path, read_questions(path).records) else "all"
+
+
+def _holds_test_ids(path: Path, records: list[QuestionRecord]) -> bool:
+    """Whether a file has questions of the official test: PubMedQA publishes files with and without them side by side."""
+    file = path.with_name(GROUND_TRUTH)
+    return file.is_file() and not _ground_truth(file).keys().isdisjoint(record.ident for record in records)
 
 
 def _record(

@@ -50,6 +50,24 @@ def test_the_generated_set_is_read_in_every_layout_and_its_splits_are_disjoint(g
         }
 
 
+def test_files_without_test_questions_lie_beside_the_ground_truth_as_pubmedqa_publishes_them(
+    generated: Path, tmp_path: Path
+) -> None:
+    for name in ("ori_pqal.json", "test_ground_truth.json"):
+        shutil.copy(generated / "pubmedqa" / name, tmp_path)
+    entries = json.loads((tmp_path / "ori_pqal.json").read_text())
+    artificial, part = tmp_path / "ori_pqaa.json", tmp_path / "part.json"
+    artificial.write_text(json.dumps({f"a{name}": entry for name, entry in entries.items()}))
+    assert default_split(artificial) == "all"
+    assert len(read_questions(artificial, "auto").records) == 40
+    assert default_split(tmp_path / "ori_pqal.json") == "test"
+    assert len(read_questions(tmp_path / "ori_pqal.json", "auto").records) == 30
+    part.write_text(json.dumps(dict(list(entries.items())[:-1])))  # a test question is missing: which release is it?
+    for split in ("auto", default_split(part)):
+        with pytest.raises(DataError, match=r"got 1, e\.g\."):
+            read_questions(part, split)
+
+
 def test_bad_entries_are_listed_with_id_and_reason_and_good_ones_are_kept(tmp_path: Path) -> None:
     rows = [mcq(0), mcq(3), mcq(1, question=" "), mcq(2, opc=""), mcq(4, cop=7), mcq(5, cop=None), mcq(0), "{broken",
             ["no object"], {"other": 1}]  # fmt: skip
