@@ -12,7 +12,7 @@ from megabiomed.config.schema import RunConfig, SourceConfig
 
 
 class QuestionSource(Section):
-    """Questions of one dataset."""
+    """Questions of one dataset; template, split and limit are those of a file, a store was built with its own."""
 
     path: Path
     """File of questions in a published layout, or a store made by `megabiomed qa build`."""
@@ -34,7 +34,7 @@ class FinetuneConfig(Section):
     train: list[QuestionSource] = Field(min_length=1)
     """Questions to train on."""
     validation: QuestionSource | None = None
-    """Held-out questions for the validation loss."""
+    """Held-out questions for the validation loss; refused where one of them is trained on."""
     replay: list[SourceConfig] = Field(default_factory=list)
     """Token stores of general or biomedical text, mixed in against forgetting."""
     replay_share: float = Field(0.0, ge=0, lt=1)

@@ -135,6 +135,11 @@ class QuestionStore:
     def __len__(self) -> int:
         return len(self.answer_start)
 
+    def prompt(self, number: int) -> list[int]:
+        """Token ids of one question, without its answer."""
+        begin = self.id_ends[number]
+        return self.ids[begin : begin + self.answer_start[number]].tolist()
+
     def describe(self) -> str:
         """One line for the operator."""
         cut, left = self.manifest["cut"], self.manifest["left_out"]

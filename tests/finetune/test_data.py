@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.config import DataConfig, load_config
 from megabiomed.config.finetune import FinetuneConfig, FinetuneRunConfig
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.packing import IGNORE_INDEX
-from megabiomed.errors import ConfigError, DataError, TokenizerError
+from megabiomed.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from megabiomed.finetune.loader import FinetuneLoader
+from megabiomed.finetune.sources import check_tokenizers, opened, tokenizer_of
 from megabiomed.finetune.store import BuildSettings, QuestionStore, build_store
-from megabiomed.finetune.trainer import opened, tokenizer_of
 
 
 @pytest.fixture
@@ -122,6 +123,46 @@ def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refus
     with pytest.raises(TokenizerError, match="no tokenizer"):
         tokenizer_of(read(finetune_file, "finetune.start_from=null"))
     assert tokenizer_of(read(finetune_file, f"data.tokenizer={corpus}/t.model")) == corpus / "t.model"
+
+
+def test_training_questions_are_no_validation_set(finetune_file: Path, questions: Path, tmp_path: Path) -> None:
+    run = f"run_dir={tmp_path / 'r'}"
+    with pytest.raises(DataError, match=r"finetune.validation holds training questions of .*: got 60 of 80, e\.g\."):
+        opened(read(finetune_file, run, f"finetune.validation={{path: {questions}/pubmedqa/ori_pqal.json}}"))
+    held = f"finetune.validation={{path: {questions}/pubmedqa/ori_pqal.json, split: test}}"
+    _, validation = opened(read(finetune_file, run, held))
+    assert validation is not None
+    assert len(validation) == 20
+    # A copy under another name is the same set; the same ids of another file are not.
+    copy, other = tmp_path / "copy.jsonl", tmp_path / "other.jsonl"
+    rows = [json.loads(line) for line in (questions / "medmcqa/train.jsonl").read_text().splitlines()]
+    copy.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    other.write_text("".join(json.dumps({**row, "question": f"Another {row['id']}?"}) + "\n" for row in rows))
+    with pytest.raises(DataError, match="got 3 of 3"):
+        opened(read(finetune_file, run, f"finetune.validation={{path: {copy}}}"))
+    assert opened(read(finetune_file, run, f"finetune.validation={{path: {other}}}"))[1] is not None
+
+
+def test_a_store_refuses_what_was_decided_when_it_was_built(
+    finetune_file: Path, questions: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    store = built(questions / "medmcqa/test.jsonl", tokenizer, tmp_path / "s")
+    for keys in ("limit: 5", "template: medmcqa", "split: test"):
+        with pytest.raises(ConfigError, match=rf"chosen when it was built: got {keys}; leave"):
+            opened(read(finetune_file, f"finetune.validation={{path: {store.path}, {keys}}}", f"run_dir={tmp_path}/r"))
+
+
+def test_a_run_that_goes_on_takes_the_tokenizer_from_its_checkpoint(
+    finetune_file: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = read(finetune_file, f"run_dir={tmp_path / 'r'}", f"finetune.start_from={tmp_path / 'gone'}", "lora=null")
+    with pytest.raises(CheckpointError, match="gone"):
+        tokenizer_of(config)
+    state = RunState({}, config.model.model_dump(mode="json"), "", tokenizer.path)
+    saved = CheckpointWriter(config.folder / "checkpoints").save(2, [], state)
+    assert tokenizer_of(config) == saved / "tokenizer/tokenizer.model"
+    stores, _ = opened(config)
+    assert saved not in check_tokenizers(config, [*stores]).parents  # retention may remove that checkpoint
 
 
 def test_what_does_not_fit_together_is_refused_when_the_file_is_read(finetune_file: Path) -> None:
