@@ -21,9 +21,11 @@ def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) 
         sys.stderr.flush()
         os._exit(code)
     from megabiomed import platform
+    from megabiomed.finetune.sources import check_sources
 
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
+    check_sources(config)
     print(compact(config), flush=True)
     if dry_run:
         for line in describe(config, world):
@@ -41,7 +43,7 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
 
     sources = config.finetune.train
     samples, lines = None, []
-    if all((source.path / "manifest.json").is_file() for source in sources):
+    if all(source.path.is_dir() for source in sources):
         stores = [QuestionStore(source.path) for source in sources]
         samples = FinetuneLoader(stores, config.finetune, config.data, config.seed).samples_per_epoch
         lines = [f"data: {store.path}: {store.describe()}" for store in stores]
@@ -49,10 +51,12 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
         lines = [
             "length: unknown until the questions are stores (`megabiomed qa build`); the run itself tokenizes files"
         ]
-    total = total_steps(config, samples or 0) if samples or config.train.steps else 1
+    total = total_steps(config, samples or 0) if samples or config.train.steps else None
     return [*lines, *bill(config, world, total, samples), f"starts from: {_origin(config)}"]
 
 
 def _origin(config: FinetuneRunConfig) -> str:
     start = config.finetune.start_from or config.model.init_from
-    return str(start) if start else "random weights (set finetune.start_from)"
+    if start is None:
+        return "random weights (set finetune.start_from)"
+    return str(start) if start.exists() else f"{start}, not there yet"

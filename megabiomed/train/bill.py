@@ -15,16 +15,15 @@ from megabiomed.train.flops import (
 )
 
 
-def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int | None) -> list[str]:
+def bill(config: RunConfig, world: int, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
     """Lines of `key: value`.
 
     Args:
+        total_steps: None where no data is there yet to count epochs in; no line says then what the whole run takes.
         samples_per_epoch: None when no data is there yet (a dry run on another machine).
     """
     data, parallel, dp = config.data, config.parallel, data_parallel_size(config.parallel, world)
     tokens_per_step = data.global_batch_size * data.seq_length
-    tokens = total_steps * tokens_per_step
-    per_token = flops_per_token(config.model, data.seq_length, config.lora)
     state = state_bytes_per_rank(config, dp)
     engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
     layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
@@ -35,9 +34,7 @@ def bill(config: RunConfig, world: int, total_steps: int, samples_per_epoch: int
         f"kernels: {_kernels(config)}",
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
         f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
-        f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
-        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all "
-        f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)",
+        *_length(config, total_steps, samples_per_epoch),
         "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
         + f", together {_size(sum(state.values()))} without activations",
         f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, "
@@ -64,6 +61,20 @@ def _schedule(config: RunConfig) -> str:
     if parallel.pipeline_parallel_size == 1:
         return "no pipeline"
     return f"{parallel.pipeline_schedule} schedule"
+
+
+def _length(config: RunConfig, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
+    """Steps and FLOP of the whole run, or FLOP per token alone."""
+    data = config.data
+    per_token = flops_per_token(config.model, data.seq_length, config.lora)
+    formula = f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)"
+    if total_steps is None:
+        return [f"compute: {per_token:.3e} FLOP per token {formula}"]
+    tokens = total_steps * data.global_batch_size * data.seq_length
+    return [
+        f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
+        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all {formula}",
+    ]
 
 
 def _epochs(config: RunConfig, total_steps: int, samples_per_epoch: int | None) -> str:

@@ -71,7 +71,7 @@ def _print_bill(config: RunConfig, world: int) -> None:
     samples = open_training_data(config.data, config.seed).samples_per_epoch if known else None
     if samples is None and config.train.steps is None:
         print("length: unknown until the token stores of data.train exist (train.epochs is given)")
-    total = total_steps(config, samples or 0) if samples or config.train.steps else 1
+    total = total_steps(config, samples or 0) if samples or config.train.steps else None
     for line in bill(config, world, total, samples):
         print(line)
     print(f"command: torchrun --nproc_per_node={world} -m megabiomed.cli pretrain ...")

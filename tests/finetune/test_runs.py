@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from transformers import AutoModelForCausalLM
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig
 from megabiomed.config.topology import check_run
-from megabiomed.errors import CheckpointError
+from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.errors import CheckpointError, DataError
 from megabiomed.evaluate.single import load_single
-from megabiomed.finetune.launching import describe
+from megabiomed.finetune.launching import describe, finetune
+from megabiomed.finetune.store import BuildSettings, build_store
 from megabiomed.finetune.worker import load
 from megabiomed.model.llama.export import export_certified
 from megabiomed.model.llama.origin import whole_model
@@ -94,9 +97,25 @@ def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
 def test_shipped_recipes_fit_eight_devices(name: str) -> None:
     config = load(f"biomedgpt-lm-7b-{name}")
     check_run(config, 8)
-    lines = describe(config, 8)
-    assert lines[1].startswith("model: 6,738,415,616 parameters, bf16")
-    assert lines[-1] == "starts from: runs/biomedgpt-lm-7b"
+    found = dict(line.split(": ", 1) for line in describe(config, 8))
+    assert found["model"].startswith("6,738,415,616 parameters, bf16")
+    assert found["length"].startswith("unknown until the questions are stores")
+    assert "FLOP in all" not in found["compute"]
+    assert found["starts from"] == "runs/biomedgpt-lm-7b, not there yet"
+
+
+def test_a_dry_run_counts_the_steps_of_stores_and_names_the_file_that_is_missing(
+    finetune_file: Path, questions: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", Tokenizer(corpus / "tokenizer/tokenizer.model"),
+                BuildSettings(256))  # fmt: skip
+    epochs = ["finetune.replay=[]", "finetune.replay_share=0", "train.steps=null", "train.epochs=2"]
+    finetune(str(finetune_file), [f"finetune.train=[{{path: {tmp_path / 's'}}}]", *epochs], nproc=1, dry_run=True)
+    said = capsys.readouterr().out
+    assert re.search(r"length: \d+ steps, .* 2\.\d\d epochs of \d+ samples", said)
+    assert "FLOP in all" in said
+    with pytest.raises(DataError, match=r"medmcqa/train\.json is not there"):
+        finetune("biomedgpt-lm-7b-medmcqa", [], nproc=8, dry_run=True)
 
 
 def test_the_bill_says_what_is_trained_and_what_it_takes() -> None:
