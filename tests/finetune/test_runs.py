@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,14 @@ def _batch(ids: torch.Tensor) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
-    command: Any, finetune_file: Path, tmp_path: Path
+    command: Any, finetune_file: Path, base: Path, tmp_path: Path
 ) -> None:
-    full, again = tmp_path / "full", tmp_path / "again"
-    command("finetune", finetune_file, f"run_dir={full}", "lora=null", "parallel.pipeline_parallel_size=2")
+    full, again, origin = (tmp_path / name for name in ("full", "again", "origin"))
+    shutil.copytree(base, origin)
+    whole = [f"run_dir={full}", f"finetune.start_from={origin}", "lora=null", "parallel.pipeline_parallel_size=2"]
+    command("finetune", finetune_file, *whole, "train.stop_after=2")
+    shutil.rmtree(origin)  # the weights and the tokenizer are in the run's own checkpoint now
+    command("finetune", finetune_file, *whole)
     checkpoint = Checkpoint.open(full / "checkpoints/step_00000005")
     assert "model.embed_tokens.weight" in checkpoint.shapes
     first = command(
