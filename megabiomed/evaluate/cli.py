@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from megabiomed.errors import ConfigError
+
 _EXAMPLE = (
     "Example: megabiomed evaluate runs/biomedgpt-lm-7b --task pubmedqa=pubmedqa/ori_pqal.json "
     "--task medmcqa=medmcqa/dev.json --shots 3 --train medmcqa=medmcqa/train.json"
@@ -19,7 +21,12 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: megabiomed compare evaluations/base evaluations/tuned")(compare)
 
 
+_ALIGNED = {"model", "split", "retrieval", "limit", "output", "max_new_tokens"}
+"""What `--split` can be given with."""
+
+
 def evaluate(
+    ctx: typer.Context,
     model: Annotated[
         Path, typer.Argument(help="Run folder, checkpoint of any topology, or exported Hugging Face folder.")
     ],
@@ -63,12 +70,15 @@ def evaluate(
     Under torchrun or srun it joins the ranks, otherwise it starts them. Every prediction is kept.
     """
     if split is not None:
-        _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens, bool(task or perplexity))
+        _refuse_others(ctx)
+        _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens)
         return
     from megabiomed.config.base import parse
     from megabiomed.evaluate.launching import evaluate as start
     from megabiomed.evaluate.settings import EvaluateSettings, pairs, parse_tasks
 
+    if retrieval is not None:
+        raise ConfigError("--retrieval answers beside an aligned model", do="give --split too, or leave it out")
     values = {
         "model": model, "tasks": parse_tasks(task or [], template or [], train or []), "mode": mode, "shots": shots,
         "perplexity": {name: Path(path) for name, path in pairs(perplexity or [], "--perplexity").items()},
@@ -81,15 +91,23 @@ def evaluate(
     start(settings, nproc, dry_run)
 
 
+def _refuse_others(ctx: typer.Context) -> None:
+    """An option that `--split` does not know would be ignored, `--dry-run` by working for hours."""
+    given = [name for name in ctx.params if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"]
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in _ALIGNED]
+    if others:
+        raise ConfigError(
+            "--split stands alone", got=", ".join(others), expected="--retrieval, --limit, --output, --max-new-tokens",
+            do="leave the others out; evaluate texts (--task, --perplexity) by another call",
+        )  # fmt: skip
+
+
 def _evaluate_aligned(
-    model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int, more: bool
+    model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int
 ) -> None:
     """As `megabiomed align-evaluate`."""
     from megabiomed.align.scores import evaluate_command
-    from megabiomed.errors import ConfigError
 
-    if more:
-        raise ConfigError("--split stands alone", do="evaluate texts (--task, --perplexity) by another call")
     evaluate_command(model, split, retrieval, limit or 100, output / "scores.json" if output else None, tokens)
 
 

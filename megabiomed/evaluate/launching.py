@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-from megabiomed.checkpoint.files import write_json
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.checkpoint.files import read_json, write_json
+from megabiomed.errors import ConfigError, TopologyError, UserError
 from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.launch.local import run_workers, under_launcher
 
@@ -36,10 +37,23 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         os.environ.update(alone)
         worker.leave(worker.run(settings))
-    with tempfile.TemporaryDirectory(prefix="megabiomed-evaluate-") as logs:
-        file = Path(logs) / "settings.json"
-        write_json(file, settings.model_dump(mode="json"))
-        run_workers("megabiomed.evaluate.worker", [str(file)], world, Path(logs))
+    if _run_here(settings, world) == "stopped":
+        raise SystemExit(worker.STOPPED)
+
+
+def _run_here(settings: EvaluateSettings, world: int) -> str:
+    """Start the ranks on this machine; "finished" or "stopped", as rank 0 says. Logs stay where a worker died."""
+    folder = Path(tempfile.mkdtemp(prefix="megabiomed-evaluate-"))
+    file, told = folder / "settings.json", folder / "outcome.json"
+    write_json(file, settings.model_dump(mode="json"))
+    try:
+        run_workers("megabiomed.evaluate.worker", [str(file), str(told)], world, folder)
+        outcome = str(read_json(told)["outcome"])
+    except UserError:  # its message is all there is to say
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    return outcome
 
 
 def _world(settings: EvaluateSettings) -> int:

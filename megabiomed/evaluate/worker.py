@@ -1,4 +1,4 @@
-"""Entry point of one rank: `python -m megabiomed.evaluate.worker SETTINGS.json` under the launcher."""
+"""Entry point of one rank: `python -m megabiomed.evaluate.worker SETTINGS.json OUTCOME.json` under the launcher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from megabiomed.checkpoint.files import read_json
 from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.train.signals import StopFlag
-from megabiomed.train.worker import join
+from megabiomed.train.worker import VERDICT, join
 
 STOPPED = 128 + 15
 """Exit code of an evaluation that was asked to leave before its end: a shell or a chain must not take it for done."""
@@ -37,4 +37,7 @@ def leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(run(EvaluateSettings.model_validate(read_json(Path(sys.argv[1])))))
+    os.environ[VERDICT] = sys.argv[2]
+    code = run(EvaluateSettings.model_validate(read_json(Path(sys.argv[1]))))
+    # The launcher reads from the file how it ended, and takes any other code for a death that ends the other ranks.
+    leave(0 if code == STOPPED else code)

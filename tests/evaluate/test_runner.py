@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError
+from megabiomed.cli import app
+from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.launching import describe
+from megabiomed.evaluate.launching import evaluate as start
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
+from megabiomed.evaluate.worker import STOPPED
 from megabiomed.train.signals import StopFlag
 
 Evaluate = Callable[..., Evaluation]
@@ -32,6 +41,18 @@ def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                          num_key_value_heads=2, max_position_embeddings=512)  # fmt: skip
     tokenizer = corpus / "train" / "tokenizer.model"
     return export_hf(SeededInit(config, 3), config, tmp_path_factory.mktemp("model") / "hf", "fp32", tokenizer)
+
+
+def without_numbers(model: Path, folder: Path) -> Path:
+    """A copy whose last norm is NaN."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder / "nan")
+    file = next((folder / "nan").glob("*.safetensors"))
+    weights = load_file(file)
+    weights["model.norm.weight"].fill_(torch.nan)
+    save_file(weights, file, {"format": "pt"})
+    return folder / "nan"
 
 
 @pytest.fixture
@@ -82,15 +103,10 @@ def test_results_of_a_file_that_changed_under_its_name_are_not_gone_on_with(
 def test_a_model_that_gives_nan_is_an_error_and_no_answer(
     evaluate: Evaluate, model: Path, tmp_path: Path, mode: str
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(model, tmp_path / "nan")
-    file = next((tmp_path / "nan").glob("*.safetensors"))
-    weights = load_file(file)
-    weights["model.norm.weight"].fill_(torch.nan)
-    save_file(weights, file, {"format": "pt"})
     with pytest.raises(NonFiniteError, match="not numbers"):
-        evaluate("exam=medmcqa/test.jsonl", model=tmp_path / "nan", mode=mode, max_new_tokens=2, limit=2)
+        evaluate(
+            "exam=medmcqa/test.jsonl", model=without_numbers(model, tmp_path), mode=mode, max_new_tokens=2, limit=2
+        )
     assert not list((tmp_path / "out").glob("predictions*"))
 
 
@@ -167,6 +183,49 @@ def test_examples_with_the_same_words_but_other_options_count_and_too_few_are_an
     assert evaluation.tasks[0].items[0].encoded.text.count("Which is true?") == 3
     with pytest.raises(DataError, match="too few other examples"):
         evaluate("exam=asked.jsonl", shots=2, train=["exam=same.jsonl"])
+
+
+@pytest.mark.timeout(240)
+def test_a_stop_of_several_processes_is_a_stop_and_a_death_keeps_its_log(
+    model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = [json.loads(line) for line in (questions / "medmcqa" / "test.jsonl").read_text().splitlines()]
+    many = [{**row, "id": f"{row['id']}-{n}", "question": f"{n} {row['question']}"} for n in range(60) for row in rows]
+    (questions / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    values = {"model": model, "tasks": parse_tasks([f"exam={questions / 'many.jsonl'}"], [], []), "window": 64}
+    settings = EvaluateSettings.model_validate({**values, "output": tmp_path / "out"})
+
+    def stop_when_it_predicts() -> None:
+        while not (tmp_path / "out" / "predictions_exam.jsonl").is_file():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_it_predicts, daemon=True).start()
+    with pytest.raises(SystemExit) as left:
+        start(settings, 2, dry_run=False)
+    assert left.value.code == STOPPED
+    assert 0 < len((tmp_path / "out" / "predictions_exam.jsonl").read_bytes().splitlines()) < len(many)
+    assert not list(tmp_path.glob("megabiomed-evaluate-*"))
+    with pytest.raises(WorkerError, match="not numbers") as died:
+        start(
+            settings.model_copy(update={"model": without_numbers(model, tmp_path), "output": tmp_path / "d"}), 2, False
+        )
+    assert Path(str(died.value.do).removeprefix("its log is ")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--split", "qa/test", "--dry-run", "--tp", "2"], "got --dry-run, --tp"),
+        (["--split", "qa/test", "--task", "a=b"], "got --task"),
+        (["--retrieval", "qa/train", "--task", "a=b"], "give --split"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(given: list[str], message: str) -> None:
+    found = CliRunner().invoke(app, ["evaluate", "runs/x", *given])
+    assert isinstance(found.exception, ConfigError)
+    assert message in str(found.exception)
 
 
 def test_a_task_name_that_makes_no_file_name_is_refused(questions: Path) -> None:
