@@ -17,10 +17,11 @@ from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.answers import AnswerWindows, Expanded
-from megabiomed.data.loader import StepBatch, _Prefetcher, read_window, window_count
+from megabiomed.data.loader import StepBatch, _Prefetcher
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, padding_window
 from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
 from megabiomed.encoders.placement import MODALITIES, Item
 from megabiomed.errors import DataError

@@ -23,7 +23,6 @@ from megabiomed.data.windows import Readable, read_micro_batch, read_window, win
 from megabiomed.errors import DataError, TokenizerError
 
 ORDER_VERSION = 2
-__all__ = ["StepBatch", "TrainLoader", "ValidationLoader", "read_window", "window_count"]
 
 
 @dataclass(frozen=True)

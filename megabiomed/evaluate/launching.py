@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,8 +33,9 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
             do=f"start {model_ranks} processes",
         )  # fmt: skip
     if world == 1:
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        os.environ.update(alone)
+        from megabiomed import platform
+
+        platform.init_alone()
         worker.leave(worker.run(settings))
     if _run_here(settings, world) == "stopped":
         raise SystemExit(worker.STOPPED)

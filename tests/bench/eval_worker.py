@@ -34,8 +34,7 @@ def megabiomed(folder: Path, scenarios: list[str]) -> dict[str, Any]:
     from megabiomed.evaluate.settings import EvaluateSettings
     from megabiomed.train.signals import StopFlag
 
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    platform.init_distributed()
+    platform.init_alone()
     found = {}
     for name in scenarios:
         settings = EvaluateSettings.model_validate(json.loads((folder / f"{name}.json").read_text()))
