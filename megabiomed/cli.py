@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -185,11 +184,10 @@ register(app)
 register_evaluate(app)
 
 
-def _leave() -> None:
-    """End a process that held a process group: torch's and gloo's threads, torn down at the interpreter's end, can abort."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def _leave() -> NoReturn:
+    from megabiomed import platform
+
+    platform.leave()
 
 
 @app.command(epilog="Example: megabiomed plot runs/demo --output curve.svg")

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import resource
+import sys
 import warnings
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -89,6 +90,18 @@ def init_alone() -> None:
     finally:
         os.environ.clear()
         os.environ.update({"LOCAL_RANK": "0", **before})
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End a process that held a process group, without Python's own end.
+
+    A gloo thread that lets go of its last collective while the interpreter finalizes aborts the process (exit code -6,
+    "terminate called without an active exception"; pytorch/pytorch#179291), even after `destroy_process_group`; and after
+    an error, threads would wait for collectives that never come.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _adopt_slurm() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from megabiomed.align.worker import load, run
 from megabiomed.checkpoint.files import make_writable, write_atomic
 from megabiomed.config import to_yaml
@@ -22,12 +19,10 @@ def align(path: str, overrides: list[str], nproc: int | None, stage: str | None,
     names = [held.name for held in config.align.stages]
     if stage is not None and stage not in names:
         raise ConfigError("there is no such stage", got=stage, expected=", ".join(names))
-    if under_launcher() and not dry_run:
-        code = run(config, stage)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     from megabiomed import platform
+
+    if under_launcher() and not dry_run:
+        platform.leave(run(config, stage))
 
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import cast
 
@@ -29,7 +28,6 @@ def load(path: str, overrides: list[str] | None = None) -> AlignRunConfig:
 
 
 if __name__ == "__main__":
-    code = run(load(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    from megabiomed import platform
+
+    platform.leave(run(load(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))

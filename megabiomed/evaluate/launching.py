@@ -20,10 +20,11 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
         for line in describe(settings, nproc or _world(settings)):
             print(line)
         return
+    from megabiomed import platform
     from megabiomed.evaluate import worker
 
     if under_launcher():
-        worker.leave(worker.run(settings))
+        platform.leave(worker.run(settings))
     world = nproc or _world(settings)
     model_ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
     if world % model_ranks:
@@ -33,10 +34,8 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
             do=f"start {model_ranks} processes",
         )  # fmt: skip
     if world == 1:
-        from megabiomed import platform
-
         platform.init_alone()
-        worker.leave(worker.run(settings))
+        platform.leave(worker.run(settings))
     if _run_here(settings, world) == "stopped":
         raise SystemExit(worker.STOPPED)
 

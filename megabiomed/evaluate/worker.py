@@ -29,15 +29,10 @@ def run(settings: EvaluateSettings) -> int:
     return join(evaluate) or (STOPPED if outcome == "stopped" else 0)
 
 
-def leave(code: int) -> None:
-    """End this process without waiting for other ranks' collectives."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
+    from megabiomed import platform
+
     os.environ[VERDICT] = sys.argv[2]
     code = run(EvaluateSettings.model_validate(read_json(Path(sys.argv[1]))))
     # The launcher reads from the file how it ended, and takes any other code for a death that ends the other ranks.
-    leave(0 if code == STOPPED else code)
+    platform.leave(0 if code == STOPPED else code)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.finetune.worker import load, run
@@ -15,12 +12,10 @@ from megabiomed.train.launching import compact, start_here
 def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) -> None:
     """Start a run, join one, or (dry run) only say what would be done."""
     config = load(path, overrides)
-    if under_launcher() and not dry_run:
-        code = run(config)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     from megabiomed import platform
+
+    if under_launcher() and not dry_run:
+        platform.leave(run(config))
     from megabiomed.finetune.sources import check_sources
 
     world = nproc or default_world(config.parallel, platform.device_count())

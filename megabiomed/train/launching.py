@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,14 +51,12 @@ def compact(config: RunConfig) -> str:
 
 
 def _join(config: RunConfig) -> None:
+    from megabiomed import platform
     from megabiomed.train import worker
 
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
         print(compact(config), flush=True)
-    code = worker.run(lambda: config)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    platform.leave(worker.run(lambda: config))
 
 
 def _print_bill(config: RunConfig, world: int) -> None:

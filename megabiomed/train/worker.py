@@ -76,8 +76,6 @@ def _shut_down() -> None:
 
 
 if __name__ == "__main__":
-    code = run(lambda: load_config(sys.argv[1]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Leave without waiting for other ranks' collectives: after an error they will never come.
-    os._exit(code)
+    from megabiomed import platform
+
+    platform.leave(run(lambda: load_config(sys.argv[1])))

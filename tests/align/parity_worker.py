@@ -53,6 +53,7 @@ def main() -> None:
     for case in json.loads(Path(sys.argv[1]).read_text()):
         run_case(case, Path(sys.argv[2]))
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ def main() -> None:
         Path(sys.argv[1]).write_text(json.dumps(rows))
     dist.barrier()
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":

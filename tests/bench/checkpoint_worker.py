@@ -6,7 +6,6 @@ python checkpoint_worker.py CANDIDATE FOLDER OUTPUT HIDDEN LAYERS ROUNDS
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -215,8 +214,7 @@ def main() -> None:
         worst = {key: max(part[key] for part in everyone) for key in found}
         output.write_text(json.dumps(worst | {"files_mib": total_bytes(folder) / (rounds + 1) / 2**20}))
     dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
+    platform.leave()
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def main() -> None:
         }
         Path(sys.argv[3]).write_text(json.dumps(result))
     dist.barrier()
-    os._exit(0)
+    platform.leave()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python gpu_step_worker.py CANDIDATE OUTPUT LAYERS
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -137,8 +136,7 @@ def main() -> None:
         "peak memory GiB": round(platform.peak_memory_bytes() / 2**30, 1),
     }
     output.write_text(json.dumps(result))
-    sys.stdout.flush()
-    os._exit(0)
+    platform.leave()
 
 
 if __name__ == "__main__":

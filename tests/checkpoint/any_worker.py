@@ -8,7 +8,6 @@ load: each topology loads what every topology saved and trains from there to the
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,8 +123,7 @@ def main() -> None:
             for other in table:
                 load(name, other, engine, config, folder)
     dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
+    platform.leave()
 
 
 if __name__ == "__main__":

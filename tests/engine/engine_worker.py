@@ -180,6 +180,7 @@ def main() -> None:
         Path(sys.argv[2]).write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ sharded checkpoint on three topologies."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.evaluation import TOPOLOGIES, settings
 
+from megabiomed import platform
 from megabiomed.config import load_config
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.train.signals import StopFlag
@@ -40,6 +40,4 @@ def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    code = work(sys.argv[1], *map(Path, sys.argv[2:]))
-    sys.stdout.flush()
-    os._exit(code)
+    platform.leave(work(sys.argv[1], *map(Path, sys.argv[2:])))

@@ -58,6 +58,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         (Path(sys.argv[1]) / "curves.json").write_text(json.dumps(curves))
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":

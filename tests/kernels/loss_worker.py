@@ -59,6 +59,7 @@ def main() -> None:
         compare(101, backend, torch.float32, 1e-2)
         compare(4, backend, torch.float32, 0.0)  # 3 ranks: 2 + 2 + 0 rows
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def main() -> None:
             torch.save(logits, folder / f"tp{size}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":
