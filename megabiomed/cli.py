@@ -173,10 +173,11 @@ def validate(
     samples: Annotated[int, typer.Option(min=1, help="Windows to use at most.")] = 64,
 ) -> None:
     """Mean loss per token of a checkpoint on a store, in one process."""
+    from megabiomed.evaluate.figures import shown
     from megabiomed.evaluate.validate import validate_checkpoint
 
     loss, perplexity, tokens = validate_checkpoint(run, store, samples)
-    typer.echo(f"validation_loss: {loss:.4f} perplexity: {perplexity:.3f} tokens: {tokens}")
+    typer.echo(f"validation_loss: {shown(loss, '.4f')} perplexity: {shown(perplexity, '.3f')} tokens: {tokens}")
     _leave()
 
 

@@ -18,6 +18,7 @@ from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.errors import DataError, TokenizerError
+from megabiomed.evaluate.figures import shown
 from megabiomed.model.llama.origin import check_frozen
 from megabiomed.train.loop import Trainer, validation_loss
 from megabiomed.train.signals import StopFlag
@@ -60,7 +61,7 @@ class StageTrainer(Trainer):
         loss = super().validate()
         if loss is not None and self.wrong_items is not None:
             wrong, _ = validation_loss(self.engine, cast(ValidationLoader, self.wrong_items))
-            self.reporter.say(f"validation_loss_wrong_items: {wrong:.4f} gap: {wrong - loss:+.4f}")
+            self.reporter.say(f"validation_loss_wrong_items: {shown(wrong, '.4f')} gap: {shown(wrong - loss, '+.4f')}")
         return loss
 
     def _build(self) -> TrainEngine:

@@ -1,6 +1,7 @@
 """Two evaluations of the same questions: is the difference more than chance?
 
 Exact McNemar test on the items that only one of both answers rightly, and a paired bootstrap interval of the difference.
+Perplexities of the same text are set side by side; a figure that is not finite is never subtracted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from megabiomed.checkpoint.files import write_json
 from megabiomed.errors import DataError
+from megabiomed.evaluate.figures import NOT_FINITE, Figure, perplexity, shown
 from megabiomed.evaluate.metrics import LEVEL, Row
 from megabiomed.evaluate.results import ResultFolder
 
@@ -84,17 +86,57 @@ def _rouge(row: Row) -> float:
 
 
 def compare_command(a: Path, b: Path, output: Path | None) -> None:
-    """Compare the sets that two result folders share, print a table, write JSON."""
+    """Compare the sets and the perplexities that two result folders share, print tables, write JSON."""
     folders = [ResultFolder(a), ResultFolder(b)]
     one, two = (folder.results() for folder in folders)
     names = [name for name in one["tasks"] if name in two["tasks"]]
-    if not names:
-        raise DataError(
-            "the evaluations share no set of questions", got=f"{list(one['tasks'])} and {list(two['tasks'])}"
-        )
+    domains = compare_perplexities(one["perplexity"], two["perplexity"])
+    if not names and not domains:
+        held = [[*found["tasks"], *found["perplexity"]] for found in (one, two)]
+        raise DataError("the evaluations share no set of questions and no domain", got=f"{held[0]} and {held[1]}")
     found = {name: compare_rows(folders[0].read(name), folders[1].read(name)) for name in names}
+    title = f"A: {one['model']}\nB: {two['model']}"
+    if found:
+        _print_sets(found, title)
+    if domains:
+        _print_domains(domains, title)
+    if output is not None:
+        write_json(output, {"a": str(a), "b": str(b), "sets": found, "perplexity": domains})
+        print(f"written: {output}")
+
+
+def compare_perplexities(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Losses of the domains that both measured; without a difference, and with the reason, where it would mean nothing."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in (name for name in a if name in b):
+        one, two = a[name], b[name]
+        losses: list[Figure] = [one["loss"], two["loss"]]
+        found[name] = {"a": losses[0], "b": losses[1]}
+        # Of other text, windows or tokens (another tokenizer) a loss a token says nothing.
+        same = [(each.get("store_sha256"), each.get("seq_length"), each["tokens"]) for each in (one, two)]
+        if NOT_FINITE in losses:
+            found[name]["not_compared"] = NOT_FINITE
+        elif same[0] != same[1] or None in same[0]:
+            found[name]["not_compared"] = "other text or windows"
+        else:
+            found[name]["difference"] = float(losses[1]) - float(losses[0])
+    return found
+
+
+def _print_domains(found: dict[str, dict[str, Any]], title: str) -> None:
+    table = Table("domain", "loss A", "loss B", "B - A", "perplexity B / A", title=title)
+    for name, row in found.items():
+        if "difference" in row:
+            more = [f"{row['difference']:+.4f}", shown(perplexity(row["difference"]), ".3f")]
+        else:
+            more = [row["not_compared"], ""]
+        table.add_row(name, shown(row["a"], ".4f"), shown(row["b"], ".4f"), *more)
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def _print_sets(found: dict[str, Any], title: str) -> None:
     table = Table("set", "items", "measure", "A", "B", "B - A [95 %]", "McNemar p", "bootstrap p",
-                  title=f"A: {one['model']}\nB: {two['model']}")  # fmt: skip
+                  title=title)  # fmt: skip
     for name, row in found.items():
         span = f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
         exact = f"{row['mcnemar_p']:.4g}" if "mcnemar_p" in row else ""
@@ -106,6 +148,3 @@ def compare_command(a: Path, b: Path, output: Path | None) -> None:
             print(f"{name}: {row['only_in_one']} items are in one evaluation only")
         if row["same_prompt"] < row["items"]:
             print(f"{name}: {row['items'] - row['same_prompt']} items were asked with different prompts")
-    if output is not None:
-        write_json(output, {"a": str(a), "b": str(b), "sets": found})
-        print(f"written: {output}")

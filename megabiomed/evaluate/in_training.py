@@ -12,8 +12,9 @@ from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.errors import TokenizerError
+from megabiomed.errors import NonFiniteError, TokenizerError
 from megabiomed.evaluate.contamination import read_reports
+from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.model import trained_on
 from megabiomed.evaluate.packing import Request
 from megabiomed.evaluate.scoring import score
@@ -51,7 +52,7 @@ class TrainingEvaluation:
                       for task in self.tasks]  # fmt: skip
 
     def run(self, engine: TrainEngine, tick: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Figures by name, equal on every rank. Collective.
+        """Figures by name, equal on every rank; NaN or infinite where the model gives no number. Collective.
 
         Args:
             tick: called now and then while it goes on.
@@ -62,7 +63,7 @@ class TrainingEvaluation:
             total, tokens = TrainEngine.evaluate(engine, loader.micro_batches())
             tick()
             found[f"{name}_loss"] = total / max(1, tokens)
-            found[f"{name}_perplexity"] = math.exp(min(total / max(1, tokens), 700.0))
+            found[f"{name}_perplexity"] = perplexity(total / max(1, tokens))
         for task in self.tasks:
             found |= {f"{task.name}_{key}": value for key, value in self._answer(engine, task, tick).items()}
         return found
@@ -70,7 +71,10 @@ class TrainingEvaluation:
     def _answer(self, engine: TrainEngine, task: Task, tick: Callable[[], None]) -> dict[str, float]:
         """Accuracy, without contaminated items where there are any, and nats a token of the right answer."""
         requests = [request for item in task.items for request in _requests(item)]
-        scores = iter(score(engine, requests, self.window, tick=tick))
+        try:
+            scores = iter(score(engine, requests, self.window, tick=tick))
+        except NonFiniteError:  # on every rank; the run goes on, and ends where its own loss is not finite
+            return {"answer_loss": math.nan} | ({} if task.kind == "free" else {"accuracy": math.nan})
         right: list[tuple[bool, bool]] = []
         loss = tokens = 0.0
         for item in task.items:

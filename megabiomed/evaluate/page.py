@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from megabiomed.checkpoint.files import write_atomic
+from megabiomed.evaluate.figures import shown
 from megabiomed.evaluate.metrics import Row
 from megabiomed.evaluate.results import PAGE, ResultFolder
-from megabiomed.evaluate.table import TEXT_SCORES, percent, remarks
+from megabiomed.evaluate.table import TEXT_SCORES, percent, remarks, warnings
 from megabiomed.pages import page, plot_axes, svg
 
 _BLUE, _RED = "#4477aa", "#cc6677"
@@ -29,9 +30,10 @@ def write_results_page(folder: ResultFolder, results: dict[str, Any]) -> None:
     for name, task in results["tasks"].items():
         parts += [f"<h2>{html.escape(name)}</h2>", *_task(task, folder.read(name))]
     if results["perplexity"]:
-        rows = [[name, f"{p['loss']:.4f}", f"{p['perplexity']:.3f}", f"{p['tokens']:,.0f}"]
+        rows = [[name, shown(p["loss"], ".4f"), shown(p["perplexity"], ".3f"), f"{p['tokens']:,.0f}"]
                 for name, p in results["perplexity"].items()]  # fmt: skip
         parts += ["<h2>Perplexity</h2>", _table(["domain", "loss", "perplexity", "tokens"], rows)]
+        parts += [f"<p><strong>{html.escape(line)}</strong></p>" for line in warnings(results)]
     write_atomic(folder.path / PAGE, page(f"Evaluation {folder.path.name}", "".join(parts)))
 
 

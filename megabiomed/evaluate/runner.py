@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -17,9 +16,10 @@ from megabiomed.config import ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
-from megabiomed.errors import NonFiniteError, TokenizerError
+from megabiomed.errors import TokenizerError
 from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
+from megabiomed.evaluate.figures import perplexity, shown, stored
 from megabiomed.evaluate.metrics import Row, summarise
 from megabiomed.evaluate.model import Model, load_engine, open_model
 from megabiomed.evaluate.results import RESULTS, ResultFolder
@@ -105,7 +105,7 @@ class Evaluation:
         texts = [first_answer(self.model.tokenizer.decode(found), task.shots) for found in ids]
         return [answer_row(item, text) for item, text in zip(items, texts)]
 
-    def _perplexity(self, name: str, path: Path) -> dict[str, float]:
+    def _perplexity(self, name: str, path: Path) -> dict[str, Any]:
         store = TokenStore.open(path)
         if store.tokenizer_sha256 != self.model.tokenizer.sha256:
             raise TokenizerError(
@@ -119,14 +119,14 @@ class Evaluation:
         loader = ValidationLoader(store, data, self.settings.samples, engine.mesh.dp_rank, engine.mesh.dp)
         total, tokens = engine.evaluate(loader.micro_batches())
         loss = total / max(1, tokens)
-        if math.isnan(loss):
-            raise NonFiniteError(
-                f"the loss on {path} is not a number", do="take another checkpoint, or --precision fp32"
-            )
-        self._say(f"perplexity: {name} loss: {loss:.4f} perplexity: {math.exp(min(loss, 700)):.3f} tokens: {tokens}")
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "tokens": tokens}
+        found = stored(perplexity(loss))
+        self._say(f"perplexity: {name} loss: {shown(loss, '.4f')} perplexity: {shown(found, '.3f')} tokens: {tokens}")
+        return {
+            "loss": stored(loss), "perplexity": found, "tokens": tokens, "store": str(path),
+            "store_sha256": store.fingerprint, "seq_length": data.seq_length,
+        }  # fmt: skip
 
-    def _finish(self, perplexities: dict[str, dict[str, float]]) -> None:
+    def _finish(self, perplexities: dict[str, dict[str, Any]]) -> None:
         from megabiomed.checkpoint.files import write_json
         from megabiomed.evaluate.page import write_results_page
         from megabiomed.evaluate.table import print_table

@@ -47,7 +47,7 @@ def score(
         tick: called after each window of this rank.
 
     Raises:
-        NonFiniteError: on every rank, when the model gives NaN: the largest of NaNs would be the first option.
+        NonFiniteError: on every rank, when the model gives NaN or infinity: the largest of NaNs would be the first option.
     """
     mesh, parallel = engine.mesh, engine.config.parallel
     multiple = parallel.tensor_parallel_size if parallel.sequence_parallel else 1
@@ -67,10 +67,10 @@ def score(
     sums = sums.to(platform.device())
     dist.all_reduce(sums)
     total, missed = sums.cpu().tolist()
-    broken = sum(math.isnan(value) for value in total)
+    broken = sum(not math.isfinite(value) for value in total)
     if broken:
         raise NonFiniteError(
-            "the model gives log-likelihoods that are not numbers", got=f"NaN for {broken} of {len(requests)}",
+            "the model gives log-likelihoods that are not numbers", got=f"NaN or infinity for {broken} of {len(requests)}",
             do="take a checkpoint from before the loss broke (`megabiomed plot`), or --precision fp32",
         )  # fmt: skip
     return [Score(total[n], missed[n] == 0, len(r.continuation)) for n, r in enumerate(requests)]

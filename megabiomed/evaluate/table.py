@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from megabiomed.evaluate.figures import NOT_FINITE, shown
+
 TEXT_SCORES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
 
 
@@ -37,11 +39,22 @@ def print_table(results: dict[str, Any]) -> None:
     if results["perplexity"]:
         table = Table("domain", "loss", "perplexity", "tokens")
         for name, found in results["perplexity"].items():
-            table.add_row(name, f"{found['loss']:.4f}", f"{found['perplexity']:.3f}", f"{found['tokens']:,.0f}")
+            table.add_row(
+                name, shown(found["loss"], ".4f"), shown(found["perplexity"], ".3f"), f"{found['tokens']:,.0f}"
+            )
         console.print(table)
     for name, task in results["tasks"].items():
         for line in remarks(task):
             console.print(f"{name}: {line}", highlight=False)
+    for line in warnings(results):
+        console.print(line, highlight=False)
+
+
+def warnings(results: dict[str, Any]) -> list[str]:
+    """One line for each perplexity that is no number."""
+    broken = [name for name, found in results["perplexity"].items() if NOT_FINITE in found.values()]
+    return [f"warning: the perplexity of {name} is {NOT_FINITE}: take another checkpoint, or --precision fp32"
+            for name in broken]  # fmt: skip
 
 
 def remarks(task: dict[str, Any]) -> list[str]:

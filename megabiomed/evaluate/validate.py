@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from megabiomed.checkpoint.report import newest
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.errors import DataError
+from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.single import load_single
 
 
@@ -21,4 +21,4 @@ def validate_checkpoint(path: Path, store: Path | None, samples: int) -> tuple[f
     loader = ValidationLoader(TokenStore.open(folder), config.data, samples)
     total, tokens = engine.evaluate(loader.micro_batches())
     loss = total / max(1, tokens)
-    return loss, math.exp(min(loss, 700.0)), tokens
+    return loss, perplexity(loss), tokens

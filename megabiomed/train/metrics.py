@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from megabiomed import platform
 from megabiomed.checkpoint.files import make_writable
 from megabiomed.config import RunConfig
+from megabiomed.evaluate.figures import NOT_FINITE, shown, stored
 from megabiomed.train.flops import flops_per_token, model_flops_utilization
 from megabiomed.train.tracking import MlflowTracker
 
@@ -92,15 +94,17 @@ class Reporter:
 
     def validation(self, step: int, loss: float, tokens: int) -> None:
         """Report a validation loss."""
-        self.say(f"step: {step}/{self.total} validation_loss: {loss:.4f} validation_tokens: {tokens}")
+        self.say(f"step: {step}/{self.total} validation_loss: {shown(loss, '.4f')} validation_tokens: {tokens}")
         if self.active:
             self._record({"validation/loss": loss}, step)
         self.start_clock()
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Report questions and perplexities; perplexities stay on the step lines that follow."""
-        self.say(f"step: {step}/{self.total} " + " ".join(f"{name}: {value:.4f}" for name, value in values.items()))
-        self._perplexities = "".join(f" {k}: {v:.2f}" for k, v in values.items() if k.endswith("_perplexity"))
+        self.say(
+            f"step: {step}/{self.total} " + " ".join(f"{name}: {shown(value, '.4f')}" for name, value in values.items())
+        )
+        self._perplexities = "".join(f" {k}: {shown(v, '.2f')}" for k, v in values.items() if k.endswith("_perplexity"))
         if self.active:
             self._record({f"evaluation/{name}": value for name, value in values.items()}, step)
         self.start_clock()
@@ -122,7 +126,14 @@ class Reporter:
             self._tracker.finish(status)
 
     def _record(self, values: dict[str, float], step: int) -> None:
-        _append(self.config.folder / "metrics.jsonl", {"step": step, **values})
+        """Keep the figures of a step; one that is not finite is kept as these words, with a warning."""
+        broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
+        if broken:
+            found = ", ".join(f"{name} {value}" for name, value in broken.items())
+            self.say(f"warning: step: {step}/{self.total} {NOT_FINITE}: {found}")
+            self.event("warning", what=NOT_FINITE, step=step, figures=broken)
+        held = {name: stored(value) for name, value in values.items()}
+        _append(self.config.folder / "metrics.jsonl", {"step": step, **held})
         if self._tracker:
             self._tracker.log(values, step)
 

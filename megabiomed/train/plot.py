@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from megabiomed.errors import DataError
 
 
 def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric; a step that was logged twice (after a resume) counts once, the later value."""
+    """Steps and values of one metric, NaN for what was not finite.
+
+    A step that was logged twice (after a resume) counts once, the later value.
+    """
     found: dict[int, float] = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         if key in record:
-            found[record["step"]] = record[key]
+            value = record[key]
+            found[record["step"]] = math.nan if isinstance(value, str) else value
     steps = sorted(found)
     return steps, [found[step] for step in steps]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 from megabiomed.config import RunConfig
+from megabiomed.evaluate.figures import NOT_FINITE
 
 _LOG = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
@@ -49,16 +51,23 @@ class MlflowTracker:
         self._client = client
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Log scalars at a step."""
+        """Log scalars at a step; one that is not finite is NaN there, as MLflow keeps infinity as its largest number."""
         if self._client is None:
             return
         from mlflow.entities import Metric
+
+        broken = ", ".join(
+            f"{key} at step {step}: {value}" for key, value in metrics.items() if not math.isfinite(value)
+        )
 
         def send() -> None:
             import time
 
             now = int(time.time() * 1000)
-            self._client.log_batch(self._run_id, [Metric(key, value, now, step) for key, value in metrics.items()])
+            values = {key: value if math.isfinite(value) else math.nan for key, value in metrics.items()}
+            self._client.log_batch(self._run_id, [Metric(key, value, now, step) for key, value in values.items()])
+            if broken:
+                self._client.set_tag(self._run_id, NOT_FINITE, broken)
 
         self._safely(send)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -19,8 +20,11 @@ import torch
 from typer.testing import CliRunner
 
 from megabiomed.cli import app
+from megabiomed.config.evaluation import EvalConfig
 from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
+from megabiomed.evaluate.compare import compare_command, compare_perplexities
 from megabiomed.evaluate.contamination import read_reports
+from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.launching import evaluate as start
 from megabiomed.evaluate.runner import Evaluation
@@ -108,6 +112,47 @@ def test_a_model_that_gives_nan_is_an_error_and_no_answer(
             "exam=medmcqa/test.jsonl", model=without_numbers(model, tmp_path), mode=mode, max_new_tokens=2, limit=2
         )
     assert not list((tmp_path / "out").glob("predictions*"))
+
+
+def test_a_perplexity_that_is_no_number_is_said_everywhere_and_compared_with_nothing(
+    evaluate: Evaluate, model: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domain = {"perplexity": {"papers": corpus / "validation"}, "seq_length": 64, "samples": 2}
+    for name, weights in {"nan": without_numbers(model, tmp_path), "good": model}.items():
+        evaluate(**domain, model=weights, output=tmp_path / name)
+    said, warning = capsys.readouterr().out, "warning: the perplexity of papers is not finite"
+    assert "papers loss: not finite perplexity: not finite tokens: 128" in said
+    assert said.count(warning) == 1
+    held = json.loads((tmp_path / "nan/results.json").read_text(), parse_constant=pytest.fail)["perplexity"]["papers"]
+    assert (held["loss"], held["perplexity"], held["tokens"]) == ("not finite", "not finite", 128)
+    assert warning in (tmp_path / "nan/results.html").read_text()
+    compare_command(tmp_path / "nan", tmp_path / "good", tmp_path / "compared.json")
+    found = json.loads((tmp_path / "compared.json").read_text())["perplexity"]["papers"]
+    assert (found["a"], found["not_compared"]) == ("not finite", "not finite")
+    assert "difference" not in found
+    assert re.search(r"papers .* not finite .* not finite", capsys.readouterr().out)
+
+
+def test_between_the_steps_a_model_without_numbers_ends_nothing_and_gives_no_figure(
+    evaluate: Evaluate, model: Path, questions: Path, corpus: Path, tmp_path: Path
+) -> None:
+    engine = evaluate(model=without_numbers(model, tmp_path)).engine
+    tasks = [{"name": "exam", "path": questions / "medmcqa/test.jsonl"}, {"name": "open", "path": questions / "free/test.jsonl"}]
+    watched = EvalConfig.model_validate({"tasks": tasks, "perplexity": {"papers": corpus / "validation"}, "limit": 2})
+    config = engine.config.model_copy(update={"eval": watched})
+    found = TrainingEvaluation(config, engine.mesh, model / "tokenizer.model").run(engine)
+    names = {"exam_accuracy", "exam_answer_loss", "open_answer_loss", "papers_loss", "papers_perplexity"}
+    assert found.keys() == names
+    assert all(map(math.isnan, found.values()))
+
+
+def test_perplexities_are_compared_only_on_the_same_text() -> None:
+    text = {"store_sha256": "s", "seq_length": 64, "tokens": 128, "perplexity": 1.0}
+    (found,) = compare_perplexities({"d": {**text, "loss": 2.0}}, {"d": {**text, "loss": 2.5}, "e": {}}).values()
+    assert found == {"a": 2.0, "b": 2.5, "difference": 0.5}
+    for changed in ({"tokens": 127}, {"store_sha256": "t"}, {"seq_length": 32}):
+        other = {"d": {**text, "loss": 2.5, **changed}}
+        assert "other text" in compare_perplexities({"d": {**text, "loss": 2.0}}, other)["d"]["not_compared"]
 
 
 def test_examples_come_from_the_train_split_and_never_from_the_question_itself(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from megabiomed.config import RunConfig
+from megabiomed.evaluate.figures import perplexity
 from megabiomed.train.metrics import Reporter
+from megabiomed.train.plot import plot_run, read_curve
 
 
 def config(folder: Path, **values: object) -> RunConfig:
@@ -76,3 +80,35 @@ def test_a_broken_tracker_warns_and_the_run_goes_on(tmp_path: Path, caplog: pyte
     reporter.finish("FINISHED")
     assert "MLflow is switched off for this run" in caplog.text
     assert len(records(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_figures_that_are_not_finite_are_words_with_a_warning_and_nan_in_mlflow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'm.db'}"
+    reporter = Reporter(config(tmp_path, tracking={"mlflow": True, "mlflow_uri": uri}), True, 1, 9)
+    reporter.track()
+    reporter.start_clock()
+    reporter.validation(1, math.nan, 5)
+    reporter.evaluation(2, {"papers_loss": 800.0, "papers_perplexity": perplexity(800.0), "general_perplexity": 3.0})
+    reporter.step(4, 1.0, 1.0, 1.0, 1)
+    reporter.finish("FINISHED")
+    said = capsys.readouterr().out.splitlines()
+    assert "validation_loss: not finite" in said[0]
+    assert said[1] == "warning: step: 1/9 not finite: validation/loss nan"
+    assert said[2] == "step: 2/9 papers_loss: 800.0000 papers_perplexity: not finite general_perplexity: 3.0000"
+    assert said[4].endswith(" papers_perplexity: not finite general_perplexity: 3.00")
+    held = [
+        json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert held[0]["validation/loss"] == held[1]["evaluation/papers_perplexity"] == "not finite"
+    assert held[1]["evaluation/general_perplexity"] == 3.0
+    told = [event for event in records(tmp_path / "events.jsonl") if event["event"] == "warning"]
+    assert [(event["step"], event["figures"]) for event in told] == [
+        (1, {"validation/loss": "nan"}), (2, {"evaluation/papers_perplexity": "inf"})
+    ]  # fmt: skip
+    assert math.isnan(read_curve(tmp_path, "validation/loss")[1][0])
+    plot_run(tmp_path, tmp_path / "curve.svg")
+    run = MlflowClient(tracking_uri=uri).get_run((tmp_path / "mlflow_run_id").read_text().strip()).data
+    assert math.isnan(run.metrics["evaluation/papers_perplexity"])
+    assert run.tags["not finite"] == "evaluation/papers_perplexity at step 2: inf"

@@ -1,0 +1,27 @@
+"""Figures that may be no numbers: said in words wherever they are shown or kept, so that nobody averages or ranks them."""
+
+from __future__ import annotations
+
+import math
+
+NOT_FINITE = "not finite"
+Figure = float | str
+"""A finite number, or `NOT_FINITE`."""
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean loss in nats; infinite where that has no double, NaN of NaN."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def stored(value: float) -> Figure:
+    """As JSON files hold it: JSON has neither NaN nor infinity."""
+    return value if math.isfinite(value) else NOT_FINITE
+
+
+def shown(value: Figure, form: str) -> str:
+    """Formatted for a reader, e.g. with form `.4f`."""
+    return format(value, form) if isinstance(value, int | float) and math.isfinite(value) else NOT_FINITE
