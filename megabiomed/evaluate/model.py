@@ -10,6 +10,7 @@ from megabiomed.checkpoint.files import sha256_bytes
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.report import newest
 from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
+from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.kinds import stored_run
 from megabiomed.config.topology import check_run
@@ -83,12 +84,16 @@ def _trained(path: Path) -> Model:
 def trained_on(config: RunConfig) -> Iterator[Path]:
     """Token stores of a run, and of the runs that it starts from as far as they are still there."""
     yield from (source.path for source in config.data.train)
+    start = None
     if isinstance(config, FinetuneRunConfig):
         yield from (source.path for source in config.finetune.replay)
         start = config.finetune.start_from
-        if start is not None and start.is_dir() and not (start / "config.json").is_file():
-            earlier = newest(start, hashes=False)
-            yield from trained_on(stored_run(earlier.config_text, str(earlier.path)))
+    elif isinstance(config, AlignRunConfig):
+        yield from [config.align.replay] if config.align.replay is not None else []
+        start = config.align.language_model
+    if start is not None and start.is_dir() and not (start / "config.json").is_file():
+        earlier = newest(start, hashes=False)
+        yield from trained_on(stored_run(earlier.config_text, str(earlier.path)))
 
 
 def _fingerprint(folder: Path, pattern: str) -> str:

@@ -45,6 +45,39 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "qa"
 
 
+@pytest.fixture(scope="session")
+def papers(questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token store of generated papers, made with the tokenizer of the questions."""
+    from megabiomed.corpus.build import BuildOptions, build_corpus
+    from megabiomed.corpus.generate import write_records
+
+    folder = tmp_path_factory.mktemp("papers")
+    write_records(folder / "records.jsonl.gz", 8, 0)
+    tokenizer = questions.parent / "tokenizer.model"
+    build_corpus(BuildOptions([folder / "records.jsonl.gz"], folder / "c", tokenizer=tokenizer, workers=1))
+    return folder / "c/train"
+
+
+@pytest.fixture(scope="session")
+def watched(papers: Path) -> list[str]:
+    """Overrides that evaluate texts between the steps."""
+    from megabiomed.qa.generate import generate_questions
+
+    exams = papers.parent / "exams"
+    generate_questions(exams, train=6, test=6)
+    tasks = [
+        {"name": "exam", "path": str(exams / "medmcqa/test.jsonl")},
+        {"name": "open", "path": str(exams / "free/test.jsonl")},
+    ]
+    return [
+        f"eval.tasks={tasks}",
+        f"eval.perplexity={{papers: {papers}}}",
+        "eval.every=1",
+        "eval.limit=3",
+        "eval.samples=3",
+    ]
+
+
 @pytest.fixture
 def align_file(questions: Path, tmp_path: Path) -> Path:
     file = tmp_path / "align.yaml"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.runs import events, losses
 
 from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS
@@ -14,21 +15,25 @@ from megabiomed.align.chat import Chat, Sampling, _answered, answer_file
 from megabiomed.align.export import export_aligned
 from megabiomed.align.records import QaRecord
 from megabiomed.checkpoint.files import sha256_file
+from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.errors import CheckpointError, DataError
 
 
 @pytest.mark.timeout(900)
-def test_four_stages_stop_resume_on_another_topology_and_answer(command: Any, align_file: Path, tmp_path: Path) -> None:
+def test_four_stages_stop_resume_on_another_topology_and_answer(
+    command: Any, align_file: Path, watched: list[str], tmp_path: Path
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command("align", align_file, f"run_dir={whole}", f"align.protein.cache={tmp_path / 'cache'}")
     command("align", align_file, f"run_dir={parts}", "train.stop_after=2", "--stage", "one")
     command("align", align_file, f"run_dir={parts}", "parallel.tensor_parallel_size=2", "parallel.zero_stage=3",
-            "align.protein.placement=zero3")  # fmt: skip
+            "align.protein.placement=zero3", *watched)  # fmt: skip
     for stage in ("one", "two", "three", "four"):
         expected, found = losses(whole / stage), losses(parts / stage)
         assert found == pytest.approx(expected, rel=2e-5), stage
         assert events(whole / stage)[-1]["ids_hash"] == events(parts / stage)[-1]["ids_hash"]
+        _texts_were_evaluated(parts / stage, max(expected))
     checkpoint = Checkpoint.open(whole / "one/checkpoints/step_00000004")
     assert all(name.startswith("adaptor.") for name in checkpoint.shapes)
     second = Checkpoint.open(whole / "two/checkpoints/step_00000003").shapes
@@ -52,6 +57,31 @@ def test_four_stages_stop_resume_on_another_topology_and_answer(command: Any, al
                    "--output", tmp_path / "scores")  # fmt: skip
     assert "held-out questions" in done.stdout
     assert json.loads((tmp_path / "scores/scores.json").read_text())["scores"]
+
+
+def _texts_were_evaluated(stage: Path, last: int) -> None:
+    lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line for line in lines if "evaluation/exam_accuracy" in line}
+    assert set(found) == set(range(3 if stage.name == "one" else 0, last + 1))  # stage one goes on after step 2
+    assert {"evaluation/papers_perplexity", "evaluation/open_answer_loss"} <= set(found[last])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_texts_between_the_steps_change_no_bit_of_an_alignment(
+    command: Any, align_file: Path, watched: list[str], tmp_path: Path
+) -> None:
+    plain, seen = tmp_path / "plain", tmp_path / "seen"
+    two = ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3", "align.protein.placement=zero3"]
+    command("align", align_file, f"run_dir={plain}", *two)
+    command("align", align_file, f"run_dir={seen}", *two, *watched)
+    for stage in ("one", "two", "three", "four"):
+        assert losses(seen / stage) == losses(plain / stage), stage
+    before = Checkpoint.open(plain / "four/checkpoints/step_00000002")
+    after = Checkpoint.open(seen / "four/checkpoints/step_00000002")
+    for name, shape in before.shapes.items():
+        box = Box.whole(name, tuple(shape))
+        assert torch.equal(before.read(box), after.read(box)), name
 
 
 def _exported_answers_alike(command: Any, run: Path, tmp_path: Path) -> None:
