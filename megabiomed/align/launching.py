@@ -10,6 +10,7 @@ from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.placement import check_ranks
 from megabiomed.errors import ConfigError
 from megabiomed.launch.local import under_launcher
+from megabiomed.model.llama.origin import check_frozen_folder
 from megabiomed.train.launching import compact, start_here
 
 
@@ -27,6 +28,7 @@ def align(path: str, overrides: list[str], nproc: int | None, stage: str | None,
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
     check_ranks(config.align, world)
+    check_frozen_folder(config.align.language_model, config.model)
     print(compact(config), flush=True)
     if dry_run:
         for line in describe(config, world):

@@ -17,10 +17,13 @@ def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) 
     if under_launcher() and not dry_run:
         platform.leave(run(config))
     from megabiomed.finetune.sources import check_sources
+    from megabiomed.model.llama.origin import check_frozen_folder
 
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
     check_sources(config)
+    if config.lora is not None:
+        check_frozen_folder(config.finetune.start_from, config.model)
     print(compact(config), flush=True)
     if dry_run:
         for line in describe(config, world):

@@ -24,6 +24,10 @@ def pretrain(config_path: str, overrides: list[str], nproc: int | None, dry_run:
 
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
+    if config.lora is not None:
+        from megabiomed.model.llama.origin import check_frozen_folder
+
+        check_frozen_folder(None, config.model)
     print(compact(config), flush=True)
     if dry_run:
         _print_bill(config, world)

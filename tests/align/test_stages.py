@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,11 +13,16 @@ from support.runs import events, losses
 from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS
 from megabiomed.align.chat import Chat, Sampling, _answered, answer_file
 from megabiomed.align.export import export_aligned
+from megabiomed.align.launching import align
 from megabiomed.align.records import QaRecord
 from megabiomed.checkpoint.files import sha256_file
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.config import load_config
+from megabiomed.config.align import AlignRunConfig
 from megabiomed.errors import CheckpointError, DataError
+from megabiomed.model.llama.convert import export_hf
 
 
 @pytest.mark.timeout(900)
@@ -165,6 +170,16 @@ def test_a_stage_without_its_predecessor_is_refused(command: Any, align_file: Pa
     assert "starts from stage one" in done.stderr
     done = command("align", align_file, "--stage", "five", code=2)
     assert "one, two, three, four" in done.stderr
+
+
+def test_a_language_model_without_rows_for_the_pieces_of_the_dataset_is_refused(
+    align_file: Path, tmp_path: Path
+) -> None:
+    smaller = cast(AlignRunConfig, load_config(align_file, ["model.vocab_size=396"], AlignRunConfig)).model
+    folder = export_hf(SeededInit(smaller, 5), smaller, tmp_path / "hf", "fp16")
+    for key in ("align.language_model", "model.init_from"):
+        with pytest.raises(CheckpointError, match=r"396 rows, expected model\.vocab_size = 400"):
+            align(str(align_file), [f"{key}={folder}"], nproc=1, stage=None, dry_run=True)
 
 
 def test_a_dry_run_names_the_memory_of_each_stage(command: Any) -> None:

@@ -137,7 +137,10 @@ def test_between_the_steps_a_model_without_numbers_ends_nothing_and_gives_no_fig
     evaluate: Evaluate, model: Path, questions: Path, corpus: Path, tmp_path: Path
 ) -> None:
     engine = evaluate(model=without_numbers(model, tmp_path)).engine
-    tasks = [{"name": "exam", "path": questions / "medmcqa/test.jsonl"}, {"name": "open", "path": questions / "free/test.jsonl"}]
+    tasks = [
+        {"name": "exam", "path": questions / "medmcqa/test.jsonl"},
+        {"name": "open", "path": questions / "free/test.jsonl"},
+    ]
     watched = EvalConfig.model_validate({"tasks": tasks, "perplexity": {"papers": corpus / "validation"}, "limit": 2})
     config = engine.config.model_copy(update={"eval": watched})
     found = TrainingEvaluation(config, engine.mesh, model / "tokenizer.model").run(engine)

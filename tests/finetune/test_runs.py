@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig
 from megabiomed.config.topology import check_run
+from megabiomed.corpus.extend import extend_tokenizer
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.errors import CheckpointError, DataError
 from megabiomed.evaluate.single import load_single
@@ -96,6 +97,46 @@ def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
     (again / "checkpoints/step_00000005/COMMITTED").unlink()
     with pytest.raises(CheckpointError):
         whole_model(Checkpoint.open(third / "checkpoints/step_00000002"))
+
+
+@pytest.fixture
+def more_pieces(corpus: Path, tmp_path: Path) -> Path:
+    """A tokenizer with 37 pieces more than the model's."""
+    texts = ["phosphofructokinase haemoglobin glycolysis interleukin hepatocyte angiotensin " * 9]
+    extend_tokenizer(corpus / "tokenizer/tokenizer.model", texts, tmp_path / "more.model", 37)
+    return tmp_path / "more.model"
+
+
+def test_adapters_on_a_model_without_rows_for_new_pieces_are_refused(finetune_file: Path, more_pieces: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"600 rows, expected model\.vocab_size = 637; .* without adapters"):
+        finetune(str(finetune_file), [f"data.tokenizer={more_pieces}", "model.vocab_size=637"], nproc=1, dry_run=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_whole_fine_tuning_grows_with_the_tokenizer_and_adapters_follow(
+    command: Any, finetune_file: Path, base: Path, more_pieces: Path, tmp_path: Path
+) -> None:
+    larger = [f"data.tokenizer={more_pieces}", "model.vocab_size=637", "finetune.replay=[]", "finetune.replay_share=0"]
+    found = []
+    for tensor in (1, 2):
+        run = tmp_path / f"tp{tensor}"
+        command(
+            "finetune", finetune_file, *larger, "lora=null", f"run_dir={run}", f"parallel.tensor_parallel_size={tensor}"
+        )
+        found.append(losses(run))
+    assert found[0] == pytest.approx(found[1], rel=2e-5)
+    checkpoint = Checkpoint.open(tmp_path / "tp2/checkpoints/step_00000005")
+    assert checkpoint.shapes["lm_head.weight"] == (637, 64)
+    command(
+        "finetune",
+        finetune_file,
+        *larger,
+        f"run_dir={tmp_path / 'adapters'}",
+        f"finetune.start_from={tmp_path / 'tp2'}",
+    )
+    command("checkpoint", "export-hf", tmp_path / "adapters", tmp_path / "out", "--dtype", "fp32")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").lm_head.weight.shape[0] == 637
 
 
 @pytest.mark.parametrize("name", ["medmcqa", "pubmedqa", "usmle"])

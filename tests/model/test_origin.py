@@ -113,3 +113,17 @@ def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path
         model_base(tmp_path / "whole", MODEL.model_copy(update={"hidden_size": 32}), 0)
     with pytest.raises(CheckpointError):
         model_base(tmp_path / "nothing", MODEL, 0)
+
+
+def test_a_frozen_model_does_not_grow_with_the_tokenizer(tmp_path: Path) -> None:
+    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    saved(tmp_path / "run", weights, {})
+    folder = export_hf(SeededInit(MODEL, 5), MODEL, tmp_path / "hf", "fp32")
+    larger = MODEL.model_copy(update={"vocab_size": 43})
+    for start, model in (
+        (tmp_path / "run", larger),
+        (folder, larger),
+        (None, larger.model_copy(update={"init_from": folder})),
+    ):
+        with pytest.raises(CheckpointError, match=r"got 40 rows, expected model\.vocab_size = 43; only a Hugging"):
+            model_base(start, model, 0)

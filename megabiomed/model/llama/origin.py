@@ -21,6 +21,7 @@ from megabiomed.errors import CheckpointError
 from megabiomed.model.llama.adapters import adapted_matrices, factor_names
 from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
 from megabiomed.model.llama.convert import check_architecture as check_hugging_face
+from megabiomed.model.llama.hf_config import model_config_from_hf
 from megabiomed.model.llama.vocabulary import open_folder
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
@@ -53,13 +54,15 @@ def model_base(
 
     Args:
         start: run folder, checkpoint or Hugging Face folder; None takes `model.init_from`, or seeded weights.
-        tokenizer: of the run; a Hugging Face folder with a smaller vocabulary then grows by the pieces it has more.
+        tokenizer: of a run that trains all of it; a Hugging Face folder with a smaller vocabulary then grows by the
+            pieces it has more.
 
     Raises:
-        CheckpointError: nothing is there, or it is of another model.
+        CheckpointError: nothing is there, or it is of another model, or has fewer rows than the run has pieces.
     """
     if start is not None and not (start / "config.json").is_file():
         checkpoint = newest(start, hashes=False)
+        _refuse_growth(start, int(checkpoint.architecture["vocab_size"]), model)
         check_architecture(checkpoint, model)
         return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path.absolute())}
     folder = start or model.init_from
@@ -67,9 +70,29 @@ def model_base(
         described = {"kind": "huggingface", "path": str(folder.absolute())}
         if tokenizer is not None:
             return open_folder(model.model_copy(update={"init_from": folder}), tokenizer)[0], described
-        check_hugging_face(folder, model)
+        check_frozen_folder(folder, model)
         return HuggingFaceSource(folder), described
     return SeededInit(model, seed), {"kind": "seeded", "path": None}
+
+
+def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
+    """Refuse, from headers alone, a Hugging Face folder that cannot be the frozen model of a run; other starts pass."""
+    folder = start or model.init_from
+    if folder is not None and (folder / "config.json").is_file():
+        _refuse_growth(folder, model_config_from_hf(folder).vocab_size, model)
+        check_hugging_face(folder, model)
+
+
+def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
+    """New rows are means of old ones, and two pieces made of the same parts begin alike: they must be trained."""
+    if rows < model.vocab_size:
+        raise CheckpointError(
+            f"{start} has fewer rows than the tokenizer has pieces",
+            got=f"{rows} rows",
+            expected=f"model.vocab_size = {model.vocab_size}",
+            do="only a Hugging Face folder (`checkpoint export-hf`) that is trained whole grows: run `megabiomed pretrain` "
+            "or `finetune` on it without adapters, with the larger tokenizer, and start from that run",
+        )
 
 
 def frozen_reference(start: Path | None, model: ModelConfig, seed: int) -> dict[str, Any]:
