@@ -89,4 +89,4 @@ def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, dict[str,
 
 def frozen_reference(config: AlignRunConfig) -> dict[str, Any]:
     """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all."""
-    return origin.frozen_reference(config.align.language_model, config.model, config.seed)
+    return origin.frozen_reference(config.align.language_model, config.model, config.seed, config.folder)

@@ -87,7 +87,7 @@ class Trainer:
         if config.lora is not None:
             start = self.starts_from if resumed is None else same_start(resumed, self.starts_from)
             engine.base = adapter_chain(start, config.model, config.seed)
-            engine.frozen = {"language_model": frozen_reference(start, config.model, config.seed)}
+            engine.frozen = {"language_model": frozen_reference(start, config.model, config.seed, config.folder)}
             if resumed is not None:
                 check_frozen(resumed.trainer["frozen"], engine.frozen, resumed.path)
         return engine

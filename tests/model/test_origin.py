@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from megabiomed.checkpoint import hashes
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
@@ -127,3 +128,12 @@ def test_a_frozen_model_does_not_grow_with_the_tokenizer(tmp_path: Path) -> None
     ):
         with pytest.raises(CheckpointError, match=r"got 40 rows, expected model\.vocab_size = 43; only a Hugging"):
             model_base(start, model, 0)
+
+
+def test_a_hugging_face_base_is_hashed_once_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, run = export_hf(SeededInit(MODEL, 5), MODEL, tmp_path / "hf", "fp32"), tmp_path / "run"
+    checkpoint, _ = adapters(run, folder)
+    first = frozen_reference(folder, MODEL, 5, run)
+    monkeypatch.setattr(hashes, "sha256_file", pytest.fail)
+    assert frozen_reference(folder, MODEL, 5, run) == first == checkpoint.trainer["frozen"]["language_model"]
+    whole_model(checkpoint)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from megabiomed.checkpoint.files import sha256_file
+from megabiomed.checkpoint.hashes import FileHashes
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.manifest import MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
@@ -95,24 +96,28 @@ def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
         )
 
 
-def frozen_reference(start: Path | None, model: ModelConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all. Collective."""
+def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Path | None = None) -> dict[str, Any]:
+    """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all. Collective.
+
+    Args:
+        run: folder of the run, which remembers hashes of files that did not change.
+    """
     answer: list[Any] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
         _, described = model_base(start, model, seed)
-        answer[0] = {**described, "sha256": _hash(described, seed)}
+        answer[0] = {**described, "sha256": _hash(described, seed, FileHashes(run, write=True))}
     if dist.is_initialized():
         dist.broadcast_object_list(answer, src=0)
     return cast(dict[str, Any], answer[0])
 
 
-def _hash(described: dict[str, Any], seed: int) -> str:
+def _hash(described: dict[str, Any], seed: int, hashes: FileHashes) -> str:
     if described["kind"] == "seeded":
         return hashlib.sha256(f"seed {seed}".encode()).hexdigest()
     path = Path(described["path"])
     if described["kind"] == "checkpoint":
         return sha256_file(path / MANIFEST)
-    return hashlib.sha256("".join(sha256_file(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
+    return hashlib.sha256("".join(hashes.sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
 
 
 def same_start(checkpoint: Checkpoint, start: Path | None) -> Path | None:
@@ -229,5 +234,6 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
         )
     seed = int(checkpoint.trainer["seed"])
     frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
-    check_frozen({"language model": stored}, {"language model": {"sha256": _hash(described, seed)}}, checkpoint.path)
+    hashed = _hash(described, seed, FileHashes(checkpoint.path.parent.parent))
+    check_frozen({"language model": stored}, {"language model": {"sha256": hashed}}, checkpoint.path)
     return MergedSource(checkpoint, frozen, model, lora)
