@@ -75,20 +75,26 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class Contamination:
-    """Finds the items whose n-grams are, to `SHARE` or more, in one document.
+    """Finds the items whose n-grams are, to `share` or more, in one document.
 
-    Items of fewer than `NGRAM` words are not looked for: they would be found by chance.
+    Items of fewer than `ngram` words are not looked for: they would be found by chance.
+
+    Args:
+        common: n-grams of more items than this say nothing about any of them; None keeps all.
     """
 
-    def __init__(self, items: list[Item]) -> None:
-        self.items = items
-        self._sizes: list[int] = []
+    def __init__(self, items: list[Item], ngram: int = NGRAM, share: float = SHARE, common: int | None = None) -> None:
+        self.items, self._ngram, self._share = items, ngram, share
+        self._sizes = [0] * len(items)
         self._grams: dict[str, list[int]] = {}
         for number, item in enumerate(items):
-            grams = set(_grams(item.words))
-            self._sizes.append(len(grams))
-            for gram in grams:
+            for gram in set(_grams(item.words, ngram)):
                 self._grams.setdefault(gram, []).append(number)
+        if common is not None:
+            self._grams = {gram: held for gram, held in self._grams.items() if len(held) <= common}
+        for held in self._grams.values():
+            for number in held:
+                self._sizes[number] += 1
 
     @property
     def searched(self) -> int:
@@ -98,14 +104,14 @@ class Contamination:
     def find(self, text: str) -> list[tuple[int, float]]:
         """(item number, share of its n-grams that the text holds), of the items found."""
         hits: Counter[int] = Counter()
-        for gram in self._grams.keys() & set(_grams(prompt_words(text))):
+        for gram in self._grams.keys() & set(_grams(prompt_words(text), self._ngram)):
             hits.update(self._grams[gram])
         found = ((number, count / self._sizes[number]) for number, count in sorted(hits.items()))
-        return [(number, share) for number, share in found if share >= SHARE]
+        return [(number, share) for number, share in found if share >= self._share]
 
 
-def _grams(words: tuple[str, ...]) -> Iterator[str]:
-    return map(" ".join, zip(*(words[start:] for start in range(NGRAM))))
+def _grams(words: tuple[str, ...], size: int) -> Iterator[str]:
+    return map(" ".join, zip(*(words[start:] for start in range(size))))
 
 
 def contamination_report(items: list[Item], found: list[dict[str, Any]], hashes: dict[str, str]) -> dict[str, Any]:

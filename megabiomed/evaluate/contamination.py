@@ -10,6 +10,9 @@ from typing import Literal
 from megabiomed.checkpoint.files import read_json
 from megabiomed.corpus.decontaminate import NGRAM, REPORT
 from megabiomed.errors import DataError
+from megabiomed.finetune.store import MANIFEST as QUESTIONS
+from megabiomed.finetune.store import QuestionStore
+from megabiomed.qa.overlap import find_repeated
 
 Policy = Literal["mark", "refuse", "drop"]
 
@@ -23,12 +26,23 @@ class Contaminated:
         reports: files that were read.
         unchecked: stores without a report: nobody looked for questions in them.
         searched: by hash of an evaluation file, for each report on it: questions that were looked for, and all of the file.
+        questions: stores of questions that the model was fine-tuned on; one that is not there is unchecked.
     """
 
     hashes: set[str] = field(default_factory=set)
     reports: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     searched: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    questions: list[QuestionStore] = field(default_factory=list)
+
+    def repeated(self, prompts: Sequence[str]) -> dict[int, str]:
+        """Number of a prompt -> the training question that it is, or nearly is, as `store: id`."""
+        found: dict[int, str] = {}
+        for store in self.questions:
+            idents = store.idents.to_pylist()
+            near = find_repeated(prompts, store.prompts()).found
+            found |= {number: f"{store.path}: {idents[place]}" for number, (place, _) in near.items()}
+        return found
 
     def describe(self, file_sha256: str) -> str:
         """Whether a file of questions was looked for: "yes", "in part: ...", "no: ..."."""
@@ -50,14 +64,20 @@ class Contaminated:
         return f"in part: {'; '.join(missing)}" if missing else "yes"
 
 
-def read_reports(stores: Sequence[Path], named: Sequence[Path]) -> Contaminated:
-    """Read the reports of token stores.
+def read_reports(stores: Sequence[Path], named: Sequence[Path], questions: Sequence[Path] = ()) -> Contaminated:
+    """Read the reports of token stores, and open stores of training questions.
 
     Args:
         stores: what the run trained on; a store that is gone or has no report counts as unchecked.
         named: stores or reports that the user names; these must have one.
+        questions: stores of questions that the run trained on, as far as they are there.
     """
     found = Contaminated()
+    for path in questions:
+        if (path / QUESTIONS).is_file():
+            found.questions.append(QuestionStore(path))
+        else:
+            found.unchecked.append(str(path))
     for path in [*named, *stores]:
         file = path if path.is_file() else path / REPORT
         if str(file) in found.reports or str(path) in found.unchecked:

@@ -33,7 +33,8 @@ class TrainingEvaluation:
     def __init__(self, config: RunConfig, mesh: Mesh, tokenizer: Path) -> None:
         chosen, data = config.eval, config.data
         opened = Tokenizer(tokenizer)
-        known = read_reports([*trained_on(config)], [])
+        texts, questions = trained_on(config, config.folder)
+        known = read_reports(texts, [], questions)
         settings = EvaluateSettings(model=config.folder, limit=chosen.limit, max_new_tokens=1)
         context = config.model.max_position_embeddings
         self.tasks = [
@@ -50,6 +51,7 @@ class TrainingEvaluation:
         }
         self.lines = [f"eval: {task.name}: {len(task.items)} questions of {task.path}, contamination checked: {task.searched}"
                       for task in self.tasks]  # fmt: skip
+        self.lines += [f"eval: {task.name}: {note}" for task in self.tasks for note in task.notes]
 
     def run(self, engine: TrainEngine, tick: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Figures by name, equal on every rank; NaN or infinite where the model gives no number. Collective.

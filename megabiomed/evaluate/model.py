@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import CheckpointError, TokenizerError
+from megabiomed.finetune.sources import stores_of
 from megabiomed.model.llama.convert import HuggingFaceSource
 from megabiomed.model.llama.hf_config import model_config_from_hf
 from megabiomed.model.llama.origin import whole_model
@@ -34,6 +34,7 @@ class Model:
         step: of the checkpoint, None for an exported folder.
         identity: changes when the weights may have changed.
         stores: token stores that it was trained on, as its configuration names them.
+        questions: stores of questions that it was trained on.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Model:
     run: Path | None = None
     step: int | None = None
     stores: tuple[Path, ...] = ()
+    questions: tuple[Path, ...] = ()
 
 
 def open_model(path: Path) -> Model:
@@ -73,27 +75,47 @@ def _trained(path: Path) -> Model:
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
     run = checkpoint.path.resolve().parent.parent
-    stores = tuple(trained_on(stored))
+    stores, questions = trained_on(stored, run)
     identity = _fingerprint(checkpoint.path, "*.json")
     tokenizer = Tokenizer(checkpoint.tokenizer)
     return Model(
-        checkpoint.path, stored.model, whole_model(checkpoint), tokenizer, identity, run, checkpoint.step, stores
+        checkpoint.path,
+        stored.model,
+        whole_model(checkpoint),
+        tokenizer,
+        identity,
+        run,
+        checkpoint.step,
+        stores,
+        questions,
     )
 
 
-def trained_on(config: RunConfig) -> Iterator[Path]:
-    """Token stores of a run, and of the runs that it starts from as far as they are still there."""
-    yield from (source.path for source in config.data.train)
+def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Token stores and stores of questions of a run, and of the runs that it starts from.
+
+    The path of an earlier run that is gone stands among the token stores: nobody can look into what it was trained on.
+
+    Args:
+        run: folder of the run.
+    """
+    texts, questions = [source.path for source in config.data.train], []
     start = None
     if isinstance(config, FinetuneRunConfig):
-        yield from (source.path for source in config.finetune.replay)
+        texts += [source.path for source in config.finetune.replay]
+        questions += stores_of(config, run)
         start = config.finetune.start_from
     elif isinstance(config, AlignRunConfig):
-        yield from [config.align.replay] if config.align.replay is not None else []
+        texts += [config.align.replay] if config.align.replay is not None else []
         start = config.align.language_model
-    if start is not None and start.is_dir() and not (start / "config.json").is_file():
+    if start is None or (start / "config.json").is_file():
+        return tuple(texts), tuple(questions)
+    try:
         earlier = newest(start, hashes=False)
-        yield from trained_on(stored_run(earlier.config_text, str(earlier.path)))
+    except CheckpointError:
+        return (*texts, start), tuple(questions)
+    before = trained_on(stored_run(earlier.config_text, str(earlier.path)), earlier.path.resolve().parent.parent)
+    return (*texts, *before[0]), (*questions, *before[1])
 
 
 def _fingerprint(folder: Path, pattern: str) -> str:

@@ -171,7 +171,7 @@ class Evaluation:
 
 def build_tasks(settings: EvaluateSettings, model: Model) -> list[Task]:
     """All sets, read and encoded."""
-    known = read_reports(model.stores, settings.stores)
+    known = read_reports(model.stores, settings.stores, model.questions)
     context = model.config.max_position_embeddings
     return [build_task(asked, settings, model.tokenizer, context, known) for asked in settings.tasks]
 

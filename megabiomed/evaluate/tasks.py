@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Task:
     Attributes:
         dropped: contaminated items that were left out.
         searched: whether the training data was searched for this file.
+        compared: training questions of the model that the items were compared with.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Task:
     rejects: list[Reject] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     dropped: int = 0
+    compared: int = 0
 
     def header(self) -> dict[str, Any]:
         """What results.json says about the questions."""
@@ -70,7 +72,7 @@ class Task:
             "file": str(self.path), "file_sha256": self.file_sha256, "kind": self.kind, "template": self.template,
             "mode": self.mode, "shots": self.shots, "items": len(self.items), "notes": self.notes,
             "left_out": _counts(self.rejects), "contamination_checked": self.searched,
-            "contaminated_dropped": self.dropped,
+            "contaminated_dropped": self.dropped, "training_questions_compared": self.compared,
             "contexts_cut": sum(item.encoded.cut_words > 0 for item in self.items),
             "words_cut": sum(item.encoded.cut_words for item in self.items),
             "examples_cut": sum(item.encoded.cut_shots for item in self.items),
@@ -101,6 +103,7 @@ def build_task(
         item = _item(record, template, tokenizer, context, shots, room, known, task)
         if item is not None:
             task.items.append(item)
+    _mark_repeated(task, known)
     _apply_policy(task, settings.contaminated)
     if not task.items:
         raise DataError(f"nothing is left of {asked.path} to ask", got=_counts(task.rejects), do="see the reasons")
@@ -120,6 +123,21 @@ def _item(
     question = prompt_hash(record.question)
     hashed = sha256_bytes(encoded.text.encode())
     return Item(record, prompt, encoded, hashed, question, question in known.hashes)
+
+
+def _mark_repeated(task: Task, known: Contaminated) -> None:
+    """Items that the model was fine-tuned on, or nearly, are contaminated."""
+    task.compared = sum(map(len, known.questions))
+    found = known.repeated([item.prompt.text for item in task.items])
+    if found:
+        first = min(found)
+        task.notes.append(
+            f"{len(found)} of {len(task.items)} questions are, or nearly are, training questions of the model, e.g. "
+            f"{task.items[first].record.ident} is {found[first]}"
+        )
+        task.items = [
+            replace(item, contaminated=True) if number in found else item for number, item in enumerate(task.items)
+        ]
 
 
 def _apply_policy(task: Task, policy: Policy) -> None:

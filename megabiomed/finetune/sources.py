@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.files import sha256_file
+from megabiomed.checkpoint.files import read_json, sha256_file, write_json
 from megabiomed.checkpoint.report import newest
 from megabiomed.config.finetune import FinetuneRunConfig, QuestionSource
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import TokenStore
 from megabiomed.errors import ConfigError, DataError, MegabiomedError, TokenizerError
 from megabiomed.finetune.store import MANIFEST, BuildSettings, QuestionStore, build_store
+from megabiomed.qa.overlap import NGRAM, SHARE, find_repeated
 from megabiomed.qa.readers import GROUND_TRUTH
 
 
-def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStore | None]:
-    """Stores of training and validation questions; files are tokenized once, by rank 0, into the run folder. Collective."""
+def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStore | None, list[str]]:
+    """Stores of training and validation questions, and what a user should know about the latter. Collective.
+
+    Files are tokenized once, by rank 0, into the run folder.
+    """
     answer: list[Any] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
         try:
@@ -32,20 +38,20 @@ def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStor
         dist.broadcast_object_list(answer, src=0)
     if isinstance(answer[0], MegabiomedError):
         raise answer[0]
-    train, validation = answer[0]
-    return [QuestionStore(path) for path in train], validation and QuestionStore(validation)
+    train, validation, warnings = answer[0]
+    return [QuestionStore(path) for path in train], validation and QuestionStore(validation), warnings
 
 
-def _prepare(config: FinetuneRunConfig) -> tuple[list[Path], Path | None]:
+def _prepare(config: FinetuneRunConfig) -> tuple[list[Path], Path | None, list[str]]:
     validation = config.finetune.validation
     check_sources(config)
     train = [_store_of(source, config) for source in config.finetune.train]
     if validation is None:
-        return train, None
+        return train, None, []
     held_out = QuestionStore(_store_of(validation, config))
     for path in train:
         _refuse_shared(QuestionStore(path), held_out)
-    return train, held_out.path
+    return train, held_out.path, _near_copies([QuestionStore(path) for path in train], held_out, config)
 
 
 def check_sources(config: FinetuneRunConfig) -> None:
@@ -86,6 +92,41 @@ def _refuse_shared(train: QuestionStore, held_out: QuestionStore) -> None:
             got=f"{len(shared)} of {len(held_out)}, e.g. {shared[0]}", expected="held-out questions",
             do="give another file, or the other split of a PubMedQA file (split: test)",
         )  # fmt: skip
+
+
+def _near_copies(train: Sequence[QuestionStore], held_out: QuestionStore, config: FinetuneRunConfig) -> list[str]:
+    """Held-out questions that a training question nearly is: looked for once, listed in the run folder."""
+    prints = [held_out.fingerprint, *(store.fingerprint for store in train)]
+    key = hashlib.sha256(json.dumps([NGRAM, SHARE, prints]).encode()).hexdigest()[:12]
+    file = config.folder / "questions" / f"near_copies-{key}.json"
+    if not file.is_file():
+        found = find_repeated(list(held_out.prompts()), chain.from_iterable(store.prompts() for store in train))
+        names = list(chain.from_iterable(store.idents.to_pylist() for store in train))
+        mine = held_out.idents.to_pylist()
+        copies = [[mine[n], names[place], round(share, 3)] for n, (place, share) in sorted(found.found.items())]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"ngram_words": NGRAM, "share": SHARE, "searched": found.searched, "copies": copies})
+    copies = read_json(file)["copies"]
+    return [
+        f"{len(copies)} of {len(held_out)} questions of finetune.validation are nearly training questions, e.g. "
+        f"{copies[0][0]} and {copies[0][1]}; all of them in {file}"
+    ] if copies else []  # fmt: skip
+
+
+def stores_of(config: FinetuneRunConfig, run: Path) -> Iterator[Path]:
+    """Folders of a run's training questions, as `build_store` made them; of a source without one, its path.
+
+    Args:
+        run: folder of the run, wherever it is by now.
+    """
+    made = {file.parent: read_json(file) for file in sorted((run / "questions").glob(f"*/{MANIFEST}"))}
+    for source in config.finetune.train:
+        settings = vars(BuildSettings(config.data.seq_length, source.template, source.split, source.limit))
+        held = [
+            folder for folder, manifest in made.items()
+            if str(source.path) in manifest["files"] and manifest["settings"] == settings
+        ]  # fmt: skip
+        yield from held or [source.path]
 
 
 def _store_of(source: QuestionSource, config: FinetuneRunConfig) -> Path:

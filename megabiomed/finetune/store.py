@@ -6,7 +6,7 @@ store/ records.arrow rejects.jsonl tokenizer.model manifest.json; the folder get
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,11 @@ class QuestionStore:
         """Token ids of one question, without its answer."""
         begin = self.id_ends[number]
         return self.ids[begin : begin + self.answer_start[number]].tolist()
+
+    def prompts(self) -> Iterator[str]:
+        """The texts of all questions, without their answers."""
+        tokenizer = Tokenizer(self.tokenizer_path)
+        return (tokenizer.decode(self.prompt(number)) for number in range(len(self)))
 
     def describe(self) -> str:
         """One line for the operator."""

@@ -29,7 +29,7 @@ class FinetuneTrainer(Trainer):
 
     def _open_data(self) -> None:
         config, mesh = self.config, self.mesh
-        stores, held_out = opened(config)
+        stores, held_out, self.warnings = opened(config)
         self.loader = FinetuneLoader(stores, config.finetune, config.data, config.seed, mesh.dp_rank, mesh.dp)
         replay = [TokenStore.open(source.path) for source in config.finetune.replay]
         self.tokenizer = check_tokenizers(config, [*stores, *([held_out] if held_out else []), *replay])
@@ -44,4 +44,7 @@ class FinetuneTrainer(Trainer):
             self.reporter.say(f"data: {store.path}: {store.describe()}, in {len(windows):,} windows")
         for line in loader.order.describe():
             self.reporter.say(f"data: {line}")
+        for line in self.warnings:
+            self.reporter.say(f"warning: {line}")
+            self.reporter.event("warning", what=line)
         return super()._build()

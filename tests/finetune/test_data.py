@@ -15,6 +15,11 @@ from megabiomed.config.finetune import FinetuneConfig, FinetuneRunConfig
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from megabiomed.evaluate.contamination import read_reports
+from megabiomed.evaluate.model import trained_on
+from megabiomed.evaluate.settings import EvaluateSettings, TaskSettings
+from megabiomed.evaluate.tasks import build_task
+from megabiomed.finetune import sources
 from megabiomed.finetune.loader import FinetuneLoader
 from megabiomed.finetune.sources import check_tokenizers, opened, tokenizer_of
 from megabiomed.finetune.store import BuildSettings, QuestionStore, build_store
@@ -130,7 +135,7 @@ def test_training_questions_are_no_validation_set(finetune_file: Path, questions
     with pytest.raises(DataError, match=r"finetune.validation holds training questions of .*: got 60 of 80, e\.g\."):
         opened(read(finetune_file, run, f"finetune.validation={{path: {questions}/pubmedqa/ori_pqal.json}}"))
     held = f"finetune.validation={{path: {questions}/pubmedqa/ori_pqal.json, split: test}}"
-    _, validation = opened(read(finetune_file, run, held))
+    _, validation, _ = opened(read(finetune_file, run, held))
     assert validation is not None
     assert len(validation) == 20
     # A copy under another name is the same set; the same ids of another file are not.
@@ -161,7 +166,7 @@ def test_a_run_that_goes_on_takes_the_tokenizer_from_its_checkpoint(
     state = RunState({}, config.model.model_dump(mode="json"), "", tokenizer.path)
     saved = CheckpointWriter(config.folder / "checkpoints").save(2, [], state)
     assert tokenizer_of(config) == saved / "tokenizer/tokenizer.model"
-    stores, _ = opened(config)
+    stores, _, _ = opened(config)
     assert saved not in check_tokenizers(config, [*stores]).parents  # retention may remove that checkpoint
 
 
@@ -182,3 +187,59 @@ def read(file: Path, *overrides: str) -> FinetuneRunConfig:
     config = load_config(file, list(overrides), FinetuneRunConfig)
     assert isinstance(config, FinetuneRunConfig)
     return config
+
+
+def changed(file: Path, to: Path, count: int) -> Path:
+    """The first questions of a file under other ids, each with a word before it, in capitals."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()[:count]]
+    for number, row in enumerate(rows):
+        row |= {"id": f"new-{number}", "question": f"Now: {row['question'].upper()}"}
+    to.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return to
+
+
+def test_changed_copies_of_training_questions_in_validation_are_counted_once_and_listed(
+    finetune_file: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = changed(questions / "medmcqa/train.jsonl", tmp_path / "copies.jsonl", 30)
+    run = f"run_dir={tmp_path / 'r'}"
+    assert opened(read(finetune_file, run))[2] == []  # the generated test questions are others
+    config = read(finetune_file, run, f"finetune.validation={{path: {copies}}}")
+    (warning,) = opened(config)[2]
+    assert warning.startswith(
+        "30 of 30 questions of finetune.validation are nearly training questions, e.g. new-0 and "
+    )
+    listed = json.loads(Path(warning.rpartition(" in ")[2]).read_text())
+    assert (listed["searched"], len(listed["copies"])) == (30, 30)
+    monkeypatch.setattr(sources, "find_repeated", pytest.fail)
+    assert opened(config)[2] == [warning]
+
+
+def test_an_evaluation_marks_drops_or_refuses_what_the_run_was_fine_tuned_on(
+    finetune_file: Path, questions: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = read(finetune_file, f"run_dir={tmp_path / 'r'}")
+    opened(config)
+    texts, stores = trained_on(config, (tmp_path / "r").rename(tmp_path / "moved"))
+    assert [store.parent for store in stores] == [tmp_path / "moved/questions"] * 2
+    file = changed(questions / "medmcqa/train.jsonl", tmp_path / "asked.jsonl", 2)
+    file.write_text(file.read_text() + (questions / "medmcqa/test.jsonl").read_text())
+    task, known = TaskSettings(name="exam", path=file), read_reports(texts, [], stores)
+    asked = EvaluateSettings(model=tmp_path)
+    found = build_task(task, asked, tokenizer, 512, known)
+    assert found.notes[-1].startswith(
+        "2 of 22 questions are, or nearly are, training questions of the model, e.g. new-0 is"
+    )
+    assert [item.record.ident for item in found.items if item.contaminated] == ["new-0", "new-1"]
+    assert found.header()["training_questions_compared"] == 60 + 40
+    dropped = build_task(task, asked.model_copy(update={"contaminated": "drop"}), tokenizer, 512, known)
+    assert (len(dropped.items), dropped.dropped) == (20, 2)
+    with pytest.raises(DataError, match="the training data holds questions"):
+        build_task(task, asked.model_copy(update={"contaminated": "refuse"}), tokenizer, 512, known)
+
+
+def test_what_an_earlier_run_was_trained_on_is_unknown_where_it_is_gone(finetune_file: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    texts, stores = trained_on(read(finetune_file, f"finetune.start_from={gone}"), tmp_path)
+    assert texts[-1] == gone
+    assert len(read_reports(texts, [], stores).unchecked) == 4  # two files of questions, the replay, the earlier run
