@@ -126,7 +126,7 @@ def _text(row: Row, *keys: str) -> str:
 
 
 def _options(values: Sequence[Any]) -> tuple[str, ...]:
-    found = tuple(str(value).strip() if value is not None else "" for value in values)
+    found = tuple(str(value).strip() if isinstance(value, str | int | float) else "" for value in values)
     if len(found) < 2 or not all(found):
         raise Unusable("missing options", values)
     return found

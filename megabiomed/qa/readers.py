@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,7 +90,13 @@ def _record(
             raise Unusable("not an object", row)
         if layout_of(row) != kind:
             raise Unusable("other layout than the file", sorted(row))
-        return LAYOUTS[kind](ident, source, row, base)
+        record = LAYOUTS[kind](ident, source, row, base)
+        texts = (record.ident, record.source, record.subject, record.question, record.context, record.answer)
+        "".join((*texts, *record.options)).encode()
+        return record
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can hold and no tokenizer
+        found.rejects.append(Reject(source, "", "no valid text", str(error)))
+        return None
     except Unusable as error:
         name = ident or (str(row.get("id") or "") if isinstance(row, dict) else "")
         found.rejects.append(Reject(source, name, error.reason, error.detail))
@@ -98,7 +105,8 @@ def _record(
 
 def _entries(path: Path) -> Iterator[Entry]:
     if not path.is_file():
-        raise DataError(f"{path} is not there", do="give a .json, .jsonl or .parquet file of questions")
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise DataError(f"{path} {what}", do="give a .json, .jsonl or .parquet file of questions")
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
@@ -122,7 +130,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
     try:
         whole = json.loads(text, object_pairs_hook=keep)
-    except ValueError:
+    except (ValueError, RecursionError):
         yield from _lines(path, text)
         return
     yield from _whole(path, whole, pairs)
@@ -146,7 +154,7 @@ def _lines(path: Path, text: str) -> Iterator[Entry]:
         if line.strip():
             try:
                 row: Any = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 row = Unusable("no JSON", error)
             yield "", f"{path.name}:{number}", row
 
@@ -163,13 +171,12 @@ def _parquet(path: Path) -> Iterator[Entry]:
 
 
 def _kind(path: Path, entries: list[Entry]) -> Kind:
-    """The layout of the first entry that has one."""
+    """The layout of most entries; the others are left out, and counted."""
     rows = [row for _, _, row in entries if isinstance(row, dict)]
-    for row in rows:
-        kind = layout_of(row)
-        if kind is not None:
-            return kind
-    raise _unknown(path, f"keys {sorted(rows[0])[:12]}" if rows else "no object")
+    kinds = Counter(kind for kind in map(layout_of, rows) if kind is not None)
+    if kinds:
+        return kinds.most_common(1)[0][0]
+    raise _unknown(path, f"keys {sorted(rows[0])[:12]}" if rows else "no object" if entries else "no entries")
 
 
 def _unknown(path: Path, got: str) -> DataError:

@@ -5,6 +5,7 @@ A rendered prompt is head + context + tail, so that a long context can be cut wi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,7 +149,9 @@ def render(template: Template, record: QuestionRecord) -> Prompt:
     shown = bool(record.context and template.context)
     before, after = template.context.split("{context}") if shown else ("", "")
     low, _, high = template.body.partition("{context}") if "{context}" in template.body else ("", "", template.body)
-    tail = (after + high).replace("{options}", "\0").replace("{question}", record.question).replace("\0", listed)
+    values = {"options": listed, "question": record.question}
+    # In one pass: a question may hold "{options}" itself.
+    tail = re.sub(r"\{(options|question)\}", lambda found: values[found[1]], after + high)
     names = tuple(LETTERS[: len(record.options)]) if template.answers == "letter" else record.options
     right = record.answer if record.label is None else names[record.label]
     return Prompt(

@@ -38,6 +38,13 @@ def test_every_template_shows_question_and_options_and_names_its_origin() -> Non
         find_template("pubmedqa", "medmcqa")
 
 
+def test_a_question_may_hold_what_templates_are_made_of() -> None:
+    words = "What is \0, {options} or {question}?"
+    record = QuestionRecord("q", "medmcqa", words, ("a", "b", "c", "d"), 0, "a")
+    text = render(TEMPLATES["medmcqa"], record).text
+    assert text == f"Question: {words}\nChoices:\nA. a\nB. b\nC. c\nD. d\nAnswer:"
+
+
 def test_a_long_context_is_cut_from_its_beginning_and_examples_go_first(tokenizer: Tokenizer) -> None:
     prompt = render(TEMPLATES["pubmedqa"], ABSTRACT)
     whole = encode_prompt(tokenizer, prompt, 4000, ["an example: yes", "another: no"])

@@ -82,6 +82,26 @@ def test_bad_entries_are_listed_with_id_and_reason_and_good_ones_are_kept(tmp_pa
     assert json.loads((tmp_path / "rejects.jsonl").read_text().splitlines()[1])["id"] == "q2"
 
 
+def test_texts_that_no_tokenizer_takes_nested_options_and_a_stray_first_line_are_left_out(tmp_path: Path) -> None:
+    stray = {"question": "q", "answer": "a"}  # alone it would make the file one of free answers
+    rows = [stray, mcq(1), mcq(2), mcq(3, question="half a pair \ud800"), mcq(4, opb={"a": 1}), mcq(5, id="\udfff")]
+    found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
+    assert (found.kind, [record.ident for record in found.records]) == ("medmcqa", ["q1", "q2"])
+    assert found.reasons() == {"other layout than the file": 1, "no valid text": 2, "missing options": 1}
+    write_rejects(tmp_path / "rejects.jsonl", found.rejects)
+    assert len((tmp_path / "rejects.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "no entries"), ("[]", "no entries"), ("[" * 10**5, "no object"), (None, "is a folder")]
+)
+def test_files_with_nothing_in_them_say_so(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "q.json").write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_questions(tmp_path / "q.json" if content is not None else tmp_path)
+
+
 def test_options_count_from_one_or_from_zero_but_not_both(tmp_path: Path) -> None:
     hub = read_questions(write_lines(tmp_path / "hub.jsonl", [mcq(n, cop=n % 4) for n in range(4)]))
     assert [r.answer for r in hub.records] == ["a", "b", "c", "d"]
