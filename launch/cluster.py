@@ -21,7 +21,7 @@ _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 # What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
 _OWN_VARIABLES = (
-    *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "head_port", "group_head"),
+    *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
     *("warned", "srun_pid", "code", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )

@@ -173,6 +173,27 @@ def test_variables_of_the_batch_script_cannot_be_replaced(run_file: Path) -> Non
     ClusterConfig(environment=dict.fromkeys([*shared, "PATH", "NCCL_DEBUG", "http_proxy"], "x"))
 
 
+def test_what_the_shell_of_the_submitter_holds_makes_no_rank_of_a_command(run_file: Path, tmp_path: Path) -> None:
+    """Submitted from inside a job of torchrun, whose variables sbatch passes on."""
+    stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={tmp_path}/r"]},
+              {"name": "words", "command": ["plot", "x"]}]  # fmt: skip
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": stages}))
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(f"#!/bin/bash\nenv > {tmp_path}/srun.env\n")
+    (tools / "scontrol").write_text("#!/bin/bash\necho n1\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    theirs = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MEGABIOMED_ERROR_FILE")
+    given = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "MASTER_ADDR": "n9"}
+    for stage, address in zip(load_stages(str(tmp_path / "chain.yaml"), ClusterConfig(**CPU), [], None), ("n1", None)):
+        text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", render(stage).script, flags=re.MULTILINE)
+        subprocess.run(["bash", "-c", text], env=given | dict.fromkeys(theirs, "7"), capture_output=True, timeout=60)
+        seen = dict(line.split("=", 1) for line in (tmp_path / "srun.env").read_text().splitlines() if "=" in line)
+        assert not seen.keys() & set(theirs)
+        assert (seen.get("MASTER_ADDR"), "MEGABIOMED_MEETING" in seen) == (address, address is not None)
+
+
 @pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])
 def test_an_sbatch_option_that_no_script_can_carry_is_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match="--sbatch: "):
