@@ -22,6 +22,9 @@ NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those 
 def begin(run: Path, incarnation: str) -> Decision:
     """Decide whether an incarnation may begin, and note that it did."""
     step, job = records.committed_step(run), records.read_job(run)
+    if other := _other_job(run, job.get("job_id")):
+        records.append(run, "duplicate", incarnation=incarnation, other=other)
+        return Decision("fail", f"job {other} is the job of this run")
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
@@ -31,6 +34,20 @@ def begin(run: Path, incarnation: str) -> Decision:
     nodes = os.environ.get(NODES, "")
     records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=found.reason)
     return found
+
+
+def _other_job(run: Path, recorded: str | None) -> str | None:
+    """The job that was recorded for this run, if it is another than this one and in the queue.
+
+    A request that the scheduler answered too late may have left two jobs, which would take the run from each other.
+    """
+    if recorded in (None, os.environ.get("SLURM_JOB_ID")):
+        return None
+    try:
+        found = scheduler.job_of(run)
+    except MegabiomedError:
+        return None
+    return recorded if found.get("JobState") in scheduler.ACTIVE else None
 
 
 def judge(run: Path, incarnation: str) -> Decision:

@@ -12,7 +12,10 @@ from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-_AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
+_LOOK_S = (0.5, 1.0, 2.0, 4.0)
+"""How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
+_LOST = ("Socket timed out", "Zero Bytes were transmitted")  # the request may have been heard
+_AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 
 
@@ -26,14 +29,23 @@ def call(*command: str, patient: bool = True) -> str:
         LaunchError: with SLURM's own words.
     """
     need(command[0])
+    done = _answered(*command, patient=patient)
+    if done.returncode:
+        raise _refused(done)
+    return done.stdout
+
+
+def _answered(*command: str, patient: bool = True) -> subprocess.CompletedProcess[str]:
     for pause in (*_RETRY_S, None):
         done = _run(*command)
-        if done.returncode == 0:
-            return done.stdout
-        if pause is None or not patient or not any(words in done.stderr for words in _AWAY):
+        if not done.returncode or pause is None or not patient or not any(words in done.stderr for words in _AWAY):
             break
         time.sleep(pause)
-    raise LaunchError(f"{command[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
+    return done
+
+
+def _refused(done: subprocess.CompletedProcess[str]) -> LaunchError:
+    return LaunchError(f"{done.args[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
 
 
 def need(program: str) -> None:
@@ -58,17 +70,69 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    found = _run("sbatch", "--test-only", str(script))
+    found = _answered("sbatch", "--test-only", str(script))
     said = (found.stderr or found.stdout).strip()
+    if any(words in found.stderr for words in _AWAY):
+        raise _refused(found)
     if found.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     return said.removeprefix("sbatch: ")
 
 
 def submit(script: Path, after: list[str]) -> str:
-    """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled."""
+    """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled.
+
+    A request that was not answered may have been heard: before another one, the queue is asked for the script.
+
+    Raises:
+        LaunchError: refused, or not answered; what may be queued nevertheless is found by its script (`job_of`).
+    """
+    need("sbatch")
     wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
-    return call("sbatch", "--parsable", *wait, str(script)).strip().split(";")[0]
+    known, lost = set(jobs_of_script(script)), False
+    for pause in (*_RETRY_S, None):
+        try:
+            done = _run("sbatch", "--parsable", *wait, str(script))
+        except LaunchError:
+            if found := _only_one(script, known):
+                return found
+            raise
+        if done.returncode == 0:
+            answer = done.stdout.strip().split(";")[0]
+            return (_only_one(script, known) if lost else None) or answer
+        if any(words in done.stderr for words in _LOST):
+            lost = True
+            if found := _only_one(script, known):
+                return found
+        if pause is None or not any(words in done.stderr for words in _AWAY):
+            break
+        time.sleep(pause)
+    raise _refused(done)
+
+
+def _only_one(script: Path, known: set[str]) -> str | None:
+    """The job that requests without an answer left in the queue; None when there is none. More than one are cancelled."""
+    try:
+        for pause in _LOOK_S:
+            if new := sorted(set(jobs_of_script(script)) - known, key=int):
+                for more in new[1:]:
+                    call("scancel", more)
+                return new[0]
+            time.sleep(pause)
+    except LaunchError as error:
+        raise LaunchError(
+            f"sbatch gave no answer, and the queue cannot be looked at: {script} may be queued, or not",
+            got=error.got,
+            do="ask `megabiomed status` when the scheduler is well; it finds such a job, and `megabiomed cancel` ends it",
+        ) from None
+    return None
+
+
+def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
+    """Job id -> state of this user's jobs with a script, those too that ended minutes ago; one id for all components."""
+    text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
+    rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
+    return {number.split("+")[0]: state for number, state, command in rows if command == str(script)}
 
 
 def job(job_id: str, patient: bool = True) -> dict[str, str]:
@@ -92,9 +156,14 @@ def job_of(run: Path, patient: bool = True) -> dict[str, str]:
 
     A controller that lost its last seconds gives job ids a second time.
     """
-    job_id = records.read_job(run).get("job_id")
+    script = run.absolute() / records.SLURM / "job.sh"
+    record = records.read_job(run)
+    job_id = record.get("job_id")
+    if record and not job_id:  # a submission that was cut off before it knew: its job may be in the queue all the same
+        active = [number for number, state in jobs_of_script(script, patient).items() if state in ACTIVE]
+        job_id = next(iter(active), None)
     found = job(str(job_id), patient) if job_id else {}
-    return found if found.get("Command") == str(run.absolute() / records.SLURM / "job.sh") else {}
+    return found if found.get("Command") == str(script) else {}
 
 
 def hostnames(nodes: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,11 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 from support.runs import events
 
-from megabiomed.launch import records
+from megabiomed.launch import records, scheduler
+from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.follow import newest_log
+from megabiomed.launch.stage import load_stages
+from megabiomed.launch.submit import render, submit_all
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -77,6 +82,42 @@ def test_a_stranger_that_was_given_the_job_id_again_is_left_alone(operator: Oper
     assert "nothing to cancel" in operator.type("cancel", run)
     assert operator.status(run)[0]["state"] == "not in the queue"
     assert operator.cluster.job(stranger)["JobState"] in ("PENDING", "RUNNING")
+
+
+@pytest.mark.parametrize("parts", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["one kind of nodes", "two kinds"])
+def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """sbatch queues the job and then hangs, as when the controller's answer is lost."""
+    run, tools = tmp_path / "run", tmp_path / "bin"
+    tools.mkdir()
+    queue = f'{shutil.which("sbatch")} "$@" || exit; [ "$1" = --test-only ] || exec sleep 60'
+    (tools / "sbatch").write_text(f"#!/bin/bash\n{queue}\n")
+    (tools / "sbatch").chmod(0o755)
+    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 3.0)
+    monkeypatch.setenv("SLURM_CONF", operator.cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    stage = {
+        "name": "s",
+        "run": str(operator.run_file),
+        "overrides": run_words(run, 5),
+        "sbatch": {"begin": "now+1hour"},
+    }
+    stage |= {"components": [{"ranks_per_node": 2}]} if parts else {"nodes": 2}
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": [stage]}))
+    jobs = [
+        render(stage)
+        for stage in load_stages(str(tmp_path / "chain.yaml"), load_cluster(str(operator.profile)), [], None)
+    ]
+    ids, _ = submit_all(jobs)
+    assert operator.cluster.job(ids["s"])["Command"] == str(run / "slurm" / "job.sh")
+    assert operator.status(run)[0]["job"] == ids["s"]
+    assert scheduler.jobs_of_script(run / "slurm" / "job.sh") == {ids["s"]: "PENDING"}
+    (run / "slurm" / "job.json").write_text(json.dumps(records.read_job(run) | {"job_id": None}))  # died at this moment
+    words = ["submit", tmp_path / "chain.yaml", "--cluster", operator.profile]
+    assert f"is in the queue already: got job {ids['s']}, PENDING" in operator.type(*words, code=2)
+    assert f"cancelled: job {ids['s']}" in operator.type("cancel", run)
+    assert operator.cluster.run("squeue", "-h") == ""
 
 
 def test_what_the_scheduler_would_refuse_is_not_submitted(operator: Operator, tmp_path: Path) -> None:

@@ -80,6 +80,6 @@ def test_cancelling_an_alignment_cancels_its_stages(run: Path, tmp_path: Path, m
     monkeypatch.setattr(scheduler, "job_of", lambda folder, patient=True: {"JobState": "PENDING"})
     called: list[tuple[str, ...]] = []
     monkeypatch.setattr(scheduler, "call", lambda *words, patient=True: called.append(words))
-    assert cancel(tmp_path / "runs" / "al", save=True, chain=True) == ["cancelled: job 7 (PENDING)"]
+    assert list(cancel(tmp_path / "runs" / "al", save=True, chain=True)) == ["cancelled: job 7 (PENDING)"]
     assert called == [("scancel", "7")]
     assert (tmp_path / "runs" / "al" / "s1" / "control" / "end").exists()
