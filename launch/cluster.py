@@ -143,6 +143,8 @@ class ClusterConfig(Section):
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
     preflight: bool = True
     """Check every node before the start; a bad one is excluded and the job goes back to the queue."""
+    preflight_minutes: PositiveInt = 15
+    """Minutes after which a check that hangs is ended, and its node excluded."""
     slow_factor: float = Field(1.5, gt=1)
     """A node is slow when its matrix product takes this many times the median."""
 

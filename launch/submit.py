@@ -60,6 +60,7 @@ def render(stage: Stage) -> Job:
         cpus_per_task=stage.cpus_per_task,
         ranks_per_node=stage.ranks_per_node,
         preflight=cluster.preflight,
+        preflight_minutes=cluster.preflight_minutes,
         joins=stage.kind != COMMAND,
         words=stage.words,
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,

@@ -181,8 +181,9 @@ def test_nodes_without_an_agent_are_left_three_times_whatever_else_is_excluded(
 
 
 def test_a_preflight_that_hangs_ends_long_before_the_job(run_file: Path, tmp_path: Path) -> None:
-    for time, limit in [("24:00:00", 15), ("10", 10)]:
-        cluster = load_cluster("cpu-test").model_copy(update={"preflight": True, "time": time})
+    for time, most, limit in [("24:00:00", 15, 15), ("10", 15, 10), ("10", 3, 3)]:
+        changes = {"preflight": True, "time": time, "preflight_minutes": most}
+        cluster = load_cluster("cpu-test").model_copy(update=changes)
         (stage,) = load_stages(str(run_file), cluster, [f"run_dir={tmp_path}/r"], 2)
         assert f" --time={limit} --wait=300 " in render(stage).script
 
