@@ -41,6 +41,10 @@ OWN_FLAGS = (
     *("nodes", "ntasks", "ntasks-per-node", "chdir", "time", "array", "wrap", "parsable", "test-only", "hold"),
     *("cpus-per-task",),
 )
+_OWN_OF_SRUN = (
+    *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "het-group", "kill-on-bad-exit", "wait", "export"),
+    *("output", "error", "time", "multi-prog", "no-kill"),
+)
 
 
 def seconds_of(text: str) -> int:
@@ -78,6 +82,16 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
         if isinstance(value, str):
             _plain(value)
     return flags
+
+
+def _of_srun(word: str) -> str:
+    """An argument of srun; the script quotes it, so that it may hold anything (`--container-image=nvcr.io#nvidia/pytorch`)."""
+    flag = word.partition("=")[0]
+    if not re.fullmatch(r"--[a-z][a-z0-9-]*", flag) or "\0" in word:
+        raise ValueError(f"{word!r} is no option of srun; write it as one word, `--name` or `--name=value`")
+    if flag[2:] in _OWN_OF_SRUN:
+        raise ValueError(f"megabiomed sets {flag} itself")
+    return word
 
 
 def _environment(values: dict[str, str]) -> dict[str, str]:
@@ -121,7 +135,7 @@ class ClusterConfig(Section):
     """How long before the time limit a run is asked to save and leave. SLURM looks at limits every 30 to 60 seconds."""
     sbatch: Flags = Field(default_factory=dict)
     """Any other sbatch option, without dashes: `qos: high`, `exclusive: true`, `mail-type: END`."""
-    srun: list[Plain] = Field(default_factory=list)
+    srun: list[Annotated[str, AfterValidator(_of_srun)]] = Field(default_factory=list)
     """More arguments for srun, e.g. `--container-image=...`."""
     modules: list[str] = Field(default_factory=list)
     """Environment modules to load."""

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError, LaunchError
-from megabiomed.launch import records, scheduler, snapshot
+from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.kinds import COMMAND, part_run
@@ -66,7 +66,8 @@ def render(stage: Stage) -> Job:
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
         components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
-        srun=cluster.srun,
+        srun=container.srun_words(cluster),
+        kept=container.kept(cluster) if container.in_apptainer(cluster) else [],
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
