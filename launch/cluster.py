@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, cast
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from megabiomed import configs
 from megabiomed.config.base import Section, parse
@@ -22,7 +22,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 # What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
-    *("warned", "srun_pid", "code", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
+    *("warned", "srun_pid", "code", "asked", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")
@@ -107,8 +107,15 @@ def _environment(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
-Plain = Annotated[str, AfterValidator(_plain)]
-Time = Annotated[str, AfterValidator(_time)]
+def _quoted(value: object) -> object:
+    """YAML reads a bare 10:30 as the number 630."""
+    if isinstance(value, int | float):
+        raise ValueError('write the time in quotes: "24:00:00", "90" (YAML reads a bare one as a number)')
+    return value
+
+
+Plain = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_plain)]
+Time = Annotated[str, BeforeValidator(_quoted), AfterValidator(_time)]
 Flags = Annotated[dict[str, str | int | bool], AfterValidator(_flags)]
 
 
@@ -139,7 +146,9 @@ class ClusterConfig(Section):
     """More arguments for srun, e.g. `--container-image=...`."""
     modules: list[str] = Field(default_factory=list)
     """Environment modules to load."""
-    environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
+    environment: Annotated[
+        dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]], AfterValidator(_environment)
+    ] = Field(default_factory=dict)
     """Environment variables of the job (NCCL_*, proxies, caches)."""
     python: Path | None = None
     """Python of the environment on the nodes; null takes the one that submits."""

@@ -34,7 +34,10 @@ def now() -> str:
 def read_job(run: Path) -> dict[str, Any]:
     """What was submitted for a run; empty when nothing was."""
     file = run / SLURM / JOB
-    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise LaunchError(f"{file} is damaged", got=error, do="remove it and submit the run again") from None
     return found
 
 

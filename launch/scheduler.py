@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,6 +14,8 @@ from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+_FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wckey")
+"""Options that a site's shell may give by SBATCH_* where the script does not."""
 _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 """How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
 _LOST = ("Socket timed out", "Zero Bytes were transmitted")  # the request may have been heard
@@ -35,9 +39,11 @@ def call(*command: str, patient: bool = True) -> str:
     return done.stdout
 
 
-def _answered(*command: str, patient: bool = True) -> subprocess.CompletedProcess[str]:
+def _answered(
+    *command: str, patient: bool = True, shell: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     for pause in (*_RETRY_S, None):
-        done = _run(*command)
+        done = _run(*command, shell=shell)
         if not done.returncode or pause is None or not patient or not any(words in done.stderr for words in _AWAY):
             break
         time.sleep(pause)
@@ -54,10 +60,10 @@ def need(program: str) -> None:
         raise LaunchError(f"{program} is not installed here", do="run this on a login node, or use --dry-run")
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command that hangs, or that vanished, is a LaunchError like one that is refused: callers decide what follows."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=shell)
     except subprocess.TimeoutExpired:
         raise LaunchError(
             f"{command[0]} did not answer",
@@ -70,13 +76,22 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    found = _answered("sbatch", "--test-only", str(script))
+    found = _answered("sbatch", "--test-only", str(script), shell=shell_for(script))
     said = (found.stderr or found.stdout).strip()
     if any(words in found.stderr for words in _AWAY):
         raise _refused(found)
     if found.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     return said.removeprefix("sbatch: ")
+
+
+def shell_for(script: Path) -> dict[str, str]:
+    """The environment for sbatch: without what would win over the script (SBATCH_*) or describes another job (SLURM_*)."""
+    set_there = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
+    kept = {f"SBATCH_{option.upper()}" for option in _FROM_SHELL if option not in set_there}
+    foreign = ("SBATCH_", "SLURM_") if "SLURM_JOB_ID" in os.environ else ("SBATCH_",)
+    known = {*kept, "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in known}
 
 
 def submit(script: Path, after: list[str]) -> str:
@@ -92,7 +107,7 @@ def submit(script: Path, after: list[str]) -> str:
     known, lost = set(jobs_of_script(script)), False
     for pause in (*_RETRY_S, None):
         try:
-            done = _run("sbatch", "--parsable", *wait, str(script))
+            done = _run("sbatch", "--parsable", *wait, str(script), shell=shell_for(script))
         except LaunchError:
             if found := _only_one(script, known):
                 return found

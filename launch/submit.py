@@ -198,15 +198,17 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     with records.submitting(job.stage.folder for job in jobs):
         for job in jobs:
             refuse_second(job.stage.folder)
-        for job in jobs:
-            prepare(job, members)
-        said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
         ids: dict[str, str] = {}
         try:
             for job in jobs:
+                prepare(job, members)
+            said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
+            for job in jobs:
                 _submit(job, members, ids)
-        except BaseException:  # a full disk or Ctrl-C, too
+        except BaseException as error:  # Ctrl-C, too
             _take_back(jobs, ids)
+            if isinstance(error, OSError):
+                raise LaunchError("nothing was submitted: a run folder cannot be written", got=error) from None
             raise
     return ids, said
 
@@ -223,7 +225,7 @@ def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
 
 
 def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
-    """Cancel what was submitted, also a job whose id was never heard."""
+    """Cancel what was submitted, also a job whose id was never heard. None of the scripts was in the queue before."""
     numbers = list(ids.values())
     with suppress(LaunchError):
         queued = (scheduler.jobs_of_script(job.path).items() for job in jobs)

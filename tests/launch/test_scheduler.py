@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ def test_a_command_that_hangs_is_an_error_that_callers_expect(tools: Path, monke
     monkeypatch.setattr(scheduler, "_TIMEOUT_S", 0.2)
     for name in ("scontrol", "sbatch"):
         program(tools, name, "exec sleep 60")
+    (tools / "job.sh").touch()
     with pytest.raises(LaunchError, match="scontrol did not answer: got nothing in 0 s"):
         scheduler.job("7")
     with pytest.raises(LaunchError, match="sbatch did not answer"):
@@ -111,9 +113,90 @@ def test_a_chain_is_taken_back_whatever_keeps_it_from_being_submitted_whole(
     stand_ins = {"need": str, "check_script": str, "submit": submit, "call": call}
     for name, stand_in in (stand_ins | {"jobs_of_script": lambda script: next(queue)}).items():
         monkeypatch.setattr(scheduler, name, stand_in)
-    with pytest.raises(type(error)):
+    with pytest.raises(LaunchError if isinstance(error, OSError) else KeyboardInterrupt):
         submit_all(jobs)
     assert cancelled == [("scancel", number) for number in "789"]  # 9 was queued without an answer
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_copy(
+    run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, run = queue(), tmp_path / "run"
+
+    def full(source: Path, target: Path, **options: Any) -> None:
+        target.mkdir(parents=True)
+        raise shutil.Error([(f"{n}", f"{target}/{n}", "[Errno 28] No space left on device") for n in range(300)])
+
+    monkeypatch.setattr("megabiomed.launch.snapshot.shutil.copytree", full)
+    with pytest.raises(LaunchError, match=r"run folder cannot be written: got \[Errno 28\] No space left on device$"):
+        submit_all([planned(run_file, run)])
+    assert sorted(file.name for file in (run / "slurm").iterdir()) == ["config.yaml", "submit.lock", "verdicts"]
+    assert list(base.iterdir()) == []
+
+
+def test_on_a_full_disk_a_start_gives_up_and_an_end_is_decided_all_the_same(
+    run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of incarnations is the device that is always full."""
+    queue()
+    run = tmp_path / "run"
+    submit_all([planned(run_file, run)])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    agent._job.cache_clear()
+    records.append(run, "begin", incarnation="7.0.1", step=0)
+    (run / "slurm" / "verdicts" / "7.0.1.json").write_text('{"outcome": "stopped"}')
+    found = records.history(run)
+    monkeypatch.setattr(records, "history", lambda run: found)
+    (run / "slurm" / "incarnations.jsonl").unlink()
+    (run / "slurm" / "incarnations.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # which devices have not
+    (tmp_path / "queue" / "7").write_text(f"RUNNING|{run}/slurm/job.sh\n")
+    agent.main(["end", str(run), "7.0.1", "0", "no"])
+    agent.main(["begin", str(run), "7.1.2"])
+    agent._job.cache_clear()
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "requeue||stopped and saved",
+        f"fail|1|{run} cannot be written (No space left on device): make room, then megabiomed resubmit {run}",
+    ]
+    assert "not noted: [Errno 28]" in said.err
+
+
+def test_what_the_shell_holds_does_not_win_over_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --partition=main\n#SBATCH --time=10\n")
+    for name in ("SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT", "SBATCH_WAIT", "SLURM_CONF", "SLURM_HINT"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    def passed() -> list[str]:
+        return sorted(name for name in scheduler.shell_for(script) if name.startswith(("SBATCH_", "SLURM_")))
+
+    assert passed() == ["SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_HINT"]
+    monkeypatch.setenv("SLURM_JOB_ID", "3")  # typed inside another job
+    assert passed() == ["SBATCH_ACCOUNT", "SLURM_CONF"]
+
+
+def test_a_job_that_was_held_for_its_nodes_is_let_go_though_the_answer_was_lost(
+    run_file: Path, tools: Path, tmp_path: Path
+) -> None:
+    """The function of the script in bash; scontrol holds the job, and says that nobody answered."""
+    asked = tmp_path / "asked"
+    program(tools, "scontrol", f"""echo "$*" >> {asked}
+    case "$*" in
+        *"show job"*) state=" JobState=RUNNING Restarts=0 "
+            grep -q requeuehold {asked} && state=" JobState=PENDING Restarts=1 "; echo "$state" ;;
+        requeuehold*) exit 1 ;;
+    esac""")  # fmt: skip
+    text = planned(run_file, tmp_path / "run").script
+    functions = "\n".join(re.findall(r"^\w+\(\) \{(?:.*\}|\n(?:.*\n)*?\})$", text, flags=re.MULTILINE))
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7"}
+    script = f"incarnation=x; {functions}\nrequeue 'bad nodes' n2"
+    done = subprocess.run(["bash", "-uc", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in asked.read_text().splitlines() if "show" not in line] == [
+        "requeuehold 7", "update jobid=7 excnodelist=n2", "release 7"
+    ]  # fmt: skip
 
 
 def test_a_submission_of_a_run_that_began_is_noted(

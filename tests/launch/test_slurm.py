@@ -96,6 +96,7 @@ def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
     (tools / "sbatch").chmod(0o755)
     monkeypatch.setattr(scheduler, "_TIMEOUT_S", 3.0)
     monkeypatch.setenv("SLURM_CONF", operator.cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")  # of the operator's shell
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     stage = {
         "name": "s",
@@ -110,7 +111,8 @@ def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
         for stage in load_stages(str(tmp_path / "chain.yaml"), load_cluster(str(operator.profile)), [], None)
     ]
     ids, _ = submit_all(jobs)
-    assert operator.cluster.job(ids["s"])["Command"] == str(run / "slurm" / "job.sh")
+    queued = operator.cluster.job(ids["s"])
+    assert (queued["Command"], queued["TimeLimit"]) == (str(run / "slurm" / "job.sh"), "00:10:00")
     assert operator.status(run)[0]["job"] == ids["s"]
     assert scheduler.jobs_of_script(run / "slurm" / "job.sh") == {ids["s"]: "PENDING"}
     (run / "slurm" / "job.json").write_text(json.dumps(records.read_job(run) | {"job_id": None}))  # died at this moment

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from megabiomed.errors import LaunchError
 from megabiomed.launch import scheduler
 from megabiomed.launch.control import cancel, jobs_of
 from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
@@ -74,6 +75,12 @@ def test_a_chain_is_found_from_each_of_its_stages_and_from_the_folder_of_all_run
     stage = tmp_path / "runs" / "al" / "s1"
     assert find_runs(run) == find_runs(stage) == find_runs(tmp_path / "runs") == [run, stage]
     assert jobs_of(tmp_path / "runs" / "al") == [stage]
+
+
+def test_a_damaged_record_is_named(run: Path) -> None:
+    (run / "slurm" / "job.json").write_text('{"chain": "c"')
+    with pytest.raises(LaunchError, match=r"slurm/job\.json is damaged: got .*; remove it and submit the run again"):
+        find_runs(run)
 
 
 def test_cancelling_an_alignment_cancels_its_stages(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
