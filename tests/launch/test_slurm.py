@@ -13,10 +13,13 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 from support.runs import events
 
+from megabiomed.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import load_cluster
+from megabiomed.launch.control import cancel
 from megabiomed.launch.follow import newest_log
 from megabiomed.launch.stage import load_stages
+from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import render, submit_all
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -94,7 +97,7 @@ def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
     queue = f'{shutil.which("sbatch")} "$@" || exit; [ "$1" = --test-only ] || exec sleep 60'
     (tools / "sbatch").write_text(f"#!/bin/bash\n{queue}\n")
     (tools / "sbatch").chmod(0o755)
-    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 2.0)
     monkeypatch.setenv("SLURM_CONF", operator.cluster.environment["SLURM_CONF"])
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")  # of the operator's shell
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
@@ -106,19 +109,17 @@ def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
     }
     stage |= {"components": [{"ranks_per_node": 2}]} if parts else {"nodes": 2}
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": [stage]}))
-    jobs = [
-        render(stage)
-        for stage in load_stages(str(tmp_path / "chain.yaml"), load_cluster(str(operator.profile)), [], None)
-    ]
-    ids, _ = submit_all(jobs)
-    queued = operator.cluster.job(ids["s"])
+    cluster = load_cluster(str(operator.profile))
+    jobs = [render(stage) for stage in load_stages(str(tmp_path / "chain.yaml"), cluster, [], None)]
+    (job,) = submit_all(jobs)[0].values()
+    queued = operator.cluster.job(job)
     assert (queued["Command"], queued["TimeLimit"]) == (str(run / "slurm" / "job.sh"), "00:10:00")
-    assert operator.status(run)[0]["job"] == ids["s"]
-    assert scheduler.jobs_of_script(run / "slurm" / "job.sh") == {ids["s"]: "PENDING"}
+    assert scheduler.jobs_of_script(run / "slurm" / "job.sh") == {job: "PENDING"}
     (run / "slurm" / "job.json").write_text(json.dumps(records.read_job(run) | {"job_id": None}))  # died at this moment
-    words = ["submit", tmp_path / "chain.yaml", "--cluster", operator.profile]
-    assert f"is in the queue already: got job {ids['s']}, PENDING" in operator.type(*words, code=2)
-    assert f"cancelled: job {ids['s']}" in operator.type("cancel", run)
+    assert status_of(run)["job"] == job
+    with pytest.raises(LaunchError, match=f"is in the queue already: got job {job}, PENDING"):
+        submit_all(jobs)
+    assert list(cancel(run, save=False, chain=True)) == [f"cancelled: job {job} (PENDING)"]
     assert operator.cluster.run("squeue", "-h") == ""
 
 

@@ -82,15 +82,21 @@ def test_a_node_that_loses_power_is_replaced(
     assert dead not in nodes_of(operator, job)
 
 
-def test_power_lost_in_the_middle_of_a_save_costs_only_that_save(
-    operator: Operator, tmp_path: Path, reference: Reference
+@pytest.mark.parametrize("event", ["a power cut", "an operator's requeue"])
+def test_what_comes_in_the_middle_of_a_save_costs_only_that_save(
+    operator: Operator, tmp_path: Path, reference: Reference, event: str
 ) -> None:
     run = tmp_path / "run"
-    (job,) = operator.submit(None, *run_words(run, STEPS, "checkpoint.save_every=2")).values()
+    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=2")).values()
     operator.until(lambda: operator.step(run) >= 6, run)
     operator.until(lambda: list((run / "checkpoints").glob("*.tmp-*")), run)
-    operator.cluster.power_off(nodes_of(operator, job)[-1])
-    finished(operator, job, run, reference)
+    if event == "a power cut":
+        operator.cluster.power_off(nodes_of(operator, job)[-1])
+    else:
+        operator.cluster.run("scontrol", "requeue", job)
+    found = finished(operator, job, run, reference, 60)
+    assert int(found["Restarts"]) == 1
+    assert not list((run / "checkpoints").glob("*.tmp-*"))
 
 
 def test_a_controller_that_dies_and_comes_back_changes_nothing(
