@@ -46,13 +46,13 @@ def submitting(runs: Iterable[Path]) -> Iterator[None]:
     """Keep others from submitting these runs meanwhile, on whatever login node; a process that dies lets go of them.
 
     Raises:
-        LaunchError: somebody is at it. File systems without locks let everybody pass.
+        LaunchError: somebody is at it, or a folder cannot be written. File systems without locks let everybody pass.
     """
     with ExitStack() as held:
         for run in runs:
-            (run / SLURM).mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((run / SLURM / "submit.lock").open("a"))
             try:
+                (run / SLURM).mkdir(parents=True, exist_ok=True)
+                file = held.enter_context((run / SLURM / "submit.lock").open("a"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LaunchError(
@@ -60,7 +60,7 @@ def submitting(runs: Iterable[Path]) -> Iterator[None]:
                 ) from None
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
+                    raise LaunchError(f"{run} cannot be written", got=error) from None
         yield
 
 

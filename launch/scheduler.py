@@ -126,13 +126,15 @@ def submit(script: Path, after: list[str]) -> str:
 
 
 def _only_one(script: Path, known: set[str]) -> str | None:
-    """The job that requests without an answer left in the queue; None when there is none. More than one are cancelled."""
+    """The one job that requests without an answer left in the queue, others are cancelled; None when there is none."""
     try:
         for pause in _LOOK_S:
-            if new := sorted(set(jobs_of_script(script)) - known, key=int):
-                for more in new[1:]:
-                    call("scancel", more)
-                return new[0]
+            found = jobs_of_script(script)
+            if new := sorted(found.keys() - known, key=int):
+                first, *more = [number for number in new if found[number] in ACTIVE] or new[:1]
+                for number in more:
+                    call("scancel", number)
+                return first
             time.sleep(pause)
     except LaunchError as error:
         raise LaunchError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 MEETING = "MEGABIOMED_MEETING"
-"""Set by the launchers: a file that no other start uses, in a folder that all ranks see."""
+"""Set by the launchers: a file that no other start uses, in a folder that is there and that all ranks see."""
 
 
 def open_store(file: Path, rank: int, world: int, timeout_s: float) -> TCPStore:
@@ -39,7 +39,6 @@ def open_store(file: Path, rank: int, world: int, timeout_s: float) -> TCPStore:
 
 
 def _tell(file: Path, port: int) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_name(f".{file.name}")
     half.write_text(str(port))
     half.replace(file)

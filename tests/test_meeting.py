@@ -36,7 +36,7 @@ def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(tmp_path
             subprocess.Popen(
                 [sys.executable, "-c", RANK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-                                  "MASTER_PORT": taken, MEETING: str(tmp_path / f"run{run}" / "port"), "MINE": str(run),
+                                  "MASTER_PORT": taken, MEETING: str(tmp_path / f"run{run}"), "MINE": str(run),
                                   "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
             for run, rank in ranks
@@ -47,16 +47,16 @@ def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(tmp_path
             assert process.returncode == 0, errors
             said[place] = output.split()
     for run in (1, 10):
-        port = (tmp_path / f"run{run}" / "port").read_text()
+        port = (tmp_path / f"run{run}").read_text()
         assert said[run, 0] == said[run, 1] == [port, str(2.0 * run)]
     assert len({taken, said[1, 0][0], said[10, 0][0]}) == 3
 
 
-def test_a_rank_waits_for_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    file = tmp_path / "meetings" / "ranks"
-    threading.Timer(0.3, _tell, (file, 4711)).start()
-    assert _told(file, 20) == 4711
-    assert [path.name for path in file.parent.iterdir()] == ["ranks"]
+def test_a_rank_that_comes_first_waits_for_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / ".ranks").write_text("47")  # on its way
+    threading.Timer(0.3, _tell, (tmp_path / "ranks", 4711)).start()
+    assert _told(tmp_path / "ranks", 20) == 4711
+    assert [path.name for path in tmp_path.iterdir()] == ["ranks"]
 
 
 def test_a_first_rank_that_never_comes_is_an_error_that_says_where_to_look(tmp_path: Path) -> None:

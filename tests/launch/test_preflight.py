@@ -105,7 +105,7 @@ def test_three_nodes_measure_themselves_and_find_missing_gpus(tmp_path: Path) ->
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.json").write_text("{}")
     command = [sys.executable, "-m", "megabiomed.launch.preflight", str(tmp_path), "7.0.1", "0"]
-    meet = {"MASTER_ADDR": "127.0.0.1", MEETING: str(tmp_path / "meetings" / "0"), "WORLD_SIZE": "3"}
+    meet = {"MASTER_ADDR": "127.0.0.1", MEETING: str(tmp_path / "meeting"), "WORLD_SIZE": "3"}
     shared = {**os.environ, **meet, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     ranks = [
         subprocess.Popen([*command, "8" if rank == 2 else "0", "-"],
