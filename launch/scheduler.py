@@ -18,7 +18,8 @@ _FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wcke
 """Options that a site's shell may give by SBATCH_* where the script does not."""
 _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 """How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
-_LOST = ("Socket timed out", "Zero Bytes were transmitted")  # the request may have been heard
+# Of sbatch's last words, those after which the request may have been heard all the same.
+_LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
 _AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 
