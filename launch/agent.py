@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,12 +19,16 @@ from megabiomed.launch.hang_page import suspects, write_page
 from megabiomed.launch.kinds import COMMAND
 from megabiomed.launch.preflight_verdict import bad_nodes
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first
 
 
 def begin(run: Path, incarnation: str) -> Decision:
     """Decide whether an incarnation may begin, and note that it did."""
     step, job = records.committed_step(run), records.read_job(run)
+    if other := _other_job(run, job.get("job_id")):
+        records.append(run, "duplicate", incarnation=incarnation, other=other)
+        return Decision("fail", f"job {other} is the job of this run")
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
@@ -31,6 +38,20 @@ def begin(run: Path, incarnation: str) -> Decision:
     nodes = os.environ.get(NODES, "")
     records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=found.reason)
     return found
+
+
+def _other_job(run: Path, recorded: str | None) -> str | None:
+    """The job that was recorded for this run, if it is another than this one and in the queue.
+
+    A request that the scheduler answered too late may have left two jobs, which would take the run from each other.
+    """
+    if recorded in (None, os.environ.get("SLURM_JOB_ID")):
+        return None
+    try:
+        found = scheduler.job_of(run)
+    except MegabiomedError:
+        return None
+    return recorded if found.get("JobState") in scheduler.ACTIVE else None
 
 
 def judge(run: Path, incarnation: str) -> Decision:
@@ -56,7 +77,8 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     outcome = str(records.verdict(run, incarnation).get("outcome", ""))
     if job["kind"] == COMMAND and code == 0:
         outcome = "finished"
-        records.finished(run)
+        with _full_disk():
+            records.finished(run)
     ending = Ending(
         outcome=outcome,
         code=code,
@@ -66,9 +88,10 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         warned=warned,
     )
     found = after_run(ending, history, job["max_failures"])
-    page = write_page(run / "logs" / incarnation, job["ranks"])
-    if page is not None:
-        found = replace(found, reason=f"{found.reason}: {suspects(page)}")
+    with _full_disk():
+        page = write_page(run / "logs" / incarnation, job["ranks"])
+        if page is not None:
+            found = replace(found, reason=f"{found.reason}: {suspects(page)}")
     values: dict[str, Any] = {
         "outcome": ending.outcome,
         "code": code,
@@ -76,8 +99,20 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         "before": ending.before,
         "after": ending.after,
     }
-    records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)
+    with _full_disk():
+        records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)
     return found
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """What a full disk keeps from being noted does not change what follows: the next start refuses to begin on it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f"not noted: {error}", file=sys.stderr)
 
 
 def _superseded(history: list[dict[str, Any]], incarnation: str) -> bool:
@@ -114,10 +149,17 @@ def _job() -> dict[str, str]:
 def main(arguments: list[str]) -> None:
     verb, run, incarnation, *rest = arguments
     actions = {"begin": begin, "judge": judge}
-    if verb == "end":
-        found = end(Path(run), incarnation, int(rest[0]), warned=rest[1] == "yes")
-    else:
-        found = actions[verb](Path(run), incarnation)
+    try:
+        if verb == "end":
+            found = end(Path(run), incarnation, int(rest[0]), warned=rest[1] == "yes")
+        else:
+            found = actions[verb](Path(run), incarnation)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        found = Decision(
+            "fail", f"{run} cannot be written ({error.strerror}): make room, then megabiomed resubmit {run}"
+        )
     print(found.line())
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, cast
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from megabiomed import configs
 from megabiomed.config.base import Section, parse
@@ -21,8 +21,8 @@ _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 # What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
 _OWN_VARIABLES = (
-    *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "head_port", "group_head"),
-    *("warned", "srun_pid", "code", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
+    *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
+    *("warned", "srun_pid", "code", "asked", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")
@@ -40,6 +40,10 @@ OWN_FLAGS = (
     ),
     *("nodes", "ntasks", "ntasks-per-node", "chdir", "time", "array", "wrap", "parsable", "test-only", "hold"),
     *("cpus-per-task",),
+)
+_OWN_OF_SRUN = (
+    *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "het-group", "kill-on-bad-exit", "wait", "export"),
+    *("output", "error", "time", "multi-prog", "no-kill"),
 )
 
 
@@ -74,10 +78,20 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
         if not _FLAG.fullmatch(flag):
             raise ValueError(f"{flag!r} is no sbatch option; write it without dashes in front, e.g. `exclude: n3`")
         if flag in OWN_FLAGS:
-            raise ValueError(f"megabiomed sets --{flag} itself")
+            raise ValueError(f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file")
         if isinstance(value, str):
             _plain(value)
     return flags
+
+
+def _of_srun(word: str) -> str:
+    """An argument of srun; the script quotes it, so that it may hold anything (`--container-image=nvcr.io#nvidia/pytorch`)."""
+    flag = word.partition("=")[0]
+    if not re.fullmatch(r"--[a-z][a-z0-9-]*", flag) or "\0" in word:
+        raise ValueError(f"{word!r} is no option of srun; write it as one word, `--name` or `--name=value`")
+    if flag[2:] in _OWN_OF_SRUN:
+        raise ValueError(f"megabiomed sets {flag} itself")
+    return word
 
 
 def _environment(values: dict[str, str]) -> dict[str, str]:
@@ -93,8 +107,15 @@ def _environment(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
-Plain = Annotated[str, AfterValidator(_plain)]
-Time = Annotated[str, AfterValidator(_time)]
+def _quoted(value: object) -> object:
+    """YAML reads a bare 10:30 as the number 630."""
+    if isinstance(value, int | float):
+        raise ValueError('write the time in quotes: "24:00:00", "90" (YAML reads a bare one as a number)')
+    return value
+
+
+Plain = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_plain)]
+Time = Annotated[str, BeforeValidator(_quoted), AfterValidator(_time)]
 Flags = Annotated[dict[str, str | int | bool], AfterValidator(_flags)]
 
 
@@ -121,11 +142,13 @@ class ClusterConfig(Section):
     """How long before the time limit a run is asked to save and leave. SLURM looks at limits every 30 to 60 seconds."""
     sbatch: Flags = Field(default_factory=dict)
     """Any other sbatch option, without dashes: `qos: high`, `exclusive: true`, `mail-type: END`."""
-    srun: list[Plain] = Field(default_factory=list)
+    srun: list[Annotated[str, AfterValidator(_of_srun)]] = Field(default_factory=list)
     """More arguments for srun, e.g. `--container-image=...`."""
     modules: list[str] = Field(default_factory=list)
     """Environment modules to load."""
-    environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
+    environment: Annotated[
+        dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]], AfterValidator(_environment)
+    ] = Field(default_factory=dict)
     """Environment variables of the job (NCCL_*, proxies, caches)."""
     python: Path | None = None
     """Python of the environment on the nodes; null takes the one that submits."""
@@ -143,6 +166,8 @@ class ClusterConfig(Section):
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
     preflight: bool = True
     """Check every node before the start; a bad one is excluded and the job goes back to the queue."""
+    preflight_minutes: PositiveInt = 15
+    """Minutes after which a check that hangs is ended, and its node excluded."""
     slow_factor: float = Field(1.5, gt=1)
     """A node is slow when its matrix product takes this many times the median."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from megabiomed.checkpoint.files import write_atomic, write_json
@@ -32,39 +34,47 @@ def ask(run: Path, what: str) -> Path:
     return run / "control" / what
 
 
-def cancel(run: Path, save: bool, chain: bool) -> list[str]:
-    """End a run for good, and the stages of its chain that wait for it.
+def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
+    """End a run for good, and the stages of its chain that wait for it; says what it did as it goes on.
 
     With `save` a running job leaves by itself after its next step; waiting ones, and commands, are cancelled at once.
+
+    Raises:
+        LaunchError: the scheduler refused, after everything else was ended.
     """
-    said = []
+    failed: LaunchError | None = None
     for folder in _with_dependents(jobs_of(run)) if chain else jobs_of(run):
-        job_id, state = _job_id(folder), scheduler.job_of(folder).get("JobState", "not in the queue")
-        if state == "RUNNING" and save and records.read_job(folder)["kind"] != COMMAND:
-            said.append(f"asked to save and leave: job {job_id} ({ask(folder, 'end')})")
-        elif state in scheduler.ACTIVE:
-            ask(folder, "end")
-            scheduler.call("scancel", job_id)
-            said.append(f"cancelled: job {job_id} ({state})")
-        else:
-            said.append(f"nothing to cancel: job {job_id} ({state})")
-    return said
+        try:
+            yield _cancel(folder, save)
+        except LaunchError as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
-def scontrol(run: Path, verb: str) -> list[str]:
+def _cancel(folder: Path, save: bool) -> str:
+    job_id, state = _found(folder)
+    if state == "RUNNING" and save and records.read_job(folder)["kind"] != COMMAND:
+        return f"asked to save and leave: job {job_id} ({ask(folder, 'end')})"
+    if state not in scheduler.ACTIVE:
+        return f"nothing to cancel: job {job_id} ({state})"
+    ask(folder, "end")
+    scheduler.call("scancel", job_id)
+    return f"cancelled: job {job_id} ({state})"
+
+
+def scontrol(run: Path, verb: str) -> Iterator[str]:
     """`scontrol hold` or `release` of the jobs of a run that wait."""
-    said = []
     for folder in jobs_of(run):
-        job_id, state = _job_id(folder), scheduler.job_of(folder).get("JobState", "not in the queue")
-        if state != "PENDING":
-            said.append(f"nothing to {verb}: job {job_id} ({state})")
-            continue
-        scheduler.call("scontrol", verb, job_id)
-        said.append(f"{verb}: job {job_id}")
-    return said
+        job_id, state = _found(folder)
+        if state == "PENDING":
+            scheduler.call("scontrol", verb, job_id)
+            yield f"{verb}: job {job_id}"
+        else:
+            yield f"nothing to {verb}: job {job_id} ({state})"
 
 
-def resubmit(run: Path, only: str, dry_run: bool) -> list[str]:
+def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
     """Submit the stored scripts of a chain again: stages that are finished or in the queue are left out.
 
     Args:
@@ -73,36 +83,42 @@ def resubmit(run: Path, only: str, dry_run: bool) -> list[str]:
     if only not in ("failed", "this"):
         raise LaunchError("--only has no such choice", got=repr(only), expected="failed or this")
     ids: dict[str, str] = {}
-    said = []
-    for folder in find_runs(jobs_of(run)[0]) if only == "failed" else jobs_of(run):
-        record = records.read_job(folder)
-        state = scheduler.job_of(folder).get("JobState")
-        if records.last_event(folder).get("event") == "finished":
-            said.append(f"finished: {record['stage']}")
-        elif state in scheduler.ACTIVE:
-            ids[record["stage"]] = record["job_id"]
-            said.append(f"in the queue: {record['stage']}: job {record['job_id']} ({state})")
-        elif dry_run:
-            said.append(f"would submit: {record['stage']}: {folder / records.SLURM / 'job.sh'}")
-        else:
-            ids[record["stage"]] = _again(folder, [ids[name] for name in record["after"] if name in ids])
-            said.append(f"submitted: {record['stage']}: job {ids[record['stage']]}")
-    return said
+    runs = find_runs(jobs_of(run)[0]) if only == "failed" else jobs_of(run)
+    with ExitStack() as held:
+        if not dry_run:
+            scheduler.need("sbatch")
+            held.enter_context(records.submitting(runs))
+        for folder in runs:
+            record = records.read_job(folder)
+            job_id, state = _found(folder)
+            if records.last_event(folder).get("event") == "finished":
+                yield f"finished: {record['stage']}"
+            elif state in scheduler.ACTIVE:
+                ids[record["stage"]] = job_id
+                yield f"in the queue: {record['stage']}: job {job_id} ({state})"
+            elif dry_run:
+                yield f"would submit: {record['stage']}: {folder / records.SLURM / 'job.sh'}"
+            else:
+                ids[record["stage"]] = _again(folder, [ids[name] for name in record["after"] if name in ids])
+                yield f"submitted: {record['stage']}: job {ids[record['stage']]}"
 
 
 def _again(run: Path, after: list[str]) -> str:
     """Submit a stored script with a fresh budget; returns the job id."""
-    record = records.read_job(run)
+    record, file = records.read_job(run), run / records.SLURM / records.JOB
     for folder in record["controls"]:
         (Path(folder) / records.KILL_SWITCH).unlink(missing_ok=True)
     records.renew(run)
-    job_id = scheduler.submit(run / records.SLURM / "job.sh", after)
-    write_json(run / records.SLURM / records.JOB, record | {"job_id": job_id})
+    write_json(file, record | {"job_id": None})
+    job_id = scheduler.submit((run / records.SLURM / "job.sh").absolute(), after)
+    write_json(file, record | {"job_id": job_id})
     return job_id
 
 
-def _job_id(run: Path) -> str:
-    return str(records.read_job(run).get("job_id"))
+def _found(run: Path) -> tuple[str, str]:
+    """Id and state of the job of a run."""
+    found = scheduler.job_of(run)
+    return found.get("JobId") or str(records.read_job(run).get("job_id")), found.get("JobState", "not in the queue")
 
 
 def _with_dependents(runs: list[Path]) -> list[Path]:

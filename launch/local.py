@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from megabiomed.errors import MegabiomedError, UserError, WorkerError
 from megabiomed.launch.hang_page import suspects, write_page
 from megabiomed.launch.terminal import Echo
+from megabiomed.meeting import MEETING
 
 ERROR_FILE = "MEGABIOMED_ERROR_FILE"
 _POLL_S = 0.05
@@ -62,24 +63,26 @@ def run_workers(module: str, arguments: Sequence[str], world: int, log_dir: Path
     try:
         for number in previous:
             signal.signal(number, remember)
-        _start(workers, module, arguments, world, log_dir)
-        _watch(workers, asked)
+        with tempfile.TemporaryDirectory(prefix="megabiomed-") as meeting:
+            try:
+                _start(workers, module, arguments, world, log_dir, Path(meeting) / "port")
+                _watch(workers, asked)
+            finally:
+                _end(workers)
     finally:
-        _end(workers)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _start(workers: list[_Worker], module: str, arguments: Sequence[str], world: int, log_dir: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def _start(
+    workers: list[_Worker], module: str, arguments: Sequence[str], world: int, log_dir: Path, meeting: Path
+) -> None:
     threads = max(1, (os.cpu_count() or 1) // world)
     shared = {
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        MEETING: str(meeting),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONUNBUFFERED": "1",
         "MEGABIOMED_LOGS": str(log_dir.absolute()),

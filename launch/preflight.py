@@ -16,9 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import megabiomed
 from megabiomed.checkpoint.files import make_writable, write_json
 from megabiomed.errors import MegabiomedError
 from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, result_file, smi_problems
+from megabiomed.launch.records import read_job
+from megabiomed.launch.snapshot import CODE
 
 _SPACE = 2**30
 _ROUNDS = 5
@@ -36,7 +39,7 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
     target.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"node": node, "group": group, "problems": [], "measured": measured, "meeting": None}
     checks = {
-        "storage": lambda: _storage(run),
+        "storage": lambda: _storage(run) + _code(run),
         "devices": lambda: _devices(gpus, gpu_type),
         "matrix product": lambda: _work(measured),
     }
@@ -74,6 +77,15 @@ def _storage(run: Path) -> list[str]:
     make_writable(run / "slurm" / "preflight")
     scratch = Path(os.environ.get("TMPDIR", "/tmp"))
     return [f"{path} is full" for path in (run, scratch) if shutil.disk_usage(path).free < _SPACE]
+
+
+def _code(run: Path) -> list[str]:
+    """The code that was submitted runs here, and not what a container's image or a shell's PYTHONPATH puts before it."""
+    copy = run / "slurm" / CODE
+    wanted = read_job(run).get("cluster", {}).get("snapshot")
+    if not wanted or Path(megabiomed.__file__).resolve().is_relative_to(copy.resolve()):
+        return []
+    return [f"runs {Path(megabiomed.__file__).parent} and not the copy in {copy}: what replaces PYTHONPATH there?"]
 
 
 def _devices(gpus: int, gpu_type: str) -> list[str]:

@@ -3,16 +3,23 @@
 slurm/job.sh config.yaml job.json     the script, the effective configuration, what was submitted where
 slurm/incarnations.jsonl              one line when an incarnation begins, one for each decision about it
 slurm/verdicts/INCARNATION.json       how the ranks left, written by rank 0
+slurm/submit.lock                     locked while somebody submits the run
 slurm/no_agent                        job and node of starts on nodes that could not even run the agent
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from megabiomed.errors import LaunchError
 
 SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
 KILL_SWITCH = Path("control") / "end"
@@ -27,8 +34,34 @@ def now() -> str:
 def read_job(run: Path) -> dict[str, Any]:
     """What was submitted for a run; empty when nothing was."""
     file = run / SLURM / JOB
-    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise LaunchError(f"{file} is damaged", got=error, do="remove it and submit the run again") from None
     return found
+
+
+@contextmanager
+def submitting(runs: Iterable[Path]) -> Iterator[None]:
+    """Keep others from submitting these runs meanwhile, on whatever login node; a process that dies lets go of them.
+
+    Raises:
+        LaunchError: somebody is at it, or a folder cannot be written. File systems without locks let everybody pass.
+    """
+    with ExitStack() as held:
+        for run in runs:
+            try:
+                (run / SLURM).mkdir(parents=True, exist_ok=True)
+                file = held.enter_context((run / SLURM / "submit.lock").open("a"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LaunchError(
+                    f"{run} is being submitted by somebody else", do=f"wait a moment, then `megabiomed status {run}`"
+                ) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise LaunchError(f"{run} cannot be written", got=error) from None
+        yield
 
 
 def append(run: Path, kind: str, **values: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -12,7 +14,13 @@ from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-_AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
+_FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wckey")
+"""Options that a site's shell may give by SBATCH_* where the script does not."""
+_LOOK_S = (0.5, 1.0, 2.0, 4.0)
+"""How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
+# Of sbatch's last words, those after which the request may have been heard all the same.
+_LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
+_AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 
 
@@ -26,14 +34,25 @@ def call(*command: str, patient: bool = True) -> str:
         LaunchError: with SLURM's own words.
     """
     need(command[0])
+    done = _answered(*command, patient=patient)
+    if done.returncode:
+        raise _refused(done)
+    return done.stdout
+
+
+def _answered(
+    *command: str, patient: bool = True, shell: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     for pause in (*_RETRY_S, None):
-        done = _run(*command)
-        if done.returncode == 0:
-            return done.stdout
-        if pause is None or not patient or not any(words in done.stderr for words in _AWAY):
+        done = _run(*command, shell=shell)
+        if not done.returncode or pause is None or not patient or not any(words in done.stderr for words in _AWAY):
             break
         time.sleep(pause)
-    raise LaunchError(f"{command[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
+    return done
+
+
+def _refused(done: subprocess.CompletedProcess[str]) -> LaunchError:
+    return LaunchError(f"{done.args[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
 
 
 def need(program: str) -> None:
@@ -42,10 +61,10 @@ def need(program: str) -> None:
         raise LaunchError(f"{program} is not installed here", do="run this on a login node, or use --dry-run")
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command that hangs, or that vanished, is a LaunchError like one that is refused: callers decide what follows."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=shell)
     except subprocess.TimeoutExpired:
         raise LaunchError(
             f"{command[0]} did not answer",
@@ -58,17 +77,80 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    found = _run("sbatch", "--test-only", str(script))
+    found = _answered("sbatch", "--test-only", str(script), shell=shell_for(script))
     said = (found.stderr or found.stdout).strip()
+    if any(words in found.stderr for words in _AWAY):
+        raise _refused(found)
     if found.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     return said.removeprefix("sbatch: ")
 
 
+def shell_for(script: Path) -> dict[str, str]:
+    """The environment for sbatch: without what would win over the script (SBATCH_*) or describes another job (SLURM_*)."""
+    set_there = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
+    kept = {f"SBATCH_{option.upper()}" for option in _FROM_SHELL if option not in set_there}
+    foreign = ("SBATCH_", "SLURM_") if "SLURM_JOB_ID" in os.environ else ("SBATCH_",)
+    known = {*kept, "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in known}
+
+
 def submit(script: Path, after: list[str]) -> str:
-    """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled."""
+    """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled.
+
+    A request that was not answered may have been heard: before another one, the queue is asked for the script.
+
+    Raises:
+        LaunchError: refused, or not answered; what may be queued nevertheless is found by its script (`job_of`).
+    """
+    need("sbatch")
     wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
-    return call("sbatch", "--parsable", *wait, str(script)).strip().split(";")[0]
+    known, lost = set(jobs_of_script(script)), False
+    for pause in (*_RETRY_S, None):
+        try:
+            done = _run("sbatch", "--parsable", *wait, str(script), shell=shell_for(script))
+        except LaunchError:
+            if found := _only_one(script, known):
+                return found
+            raise
+        if done.returncode == 0:
+            answer = done.stdout.strip().split(";")[0]
+            return (_only_one(script, known) if lost else None) or answer
+        if any(words in done.stderr for words in _LOST):
+            lost = True
+            if found := _only_one(script, known):
+                return found
+        if pause is None or not any(words in done.stderr for words in _AWAY):
+            break
+        time.sleep(pause)
+    raise _refused(done)
+
+
+def _only_one(script: Path, known: set[str]) -> str | None:
+    """The one job that requests without an answer left in the queue, others are cancelled; None when there is none."""
+    try:
+        for pause in _LOOK_S:
+            found = jobs_of_script(script)
+            if new := sorted(found.keys() - known, key=int):
+                first, *more = [number for number in new if found[number] in ACTIVE] or new[:1]
+                for number in more:
+                    call("scancel", number)
+                return first
+            time.sleep(pause)
+    except LaunchError as error:
+        raise LaunchError(
+            f"sbatch gave no answer, and the queue cannot be looked at: {script} may be queued, or not",
+            got=error.got,
+            do="ask `megabiomed status` when the scheduler is well; it finds such a job, and `megabiomed cancel` ends it",
+        ) from None
+    return None
+
+
+def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
+    """Job id -> state of this user's jobs with a script, those too that ended minutes ago; one id for all components."""
+    text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
+    rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
+    return {number.split("+")[0]: state for number, state, command in rows if command == str(script)}
 
 
 def job(job_id: str, patient: bool = True) -> dict[str, str]:
@@ -92,9 +174,14 @@ def job_of(run: Path, patient: bool = True) -> dict[str, str]:
 
     A controller that lost its last seconds gives job ids a second time.
     """
-    job_id = records.read_job(run).get("job_id")
+    script = run.absolute() / records.SLURM / "job.sh"
+    record = records.read_job(run)
+    job_id = record.get("job_id")
+    if record and not job_id:  # a submission that was cut off before it knew: its job may be in the queue all the same
+        active = [number for number, state in jobs_of_script(script, patient).items() if state in ACTIVE]
+        job_id = next(iter(active), None)
     found = job(str(job_id), patient) if job_id else {}
-    return found if found.get("Command") == str(run.absolute() / records.SLURM / "job.sh") else {}
+    return found if found.get("Command") == str(script) else {}
 
 
 def hostnames(nodes: str) -> list[str]:

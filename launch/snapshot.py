@@ -21,10 +21,14 @@ def take(folder: Path) -> None:
     half, whole = folder / f".{CODE}", folder / CODE
     remove_tree(half)
     skipped = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped)
-    for name in _MAPPED:
-        if not (half / "megabiomed" / name).is_dir():
-            shutil.copytree(_place(f"megabiomed.{name}"), half / "megabiomed" / name, ignore=skipped)
+    try:
+        shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped)
+        for name in _MAPPED:
+            if not (half / "megabiomed" / name).is_dir():
+                shutil.copytree(_place(f"megabiomed.{name}"), half / "megabiomed" / name, ignore=skipped)
+    except shutil.Error as error:  # it holds a line for each file
+        remove_tree(half)
+        raise OSError(error.args[0][0][2]) from None
     remove_tree(whole)
     half.rename(whole)
 

@@ -14,6 +14,7 @@ from megabiomed.errors import ConfigError
 from megabiomed.launch import records
 from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
+from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.launch.kinds import COMMAND, kind_of, part_run, parts, read_paths, read_run
 
 
@@ -221,8 +222,9 @@ def _check_shared(stage: Stage) -> None:
 
 def _given(stage: Stage) -> Iterator[tuple[str, Path]]:
     yield "the run folder", stage.folder
-    if stage.cluster.python is not None:
-        yield "python", stage.cluster.python
+    inside = in_pyxis(stage.cluster) or in_apptainer(stage.cluster)  # then `python` is the image's
+    seen = {"host_python": stage.cluster.host_python, "python": None if inside else stage.cluster.python}
+    yield from ((key, path) for key, path in seen.items() if path is not None)
     yield from (("makes", path) for path in stage.makes)
     if stage.config is not None:
         yield from read_paths(stage.config)

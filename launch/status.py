@@ -64,7 +64,7 @@ def status_of(run: Path) -> dict[str, Any]:
         "run": str(run),
         "chain": job.get("chain"),
         "stage": job.get("stage"),
-        "job": job.get("job_id"),
+        "job": slurm.get("JobId") or job.get("job_id"),
         "state": _state(slurm, event, away),
         "reason": slurm.get("Reason") if slurm.get("Reason") not in (None, "None") else None,
         "incarnations": len(begins),

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.config.load import read_yaml
 from megabiomed.errors import ConfigError, LaunchError
-from megabiomed.launch import records, scheduler, snapshot
+from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.kinds import COMMAND, part_run
@@ -60,12 +60,14 @@ def render(stage: Stage) -> Job:
         cpus_per_task=stage.cpus_per_task,
         ranks_per_node=stage.ranks_per_node,
         preflight=cluster.preflight,
+        preflight_minutes=cluster.preflight_minutes,
         joins=stage.kind != COMMAND,
         words=stage.words,
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
         components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
-        srun=cluster.srun,
+        srun=container.srun_words(cluster),
+        kept=container.kept(cluster) if container.in_apptainer(cluster) else [],  # pyxis is told by its option
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
@@ -193,28 +195,44 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     jobs = [job for job in jobs if not is_done(job.stage)]
     if jobs:
         scheduler.need("sbatch")
-    for job in jobs:
-        refuse_second(job.stage.folder)
-    for job in jobs:
-        prepare(job, members)
-    said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
-    ids: dict[str, str] = {}
-    try:
+    with records.submitting(job.stage.folder for job in jobs):
         for job in jobs:
-            for folder in job.stage.controls:
-                (folder / records.KILL_SWITCH).unlink(missing_ok=True)
-            records.reopen(job.stage.folder)
-            records.renew(job.stage.folder)
-            after = [ids[name] for name in job.stage.after if name in ids]
-            ids[job.stage.name] = scheduler.submit(job.path, after)
-            record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
-            write_json(job.stage.folder / records.SLURM / records.JOB, record)
-    except BaseException:  # a full disk or Ctrl-C, too
-        for job_id in ids.values():
-            with suppress(LaunchError):
-                scheduler.call("scancel", job_id)
-        raise
+            refuse_second(job.stage.folder)
+        ids: dict[str, str] = {}
+        try:
+            for job in jobs:
+                prepare(job, members)
+            said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
+            for job in jobs:
+                _submit(job, members, ids)
+        except BaseException as error:  # Ctrl-C, too
+            _take_back(jobs, ids)
+            if isinstance(error, OSError):
+                raise LaunchError("nothing was submitted: a run folder cannot be written", got=error) from None
+            raise
     return ids, said
+
+
+def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
+    """Submit a prepared job behind those that it waits for, and add its id to those of the stages before it."""
+    for folder in job.stage.controls:
+        (folder / records.KILL_SWITCH).unlink(missing_ok=True)
+    records.reopen(job.stage.folder)
+    records.renew(job.stage.folder)
+    ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after if name in ids])
+    record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
+    write_json(job.stage.folder / records.SLURM / records.JOB, record)
+
+
+def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
+    """Cancel what was submitted, also a job whose id was never heard. None of the scripts was in the queue before."""
+    numbers = list(ids.values())
+    with suppress(LaunchError):
+        queued = (scheduler.jobs_of_script(job.path).items() for job in jobs)
+        numbers += [n for found in queued for n, state in found if state in scheduler.ACTIVE and n not in numbers]
+    for number in numbers:
+        with suppress(LaunchError):
+            scheduler.call("scancel", number)
 
 
 def is_done(stage: Stage) -> bool:
@@ -230,14 +248,17 @@ def is_done(stage: Stage) -> bool:
 
 
 def refuse_second(run: Path) -> None:
-    """A run is in the queue once."""
-    state = scheduler.job_of(run).get("JobState")
-    if state in scheduler.ACTIVE:
-        raise LaunchError(
-            f"{run} is in the queue already",
-            got=f"job {records.read_job(run)['job_id']}, {state}",
-            do=f"megabiomed cancel {run}, or wait for it",
-        )
+    """A run is in the queue once, under the id that was recorded or, where a submission was cut off, under another."""
+    recorded = scheduler.job_of(run)
+    found = {recorded.get("JobId", ""): recorded.get("JobState", "")}
+    found |= scheduler.jobs_of_script(run.absolute() / records.SLURM / "job.sh")
+    for number, state in found.items():
+        if state in scheduler.ACTIVE:
+            raise LaunchError(
+                f"{run} is in the queue already",
+                got=f"job {number}, {state}",
+                do=f"megabiomed cancel {run}, or wait for it",
+            )
 
 
 def typed_commands(stage: Stage) -> list[str]:

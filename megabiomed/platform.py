@@ -9,12 +9,14 @@ import resource
 import sys
 import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from megabiomed.errors import LaunchError
+from megabiomed.meeting import MEETING, open_store
 
 # megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
 warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
@@ -48,7 +50,8 @@ def device_count() -> int:
 def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
     """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (or SLURM's equivalents).
 
-    Backend: NCCL with CUDA (plus gloo for host tensors), gloo without.
+    Backend: NCCL with CUDA (plus gloo for host tensors), gloo without. Where the launcher named a file to meet by
+    (`megabiomed.meeting`), rank 0 chooses the port.
 
     Args:
         megatron: also prepare megatron-core's layers, whose import takes seconds.
@@ -56,14 +59,16 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
     if dist.is_initialized():
         return
     _adopt_slurm()
-    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    meeting = os.environ.get(MEETING)
+    needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", *(() if meeting else ("MASTER_PORT",)))
+    missing = [name for name in needed if name not in os.environ]
     if missing:
         raise LaunchError(
             "this process cannot join a run: environment variables are missing",
             got=f"no {', '.join(missing)}",
             do="start it with `megabiomed pretrain`, torchrun or srun",
         )
-    if os.environ["MASTER_PORT"] == "0" and os.environ["WORLD_SIZE"] != "1":
+    if not meeting and os.environ["MASTER_PORT"] == "0" and os.environ["WORLD_SIZE"] != "1":
         raise LaunchError(
             "the ranks cannot meet at port 0: each would choose another one",
             got="MASTER_PORT=0",
@@ -75,7 +80,11 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
     if has_cuda():
         torch.cuda.set_device(device())
     backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = open_store(Path(meeting), rank, world, timeout_s) if meeting else None
+    # torch reads the same from the environment where it is given no store.
+    place = {"store": store, "rank": rank, "world_size": world} if store else {}
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **place)
     if megatron:
         prepare_megatron()
 
@@ -84,6 +93,7 @@ def init_alone() -> None:
     """A process group of this process alone. Its environment keeps LOCAL_RANK, which DeepSpeed reads, and nothing by which
     what it starts would be taken for a rank."""
     before = dict(os.environ)
+    os.environ.pop(MEETING, None)
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     try:
         init_distributed()

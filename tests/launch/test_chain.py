@@ -100,7 +100,7 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert second.controls == [second.folder, second.folder.parent]
     last = render(second).script.splitlines()[-6]
     assert last == f"  -m megabiomed.align.worker {second.folder}/slurm/config.yaml s2-encoders &"
-    assert "MASTER_ADDR" not in render(score).script  # alone: it must not think that it was started as a rank
+    assert "MASTER_ADDR=" not in render(score).script  # alone: it must not think that it was started as a rank
 
 
 def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from megabiomed.launch import preflight
 from megabiomed.launch.preflight_verdict import MET, bad_nodes, pairings, result_file, smi_problems
+from megabiomed.meeting import MEETING
 
 
 def answers(run: Path, measured: dict[str, dict[str, float]], group: int = 0, meeting: str | None = MET) -> None:
@@ -65,6 +67,18 @@ def test_a_node_that_hangs_in_a_check_is_named_and_not_those_that_wait_for_it(
     assert bad_nodes(tmp_path, "7.0.1", ["a", "b"], 1.5) == {"b": "hung in its check of devices"}
 
 
+def test_a_node_that_runs_other_code_than_was_submitted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "slurm" / "code").mkdir(parents=True)
+    job = tmp_path / "slurm" / "job.json"
+    job.write_text('{"cluster": {"snapshot": false}}')
+    assert preflight._code(tmp_path) == []
+    job.write_text('{"cluster": {"snapshot": true}}')
+    (problem,) = preflight._code(tmp_path)
+    assert re.fullmatch(
+        r"runs .*megabiomed and not the copy in .*slurm/code: what replaces PYTHONPATH there\?", problem
+    )
+
+
 def test_nodes_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
     answers(tmp_path, {"a": {"matmul_s": 1.0}, "b": {"matmul_s": 1.0}})
     answers(tmp_path, {"c": {"matmul_s": 9.0}}, group=1)
@@ -91,7 +105,7 @@ def test_three_nodes_measure_themselves_and_find_missing_gpus(tmp_path: Path) ->
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.json").write_text("{}")
     command = [sys.executable, "-m", "megabiomed.launch.preflight", str(tmp_path), "7.0.1", "0"]
-    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "3"}
+    meet = {"MASTER_ADDR": "127.0.0.1", MEETING: str(tmp_path / "meeting"), "WORLD_SIZE": "3"}
     shared = {**os.environ, **meet, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     ranks = [
         subprocess.Popen([*command, "8" if rank == 2 else "0", "-"],
@@ -104,11 +118,3 @@ def test_three_nodes_measure_themselves_and_find_missing_gpus(tmp_path: Path) ->
         measured = json.loads(result_file(tmp_path, "7.0.1", name).read_text())["measured"]
         assert set(measured) == {"matmul_s", "allreduce_s", "link_s", "clock_s"}
     assert bad_nodes(tmp_path, "7.0.1", names, 1e9) == {"n2": "0 of 8 GPUs are visible"}
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,14 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 from support.runs import events
 
-from megabiomed.launch import records
+from megabiomed.errors import LaunchError
+from megabiomed.launch import records, scheduler
+from megabiomed.launch.cluster import load_cluster
+from megabiomed.launch.control import cancel
 from megabiomed.launch.follow import newest_log
+from megabiomed.launch.stage import load_stages
+from megabiomed.launch.status import status_of
+from megabiomed.launch.submit import render, submit_all
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -77,6 +85,42 @@ def test_a_stranger_that_was_given_the_job_id_again_is_left_alone(operator: Oper
     assert "nothing to cancel" in operator.type("cancel", run)
     assert operator.status(run)[0]["state"] == "not in the queue"
     assert operator.cluster.job(stranger)["JobState"] in ("PENDING", "RUNNING")
+
+
+@pytest.mark.parametrize("parts", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["one kind of nodes", "two kinds"])
+def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """sbatch queues the job and then hangs, as when the controller's answer is lost."""
+    run, tools = tmp_path / "run", tmp_path / "bin"
+    tools.mkdir()
+    queue = f'{shutil.which("sbatch")} "$@" || exit; [ "$1" = --test-only ] || exec sleep 60'
+    (tools / "sbatch").write_text(f"#!/bin/bash\n{queue}\n")
+    (tools / "sbatch").chmod(0o755)
+    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 2.0)
+    monkeypatch.setenv("SLURM_CONF", operator.cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")  # of the operator's shell
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    stage = {
+        "name": "s",
+        "run": str(operator.run_file),
+        "overrides": run_words(run, 5),
+        "sbatch": {"begin": "now+1hour"},
+    }
+    stage |= {"components": [{"ranks_per_node": 2}]} if parts else {"nodes": 2}
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": [stage]}))
+    cluster = load_cluster(str(operator.profile))
+    jobs = [render(stage) for stage in load_stages(str(tmp_path / "chain.yaml"), cluster, [], None)]
+    (job,) = submit_all(jobs)[0].values()
+    queued = operator.cluster.job(job)
+    assert (queued["Command"], queued["TimeLimit"]) == (str(run / "slurm" / "job.sh"), "00:10:00")
+    assert scheduler.jobs_of_script(run / "slurm" / "job.sh") == {job: "PENDING"}
+    (run / "slurm" / "job.json").write_text(json.dumps(records.read_job(run) | {"job_id": None}))  # died at this moment
+    assert status_of(run)["job"] == job
+    with pytest.raises(LaunchError, match=f"is in the queue already: got job {job}, PENDING"):
+        submit_all(jobs)
+    assert list(cancel(run, save=False, chain=True)) == [f"cancelled: job {job} (PENDING)"]
+    assert operator.cluster.run("squeue", "-h") == ""
 
 
 def test_what_the_scheduler_would_refuse_is_not_submitted(operator: Operator, tmp_path: Path) -> None:

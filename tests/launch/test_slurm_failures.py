@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -81,15 +82,21 @@ def test_a_node_that_loses_power_is_replaced(
     assert dead not in nodes_of(operator, job)
 
 
-def test_power_lost_in_the_middle_of_a_save_costs_only_that_save(
-    operator: Operator, tmp_path: Path, reference: Reference
+@pytest.mark.parametrize("event", ["a power cut", "an operator's requeue"])
+def test_what_comes_in_the_middle_of_a_save_costs_only_that_save(
+    operator: Operator, tmp_path: Path, reference: Reference, event: str
 ) -> None:
     run = tmp_path / "run"
-    (job,) = operator.submit(None, *run_words(run, STEPS, "checkpoint.save_every=2")).values()
+    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=2")).values()
     operator.until(lambda: operator.step(run) >= 6, run)
     operator.until(lambda: list((run / "checkpoints").glob("*.tmp-*")), run)
-    operator.cluster.power_off(nodes_of(operator, job)[-1])
-    finished(operator, job, run, reference)
+    if event == "a power cut":
+        operator.cluster.power_off(nodes_of(operator, job)[-1])
+    else:
+        operator.cluster.run("scontrol", "requeue", job)
+    found = finished(operator, job, run, reference, 60)
+    assert int(found["Restarts"]) == 1
+    assert not list((run / "checkpoints").glob("*.tmp-*"))
 
 
 def test_a_controller_that_dies_and_comes_back_changes_nothing(
@@ -122,6 +129,24 @@ def test_bad_nodes_are_named_and_avoided(operator: Operator, tmp_path: Path, ref
     log = (run / "slurm" / "job.log").read_text()
     assert "no answer from the agent on n1" in log
     assert "n2: no answer" in log
+
+
+def test_a_node_that_hangs_in_its_preflight_is_named_and_the_run_goes_on_without_it(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    """Its check stands still, as where the driver of a device does; the other node waits for it."""
+    run = tmp_path / "run"
+    operator.configure(preflight=True, preflight_minutes=1, slow_factor=1e9)
+    (job,) = operator.submit(None, *run_words(run, 12)).values()
+    operator.until(lambda: operator.cluster.job(job)["JobState"] == "RUNNING", run)
+    hung = nodes_of(operator, job)[-1]
+    operator.until(lambda: list(run.glob(f"slurm/preflight/*/{hung}.json")), run)
+    operator.stop_preflight(hung)
+    found = finished(operator, job, run, reference, 12)
+    assert (found["Restarts"], found["ExcNodeList"]) == ("1", hung)
+    assert hung not in nodes_of(operator, job)
+    assert re.search(rf"bad nodes: {hung}: hung in its check of \w+", (run / "slurm" / "job.log").read_text())
+    assert [item["decision"] for item in operator.status(run)[0]["endings"]] == ["done"]
 
 
 def test_a_zombie_commits_nothing_and_does_not_disturb_its_successor(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from megabiomed.errors import LaunchError
 from megabiomed.launch import scheduler
 from megabiomed.launch.control import cancel, jobs_of
 from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
@@ -76,10 +77,16 @@ def test_a_chain_is_found_from_each_of_its_stages_and_from_the_folder_of_all_run
     assert jobs_of(tmp_path / "runs" / "al") == [stage]
 
 
+def test_a_damaged_record_is_named(run: Path) -> None:
+    (run / "slurm" / "job.json").write_text('{"chain": "c"')
+    with pytest.raises(LaunchError, match=r"slurm/job\.json is damaged: got .*; remove it and submit the run again"):
+        find_runs(run)
+
+
 def test_cancelling_an_alignment_cancels_its_stages(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "job_of", lambda folder, patient=True: {"JobState": "PENDING"})
     called: list[tuple[str, ...]] = []
     monkeypatch.setattr(scheduler, "call", lambda *words, patient=True: called.append(words))
-    assert cancel(tmp_path / "runs" / "al", save=True, chain=True) == ["cancelled: job 7 (PENDING)"]
+    assert list(cancel(tmp_path / "runs" / "al", save=True, chain=True)) == ["cancelled: job 7 (PENDING)"]
     assert called == [("scancel", "7")]
     assert (tmp_path / "runs" / "al" / "s1" / "control" / "end").exists()

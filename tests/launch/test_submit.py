@@ -69,6 +69,10 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
         ({"sbatch": {"--qos": "x"}}, "write it without dashes"),
         ({"sbatch": {"comment": "a\nb"}}, "characters that a line"),
         ({"environment": {"A B": "1"}}, "no name of an environment variable"),
+        ({"time": 630}, "write the time in quotes"),  # as YAML reads a bare 10:30
+        ({"environment": {"A": True}}, r"environment\.A: Input should be a valid string, got True"),
+        ({"srun": ["--ntasks=3"]}, "megabiomed sets --ntasks itself"),
+        ({"srun": ["--container-mounts", "/data:/data"]}, "'/data:/data' is no option of srun; write it as one word"),
         ({"gpus": 8}, "did you mean 'gpu_type'|unknown key 'gpus'"),
     ],
 )
@@ -171,6 +175,70 @@ def test_variables_of_the_batch_script_cannot_be_replaced(run_file: Path) -> Non
         with pytest.raises(ValidationError, match=f"{name} belongs to the batch script"):
             ClusterConfig(environment={name: "x"})
     ClusterConfig(environment=dict.fromkeys([*shared, "PATH", "NCCL_DEBUG", "http_proxy"], "x"))
+
+
+def test_what_the_shell_of_the_submitter_holds_makes_no_rank_of_a_command(run_file: Path, tmp_path: Path) -> None:
+    """Submitted from inside a job of torchrun, whose variables sbatch passes on."""
+    stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={tmp_path}/r"]},
+              {"name": "words", "command": ["plot", "x"]}]  # fmt: skip
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": stages}))
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(f"#!/bin/bash\nenv > {tmp_path}/srun.env\n")
+    (tools / "scontrol").write_text("#!/bin/bash\necho n1\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    theirs = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MEGABIOMED_ERROR_FILE")
+    given = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "MASTER_ADDR": "n9"}
+    for stage, address in zip(load_stages(str(tmp_path / "chain.yaml"), ClusterConfig(**CPU), [], None), ("n1", None)):
+        text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", render(stage).script, flags=re.MULTILINE)
+        subprocess.run(["bash", "-c", text], env=given | dict.fromkeys(theirs, "7"), capture_output=True, timeout=60)
+        seen = dict(line.split("=", 1) for line in (tmp_path / "srun.env").read_text().splitlines() if "=" in line)
+        assert not seen.keys() & set(theirs)
+        assert (seen.get("MASTER_ADDR"), "MEGABIOMED_MEETING" in seen) == (address, address is not None)
+
+
+IMAGE, MOUNTS = (
+    "--container-image=nvcr.io#nvidia/pytorch:25.04-py3",
+    "--container-mounts=/data $(touch x):/data:ro,/home",
+)
+KEPT = "PYTHONPATH,PYTHONSAFEPATH,OMP_NUM_THREADS,PYTHONUNBUFFERED,TMPDIR,NCCL_DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ({"srun": [IMAGE, MOUNTS]}, [IMAGE, MOUNTS, f"--container-env={KEPT}"]),
+        ({"srun": ["--container-env=A,TMPDIR", "--container-name=b"], "snapshot": False},
+         ["--container-name=b", "--container-env=A,TMPDIR,OMP_NUM_THREADS,PYTHONUNBUFFERED,NCCL_DEBUG"]),
+        ({"wrap": ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]},
+         ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]),
+    ],
+    ids=["pyxis", "pyxis with variables of its own", "apptainer"],
+)  # fmt: skip
+def test_a_container_is_given_the_words_of_the_cluster_file_and_the_variables_of_the_job(
+    run_file: Path, tmp_path: Path, words: dict[str, Any], wanted: list[str]
+) -> None:
+    """Run by bash with a stand-in for srun; no container runs here."""
+    cluster = ClusterConfig(**(CPU | words), scratch=Path("/local"), environment={"NCCL_DEBUG": "WARN $HOME"},
+                            python=Path("/usr/bin/python"), shared_roots=[tmp_path.parent])  # fmt: skip
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").write_text(f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/words; env -0 > {tmp_path}/env\n")
+    (tools / "scontrol").write_text("#!/bin/bash\necho n1\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    text = script(run_file, cluster, f"run_dir={tmp_path}/r", "parallel.data_parallel_size=1")
+    text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", text, flags=re.MULTILINE)
+    given = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    subprocess.run(["bash", "-c", text], cwd=tmp_path, env=given, capture_output=True, timeout=60)
+    said = (tmp_path / "words").read_text().splitlines()
+    (front,) = (n for n, word in enumerate(said) if word.startswith("--output="))
+    assert said[front + 1 : said.index("/usr/bin/python")] == wanted
+    seen = dict(item.split("=", 1) for item in (tmp_path / "env").read_text().split("\0") if item)
+    assert (seen["NCCL_DEBUG"], seen["TMPDIR"]) == ("WARN $HOME", "/local")
+    inside = {name: seen.get(f"APPTAINERENV_{name}") for name in KEPT.split(",")}
+    assert inside == {name: seen[name] if "wrap" in words else None for name in inside}
 
 
 @pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])

@@ -100,6 +100,21 @@ class Operator:
                 continue
         raise AssertionError(f"rank {rank} of {run} does not run")
 
+    def stop_preflight(self, node: str) -> None:
+        """Make a node's preflight stand still in whatever it does."""
+        for process in psutil.process_iter():
+            try:
+                known = process.environ() if "megabiomed.launch.preflight" in process.cmdline() else {}
+                if (
+                    known.get("SLURMD_NODENAME") == node
+                    and known["SLURM_CONF"] == self.cluster.environment["SLURM_CONF"]
+                ):
+                    process.send_signal(signal.SIGSTOP)
+                    return
+            except psutil.Error:
+                continue
+        raise AssertionError(f"no preflight runs on {node}")
+
     def step(self, run: Path) -> int:
         """Newest step in the metrics."""
         return max(losses(run), default=0) if (run / "metrics.jsonl").is_file() else 0

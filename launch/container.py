@@ -1,0 +1,39 @@
+"""Ranks inside a container: what of the job's environment holds there too, by pyxis' and apptainer's documentation.
+
+Both pass the host's variables on, and let those of the image win: a PYTHONPATH of the image would hide the code that was
+submitted, its OMP_NUM_THREADS or NCCL_* what the cluster file sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megabiomed.launch.cluster import ClusterConfig
+
+_PYXIS, _ENV = ("--container-image", "--container-name"), "--container-env"
+_APPTAINER = ("apptainer", "singularity")
+
+
+def in_pyxis(cluster: ClusterConfig) -> bool:
+    """Whether srun starts the ranks in a container."""
+    return any(word.partition("=")[0] in _PYXIS for word in cluster.srun)
+
+
+def in_apptainer(cluster: ClusterConfig) -> bool:
+    """Whether the ranks' command starts one."""
+    return any(Path(word).name in _APPTAINER for word in cluster.wrap)
+
+
+def kept(cluster: ClusterConfig) -> list[str]:
+    """Variables that the job sets and that no image may replace."""
+    code = ["PYTHONPATH", "PYTHONSAFEPATH"] if cluster.snapshot else []
+    return list(dict.fromkeys([*code, "OMP_NUM_THREADS", "PYTHONUNBUFFERED", *cluster.variables]))
+
+
+def srun_words(cluster: ClusterConfig) -> list[str]:
+    """The arguments for srun of a cluster file; under pyxis with the variables to keep beside those it names itself."""
+    if not in_pyxis(cluster):
+        return cluster.srun
+    own = [word.partition("=")[2] for word in cluster.srun if word.startswith(f"{_ENV}=")]
+    names = dict.fromkeys([*(name for value in own for name in value.split(",")), *kept(cluster)])
+    return [*(word for word in cluster.srun if not word.startswith(f"{_ENV}=")), f"{_ENV}={','.join(names)}"]
