@@ -78,7 +78,9 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
         if not _FLAG.fullmatch(flag):
             raise ValueError(f"{flag!r} is no sbatch option; write it without dashes in front, e.g. `exclude: n3`")
         if flag in OWN_FLAGS:
-            raise ValueError(f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file")
+            raise ValueError(
+                f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file"
+            )
         if isinstance(value, str):
             _plain(value)
     return flags
