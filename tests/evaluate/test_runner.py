@@ -268,6 +268,7 @@ def test_a_stop_of_several_processes_is_a_stop_and_a_death_keeps_its_log(
         (["--split", "qa/test", "--dry-run", "--tp", "2"], "got --dry-run, --tp"),
         (["--split", "qa/test", "--task", "a=b"], "got --task"),
         (["--retrieval", "qa/train", "--task", "a=b"], "give --split"),
+        (["--task", "a=b", "--train", "a=c"], "give --shots"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(given: list[str], message: str) -> None:
@@ -312,7 +313,7 @@ def test_a_question_longer_than_the_window_is_listed_and_not_asked(
     assert [(entry["id"], entry["reason"]) for entry in rejected] == [("long", "question longer than the window")]
 
 
-def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: Path, questions: Path) -> None:
+def test_a_dry_run_says_what_it_costs_and_refuses_what_cannot_be(model: Path, questions: Path, corpus: Path) -> None:
     tasks = parse_tasks([f"abstracts={questions / 'pubmedqa' / 'ori_pqal.json'}"], [], [])
     settings = EvaluateSettings(model=model, tasks=tasks, shots=2)
     lines = describe(settings, 1)
@@ -321,5 +322,9 @@ def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: 
     assert "48 continuations" in said
     assert computed < plain / 3
     assert any("Question:" in line for line in lines)
+    with pytest.raises(ConfigError, match="fewer than the model's context of 512; lower --max-new-tokens"):
+        describe(settings.model_copy(update={"mode": "generate", "max_new_tokens": 512}), 1)
+    domains = settings.model_copy(update={"tasks": [], "perplexity": {"p": corpus / "validation"}, "samples": 3})
+    assert "perplexity of p: 3 windows of 512 tokens, of " in describe(domains, 1)[-1]
     with pytest.raises(TopologyError, match="num_attention_heads"):
         describe(settings.model_copy(update={"tensor_parallel_size": 3}), 3)
