@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 from megabiomed.cli import app
 from megabiomed.config.evaluation import EvalConfig
 from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
-from megabiomed.evaluate.compare import compare_command, compare_perplexities
+from megabiomed.evaluate.compare import compare_command, compare_perplexities, compare_rows
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.launching import evaluate as start
+from megabiomed.evaluate.results import ResultFolder
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.worker import STOPPED
@@ -147,6 +148,18 @@ def test_between_the_steps_a_model_without_numbers_ends_nothing_and_gives_no_fig
     names = {"exam_accuracy", "exam_answer_loss", "open_answer_loss", "papers_loss", "papers_perplexity"}
     assert found.keys() == names
     assert all(map(math.isnan, found.values()))
+
+
+def test_damaged_and_foreign_results_are_named(tmp_path: Path) -> None:
+    folder, row = ResultFolder(tmp_path), {"id": "a", "question_sha256": "q"}
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(DataError, match="not what `megabiomed evaluate` writes"):
+        folder.results()
+    folder.predictions("exam").write_text(json.dumps(row) + "\ngarbage\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"predictions_exam\.jsonl is damaged"):
+        folder.read("exam")
+    with pytest.raises(DataError, match="no id of 1 and of 0 in both"):
+        compare_rows([row], [])
 
 
 def test_perplexities_are_compared_only_on_the_same_text() -> None:

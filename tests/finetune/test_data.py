@@ -131,7 +131,9 @@ def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refus
         opened(read(finetune_file, "finetune.train.0.template=nope"))
     with pytest.raises(DataError, match="listed twice"):
         build_store([questions / "medmcqa/train.jsonl"] * 2, tmp_path / "t", tokenizer, BuildSettings(256))
-    with pytest.raises(DataError, match=r"fits into 9 tokens: got {'question longer than the window': 80}"):
+    with pytest.raises(
+        DataError, match=r"train\.jsonl fits into 9 tokens: got {'question longer than the window': 80}"
+    ):
         build_store([questions / "medmcqa/train.jsonl"], tmp_path / "t", tokenizer, BuildSettings(9))
     with pytest.raises(TokenizerError, match="no tokenizer"):
         tokenizer_of(read(finetune_file, "finetune.start_from=null"))
