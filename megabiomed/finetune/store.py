@@ -87,7 +87,8 @@ def _write(
             cut["words"] += words
     if not columns["ident"]:
         raise DataError(
-            f"no question of {', '.join(map(str, files))} fits into {settings.window} tokens", got=_counts(rejects), expected="at least one question",
+            f"no question of {', '.join(map(str, files))} fits into {settings.window} tokens",
+            got=_counts(rejects), expected="at least one question",
             do="raise data.seq_length (--window), or look at the file with `megabiomed qa inspect`",
         )  # fmt: skip
     write_table(folder / RECORDS, columns, _FIELDS)
