@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from megabiomed.cli import app
 from megabiomed.config.evaluation import EvalConfig
-from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
+from megabiomed.errors import CheckpointError, ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
 from megabiomed.evaluate.compare import compare_command, compare_perplexities, compare_rows
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.in_training import TrainingEvaluation
@@ -337,6 +337,8 @@ def test_a_dry_run_says_what_it_costs_and_refuses_what_cannot_be(model: Path, qu
     assert any("Question:" in line for line in lines)
     with pytest.raises(ConfigError, match="fewer than the model's context of 512; lower --max-new-tokens"):
         describe(settings.model_copy(update={"mode": "generate", "max_new_tokens": 512}), 1)
+    with pytest.raises(CheckpointError, match="no run of adapters"):
+        describe(settings.model_copy(update={"base": questions}), 1)
     domains = settings.model_copy(update={"tasks": [], "perplexity": {"p": corpus / "validation"}, "samples": 3})
     assert "perplexity of p: 3 windows of 512 tokens, of " in describe(domains, 1)[-1]
     with pytest.raises(TopologyError, match="num_attention_heads"):

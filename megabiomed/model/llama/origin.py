@@ -228,6 +228,8 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
             do="`megabiomed evaluate` and `generate` take it; `align-export` makes a whole model of it",
         )
     lora = adapters_of(checkpoint)
+    if lora is None and base is not None:
+        raise CheckpointError(f"{checkpoint.path} holds no adapters", got=f"--base {base}", do="leave --base out")
     if lora is None:
         return checkpoint
     model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
