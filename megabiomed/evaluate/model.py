@@ -79,7 +79,7 @@ def _exported(path: Path, base: Path | None) -> Model:
 
 
 def _trained(path: Path, base: Path | None) -> Model:
-    if any(path.glob("*/checkpoints")):  # the stages of an alignment
+    if not (path / "checkpoints").is_dir() and any(path.glob("*/checkpoints")):  # the stages of an alignment
         return _aligned(path, base)
     checkpoint = newest(path, hashes=False)
     if STAGE in checkpoint.trainer:
