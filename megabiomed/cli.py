@@ -17,6 +17,7 @@ from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.data.cli import data_app
 from megabiomed.encoders.cli import encoder_app
 from megabiomed.errors import MegabiomedError
+from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
@@ -158,11 +159,12 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
     """Continue a text with a checkpoint of any topology, in one process."""
     from megabiomed.evaluate.generate import generate_text
 
-    typer.echo(generate_text(run, prompt, max_new_tokens, temperature, seed))
+    typer.echo(generate_text(run, prompt, max_new_tokens, temperature, seed, base))
     _leave()
 
 
@@ -171,12 +173,13 @@ def validate(
     run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
     store: Annotated[Path | None, typer.Option(help="Token store; default: the run's validation store.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Windows to use at most.")] = 64,
+    base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
     """Mean loss per token of a checkpoint on a store, in one process."""
     from megabiomed.evaluate.figures import shown
     from megabiomed.evaluate.validate import validate_checkpoint
 
-    loss, perplexity, tokens = validate_checkpoint(run, store, samples)
+    loss, perplexity, tokens = validate_checkpoint(run, store, samples, base)
     typer.echo(f"validation_loss: {shown(loss, '.4f')} perplexity: {shown(perplexity, '.3f')} tokens: {tokens}")
     _leave()
 

@@ -49,4 +49,4 @@ def describe(config: AlignRunConfig, world: int) -> list[str]:
         parts = ", ".join(f"{name} {value / 2**30:.2f} GiB" for name, value in held.items())
         lines.append(f"stage {stage.name}: {stage.steps} steps, per rank without activations: {parts}, "
                      f"together {sum(held.values()) / 2**30:.2f} GiB")  # fmt: skip
-    return lines
+    return [*lines, *config.eval.absent()]

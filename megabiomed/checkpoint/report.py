@@ -111,7 +111,9 @@ def newest(path: Path, hashes: bool) -> Checkpoint:
     for skip, reason in skipped:
         _LOG.warning("skipped %s: %s", skip, reason)
     if found is None:
-        raise CheckpointError(f"there is no valid checkpoint in {folder}", do="name a checkpoint or a run folder")
+        stages = sorted(held.parent.name for held in path.glob("*/checkpoints"))
+        do = f"name one of its stages ({', '.join(stages)})" if stages else "name a checkpoint or a run folder"
+        raise CheckpointError(f"there is no valid checkpoint in {folder}", do=do)
     return found
 
 

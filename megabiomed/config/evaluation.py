@@ -38,6 +38,12 @@ class EvalConfig(Section):
     samples: PositiveInt = 32
     """Windows of each store, the first ones."""
 
+    def absent(self) -> list[str]:
+        """One line for each file or store that is not there yet."""
+        places = {f"eval.tasks {task.name}": task.path for task in self.tasks}
+        places |= {f"eval.perplexity.{name}": path for name, path in self.perplexity.items()}
+        return [f"{key}: {path}, not there yet" for key, path in places.items() if not path.exists()]
+
     @model_validator(mode="after")
     def _says_what(self) -> EvalConfig:
         if self.every and not (self.tasks or self.perplexity):

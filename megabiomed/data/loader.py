@@ -168,6 +168,11 @@ class ValidationLoader:
     def _deal(self, samples: int, data: DataConfig, dp_rank: int, dp_size: int) -> None:
         self.samples, self._data, self._dp_rank, self._dp_size = samples, data, dp_rank, dp_size
 
+    @property
+    def seq_length(self) -> int:
+        """Tokens of a window."""
+        return self._data.seq_length
+
     def _window(self, number: int) -> Window:
         return read_window(self._store, number, self._data.seq_length)
 

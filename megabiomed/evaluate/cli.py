@@ -9,6 +9,8 @@ import typer
 
 from megabiomed.errors import ConfigError
 
+BASE = "Of adapters: where the model beside which they were trained is now, if it has moved."
+
 _EXAMPLE = (
     "Example: megabiomed evaluate runs/biomedgpt-lm-7b --task pubmedqa=pubmedqa/ori_pqal.json "
     "--task medmcqa=medmcqa/dev.json --shots 3 --train medmcqa=medmcqa/train.json"
@@ -30,6 +32,7 @@ def evaluate(
     model: Annotated[
         Path, typer.Argument(help="Run folder, checkpoint of any topology, or exported Hugging Face folder.")
     ],
+    base: Annotated[Path | None, typer.Option(help=BASE)] = None,
     task: Annotated[list[str] | None, typer.Option(help="NAME=FILE[:SPLIT] of questions; may be repeated.")] = None,
     template: Annotated[list[str] | None, typer.Option(help="NAME=TEMPLATE; default: the dataset's own.")] = None,
     shots: Annotated[int, typer.Option(min=0, help="Few-shot examples before each question.")] = 0,
@@ -79,8 +82,13 @@ def evaluate(
 
     if retrieval is not None:
         raise ConfigError("--retrieval answers beside an aligned model", do="give --split too, or leave it out")
+    if train and not shots:
+        raise ConfigError(
+            "--train is where few-shot examples come from", got="--shots 0", do="give --shots K, or leave it out"
+        )
     values = {
-        "model": model, "tasks": parse_tasks(task or [], template or [], train or []), "mode": mode, "shots": shots,
+        "model": model, "base": base, "tasks": parse_tasks(task or [], template or [], train or []), "mode": mode,
+        "shots": shots,
         "perplexity": {name: Path(path) for name, path in pairs(perplexity or [], "--perplexity").items()},
         "samples": samples, "seq_length": seq_length, "limit": limit, "contaminated": contaminated, "seed": seed,
         "stores": store or [], "max_new_tokens": max_new_tokens, "output": output, "tensor_parallel_size": tp,

@@ -56,10 +56,12 @@ def compare_rows(a: list[Row], b: list[Row]) -> dict[str, Any]:
     shared = [ident for ident in first if ident in second]
     changed = [i for i in shared if first[i]["question_sha256"] != second[i]["question_sha256"]]
     if changed or not shared:
+        found_ids = f"{len(changed)} of {len(shared)} shared ids differ"
         raise DataError(
-            "the evaluations asked different questions", got=f"{len(changed)} of {len(shared)} shared ids differ",
+            "the evaluations asked different questions",
+            got=found_ids if shared else f"no id of {len(a)} and of {len(b)} in both",
             expected="the same file of questions",
-        )  # fmt: skip
+        )
     pairs = [(first[ident], second[ident]) for ident in shared]
     scores = np.array([[float(row["correct"]) for row in pair] for pair in pairs])
     measure = "accuracy"

@@ -13,9 +13,11 @@ from megabiomed.evaluate.model import open_model
 from megabiomed.model.llama.as_transformers import as_transformers
 
 
-def generate_text(run: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> str:
+def generate_text(
+    run: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int, base: Path | None = None
+) -> str:
     """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table; temperature 0 is greedy."""
-    model = open_model(run)
+    model = open_model(run, base)
     tokenizer = model.tokenizer
     ids = tokenizer.encode(prompt, bos=True)
     room = min(max_new_tokens, model.config.max_position_embeddings - len(ids))

@@ -65,14 +65,14 @@ def _world(settings: EvaluateSettings) -> int:
 def describe(settings: EvaluateSettings, world: int) -> list[str]:
     """What would be asked, of what, and what it costs; a topology that cannot be is refused."""
     from megabiomed.config.topology import check_run
-    from megabiomed.data.store import TokenStore
     from megabiomed.evaluate.model import open_model, scoring_config
     from megabiomed.evaluate.packing import pack
-    from megabiomed.evaluate.runner import build_tasks, identity, output_folder, parallel_of
+    from megabiomed.evaluate.runner import build_tasks, identity, open_domain, output_folder, parallel_of
     from megabiomed.evaluate.table import remarks
 
-    model = open_model(settings.model)
-    check_run(scoring_config(model, parallel_of(settings), world, settings.precision, settings.window), world)
+    model = open_model(settings.model, settings.base)
+    config = scoring_config(model, parallel_of(settings), world, settings.precision, settings.window)
+    check_run(config, world)
     tasks = build_tasks(settings, model)
     lines = [f"model: {model.path}", f"results: {output_folder(settings, model, identity(settings, model, tasks))}"]
     for task in tasks:
@@ -89,5 +89,7 @@ def describe(settings: EvaluateSettings, world: int) -> list[str]:
         lines += ["  first prompt:", *(f"  | {line}" for line in first.encoded.text.splitlines())]
         lines.append(f"  answer: {first.prompt.answer!r}")
     for name, path in settings.perplexity.items():
-        lines.append(f"perplexity of {name}: {TokenStore.open(path).num_tokens:,} tokens in {path}")
+        store, loader = open_domain(path, settings, model, config.data)
+        lines.append(f"perplexity of {name}: {loader.samples} windows of {loader.seq_length} tokens, of {store.num_tokens:,} "
+                     f"tokens in {path}")  # fmt: skip
     return lines

@@ -21,7 +21,7 @@ from megabiomed.errors import CheckpointError, TokenizerError
 from megabiomed.finetune.sources import stores_of
 from megabiomed.model.llama.convert import HuggingFaceSource
 from megabiomed.model.llama.hf_config import model_config_from_hf
-from megabiomed.model.llama.origin import whole_model
+from megabiomed.model.llama.origin import STAGE, check_frozen, whole_model
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,17 @@ class Model:
     questions: tuple[Path, ...] = ()
 
 
-def open_model(path: Path) -> Model:
-    """A run folder (its newest checkpoint), a checkpoint, or a Hugging Face Llama folder with tokenizer.model.
+def open_model(path: Path, base: Path | None = None) -> Model:
+    """A run folder (its newest checkpoint, of an alignment that of its last stage), a checkpoint, or a Hugging Face folder.
+
+    Args:
+        base: where the model is beside which adapters were trained, if it has moved.
 
     Raises:
         CheckpointError: none of these.
         TokenizerError: its tokenizer is missing or does not fit.
     """
-    model = _exported(path) if (path / "config.json").is_file() else _trained(path)
+    model = _exported(path, base) if (path / "config.json").is_file() else _trained(path, base)
     if model.tokenizer.vocab_size > model.config.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model", got=f"{model.tokenizer.vocab_size} pieces",
@@ -64,31 +67,48 @@ def open_model(path: Path) -> Model:
     return model
 
 
-def _exported(path: Path) -> Model:
+def _no_base(path: Path, base: Path | None) -> None:
+    if base is not None:
+        raise CheckpointError(f"{path} is no run of adapters", got=f"--base {base}", do="leave --base out")
+
+
+def _exported(path: Path, base: Path | None) -> Model:
+    _no_base(path, base)
     config, source = model_config_from_hf(path), HuggingFaceSource(path)
     return Model(path, config, source, Tokenizer(path / "tokenizer.model"), _fingerprint(path, "*.safetensors"))
 
 
-def _trained(path: Path) -> Model:
+def _trained(path: Path, base: Path | None) -> Model:
+    if not (path / "checkpoints").is_dir() and any(path.glob("*/checkpoints")):  # the stages of an alignment
+        return _aligned(path, base)
     checkpoint = newest(path, hashes=False)
+    if STAGE in checkpoint.trainer:
+        return _aligned(checkpoint.path, base)
     stored = stored_run(checkpoint.config_text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
     run = checkpoint.path.resolve().parent.parent
     stores, questions = trained_on(stored, run)
     identity = _fingerprint(checkpoint.path, "*.json")
-    tokenizer = Tokenizer(checkpoint.tokenizer)
-    return Model(
-        checkpoint.path,
-        stored.model,
-        whole_model(checkpoint),
-        tokenizer,
-        identity,
-        run,
-        checkpoint.step,
-        stores,
-        questions,
-    )
+    tokenizer, source = Tokenizer(checkpoint.tokenizer), whole_model(checkpoint, base)
+    return Model(checkpoint.path, stored.model, source, tokenizer, identity, run, checkpoint.step, stores, questions)
+
+
+def _aligned(path: Path, base: Path | None) -> Model:
+    """The language model of an alignment, for texts: the checkpoint's stage, those before it, and what the run began with."""
+    from megabiomed.align.aligned import open_checkpoint
+    from megabiomed.align.sources import frozen_reference
+
+    _no_base(path, base)
+    found = open_checkpoint(path)
+    checkpoint, config = found.checkpoint, found.config
+    stored, now = checkpoint.trainer["frozen"]["language_model"], frozen_reference(config)
+    check_frozen({"language_model": stored}, {"language_model": now}, checkpoint.path)
+    run = checkpoint.path.resolve().parent.parent
+    identity = sha256_bytes("".join(_fingerprint(held.path, "*.json") for held in found.source.checkpoints).encode())
+    stores, questions = trained_on(config, run)
+    tokenizer, step = Tokenizer(found.tokenizer), checkpoint.step
+    return Model(checkpoint.path, config.model, found.source, tokenizer, identity, run, step, stores, questions)
 
 
 def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -99,7 +119,8 @@ def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Pa
     Args:
         run: folder of the run.
     """
-    texts, questions = [source.path for source in config.data.train], []
+    texts = [source.path for source in config.data.train]
+    questions: list[Path] = []
     start = None
     if isinstance(config, FinetuneRunConfig):
         texts += [source.path for source in config.finetune.replay]

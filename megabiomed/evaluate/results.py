@@ -56,7 +56,10 @@ class ResultFolder:
         if not file.is_file():
             return []
         *lines, _ = file.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DataError(f"{file} is damaged", got=error, do="remove it: the same command predicts again") from None
 
     def open_for_append(self, task: str) -> int:
         """Cut off half a line and return the number of whole ones."""
@@ -90,4 +93,6 @@ class ResultFolder:
                 do="give the same `megabiomed evaluate` again: it goes on" if unfinished else "give a result folder",
             )  # fmt: skip
         found: dict[str, Any] = read_json(file)
+        if not isinstance(found, dict) or not {"model", "tasks", "perplexity"} <= found.keys():
+            raise DataError(f"{file} is not what `megabiomed evaluate` writes", do="give a result folder")
         return found

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from megabiomed import __version__, platform
-from megabiomed.config import ParallelConfig
+from megabiomed.config import DataConfig, ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
@@ -21,7 +21,7 @@ from megabiomed.evaluate.answers import extract_option, first_answer, generate_i
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.figures import perplexity, shown, stored
 from megabiomed.evaluate.metrics import Row, summarise
-from megabiomed.evaluate.model import Model, load_engine, open_model
+from megabiomed.evaluate.model import Model, load_engine, open_model, scoring_config
 from megabiomed.evaluate.results import RESULTS, ResultFolder
 from megabiomed.evaluate.scoring import Score, score
 from megabiomed.evaluate.settings import EvaluateSettings
@@ -39,7 +39,12 @@ class Evaluation:
 
     def __init__(self, settings: EvaluateSettings, stop: StopFlag) -> None:
         self.settings, self.stop = settings, stop
-        self.model = open_model(settings.model)
+        self.model = open_model(settings.model, settings.base)
+        data = scoring_config(
+            self.model, parallel_of(settings), dist.get_world_size(), settings.precision, settings.window
+        ).data
+        for path in settings.perplexity.values():  # now, not after hours of questions
+            open_domain(path, settings, self.model, data)
         self.tasks = build_tasks(settings, self.model)
         self.identity = identity(settings, self.model, self.tasks)
         self.folder = ResultFolder(output_folder(settings, self.model, self.identity))
@@ -106,24 +111,17 @@ class Evaluation:
         return [answer_row(item, text) for item, text in zip(items, texts)]
 
     def _perplexity(self, name: str, path: Path) -> dict[str, Any]:
-        store = TokenStore.open(path)
-        if store.tokenizer_sha256 != self.model.tokenizer.sha256:
-            raise TokenizerError(
-                f"{path} was made with another tokenizer than the model's",
-                do="build the store with `corpus build --tokenizer` of this model",
-            )
         engine = self.engine
-        data = engine.config.data.model_copy(
-            update={"seq_length": min(self.settings.seq_length, self.model.config.max_position_embeddings)}
+        store, loader = open_domain(
+            path, self.settings, self.model, engine.config.data, engine.mesh.dp_rank, engine.mesh.dp
         )
-        loader = ValidationLoader(store, data, self.settings.samples, engine.mesh.dp_rank, engine.mesh.dp)
         total, tokens = engine.evaluate(loader.micro_batches())
         loss = total / max(1, tokens)
         found = stored(perplexity(loss))
         self._say(f"perplexity: {name} loss: {shown(loss, '.4f')} perplexity: {shown(found, '.3f')} tokens: {tokens}")
         return {
             "loss": stored(loss), "perplexity": found, "tokens": tokens, "store": str(path),
-            "store_sha256": store.fingerprint, "seq_length": data.seq_length,
+            "store_sha256": store.fingerprint, "seq_length": loader.seq_length,
         }  # fmt: skip
 
     def _finish(self, perplexities: dict[str, dict[str, Any]]) -> None:
@@ -174,6 +172,25 @@ def build_tasks(settings: EvaluateSettings, model: Model) -> list[Task]:
     known = read_reports(model.stores, settings.stores, model.questions)
     context = model.config.max_position_embeddings
     return [build_task(asked, settings, model.tokenizer, context, known) for asked in settings.tasks]
+
+
+def open_domain(
+    path: Path, settings: EvaluateSettings, model: Model, data: DataConfig, dp_rank: int = 0, dp_size: int = 1
+) -> tuple[TokenStore, ValidationLoader]:  # fmt: skip
+    """A token store and its first windows.
+
+    Raises:
+        TokenizerError: it was made with another tokenizer than the model's.
+        DataError: it is no store, or shorter than one window.
+    """
+    store = TokenStore.open(path)
+    if store.tokenizer_sha256 != model.tokenizer.sha256:
+        raise TokenizerError(
+            f"{path} was made with another tokenizer than the model's",
+            do="build the store with `corpus build --tokenizer` of this model",
+        )
+    windows = data.model_copy(update={"seq_length": min(settings.seq_length, model.config.max_position_embeddings)})
+    return store, ValidationLoader(store, windows, settings.samples, dp_rank, dp_size)
 
 
 def identity(settings: EvaluateSettings, model: Model, tasks: Sequence[Task]) -> str:

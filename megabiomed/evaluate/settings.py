@@ -36,6 +36,7 @@ class EvaluateSettings(Section):
     """One call of `megabiomed evaluate`."""
 
     model: Path
+    base: Path | None = None
     tasks: list[TaskSettings] = Field(default_factory=list)
     perplexity: dict[str, Path] = Field(default_factory=dict)
     samples: PositiveInt = 64
@@ -54,13 +55,13 @@ class EvaluateSettings(Section):
     pipeline_parallel_size: PositiveInt = 1
 
     def identity(self, model: str, asked: list[Any]) -> str:
-        """Hash of all that decides the predictions; the topology and the place of the output do not.
+        """Hash of all that decides the predictions; the topology and the places of output and base do not.
 
         Args:
             model: identity of the weights.
             asked: the questions of all tasks, as plain values.
         """
-        left_out = {"output", "tensor_parallel_size", "pipeline_parallel_size", "model", "window"}
+        left_out = {"output", "base", "tensor_parallel_size", "pipeline_parallel_size", "model", "window"}
         values = self.model_dump(mode="json", exclude=left_out)
         return sha256_bytes(json.dumps([model, values, asked], sort_keys=True).encode())
 

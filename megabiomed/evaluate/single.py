@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch.distributed as dist
 
 from megabiomed import platform
@@ -13,10 +15,11 @@ from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.llama.origin import whole_model
 
 
-def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEngine]:
+def load_single(checkpoint: Checkpoint, base: Path | None = None, **data: int) -> tuple[RunConfig, TrainEngine]:
     """The model of a checkpoint in this process (fp32, one replica).
 
     Args:
+        base: where the model is beside which adapters were trained, if it has moved.
         data: replacements in the data section, e.g. micro_batch_size.
     """
     stored = stored_run(checkpoint.config_text, str(checkpoint.path))
@@ -31,5 +34,5 @@ def load_single(checkpoint: Checkpoint, **data: int) -> tuple[RunConfig, TrainEn
     if not dist.is_initialized():
         platform.init_alone()
     engine = build_engine(config, build_mesh(config.parallel))
-    engine.load_weights(whole_model(checkpoint))
+    engine.load_weights(whole_model(checkpoint, base))
     return config, engine

@@ -11,7 +11,7 @@ from typing import Any
 from megabiomed.checkpoint.files import sha256_bytes, sha256_file
 from megabiomed.corpus.decontaminate import prompt_hash
 from megabiomed.corpus.tokenizer import Tokenizer
-from megabiomed.errors import DataError
+from megabiomed.errors import ConfigError, DataError
 from megabiomed.evaluate.contamination import Contaminated, Policy
 from megabiomed.evaluate.packing import Request
 from megabiomed.evaluate.settings import EvaluateSettings, Mode, TaskSettings
@@ -98,6 +98,11 @@ def build_task(
                 settings.shots, read.rejects, read.notes)  # fmt: skip
     examples = _Examples(asked, template, settings, read.kind) if settings.shots else None
     room = settings.max_new_tokens if mode == "generate" else 0
+    if room >= context:
+        raise ConfigError(
+            "generated answers leave no room for a question", got=f"{room} tokens",
+            expected=f"fewer than the model's context of {context}", do="lower --max-new-tokens",
+        )  # fmt: skip
     for record in read.records[: settings.limit]:
         shots = examples.of(record) if examples else []
         item = _item(record, template, tokenizer, context, shots, room, known, task)
@@ -106,7 +111,11 @@ def build_task(
     _mark_repeated(task, known)
     _apply_policy(task, settings.contaminated)
     if not task.items:
-        raise DataError(f"nothing is left of {asked.path} to ask", got=_counts(task.rejects), do="see the reasons")
+        left = _counts(task.rejects) | ({"contaminated": task.dropped} if task.dropped else {})
+        raise DataError(
+            f"nothing is left of {asked.path} to ask", got=left,
+            do=f"`megabiomed qa inspect` shows the file; the model's context has {context} tokens",
+        )  # fmt: skip
     return task
 
 

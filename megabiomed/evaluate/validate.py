@@ -12,9 +12,16 @@ from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.single import load_single
 
 
-def validate_checkpoint(path: Path, store: Path | None, samples: int) -> tuple[float, float, int]:
-    """(mean loss per token, perplexity, tokens) on a store; None takes the store that the run validates on."""
-    config, engine = load_single(newest(path, hashes=False))
+def validate_checkpoint(
+    path: Path, store: Path | None, samples: int, base: Path | None = None
+) -> tuple[float, float, int]:
+    """(mean loss per token, perplexity, tokens) on a store.
+
+    Args:
+        store: None takes the store that the run validates on.
+        base: where the model is beside which adapters were trained, if it has moved.
+    """
+    config, engine = load_single(newest(path, hashes=False), base)
     folder = store or config.data.validation
     if folder is None:
         raise DataError("the run has no validation store", do="pass --store")

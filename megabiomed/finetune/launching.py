@@ -50,7 +50,9 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
             "length: unknown until the questions are stores (`megabiomed qa build`); the run itself tokenizes files"
         ]
     total = total_steps(config, samples or 0) if samples or config.train.steps else None
-    return [*lines, *bill(config, world, total, samples), f"starts from: {_origin(config)}"]
+    absent = [f"replay: {source.path}, not there yet" for source in config.finetune.replay if not source.path.exists()]
+    origin = f"starts from: {_origin(config)}"
+    return [*lines, *bill(config, world, total, samples), origin, *absent, *config.eval.absent()]
 
 
 def _origin(config: FinetuneRunConfig) -> str:

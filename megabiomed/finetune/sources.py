@@ -21,6 +21,7 @@ from megabiomed.errors import ConfigError, DataError, MegabiomedError, Tokenizer
 from megabiomed.finetune.store import MANIFEST, BuildSettings, QuestionStore, build_store
 from megabiomed.qa.overlap import NGRAM, SHARE, find_repeated
 from megabiomed.qa.readers import GROUND_TRUTH
+from megabiomed.qa.templates import TEMPLATES
 
 
 def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStore | None, list[str]]:
@@ -58,8 +59,8 @@ def check_sources(config: FinetuneRunConfig) -> None:
     """Every source of questions is there, as a file or as a store whose keys were given when it was built.
 
     Raises:
-        DataError: a path with nothing at it.
-        ConfigError: a store beside keys that only a file can obey.
+        DataError: a path with nothing at it, or with a folder that is no store.
+        ConfigError: a store beside keys that only a file can obey, or an unknown template.
     """
     held_out = config.finetune.validation
     for source in [*config.finetune.train, *([held_out] if held_out else [])]:
@@ -67,6 +68,10 @@ def check_sources(config: FinetuneRunConfig) -> None:
             raise DataError(
                 f"{source.path} is not there", do="give a file of questions, or a store made by `megabiomed qa build`"
             )
+        if source.path.is_dir():
+            QuestionStore(source.path)
+        if source.template is not None and source.template not in TEMPLATES:
+            raise ConfigError("there is no such template", got=source.template, expected=", ".join(TEMPLATES))
         given = {key: getattr(source, key) for key in ("template", "split", "limit")}
         changed = {key: value for key, value in given.items() if value != type(source).model_fields[key].default}
         if source.path.is_dir() and changed:

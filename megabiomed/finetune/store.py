@@ -6,6 +6,7 @@ store/ records.arrow rejects.jsonl tokenizer.model manifest.json; the folder get
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,6 +54,10 @@ def build_store(
     """
     if folder.exists():
         raise DataError(f"{folder} is already there", do="choose another folder or delete this one")
+    if len({file.resolve() for file in files}) < len(files):
+        raise DataError(
+            "a file is listed twice", got=", ".join(map(str, files)), do="list it once; `repeat` shows it more often"
+        )
     with new_folder(folder) as temporary:
         return _write(files, temporary, tokenizer, settings, progress)
 
@@ -82,21 +87,25 @@ def _write(
             cut["words"] += words
     if not columns["ident"]:
         raise DataError(
-            "no question fits", got=f"{len(rejects)} left out, e.g. {rejects[0].reason}" if rejects else "no question",
-            do="raise data.seq_length, or look at the file with `megabiomed qa inspect`",
+            f"no question of {', '.join(map(str, files))} fits into {settings.window} tokens",
+            got=_counts(rejects), expected="at least one question",
+            do="raise data.seq_length (--window), or look at the file with `megabiomed qa inspect`",
         )  # fmt: skip
     write_table(folder / RECORDS, columns, _FIELDS)
     write_rejects(folder / "rejects.jsonl", rejects)
     shutil.copyfile(tokenizer.path, folder / TOKENIZER)
-    reasons = sorted({reject.reason for reject in rejects})
     manifest = {
         "format": FORMAT, "kinds": sorted(set(kinds)), "records": len(columns["ident"]), "cut": cut,
-        "left_out": {reason: sum(r.reason == reason for r in rejects) for reason in reasons},
+        "left_out": _counts(rejects),
         "settings": asdict(settings), "tokenizer": tokenizer.sha256,
         "files": {str(file): sha256_file(file) for file in files}, "sha256": sha256_file(folder / RECORDS),
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _counts(rejects: Sequence[Reject]) -> dict[str, int]:
+    return dict(sorted(Counter(reject.reason for reject in rejects).items()))
 
 
 def _add(

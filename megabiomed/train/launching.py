@@ -73,6 +73,6 @@ def _print_bill(config: RunConfig, world: int) -> None:
     if samples is None and config.train.steps is None:
         print("length: unknown until the token stores of data.train exist (train.epochs is given)")
     total = total_steps(config, samples or 0) if samples or config.train.steps else None
-    for line in bill(config, world, total, samples):
+    for line in [*bill(config, world, total, samples), *config.eval.absent()]:
         print(line)
     print(f"command: torchrun --nproc_per_node={world} -m megabiomed.cli pretrain ...")

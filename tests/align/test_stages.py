@@ -71,6 +71,23 @@ def _texts_were_evaluated(stage: Path, last: int) -> None:
     assert {"evaluation/papers_perplexity", "evaluation/open_answer_loss"} <= set(found[last])
 
 
+def _evaluated_as_between_the_steps(command: Any, model: Path, stage: Path, watched: list[str], output: Path) -> None:
+    """`evaluate` finds the language model of a stage, in one process, as it was when the stage ended."""
+    import yaml
+
+    exam = yaml.safe_load(watched[0].partition("=")[2])[0]["path"]
+    papers = yaml.safe_load(watched[1].partition("=")[2])["papers"]
+    command("evaluate", model, "--task", f"exam={exam}", "--limit", 3, "--perplexity", f"papers={papers}", "--samples", 3,
+            "--seq-length", 96, "--output", output)  # fmt: skip
+    found = json.loads((output / "results.json").read_text())
+    told = [line for line in map(json.loads, (stage / "metrics.jsonl").read_text().splitlines())
+            if "evaluation/papers_loss" in line][-1]  # fmt: skip
+    assert found["perplexity"]["papers"]["loss"] == pytest.approx(told["evaluation/papers_loss"], abs=1e-5)
+    rows = [json.loads(line) for line in (output / "predictions_exam.jsonl").read_text().splitlines()]
+    loss = -sum(row["logprobs"][row["label"]] for row in rows) / len(rows)
+    assert loss == pytest.approx(2 * told["evaluation/exam_answer_loss"], abs=2e-5)  # " A" is two tokens here
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_texts_between_the_steps_change_no_bit_of_an_alignment(
@@ -87,6 +104,12 @@ def test_texts_between_the_steps_change_no_bit_of_an_alignment(
     for name, shape in before.shapes.items():
         box = Box.whole(name, tuple(shape))
         assert torch.equal(before.read(box), after.read(box)), name
+    for stage, path in (
+        ("three", seen / "three"),
+        ("four", seen),
+    ):  # adapters on what stages before them trained; all of it
+        _evaluated_as_between_the_steps(command, path, seen / stage, watched, tmp_path / stage)
+    assert "align-export" in command("validate", seen / "four", "--store", tmp_path, code=2).stderr
 
 
 def _exported_answers_alike(command: Any, run: Path, tmp_path: Path) -> None:

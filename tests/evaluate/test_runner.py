@@ -21,12 +21,13 @@ from typer.testing import CliRunner
 
 from megabiomed.cli import app
 from megabiomed.config.evaluation import EvalConfig
-from megabiomed.errors import ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
-from megabiomed.evaluate.compare import compare_command, compare_perplexities
+from megabiomed.errors import CheckpointError, ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
+from megabiomed.evaluate.compare import compare_command, compare_perplexities, compare_rows
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.evaluate.launching import describe
 from megabiomed.evaluate.launching import evaluate as start
+from megabiomed.evaluate.results import ResultFolder
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.worker import STOPPED
@@ -149,6 +150,18 @@ def test_between_the_steps_a_model_without_numbers_ends_nothing_and_gives_no_fig
     assert all(map(math.isnan, found.values()))
 
 
+def test_damaged_and_foreign_results_are_named(tmp_path: Path) -> None:
+    folder, row = ResultFolder(tmp_path), {"id": "a", "question_sha256": "q"}
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(DataError, match="not what `megabiomed evaluate` writes"):
+        folder.results()
+    folder.predictions("exam").write_text(json.dumps(row) + "\ngarbage\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"predictions_exam\.jsonl is damaged"):
+        folder.read("exam")
+    with pytest.raises(DataError, match="no id of 1 and of 0 in both"):
+        compare_rows([row], [])
+
+
 def test_perplexities_are_compared_only_on_the_same_text() -> None:
     text = {"store_sha256": "s", "seq_length": 64, "tokens": 128, "perplexity": 1.0}
     (found,) = compare_perplexities({"d": {**text, "loss": 2.0}}, {"d": {**text, "loss": 2.5}, "e": {}}).values()
@@ -268,6 +281,7 @@ def test_a_stop_of_several_processes_is_a_stop_and_a_death_keeps_its_log(
         (["--split", "qa/test", "--dry-run", "--tp", "2"], "got --dry-run, --tp"),
         (["--split", "qa/test", "--task", "a=b"], "got --task"),
         (["--retrieval", "qa/train", "--task", "a=b"], "give --split"),
+        (["--task", "a=b", "--train", "a=c"], "give --shots"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(given: list[str], message: str) -> None:
@@ -312,7 +326,7 @@ def test_a_question_longer_than_the_window_is_listed_and_not_asked(
     assert [(entry["id"], entry["reason"]) for entry in rejected] == [("long", "question longer than the window")]
 
 
-def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: Path, questions: Path) -> None:
+def test_a_dry_run_says_what_it_costs_and_refuses_what_cannot_be(model: Path, questions: Path, corpus: Path) -> None:
     tasks = parse_tasks([f"abstracts={questions / 'pubmedqa' / 'ori_pqal.json'}"], [], [])
     settings = EvaluateSettings(model=model, tasks=tasks, shots=2)
     lines = describe(settings, 1)
@@ -321,5 +335,11 @@ def test_a_dry_run_says_what_it_costs_and_refuses_an_impossible_topology(model: 
     assert "48 continuations" in said
     assert computed < plain / 3
     assert any("Question:" in line for line in lines)
+    with pytest.raises(ConfigError, match="fewer than the model's context of 512; lower --max-new-tokens"):
+        describe(settings.model_copy(update={"mode": "generate", "max_new_tokens": 512}), 1)
+    with pytest.raises(CheckpointError, match="no run of adapters"):
+        describe(settings.model_copy(update={"base": questions}), 1)
+    domains = settings.model_copy(update={"tasks": [], "perplexity": {"p": corpus / "validation"}, "samples": 3})
+    assert "perplexity of p: 3 windows of 512 tokens, of " in describe(domains, 1)[-1]
     with pytest.raises(TopologyError, match="num_attention_heads"):
         describe(settings.model_copy(update={"tensor_parallel_size": 3}), 3)

@@ -125,6 +125,16 @@ def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refus
     with pytest.raises(DataError, match=r"missing\.json is not there"):
         opened(config)
     assert not list((tmp_path / "r").rglob("*.building*"))
+    with pytest.raises(DataError, match="is no store of questions"):
+        opened(read(finetune_file, f"finetune.train.0.path={tmp_path}", "finetune.train.0.limit=null"))
+    with pytest.raises(ConfigError, match="no such template: got nope"):
+        opened(read(finetune_file, "finetune.train.0.template=nope"))
+    with pytest.raises(DataError, match="listed twice"):
+        build_store([questions / "medmcqa/train.jsonl"] * 2, tmp_path / "t", tokenizer, BuildSettings(256))
+    with pytest.raises(
+        DataError, match=r"train\.jsonl fits into 9 tokens: got {'question longer than the window': 80}"
+    ):
+        build_store([questions / "medmcqa/train.jsonl"], tmp_path / "t", tokenizer, BuildSettings(9))
     with pytest.raises(TokenizerError, match="no tokenizer"):
         tokenizer_of(read(finetune_file, "finetune.start_from=null"))
     assert tokenizer_of(read(finetune_file, f"data.tokenizer={corpus}/t.model")) == corpus / "t.model"

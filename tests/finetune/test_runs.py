@@ -19,6 +19,7 @@ from megabiomed.config.topology import check_run
 from megabiomed.corpus.extend import extend_tokenizer
 from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.errors import CheckpointError, DataError
+from megabiomed.evaluate.model import open_model
 from megabiomed.evaluate.single import load_single
 from megabiomed.finetune.launching import describe, finetune
 from megabiomed.finetune.store import BuildSettings, build_store
@@ -90,6 +91,11 @@ def test_full_fine_tuning_starts_from_a_run_folder_and_adapters_from_adapters(
         "finetune", finetune_file, f"run_dir={again}", f"finetune.start_from={full}", "parallel.engine=fsdp2"
     )
     assert "adapters of rank 4" in first.stdout
+    moved = full.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match="give --base"):
+        open_model(again)
+    assert open_model(again, moved).step == 5
+    moved.rename(full)
     third = tmp_path / "third"
     command("finetune", finetune_file, f"run_dir={third}", f"finetune.start_from={again}", "train.steps=2")
     chained = whole_model(Checkpoint.open(third / "checkpoints/step_00000002"))
@@ -160,6 +166,10 @@ def test_a_dry_run_counts_the_steps_of_stores_and_names_the_file_that_is_missing
     said = capsys.readouterr().out
     assert re.search(r"length: \d+ steps, .* 2\.\d\d epochs of \d+ samples", said)
     assert "FLOP in all" in said
+    watched = ["eval.tasks=[{name: x, path: gone.json}]", f"eval.perplexity={{here: {corpus}/train, there: gone}}"]
+    finetune(str(finetune_file), watched, nproc=1, dry_run=True)
+    absent = [line for line in capsys.readouterr().out.splitlines() if "not there yet" in line]
+    assert absent == ["eval.tasks x: gone.json, not there yet", "eval.perplexity.there: gone, not there yet"]
     with pytest.raises(DataError, match=r"medmcqa/train\.json is not there"):
         finetune("biomedgpt-lm-7b-medmcqa", [], nproc=8, dry_run=True)
 

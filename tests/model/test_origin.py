@@ -108,6 +108,8 @@ def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path
     weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
     whole = saved(tmp_path / "whole", weights, {})
     assert whole_model(whole) is whole
+    with pytest.raises(CheckpointError, match="leave --base out"):
+        whole_model(whole, tmp_path)
     with pytest.raises(CheckpointError, match="holds no adapters"):
         export_adapter(whole, tmp_path / "out")
     with pytest.raises(CheckpointError, match="hidden_size 16 -> 32"):

@@ -29,6 +29,8 @@ from megabiomed.model.llama.vocabulary import open_folder
 _ORIGIN = ("init_from", "initializer_range")
 LORA = "lora"
 """Key of trainer.json with the adapters' configuration, in checkpoints that store adapters."""
+STAGE = "stage"
+"""Key of trainer.json with the name of a stage, in checkpoints of an alignment."""
 
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
@@ -220,7 +222,14 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
     Raises:
         CheckpointError: the frozen model is gone, or is not the one that the adapters were trained beside.
     """
+    if STAGE in checkpoint.trainer:
+        raise CheckpointError(
+            f"{checkpoint.path} is of an alignment and holds what its stage trained",
+            do="`megabiomed evaluate` and `generate` take it; `align-export` makes a whole model of it",
+        )
     lora = adapters_of(checkpoint)
+    if lora is None and base is not None:
+        raise CheckpointError(f"{checkpoint.path} holds no adapters", got=f"--base {base}", do="leave --base out")
     if lora is None:
         return checkpoint
     model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
@@ -230,7 +239,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
         raise CheckpointError(
             f"{checkpoint.path} holds adapters; the model beside which they were trained is gone",
             got=f"no {place}",
-            do="restore it, or say where it is with --base",
+            do="restore it, or give --base with the place where it is now",
         )
     seed = int(checkpoint.trainer["seed"])
     frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
