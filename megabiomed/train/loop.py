@@ -19,7 +19,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
-from megabiomed.evaluate.in_training import training_evaluation
+from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
 from megabiomed.model.llama.origin import (
     adapter_chain,
     check_adapters,
@@ -53,7 +53,7 @@ class Trainer:
         self.config, self.stop = config, stop
         world, rank = dist.get_world_size(), dist.get_rank()
         check_run(config, world)
-        self.mesh = build_mesh(config.parallel)
+        self.mesh = build_mesh(config.parallel, config.ranks_beside)
         self._open_data()
         self.evaluation = training_evaluation(config, self.mesh, self.tokenizer)
         self.total = total_steps(config, self.loader.samples_per_epoch)
@@ -239,8 +239,10 @@ class Trainer:
     def evaluate(self) -> None:
         """Questions and perplexities of `eval`, reported. Disturbs neither data order nor state nor random numbers."""
         if self.evaluation is not None:
-            found = self.evaluation.run(self.engine, lambda: self.guard.beat("evaluation", self.step))
-            self.reporter.evaluation(self.step, found)
+            self.reporter.evaluation(self.step, self._evaluated(self.evaluation))
+
+    def _evaluated(self, evaluation: TrainingEvaluation) -> dict[str, float]:
+        return evaluation.run(self.engine, lambda: self.guard.beat("evaluation", self.step))
 
     def _leave(self, outcome: str) -> None:
         self.guard.beat("last save", self.step)
