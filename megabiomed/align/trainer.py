@@ -100,6 +100,11 @@ class StageTrainer(Trainer):
         self.reporter.say(f"stage: {self.stage.name}, trains adaptors{trained}")
         return engine
 
+    @property
+    def begins_with_folder(self) -> bool:
+        """Not of later stages, whose language model an earlier one may have trained."""
+        return super().begins_with_folder and self.number == 0 and self.align.language_model is None
+
     def _load_initial(self) -> None:
         engine = cast(AlignEngine, self.engine)
         assert engine.base is not None

@@ -97,6 +97,11 @@ class Trainer:
         """The model that the run begins with, if it is not `model.init_from` or random."""
         return None
 
+    @property
+    def begins_with_folder(self) -> bool:
+        """Whether a start from the beginning has the weights of `model.init_from` and no others."""
+        return self.config.model.init_from is not None and self.starts_from is None
+
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
         base, config = self.engine.base, self.config
@@ -138,7 +143,7 @@ class Trainer:
             self.reporter.say(load(self.engine, self._start.checkpoint, self.step))
         else:
             self._load_initial()
-            if config.model.init_from is not None and config.checkpoint.certify_import:
+            if self.begins_with_folder and config.checkpoint.certify_import:
                 for line in certify_import(self.engine, config, self.tokenizer).lines():
                     self.reporter.say(line)
         self.checkpoints = Checkpoints(config, self.engine, self.tokenizer, fence)
