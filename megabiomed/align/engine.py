@@ -4,11 +4,15 @@
 embeddings enter the language model as leaf tensors, under any tensor x pipeline x ZeRO layout; (3) the gradients travel
 back and every rank encodes its share again, now with gradients, and goes backward once. Each rank calls each encoder the
 same number of times in every step, whatever its samples hold, so that sharded encoders cannot hang.
+
+With `align.dedicated_encoder_ranks` a rank has either the language model or encoders and adaptors, and takes part in the
+phases of what it has; the exchanges, and one sum of the figures of the step, span the world.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -22,6 +26,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.encoders.bridge import Bridge
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
@@ -29,6 +34,7 @@ from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.placement import MODALITIES, Modality, check_ranks, deal
 from megabiomed.encoders.side import SideModules
 from megabiomed.encoders.watchdog import watch
+from megabiomed.engine.absent import AbsentEngine
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
@@ -38,6 +44,8 @@ from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.llama.adapters import trained_tensors
 
+# Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
+_PATIENCE = timedelta(hours=24)
 _COLLATE: dict[Modality, Any] = {"molecule": MoleculeBatch.of, "protein": ProteinBatch.of}
 
 
@@ -56,10 +64,12 @@ class AlignEngine(TrainEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: StageConfig) -> None:
         check_ranks(align, mesh.world)
+        self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if mesh.beside else None
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         precision = config.train.precision
-        self.side = SideModules(align, stage, config.optimizer, config.model.hidden_size, config.seed, precision)
+        hidden, group = config.model.hidden_size, mesh.beside_group
+        self.side = SideModules(align, stage, config.optimizer, hidden, config.seed, precision, group)
         self.dtype = platform.DTYPES[config.train.precision]
         self.template = ""
 
@@ -88,6 +98,7 @@ class AlignEngine(TrainEngine):
         load_fragments(source, self.engine.fragments(), ("param",))
         self.engine.publish(source)
         self._load_side(source, ("param",))
+        self.language_model_goes_on(False)
 
     def _load_side(self, source: TensorSource, kinds: tuple[str, ...]) -> None:
         holds = getattr(source, "holds", lambda name: False)
@@ -107,28 +118,61 @@ class AlignEngine(TrainEngine):
         self.engine.set_step_count(step)
         self.side.set_step_count(step)
         self.optimizer_step_count = step
+        self.language_model_goes_on(False)
 
     def align_step(self, batch: AlignBatch, share_of_peak: float) -> StepResult:
         """One optimizer step. `share_of_peak` is the schedule's value in (0, 1]. Collective."""
-        mesh = self.mesh
-        (tokens,) = mesh.sum_over(mesh.dp_group, sum(micro.num_loss_tokens for micro in batch.micro_batches))
         self.engine.train(True)
         self.engine.begin_step()
         bridge, shares, micro_batches = self._encode(batch, gradients=True)
         with self._watch("language model", batch, bridge):
-            scaled = self.pipeline.run(micro_batches, mesh.dp / max(tokens, 1.0))
+            loss, tokens = self._run_language_model(micro_batches) if self.mesh.in_model else (0.0, 0.0)
         self._backward(batch, bridge, shares, micro_batches)
-        squares = self.side.step(share_of_peak) ** 2
-        if self.trains_language_model:
-            squares += self.engine.step(self.stage.lm_lr * share_of_peak) ** 2
+        of_side = self.side.step(share_of_peak) ** 2 if self.side.held else 0.0
+        of_model = self.engine.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
-        return StepResult(self._sum_over_replicas(scaled / mesh.dp), squares**0.5, int(tokens))
+        if self.mesh.beside:
+            loss, tokens, of_side, of_model = self._known_to_all(loss, tokens, of_side, of_model)
+        return StepResult(loss, (of_side + of_model) ** 0.5, int(tokens))
+
+    def _run_language_model(self, micro_batches: list[AlignMicroBatch]) -> tuple[float, float]:
+        """Phase 2, forward and backward: mean loss and unmasked tokens of the global batch."""
+        mesh = self.mesh
+        (tokens,) = mesh.sum_over(mesh.dp_group, sum(micro.num_loss_tokens for micro in micro_batches))
+        # Engines average over dp; the factor dp turns that into the sum that the global mean needs.
+        scaled = self.pipeline.run(micro_batches, mesh.dp / max(tokens, 1.0))
+        return self._sum_over_replicas(scaled / mesh.dp), tokens
+
+    def _known_to_all(self, *figures: float) -> list[float]:
+        """Figures of a step that the ranks of one half know and those of the other have as 0."""
+        first = self.mesh.rank in (0, self.mesh.size)  # of its half; the others of it know the same
+        return self.mesh.sum_over(dist.group.WORLD, *(value if first else 0.0 for value in figures))
 
     def evaluate(self, micro_batches: Any) -> tuple[float, int]:
-        """Summed loss and unmasked tokens of an `AlignBatch`."""
+        """Summed loss and unmasked tokens of an `AlignBatch`; zeros on a rank without language model."""
         assert isinstance(micro_batches, AlignBatch)
         _, _, filled = self._encode(micro_batches, gradients=False)
-        return super().evaluate(filled)
+        found = super().evaluate(filled) if self.mesh.in_model else (0.0, 0)
+        self.language_model_goes_on(False)
+        return found
+
+    def language_model_goes_on(self, more: bool) -> bool:
+        """Encoder ranks wait here while the language model works alone; its ranks say `more` until they are through.
+
+        Returns:
+            False when they are through. Collective over the world; nothing without dedicated encoder ranks.
+        """
+        if self._waiting is None:
+            return False
+        flag = torch.tensor([int(more)])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._waiting)
+        return bool(flag.item())
+
+    def logits(self, batch: MicroBatch) -> Tensor:
+        """See the base class; nobody's on a rank without language model."""
+        if self.mesh.in_model:
+            return super().logits(batch)
+        return torch.zeros(batch.tokens.numel(), self.config.model.vocab_size, device=platform.device())
 
     def _encode(
         self, batch: AlignBatch, gradients: bool
@@ -138,7 +182,7 @@ class AlignEngine(TrainEngine):
         bridge = Bridge(self.mesh, items, deal(items, self.align, self.mesh.world))
         shares: dict[Modality, _Share] = {}
         outputs: dict[int, Tensor] = {}
-        for modality in self._present(batch):
+        for modality in self._present(batch) if self.side.held else ():
             numbers = [n for n in bridge.mine if items[n].modality == modality]
             collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
             with self._watch(f"encode {modality}", batch, bridge), torch.no_grad():
@@ -148,10 +192,13 @@ class AlignEngine(TrainEngine):
                 shares[modality] = _Share(numbers, collated, rows, noises)
                 out = self.side.adapt(modality, rows, collated.rows).to(self.dtype)
             outputs.update(zip(numbers, out.split([items[n].rows_out for n in numbers])))
-        empty = torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
         with self._watch("exchange of rows", batch, bridge):
-            rows = bridge.deliver(torch.cat([empty, *(outputs[n] for n in bridge.mine)]))
+            rows = bridge.deliver(torch.cat([self._no_rows(), *(outputs[n] for n in bridge.mine)]))
         return bridge, shares, self._filled(batch, rows, gradients)
+
+    def _no_rows(self) -> Tensor:
+        """[0, h]"""
+        return torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
 
     def _present(self, batch: AlignBatch) -> list[Modality]:
         """Modalities that anybody has in this batch: the same answer on every rank."""
@@ -176,7 +223,7 @@ class AlignEngine(TrainEngine):
         parts = [torch.zeros_like(m.rows) if m.rows.grad is None else m.rows.grad for m in filled if m.rows is not None]
         # The schedule multiplies by dp because engines average; encoders sum.
         with self._watch("exchange of gradients", batch, bridge):
-            gradient = bridge.give_back(self._whole(torch.cat(parts)) / self.mesh.dp).float()
+            gradient = bridge.give_back(self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.dp).float()
         sizes = [batch.items[n].rows_out for n in bridge.mine]
         held = dict(zip(bridge.mine, gradient.split(sizes)))
         for modality, share in shares.items():
@@ -185,7 +232,7 @@ class AlignEngine(TrainEngine):
 
     def _whole(self, gradient: Tensor) -> Tensor:
         """Under sequence parallelism each tensor rank has the gradient of the rows that fell into its tokens."""
-        if self.config.parallel.sequence_parallel:
+        if self.config.parallel.sequence_parallel and self.mesh.in_model:
             dist.all_reduce(gradient, group=self.mesh.tp_group)
         return gradient
 
@@ -205,6 +252,8 @@ class AlignEngine(TrainEngine):
 
 
 def _language_model(config: RunConfig, mesh: Mesh, stage: StageConfig) -> DataParallelEngine:
+    if not mesh.in_model:
+        return AbsentEngine(mesh)
     if stage.language_model == "frozen":
         return FrozenEngine(config, mesh)
     return FsdpEngine(config, mesh) if config.parallel.engine == "fsdp2" else ZeroEngine(config, mesh)

@@ -88,11 +88,15 @@ class QaWindows(AnswerWindows):
 
 
 class AlignLoader:
-    """Endless `AlignBatch`es from any global sample on, mixing question splits and text."""
+    """Endless `AlignBatch`es from any global sample on, mixing question splits and text.
+
+    Args:
+        dp_rank: replica of this rank; None on a rank without language model, whose batches hold items and no windows.
+    """
 
     def __init__(
         self, stores: Sequence[QaStore], align: AlignConfig, data: DataConfig, seed: int, text_share: float = 0.0,
-        dp_rank: int = 0, dp_size: int = 1,
+        dp_rank: int | None = 0, dp_size: int = 1,
     ) -> None:  # fmt: skip
         check_global_batch(data, dp_size)
         self.stores, self.data, self.dp_rank, self.dp_size = list(stores), data, dp_rank, dp_size
@@ -130,7 +134,8 @@ class AlignLoader:
             for number, (s, _, w) in enumerate(ids.tolist()) if s < len(self.windows)
             for found in self.windows[s].items(w)
         ]  # fmt: skip
-        mine = [self._read(s, w) for s, _, w in ids[self.dp_rank * share : (self.dp_rank + 1) * share].tolist()]
+        part = _part(self.dp_rank, share)
+        mine = [self._read(s, w) for s, _, w in ids[part.start : part.stop].tolist()]
         return AlignBatch(_micro_batches(mine, size), ids, first_sample, items, self.features)
 
     def _read(self, source: int, window: int) -> Placed:
@@ -172,7 +177,7 @@ class AlignValidation:
     """
 
     def __init__(self, store: QaStore, align: AlignConfig, data: DataConfig, samples: int, seed: int,
-                 dp_rank: int = 0, dp_size: int = 1, shift: int = 0) -> None:  # fmt: skip
+                 dp_rank: int | None = 0, dp_size: int = 1, shift: int = 0) -> None:  # fmt: skip
         self.store, self.data, self.dp_rank, self.dp_size, self.shift = store, data, dp_rank, dp_size, shift
         self.windows = QaWindows(store, align, data.seq_length, seed)
         _check_windows(self.windows, data.seq_length)
@@ -184,9 +189,8 @@ class AlignValidation:
         share = -(-self.samples // (self.dp_size * size)) * size
         items = [_item(self.windows, 0, found, n // share, n)
                  for n in range(self.samples) for found in self.windows.items(n)]  # fmt: skip
-        first = self.dp_rank * share
         mine = [self.windows.place(n) if n < self.samples else Placed(padding_window(self.data.seq_length), [])
-                for n in range(first, first + share)]  # fmt: skip
+                for n in _part(self.dp_rank, share)]  # fmt: skip
         return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
 
     def _features(self, items: list[Item]) -> Any:
@@ -213,6 +217,11 @@ def resized(features: Features, rows: int) -> Features:
     keep = (features.edges < rows).all(axis=0)
     atoms = np.resize(features.atoms, (rows, 2))
     return type(features)(atoms, features.edges[:, keep], features.bonds[keep])
+
+
+def _part(dp_rank: int | None, share: int) -> range:
+    """Numbers of a replica's samples in a global batch; no replica has none."""
+    return range(0) if dp_rank is None else range(dp_rank * share, (dp_rank + 1) * share)
 
 
 def _item(windows: QaWindows, source: int, found: tuple[int, int, int], consumer: int, sample: int) -> Item:

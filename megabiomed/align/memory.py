@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megabiomed.config import LoraConfig
-from megabiomed.config.align import AlignRunConfig, Esm2Config, GinConfig, StageConfig
+from megabiomed.config.align import AdaptorConfig, AlignRunConfig, Esm2Config, GinConfig, StageConfig
 from megabiomed.config.topology import data_parallel_size
 from megabiomed.train.flops import parameter_count, state_bytes_per_rank
 
@@ -11,7 +11,7 @@ _TRAINED = 16  # fp32 weights, gradients and two moments
 
 
 def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[str, float]:
-    """Bytes of each part on one rank."""
+    """Bytes of each part on one of the ranks that hold it: with dedicated encoder ranks `language_model` on the others."""
     align, parallel = config.align, config.parallel
     if stage.language_model == "frozen":
         width = 2 if config.train.precision == "bf16" else 4
@@ -20,16 +20,28 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
     else:
         lora = (config.lora or LoraConfig()) if stage.language_model == "lora" else None
         run = config.model_copy(update={"lora": lora})
-        model = sum(state_bytes_per_rank(run, data_parallel_size(parallel, world)).values())
+        replicas = data_parallel_size(parallel, world, config.ranks_beside)
+        model = sum(state_bytes_per_rank(run, replicas).values())
     sizes = {"molecule": gin_parameters(align.molecule), "protein": esm2_parameters(align.protein)}
     found = {"language_model": float(model)}
     for name, count in sizes.items():
         part, mode = getattr(align, name), getattr(stage, name)
-        shards = world if part.placement == "zero3" else 1
+        shards = (config.ranks_beside or world) if part.placement == "zero3" else 1
         found[name] = count * (_TRAINED if mode == "full" else 4) / shards
         if mode == "lora":
             found[name] += _TRAINED * lora_parameters(part) / shards
-    return found
+    width = config.model.hidden_size
+    pairs = (align.molecule_adaptor, align.molecule), (align.protein_adaptor, align.protein)
+    counts = [adaptor_parameters(adaptor, encoder.hidden_size, width) for adaptor, encoder in pairs]
+    return found | {"adaptors": float(_TRAINED * sum(counts))}
+
+
+def adaptor_parameters(config: AdaptorConfig, inputs: int, outputs: int) -> int:
+    """Parameters of an adaptor from encoder width to hidden size."""
+    square = outputs * outputs + outputs
+    if config.kind == "resampler":
+        return config.num_queries * outputs + 2 * (inputs * outputs + outputs) + square
+    return inputs * outputs + outputs + (square if config.kind == "mlp" else 0)
 
 
 def lora_parameters(config: Esm2Config | GinConfig) -> int:

@@ -19,6 +19,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.errors import DataError, TokenizerError
 from megabiomed.evaluate.figures import shown
+from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.model.llama.origin import check_frozen
 from megabiomed.train.loop import Trainer, validation_loss
 from megabiomed.train.signals import StopFlag
@@ -43,14 +44,15 @@ class StageTrainer(Trainer):
         if not align.train:
             raise DataError("there is nothing to train on", got="align.train is empty", do="list dataset splits there")
         stores = [QaStore(source.path) for source in align.train]
-        loader = AlignLoader(stores, align, config.data, config.seed, self.stage.text_share, mesh.dp_rank, mesh.dp)
+        replica = mesh.dp_rank if mesh.in_model else None
+        loader = AlignLoader(stores, align, config.data, config.seed, self.stage.text_share, replica, mesh.dp)
         held_out = [QaStore(align.validation)] if align.validation else []
         texts = [loader.text] if loader.text is not None else []
         self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
         self.loader = cast(TrainLoader, loader)
         samples = config.train.eval_samples
         made = [
-            AlignValidation(store, align, config.data, samples, config.seed, mesh.dp_rank, mesh.dp, shift)
+            AlignValidation(store, align, config.data, samples, config.seed, replica, mesh.dp, shift)
             for store in held_out for shift in (0, 1)
         ]  # fmt: skip
         self.validation = cast(ValidationLoader, made[0]) if made else None
@@ -63,6 +65,23 @@ class StageTrainer(Trainer):
             wrong, _ = validation_loss(self.engine, cast(ValidationLoader, self.wrong_items))
             self.reporter.say(f"validation_loss_wrong_items: {shown(wrong, '.4f')} gap: {shown(wrong - loss, '+.4f')}")
         return loss
+
+    def _evaluated(self, evaluation: TrainingEvaluation) -> dict[str, float]:
+        """Text alone, which is nothing for dedicated encoder ranks: they wait, and their guards see that it goes on."""
+        engine, found = cast(AlignEngine, self.engine), dict[str, float]()
+
+        def goes_on(more: bool) -> bool:
+            self.guard.beat("evaluation", self.step)
+            return engine.language_model_goes_on(more)
+
+        def tick() -> None:
+            goes_on(True)
+
+        if self.mesh.in_model:
+            found = evaluation.run(engine, tick)
+        while goes_on(False):
+            pass
+        return found
 
     def _build(self) -> TrainEngine:
         for store, windows in zip(self.loader.stores, cast(AlignLoader, self.loader).windows):
@@ -81,6 +100,11 @@ class StageTrainer(Trainer):
         trained = "".join(f", {name} ({mode})" for name, mode in modes.items() if mode != "frozen")
         self.reporter.say(f"stage: {self.stage.name}, trains adaptors{trained}")
         return engine
+
+    @property
+    def begins_with_folder(self) -> bool:
+        """Not of later stages, whose language model an earlier one may have trained."""
+        return super().begins_with_folder and self.number == 0 and self.align.language_model is None
 
     def _load_initial(self) -> None:
         engine = cast(AlignEngine, self.engine)

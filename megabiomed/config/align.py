@@ -153,6 +153,9 @@ class AlignConfig(Section):
     """The stages, in order; each starts from the checkpoint of the one before."""
     encoder_ranks: list[NonNegativeInt] | None = Field(None, min_length=1)
     """World ranks that encode; null: all, which is the fastest. The others hold no weights of frozen, replicated encoders."""
+    dedicated_encoder_ranks: NonNegativeInt = 0
+    """Ranks with encoders, adaptors and nothing else: the last of the world, beside those of the language model, which then
+    hold nothing of the encoders. 0: encoders share the ranks of the language model, which is the fastest."""
     watchdog_s: float = Field(300.0, gt=0)
     """Seconds in one phase of a step after which a rank says where it waits, and with what."""
 
@@ -163,6 +166,11 @@ class AlignConfig(Section):
             raise ValueError(f"stage names {names} repeat; each stage has its own folder")
         if any(stage.text_share for stage in self.stages) and self.replay is None:
             raise ValueError("text_share needs a token store in align.replay")
+        if self.encoder_ranks is not None and self.dedicated_encoder_ranks:
+            raise ValueError(
+                "encoder_ranks chooses among the ranks of the language model, and with dedicated_encoder_ranks none of those "
+                "encodes; remove one of the two"
+            )
         if self.molecule.kind == "gat" and self.uses_lora("molecule"):
             raise ValueError(
                 "molecule: lora is for kind gin; set the stage's molecule to full, or molecule.kind to gin"
@@ -200,6 +208,11 @@ class AlignRunConfig(RunConfig):
         if self.lora is not None and all(stage.language_model != "lora" for stage in self.align.stages):
             raise ValueError("section lora is given and no stage trains adapters; set a stage's language_model: lora")
         return self
+
+    @property
+    def ranks_beside(self) -> int:
+        """See the base class."""
+        return self.align.dedicated_encoder_ranks
 
     def stage_run(self, number: int) -> AlignRunConfig:
         """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""

@@ -254,3 +254,8 @@ class RunConfig(Section):
     def folder(self) -> Path:
         """The run folder."""
         return self.run_dir or Path("runs") / self.name
+
+    @property
+    def ranks_beside(self) -> int:
+        """Ranks of the run after those of the language model, which hold nothing of it."""
+        return 0

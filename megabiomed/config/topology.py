@@ -6,31 +6,41 @@ from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, Ru
 from megabiomed.errors import ConfigError, TopologyError
 
 
-def data_parallel_size(parallel: ParallelConfig, world: int) -> int:
-    """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`."""
+def data_parallel_size(parallel: ParallelConfig, world: int, beside: int = 0) -> int:
+    """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`.
+
+    Args:
+        beside: ranks of the world that hold nothing of the model.
+    """
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    wanted = parallel.data_parallel_size
-    if world % (tp * pp) or (wanted is not None and wanted * tp * pp != world):
-        legal = tp * pp * (wanted or max(1, round(world / (tp * pp))))
+    wanted, ranks = parallel.data_parallel_size, world - beside
+    if ranks < 1 or ranks % (tp * pp) or (wanted is not None and wanted * tp * pp != ranks):
+        legal = tp * pp * (wanted or max(1, round(ranks / (tp * pp))))
+        others = f" + {beside} encoder ranks" if beside else ""
         raise TopologyError(
             "the number of processes does not fit the topology",
             got=f"{world} processes",
-            expected=f"tensor {tp} x pipeline {pp} x data {wanted or 'n'}",
-            do=f"start {legal} processes, or change parallel.data_parallel_size",
+            expected=f"tensor {tp} x pipeline {pp} x data {wanted or 'n'}{others}",
+            do=f"start {legal + beside} processes, or change parallel.data_parallel_size"
+            + (" or align.dedicated_encoder_ranks" if beside else ""),
         )
-    return world // (tp * pp)
+    return ranks // (tp * pp)
 
 
-def default_world(parallel: ParallelConfig, devices: int) -> int:
-    """Processes to start on one host: the configured topology, or as many replicas as its devices hold (at least one)."""
+def default_world(parallel: ParallelConfig, devices: int, beside: int = 0) -> int:
+    """Processes to start on one host: the configured topology, or as many replicas as its devices hold (at least one).
+
+    Args:
+        beside: further ranks that hold nothing of the model.
+    """
     model = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
-    return model * (parallel.data_parallel_size or max(1, devices // model))
+    return model * (parallel.data_parallel_size or max(1, (devices - beside) // model)) + beside
 
 
 def check_run(config: RunConfig, world: int) -> None:
     """Refuse what cannot run or is not exact. Raises `TopologyError` or `ConfigError`; returns None when all is legal."""
     parallel = config.parallel
-    dp = data_parallel_size(parallel, world)
+    dp = data_parallel_size(parallel, world, config.ranks_beside)
     _check_tensor(config.model, parallel)
     _check_pipeline(config.model, parallel)
     _check_engine(config)

@@ -77,9 +77,16 @@ def check_ranks(config: AlignConfig, world: int) -> None:
         )
 
 
+def encoding_ranks(config: AlignConfig, world: int) -> Sequence[int]:
+    """World ranks that encode: the dedicated ones, which are the last; or those that were chosen; or all."""
+    if config.dedicated_encoder_ranks:
+        return range(world - config.dedicated_encoder_ranks, world)
+    return config.encoder_ranks or range(world)
+
+
 def deal(items: Sequence[Item], config: AlignConfig, world: int) -> list[int]:
     """World rank that encodes each item: `longest_first` over the ranks that encode."""
-    ranks = config.encoder_ranks or range(world)
+    ranks = encoding_ranks(config, world)
     return [ranks[place] for place in longest_first([cost(item, config) for item in items], len(ranks))]
 
 

@@ -1,5 +1,6 @@
 """Encoders and adaptors beside the language model: replicated, or sharded over all ranks, with their own AdamW.
 
+All ranks are those of the world, or the dedicated ones where the run has such: then the others hold nothing of this.
 Gradients are SUMs over all ranks of the gradient of the global mean loss; there is no averaging anywhere.
 """
 
@@ -26,7 +27,7 @@ from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
-from megabiomed.encoders.placement import MODALITIES, Modality
+from megabiomed.encoders.placement import MODALITIES, Modality, encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash, load_esm2, load_gin
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
 from megabiomed.kernels.dropout import Noise
@@ -59,7 +60,11 @@ class SideModules:
 
     Attributes:
         trained: modalities whose encoder, or its LoRA, is trained in this stage.
+        held: whether this rank holds them; else it knows names, shapes and hashes alone, and calls nothing.
         encodes: whether the plan gives this rank encoder work.
+
+    Args:
+        group: of the ranks that hold them; None means the world.
     """
 
     def __init__(
@@ -70,30 +75,39 @@ class SideModules:
         hidden_size: int,
         seed: int,
         precision: str = "fp32",
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         self.config, self.stage, self.settings, self.precision = config, stage, optimizer, precision
-        self.world, self.rank = dist.get_world_size(), dist.get_rank()
-        device = platform.device()
+        self.group, self.world, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
+        self.held = self.rank >= 0  # torch's rank of a process in a group that it is not in is -1
+        device = platform.device() if self.held else torch.device("meta")
         encoders, adaptors = build_encoders(config, hidden_size, seed)
+        self.initial = {name: fingerprint(encoders[name]) for name in MODALITIES}
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
         self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) != "frozen"}
         self.sharded = {name for name in MODALITIES if getattr(config, name).placement == "zero3"}
         self.shapes = {name: tuple(p.shape) for name, p in self._named()}
-        self.initial = {name: fingerprint(self.encoders[name]) for name in MODALITIES}
-        self.encodes = config.encoder_ranks is None or self.rank in config.encoder_ranks
+        self.encodes = dist.get_rank() in encoding_ranks(config, dist.get_world_size())
         for name in MODALITIES:
             self._place(name, device)
         self._cache: FeatureCache | None = None
-        self._make_optimizer()
+        if self.held:
+            self._make_optimizer()
 
     def _place(self, name: Modality, device: torch.device) -> None:
         encoder, mode = self.encoders[name], getattr(self.stage, name)
         for key, parameter in encoder.named_parameters():
             parameter.requires_grad_(mode == "full" or (mode == "lora" and is_lora(f".{key}")))
         if name in self.sharded:
-            self._shard(encoder, init_device_mesh(device.type, (self.world,)))
+            if self.held:
+                self._shard(encoder, self._device_mesh(device))
         elif mode == "frozen" and not self.encodes:
             encoder.to("meta")  # never called here, and in no collective
+
+    def _device_mesh(self, device: torch.device) -> DeviceMesh:
+        if self.group is None:
+            return init_device_mesh(device.type, (self.world,))
+        return DeviceMesh.from_group(self.group, device.type)
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         groups = (("encoder", self.encoders), ("adaptor", self.adaptors))
@@ -158,7 +172,7 @@ class SideModules:
         if self._cache is None:
             assert settings.cache is not None
             weights = f"{function_hash(cast(Esm2, self.encoders['protein']))[:32]}-{self.precision}"
-            ranks = len(self.config.encoder_ranks or range(self.world))
+            ranks = len(encoding_ranks(self.config, dist.get_world_size()))
             self._cache = FeatureCache(settings.cache, weights, settings.cache_gib * 2**30, 1 / ranks)
         return self._cache
 
@@ -180,11 +194,11 @@ class SideModules:
         replicated, sharded = self._gradients()
         if replicated:
             flat = torch.cat([gradient.reshape(-1) for gradient in replicated])
-            dist.all_reduce(flat)
+            dist.all_reduce(flat, group=self.group)
             for gradient, part in zip(replicated, flat.split([g.numel() for g in replicated])):
                 gradient.copy_(part.view_as(gradient))
         squares = [_square(replicated), _square(sharded)]
-        dist.all_reduce(squares[1])
+        dist.all_reduce(squares[1], group=self.group)
         norm = (squares[0] + squares[1]).sqrt()
         if self.settings.clip_grad_norm > 0:
             scale = (self.settings.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -237,7 +251,7 @@ class SideModules:
 
     def set_step_count(self, step: int) -> None:
         """AdamW's step number, after loading moments."""
-        for state in self.optimizer.state.values():
+        for state in self.optimizer.state.values() if self.held else ():
             state["step"].fill_(float(step))
 
 

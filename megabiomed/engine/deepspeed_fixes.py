@@ -6,6 +6,9 @@ DeepSpeed refuses ZeRO-2/3 under its own pipeline engine; one engine per stage u
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +44,26 @@ def check_traces_inside(dp_group: dist.ProcessGroup) -> None:
             raise RuntimeError("ZeRO-3 ran different modules on the ranks of one data-parallel group")
 
     coordinator.assert_ints_same_as_other_ranks = same_in_group
+
+
+@contextmanager
+def barriers_among(ranks: dist.ProcessGroup | None) -> Iterator[None]:
+    """Let DeepSpeed's barriers without a group wait for the ranks of the model alone.
+
+    ZeRO-3's optimizer waits for the whole world while it is built (runtime/zero/stage3.py, three bare `dist.barrier()`), and
+    ranks that hold encoders alone build none.
+
+    Args:
+        ranks: all ranks of the model; None where they are the world.
+    """
+    from deepspeed import comm
+
+    original = comm.barrier
+    try:
+        comm.barrier = partial(original, group=ranks)
+        yield
+    finally:
+        comm.barrier = original
 
 
 def _fingerprint(ints: list[int]) -> list[int]:

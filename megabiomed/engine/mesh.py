@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -12,10 +15,18 @@ from megabiomed import platform
 from megabiomed.config import ParallelConfig
 from megabiomed.config.topology import data_parallel_size
 
+_OUTSIDE = cast(dist.ProcessGroup, dist.GroupMember.NON_GROUP_MEMBER)
+
 
 @dataclass(frozen=True)
 class Mesh:
-    """Sizes, this rank's coordinates, and groups of the topology. rank = (pp_rank * dp + dp_rank) * tp + tp_rank."""
+    """Sizes, this rank's coordinates, and groups of the topology. rank = (pp_rank * dp + dp_rank) * tp + tp_rank.
+
+    Attributes:
+        beside: ranks after those of the model that hold nothing of it; they have no coordinates and no groups of the grid.
+        everyone: group of all ranks of the model; None (torch's word for the world) where there are no others.
+        beside_group: group of the ranks beside the model, on those.
+    """
 
     tp: int
     pp: int
@@ -25,11 +36,24 @@ class Mesh:
     pp_group: dist.ProcessGroup
     dp_group: dist.ProcessGroup
     model_group: dist.ProcessGroup
+    beside: int = 0
+    everyone: dist.ProcessGroup | None = None
+    beside_group: dist.ProcessGroup | None = None
+
+    @property
+    def size(self) -> int:
+        """Ranks of the model, which are the first of the world."""
+        return self.tp * self.pp * self.dp
 
     @property
     def world(self) -> int:
         """Number of processes."""
-        return self.tp * self.pp * self.dp
+        return self.size + self.beside
+
+    @property
+    def in_model(self) -> bool:
+        """Whether this rank holds a part of the model."""
+        return self.rank < self.size
 
     @property
     def tp_rank(self) -> int:
@@ -58,34 +82,59 @@ class Mesh:
         return [float(value) for value in tensor]
 
     def place(self) -> str:
-        """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates."""
+        """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates; `encoders 0/1` of one beside the model."""
+        if not self.in_model:
+            return f"encoders {self.rank - self.size}/{self.beside}"
         return f"pp {self.pp_rank}/{self.pp} x dp {self.dp_rank}/{self.dp} x tp {self.tp_rank}/{self.tp}"
 
     def describe(self) -> str:
         """`pp 2 x dp 1 x tp 2 = 4 processes`."""
-        return f"pp {self.pp} x dp {self.dp} x tp {self.tp} = {self.world} processes"
+        return f"pp {self.pp} x dp {self.dp} x tp {self.tp} = {self.size} processes"
 
 
-def build_mesh(parallel: ParallelConfig) -> Mesh:
-    """Create megatron-core's groups for this topology. torch.distributed must be initialised."""
-    world = dist.get_world_size()
-    dp = data_parallel_size(parallel, world)
+def build_mesh(parallel: ParallelConfig, beside: int = 0) -> Mesh:
+    """Create megatron-core's groups for this topology. torch.distributed must be initialised. Collective over the world.
+
+    Args:
+        beside: the last ranks of the world, which the topology leaves out.
+    """
+    world, rank = dist.get_world_size(), dist.get_rank()
+    tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
+    dp, size = data_parallel_size(parallel, world, beside), world - beside
     parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=parallel.tensor_parallel_size,
-        pipeline_model_parallel_size=parallel.pipeline_parallel_size,
-        create_gloo_process_groups=False,
+    with _world_of(size):
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, create_gloo_process_groups=False
+        )
+    if not beside:
+        return Mesh(tp, pp, dp, rank, *_grid_groups())
+    everyone, others = dist.new_group(range(size)), dist.new_group(range(size, world))
+    groups = _grid_groups() if rank < size else (_OUTSIDE, _OUTSIDE, _OUTSIDE, _OUTSIDE)
+    return Mesh(tp, pp, dp, rank, *groups, beside, everyone, others)
+
+
+def _grid_groups() -> tuple[dist.ProcessGroup, dist.ProcessGroup, dist.ProcessGroup, dist.ProcessGroup]:
+    """This rank's groups, as megatron-core made them, in the order of `Mesh`."""
+    return (
+        parallel_state.get_tensor_model_parallel_group(),
+        parallel_state.get_pipeline_model_parallel_group(),
+        parallel_state.get_data_parallel_group(),
+        parallel_state.get_model_parallel_group(),
     )
-    return Mesh(
-        tp=parallel.tensor_parallel_size,
-        pp=parallel.pipeline_parallel_size,
-        dp=dp,
-        rank=dist.get_rank(),
-        tp_group=parallel_state.get_tensor_model_parallel_group(),
-        pp_group=parallel_state.get_pipeline_model_parallel_group(),
-        dp_group=parallel_state.get_data_parallel_group(),
-        model_group=parallel_state.get_model_parallel_group(),
-    )
+
+
+@contextmanager
+def _world_of(size: int) -> Iterator[None]:
+    """megatron-core 0.16.1 lays its grid over torch's world. Here it sees the first `size` ranks of it alone.
+
+    The others call it too, because making a group is collective over the world, and get none.
+    """
+    asked = torch.distributed.get_world_size
+    try:
+        torch.distributed.get_world_size = lambda group=None: size if group is None else asked(group)
+        yield
+    finally:
+        torch.distributed.get_world_size = asked
 
 
 class DeepSpeedTopology:

@@ -48,7 +48,7 @@ class Pipeline:
         self.scale = 1.0
         self.micro_batches = micro_batches
         self.virtual = config.parallel.virtual_pipeline_stages
-        self._schedule = self._build_schedule() if mesh.pp > 1 else None
+        self._schedule = self._build_schedule() if mesh.pp > 1 and mesh.in_model else None
 
     @property
     def _hidden(self) -> Tensor:

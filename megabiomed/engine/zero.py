@@ -42,13 +42,14 @@ class ZeroEngine(DataParallelEngine):
         for name, parameter in self.stage.named_parameters():
             fixes.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.tp_rank == 0)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
-        self.engine, *_ = deepspeed.initialize(
-            model=self.stage,
-            optimizer=adamw(groups, config.optimizer),
-            config=settings,
-            mpu=DeepSpeedTopology(mesh),
-            dist_init_required=False,
-        )
+        with fixes.barriers_among(mesh.everyone):
+            self.engine, *_ = deepspeed.initialize(
+                model=self.stage,
+                optimizer=adamw(groups, config.optimizer),
+                config=settings,
+                mpu=DeepSpeedTopology(mesh),
+                dist_init_required=False,
+            )
         self.optimizer: Any = self.engine.optimizer
         self._norm = float("nan")
         if self.stage_number == 0:

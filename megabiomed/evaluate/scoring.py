@@ -65,7 +65,7 @@ def score(
         tick()
     engine.engine.train(True)
     sums = sums.to(platform.device())
-    dist.all_reduce(sums)
+    dist.all_reduce(sums, group=mesh.everyone)
     total, missed = sums.cpu().tolist()
     broken = sum(not math.isfinite(value) for value in total)
     if broken:

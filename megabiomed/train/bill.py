@@ -22,14 +22,16 @@ def bill(config: RunConfig, world: int, total_steps: int | None, samples_per_epo
         total_steps: None where no data is there yet to count epochs in; no line says then what the whole run takes.
         samples_per_epoch: None when no data is there yet (a dry run on another machine).
     """
-    data, parallel, dp = config.data, config.parallel, data_parallel_size(config.parallel, world)
+    data, parallel, beside = config.data, config.parallel, config.ranks_beside
+    dp = data_parallel_size(parallel, world, beside)
     tokens_per_step = data.global_batch_size * data.seq_length
     state = state_bytes_per_rank(config, dp)
     engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
     layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
     lines = [
         f"model: {parameter_count(config.model):,} parameters, {config.train.precision}" + _adapters(config),
-        f"topology: {layout} = {world} processes, {engine}, {_schedule(config)}",
+        f"topology: {layout} = {world - beside} processes, {engine}, {_schedule(config)}"
+        + (f"; {beside} more with encoders alone" if beside else ""),
         f"device: {platform.describe()}",
         f"kernels: {_kernels(config)}",
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "

@@ -163,7 +163,8 @@ class Checkpoints:
             "global_batch_size": self.config.data.global_batch_size,
             "data": progress.to_dict(),
             "seed": self.config.seed,
-            "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)},
+            "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)}
+            | ({"encoder_ranks": mesh.beside} if mesh.beside else {}),
             "megabiomed": __version__,
         }
         trainer |= self.engine.extra_state()

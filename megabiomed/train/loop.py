@@ -19,7 +19,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.errors import NonFiniteError, TokenizerError
-from megabiomed.evaluate.in_training import training_evaluation
+from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
 from megabiomed.model.llama.origin import (
     adapter_chain,
     check_adapters,
@@ -53,7 +53,7 @@ class Trainer:
         self.config, self.stop = config, stop
         world, rank = dist.get_world_size(), dist.get_rank()
         check_run(config, world)
-        self.mesh = build_mesh(config.parallel)
+        self.mesh = build_mesh(config.parallel, config.ranks_beside)
         self._open_data()
         self.evaluation = training_evaluation(config, self.mesh, self.tokenizer)
         self.total = total_steps(config, self.loader.samples_per_epoch)
@@ -97,6 +97,11 @@ class Trainer:
         """The model that the run begins with, if it is not `model.init_from` or random."""
         return None
 
+    @property
+    def begins_with_folder(self) -> bool:
+        """Whether a start from the beginning has the weights of `model.init_from` and no others."""
+        return self.config.model.init_from is not None and self.starts_from is None
+
     def _load_initial(self) -> None:
         """Weights of a run that begins."""
         base, config = self.engine.base, self.config
@@ -138,7 +143,7 @@ class Trainer:
             self.reporter.say(load(self.engine, self._start.checkpoint, self.step))
         else:
             self._load_initial()
-            if config.model.init_from is not None and config.checkpoint.certify_import:
+            if self.begins_with_folder and config.checkpoint.certify_import:
                 for line in certify_import(self.engine, config, self.tokenizer).lines():
                     self.reporter.say(line)
         self.checkpoints = Checkpoints(config, self.engine, self.tokenizer, fence)
@@ -239,8 +244,10 @@ class Trainer:
     def evaluate(self) -> None:
         """Questions and perplexities of `eval`, reported. Disturbs neither data order nor state nor random numbers."""
         if self.evaluation is not None:
-            found = self.evaluation.run(self.engine, lambda: self.guard.beat("evaluation", self.step))
-            self.reporter.evaluation(self.step, found)
+            self.reporter.evaluation(self.step, self._evaluated(self.evaluation))
+
+    def _evaluated(self, evaluation: TrainingEvaluation) -> dict[str, float]:
+        return evaluation.run(self.engine, lambda: self.guard.beat("evaluation", self.step))
 
     def _leave(self, outcome: str) -> None:
         self.guard.beat("last save", self.step)

@@ -27,7 +27,7 @@ def whole(tensor: Any) -> torch.Tensor:
 
 def run_case(case: dict[str, Any], output: Path) -> None:
     config, align = run_config(case), align_config(case)
-    mesh = build_mesh(config.parallel)
+    mesh = build_mesh(config.parallel, align.dedicated_encoder_ranks)
     engine = AlignEngine(config, mesh, align, align.stages[0])
     engine.load_weights(adapter_chain(None, config.model, config.seed))
     losses, norms = [], []

@@ -67,6 +67,15 @@ WORLDS = {
         case("dp2-lm-lora-zero3", stage=ADAPTERS, zero=3),
         case("dp2-gat", molecule="gat", placement="zero3"),
         case("dp2-cache", stage={"molecule": "full"}, cache="CACHE"),
+        *(case(f"one-encodes-{content}", content, stage=ALL, beside=1) for content in ("mixed", "text-only")),
+        case("one-encodes-zero3", stage=ALL, placement="zero3", beside=1, zero=3),
+        case("one-encodes-frozen-lm", stage=LORA, beside=1, dropout=0.1, adaptor="resampler"),
+    ],
+    3: [
+        case("tp2-one-encodes", beside=1, tp=2),
+        case("tp2-sequence-parallel-one-encodes", stage={**ALL, **ADAPTERS}, beside=1, tp=2, sp=True),
+        case("pp2-one-encodes", "half-text", stage=ALL, beside=1, pp=2),
+        case("dp2-one-encodes-adapters", stage=ADAPTERS, beside=1, lm_dropout=0.1, zero=2),
     ],
     4: [
         case("tp2-dp2-zero3", placement="zero3", tp=2),
@@ -74,6 +83,12 @@ WORLDS = {
         case("tp2-pp2", tp=2, pp=2),
         case("tp2-pp2-sequence-parallel-lora", stage=LORA, placement="zero3", tp=2, pp=2, sp=True, dropout=0.1),
         case("tp2-pp2-giant", "one-giant-protein", placement="zero3", tp=2, pp=2),
+        case("dp2-zero3-two-encode-zero3", stage=ALL, placement="zero3", beside=2, zero=3),
+        case("tp2-two-encode-no-protein", "no-protein", stage=LORA, placement="zero3", beside=2, tp=2, dropout=0.1),
+    ],
+    5: [
+        case("tp2-pp2-one-encodes", stage=ALL, beside=1, tp=2, pp=2),
+        case("tp2-dp2-zero3-one-encodes", stage=ALL, placement="zero3", beside=1, tp=2, zero=3),
     ],
 }
 
@@ -170,6 +185,10 @@ def test_alignment_equals_one_process(world: int, number: int, computed: Any) ->
     wanted, folder = WORLDS[world][number], computed(world)
     expected = oracle(wanted)
     ranks = [torch.load(folder / f"{wanted['name']}.{rank}.pt", weights_only=True) for rank in range(world)]
+    if "beside" in wanted:  # each half holds nothing of the other's
+        size = world - wanted["beside"]
+        assert [bool(result["side"]) for result in ranks] == [rank >= size for rank in range(world)]
+        assert not any(result["lm"] for result in ranks[size:])
     for result in ranks:
         for key in ("loss", "norm"):
             assert result[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-7), key

@@ -31,7 +31,8 @@ def test_four_stages_stop_resume_on_another_topology_and_answer(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command("align", align_file, f"run_dir={whole}", f"align.protein.cache={tmp_path / 'cache'}")
-    command("align", align_file, f"run_dir={parts}", "train.stop_after=2", "--stage", "one")
+    command("align", align_file, f"run_dir={parts}", "train.stop_after=2", "--stage", "one",
+            "align.dedicated_encoder_ranks=1")  # fmt: skip
     command("align", align_file, f"run_dir={parts}", "parallel.tensor_parallel_size=2", "parallel.zero_stage=3",
             "align.protein.placement=zero3", *watched)  # fmt: skip
     for stage in ("one", "two", "three", "four"):

@@ -63,6 +63,7 @@ def align_config(case: dict[str, Any]) -> AlignConfig:
             "protein_adaptor": {"kind": kind, "num_queries": QUERIES},
             "stages": [stage],
             "encoder_ranks": case.get("encoder_ranks"),
+            "dedicated_encoder_ranks": case.get("beside", 0),
         }
     )  # fmt: skip
 

@@ -1,0 +1,45 @@
+"""No language model: the engine of a rank that holds encoders and nothing else."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.engine.base import DataParallelEngine
+from megabiomed.engine.mesh import Mesh
+from megabiomed.model.llama.model import Micro
+
+
+class AbsentEngine(DataParallelEngine):
+    """Holds, reads, stores and updates nothing."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+
+    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+        """Never called: this rank is in no pipeline."""
+        raise AssertionError("a rank without a language model was asked to run it")
+
+    def begin_step(self) -> None:
+        """Nothing to begin."""
+
+    def step(self, lr: float) -> float:
+        """Nothing to update."""
+        return 0.0
+
+    def train(self, mode: bool) -> None:
+        """Nothing to switch."""
+
+    def fragments(self) -> list[Fragment]:
+        """None."""
+        return []
+
+    def frozen_fragments(self) -> list[Fragment]:
+        """None."""
+        return []
+
+    def publish(self, source: TensorSource) -> None:
+        """Nothing to fill."""
+
+    def set_step_count(self, step: int) -> None:
+        """There are no moments."""
