@@ -22,7 +22,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.spawn import free_port
 
 from bench.gpu_goals import goals
 from bench.record import FOLDER, ROOT, store, table, write
@@ -161,8 +160,8 @@ def step(candidate: str) -> Callable[[Bench, float], Rows]:
         output = bench.folder / "step.json"
         output.unlink(missing_ok=True)
         command = [sys.executable, "-W", "ignore", str(WORKER), candidate, str(output), str(bench.asked.layers)]
-        ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        wrong = bench.command(command, limit, **ranks, MASTER_PORT=str(free_port()), PYTHONPATH=str(WORKER.parents[1]))
+        ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        wrong = bench.command(command, limit, **ranks, PYTHONPATH=str(WORKER.parents[1]))
         return [{"candidate": candidate, "result": wrong}] if wrong else [json.loads(output.read_text())]
 
     return rows

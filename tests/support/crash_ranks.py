@@ -16,7 +16,7 @@ from pathlib import Path
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.train import worker
-from support.spawn import free_port
+from support.spawn import meeting
 
 POLL_S = 0.0005
 PATIENCE_S = 60.0  # the longest that a survivor took is in the report
@@ -65,7 +65,7 @@ class Ranks:
 def start(config: RunConfig, world: int, log_dir: Path) -> Ranks:
     """Fork the ranks of one incarnation of a run."""
     log_dir.mkdir(parents=True, exist_ok=True)
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared = {"WORLD_SIZE": str(world), **meeting(log_dir)}
     pids = []
     for rank in range(world):
         log = log_dir / f"rank_{rank}.log"

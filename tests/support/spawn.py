@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+from megabiomed.meeting import MEETING
 
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+
+def meeting(folder: Path) -> dict[str, str]:
+    """Variables by which the ranks of one start meet, at a port that nobody can take before them."""
+    return {"MASTER_ADDR": "127.0.0.1", MEETING: str(Path(tempfile.mkdtemp(prefix="meeting_", dir=folder)) / "port")}
 
 
 def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 240.0) -> None:
@@ -22,9 +22,8 @@ def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 
     log_dir.mkdir(parents=True, exist_ok=True)
     shared = {
         **os.environ,
+        **meeting(log_dir),
         "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
         "CUDA_VISIBLE_DEVICES": "",
