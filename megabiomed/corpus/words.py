@@ -72,7 +72,7 @@ class WordEncoder:
             words = new[start : start + CHUNK]
             ids = self._ids_of_words(words)
             for place, found in zip(map(self._known.__getitem__, words), ids):
-                place += found  # type: ignore[operator]
+                place += found
             self._known.update(zip(words, ids))
         if len(self._known) > MAX_WORDS:
             self._known = _Known({"": self._space})
