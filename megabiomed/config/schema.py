@@ -129,8 +129,9 @@ class DataConfig(Section):
     seq_length: PositiveInt = 2048
     """Tokens per sample (one packed window)."""
     packing: Literal["contiguous", "best_fit"] = "contiguous"
-    """How documents fill windows: contiguous cuts the stream of all documents; best_fit cuts only documents longer than
-    seq_length and puts their ends, and shorter documents, whole where they fit best (memory for each document)."""
+    """How documents fill windows: contiguous cuts the stream of all documents; best_fit cuts documents longer than
+    seq_length and puts their ends, and shorter documents, whole where they fit best, unless that would pad more than half a
+    percent (memory for each document)."""
     micro_batch_size: PositiveInt = 1
     """Samples per forward pass on one data-parallel rank."""
     global_batch_size: PositiveInt = 192

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from megabiomed.corpus.citations import citation_markers
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.corpus.select import SelectRules, why_dropped, why_dropped_unread
 
@@ -26,7 +28,6 @@ _REMOVABLE = {
     ),
     "figures": ("figure", "figurecaption"),
     "tables": ("table",),
-    "citations": ("bibref",),
     "publication": ("publisher", "venue"),
     "formulas": ("formula",),
     "mentions": ("figureref", "tableref"),
@@ -69,6 +70,8 @@ class CleanRules(SelectRules):
     """Remove displayed formulas, as GROBID spells them."""
     mentions: bool = False
     """Remove mentions of figures and tables in the text."""
+    mark_citations: bool = False
+    """Put title and author of the cited work in the place of a citation, as MEDITRON does, where both are known."""
 
 
 def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
@@ -83,7 +86,8 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
         counts[f"papers: dropped, {reason}"] += 1
         return None
     counts["characters: in"] += len(paper.text)
-    text = cut(paper, intervals_to_remove(paper, rules, counts))
+    markers = citation_markers(paper) if rules.mark_citations else {}
+    text = cut(paper, *intervals_to_remove(paper, rules, counts, markers))
     text = remove_emails(text, counts) if rules.emails else text
     text = remove_urls(text, counts) if rules.urls else text
     text = normalise_characters(text, counts)
@@ -98,8 +102,17 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
     return text
 
 
-def intervals_to_remove(paper: Paper, rules: CleanRules, counts: Counter[str]) -> list[Interval]:
-    """Merge the spans of all rules that are on. Each rule is credited with the characters that no earlier one took."""
+def intervals_to_remove(
+    paper: Paper, rules: CleanRules, counts: Counter[str], markers: Mapping[int, tuple[int, str]]
+) -> tuple[list[Interval], dict[int, str]]:
+    """Merge the spans of all rules that are on. Each rule is credited with the characters that no earlier one took.
+
+    Args:
+        markers: of `citation_markers`.
+
+    Returns:
+        the intervals, and the markers that stand where nothing but a citation was removed, by their place.
+    """
     removed: list[Interval] = []
 
     def take(name: str, more: Iterable[Interval]) -> None:
@@ -112,9 +125,15 @@ def intervals_to_remove(paper: Paper, rules: CleanRules, counts: Counter[str]) -
             take(name, ((span.start, span.end) for kind in kinds for span in paper.spans.get(kind, [])))
     if rules.front_matter:
         take("front matter", front_matter(paper))
+    marked = {start: text for start, (end, text) in markers.items() if not _meets(removed, start, end)}
+    if rules.mark_citations:
+        counts["citations: marked"] += len(marked)
+        take("citations", ((start, markers[start][0]) for start in marked))
+    if rules.citations:
+        take("citations", ((span.start, span.end) for span in paper.spans.get("bibref", [])))
     if rules.empty_sections:
         take("empty sections", empty_sections(paper, removed))
-    return removed
+    return removed, marked
 
 
 def merge(intervals: Iterable[Interval]) -> list[Interval]:
@@ -155,15 +174,16 @@ def empty_sections(paper: Paper, removed: list[Interval]) -> list[Interval]:
     ]
 
 
-def cut(paper: Paper, removed: list[Interval]) -> str:
-    """Leave out merged intervals, and break the line around titles, headers and paragraphs."""
+def cut(paper: Paper, removed: list[Interval], inserted: Mapping[int, str]) -> str:
+    """Leave out merged intervals, break the line around titles, headers and paragraphs, and insert texts at places."""
     breaks = _breaks(paper.spans)
-    edges = sorted({0, len(paper.text), *breaks, *(edge for interval in removed for edge in interval)})
+    edges = sorted({0, len(paper.text), *breaks, *inserted, *(edge for interval in removed for edge in interval)})
     starts, ends = {start for start, _ in removed}, {end for _, end in removed}
     pieces, inside = [], False
     for start, end in pairwise(edges):
         inside = start in starts or (inside and start not in ends)
         pieces.append(breaks.get(start, ""))
+        pieces.append(inserted.get(start, ""))
         if not inside:
             pieces.append(paper.text[start:end])
     return "".join(pieces)
@@ -226,6 +246,12 @@ def _credit(before: str, after: str, name: str, counts: Counter[str]) -> str:
 
 def _covered(intervals: list[Interval]) -> int:
     return sum(end - start for start, end in intervals)
+
+
+def _meets(intervals: list[Interval], start: int, end: int) -> bool:
+    """Whether one of merged intervals meets [start, end)."""
+    place = bisect_right(intervals, start, key=lambda interval: interval[1])
+    return place < len(intervals) and intervals[place][0] < end
 
 
 def _remaining(text: str, start: int, end: int, removed: list[Interval]) -> str:

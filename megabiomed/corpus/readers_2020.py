@@ -15,7 +15,7 @@ from typing import Any
 
 from megabiomed.corpus.readers_compose import compose
 from megabiomed.corpus.readers_lines import Record, read_records
-from megabiomed.corpus.readers_spans import parse_fields, parse_ids, parse_integer
+from megabiomed.corpus.readers_spans import parse_fields, parse_ids, parse_integer, parse_references
 from megabiomed.corpus.records import Paper, Rejects
 
 _ID_FIELDS = ("pmc_id", "pubmed_id", "doi", "arxiv_id", "acl_id")
@@ -70,6 +70,7 @@ def paper_2020(record: Record, metadata: dict[str, Any], parse: dict[str, Any], 
         line=record.line,
         offset=record.offset,
         fields=parse_fields(metadata),
+        references=parse_references(parse.get("bib_entries")),
     )
 
 

@@ -112,6 +112,18 @@ def parse_fields(value: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted({name for name in names if isinstance(name, str) and name}))
 
 
+def parse_references(value: Any) -> dict[str, tuple[str, str]]:
+    """Title and first author's last name of each of a parse's `bib_entries`, where both are there."""
+    found = {}
+    for name, entry in value.items() if isinstance(value, dict) else ():
+        title, authors = (entry.get("title"), entry.get("authors")) if isinstance(entry, dict) else (None, None)
+        first = authors[0] if isinstance(authors, list) and authors else None
+        last = first.get("last") if isinstance(first, dict) else None
+        if isinstance(title, str) and isinstance(last, str) and title.strip() and last.strip():
+            found[name] = (" ".join(title.split()), " ".join(last.split()))
+    return found
+
+
 def _attributes(value: dict[str, Any], where: str, rejects: Rejects) -> dict[str, Any]:
     attributes = value.get("attributes")
     if attributes is None:

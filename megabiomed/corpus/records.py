@@ -34,6 +34,8 @@ class Paper:
         line: number of the line in it, from 1.
         offset: byte offset of that line in the uncompressed file.
         fields: of study, as far as the layout tells.
+        references: id of a cited work (a `bibref` span's `ref_id`) to its title and its first author's last name, in
+            layouts that list them apart from the text.
     """
 
     paper_id: str
@@ -46,6 +48,7 @@ class Paper:
     line: int
     offset: int
     fields: tuple[str, ...] = ()
+    references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Rejects:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -145,7 +146,7 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
         return dict(read_json(marker))
     remove_tree(job.folder)
     job.folder.mkdir(parents=True)
-    tokenizer, split = Tokenizer(job.tokenizer), np.load(job.split)
+    tokenizer, split = _tokenizer(job.tokenizer, sha256_file(job.tokenizer)), np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
     account: dict[str, Any] = {name: {"documents": 0, "tokens": 0, "sources": {}} for name in ("train", "validation")}
     dtype = token_dtype(tokenizer.vocab_size)
@@ -163,6 +164,12 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: Path, _sha256: str) -> Tokenizer:
+    """The words that it remembers serve all parts of a worker."""
+    return Tokenizer(path)
 
 
 class _SplitFiles:

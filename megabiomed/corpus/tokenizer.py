@@ -66,9 +66,8 @@ class Tokenizer:
         """
         if dtype not in self._encoders:
             self._encoders[dtype] = WordEncoder(self._processor, dtype)
-        encode = self._encoders[dtype].encode
         first, last = (np.array([special], dtype).tobytes() for special in (self.bos_id, self.eos_id))
-        return [b"".join((first, ids, last)) for ids in map(encode, texts)]
+        return [b"".join((first, ids, last)) for ids in self._encoders[dtype].encode(texts)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids; special tokens vanish."""

@@ -7,6 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_PADDING = 0.005
+"""Share of all places that may stay empty before bins are taken apart; see `poorly_filled`."""
+
 
 def best_fit(lengths: NDArray[np.integer], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Put items into bins: longest first, each into the fullest bin that it fits in; a pure function.
@@ -33,6 +36,27 @@ def best_fit(lengths: NDArray[np.integer], capacity: int) -> tuple[NDArray[np.in
             low += len(bins)
     starts = np.concatenate(([0], np.cumsum(np.bincount(bin_of, minlength=room.bins)))).astype(np.int64)
     return starts, np.argsort(bin_of, kind="stable")
+
+
+def poorly_filled(filled: NDArray[np.int64], capacity: int, full: int) -> NDArray[np.int64]:
+    """The fewest bins, emptiest first, whose items laid end to end and cut leave at most MAX_PADDING of all places empty.
+
+    Args:
+        filled: [bins] places that are used in each.
+        full: further bins without an empty place.
+
+    Returns:
+        ascending numbers of bins: none where the padding is small already, or where laying them end to end saves no bin;
+        where the bound cannot be met, those that save most.
+    """
+    padding, places = len(filled) * capacity - int(filled.sum()), (full + len(filled)) * capacity
+    if not padding > MAX_PADDING * places:
+        return np.empty(0, np.int64)
+    emptiest = np.argsort(filled, kind="stable")
+    saved = np.arange(1, len(filled) + 1) - -(-np.cumsum(filled[emptiest]) // capacity)  # by the first k bins
+    met = np.flatnonzero(padding - saved * capacity <= MAX_PADDING * (places - saved * capacity))
+    number = int(met[0] if len(met) else saved.argmax())
+    return np.sort(emptiest[: number + 1]) if saved[number] > 0 else np.empty(0, np.int64)
 
 
 class _Room:

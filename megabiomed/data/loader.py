@@ -23,6 +23,8 @@ from megabiomed.data.windows import Readable, read_micro_batch, read_window, win
 from megabiomed.errors import DataError, TokenizerError
 
 ORDER_VERSION = 2
+IDS_AHEAD = 4096
+"""Samples whose ids are computed at once: few cost nearly as much."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class TrainLoader:
         }
         if data.packing != "contiguous":  # left out otherwise, as older checkpoints do
             self.identity["packing"] = data.packing
+        self._ahead = (0, np.empty((0, 3), np.int64))
         self._prefetcher: _Prefetcher | None = None
 
     @property
@@ -86,7 +89,7 @@ class TrainLoader:
 
     def batch_at(self, first_sample: int) -> StepBatch:
         """The step that begins at a global sample; pure, any position costs the same."""
-        ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
+        ids = self._sample_ids(first_sample)
         share, size = len(ids) // self.dp_size, self.data.micro_batch_size
         mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
         parts = [(self.windows[s], w) for s, _, w in mine.tolist()]
@@ -94,6 +97,14 @@ class TrainLoader:
         if platform.has_cuda():
             micro_batches = [batch.pinned() for batch in micro_batches]
         return StepBatch(micro_batches, ids, first_sample)
+
+    def _sample_ids(self, first: int) -> NDArray[np.int64]:
+        """[global_batch_size, 3] ids of a step, from those computed for an earlier one where they hold it."""
+        begin, ids = self._ahead
+        number = self.data.global_batch_size
+        if not begin <= first <= begin + len(ids) - number:
+            begin, ids = self._ahead = (first, self.order.sample_ids(first, max(number, IDS_AHEAD)))
+        return ids[first - begin : first - begin + number].copy()
 
     def __iter__(self) -> Iterator[StepBatch]:
         """Steps from `first_sample` on; a new iteration ends the one before it."""

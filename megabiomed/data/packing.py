@@ -101,7 +101,7 @@ class MicroBatch:
     @classmethod
     def from_flat(cls, flat: Window) -> MicroBatch:
         """The micro-batch of windows that lie in one already, with bounds that count from its beginning."""
-        positions = np.arange(len(flat.start), dtype=np.int64) - flat.start
+        positions = (np.arange(len(flat.start), dtype=np.int32) - flat.start).astype(np.int64)  # unlike types are slow
         return cls(
             tokens=torch.from_numpy(flat.tokens),
             labels=torch.from_numpy(flat.labels),

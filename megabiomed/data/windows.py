@@ -3,7 +3,9 @@
 contiguous: window n is tokens [n S, (n + 1) S) of the stream. Nothing is computed beforehand; a document is cut wherever
 a window ends.
 best_fit: a document longer than S gives whole windows, and what is left of each document is put, uncut, where it fits
-best. Windows that are not full are padded. The plan needs memory and time for the number of documents.
+best. Windows that are not full are padded. Where that pads more than half a percent of all places, as in small stores, the
+emptiest windows are taken apart, and what was in them is laid end to end and cut every S tokens: fewer documents are cut
+than windows are taken apart. The plan needs memory and time for the number of documents.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from megabiomed.data.best_fit import best_fit
+from megabiomed.data.best_fit import best_fit, poorly_filled
 from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, empty_window
 from megabiomed.data.store import TokenStore
 
@@ -120,23 +123,42 @@ class ContiguousWindows:
 
 
 class BestFitWindows:
-    """Whole windows of long documents first, document by document; then the bins of what is left of each document."""
+    """Whole windows of long documents first, document by document; then the bins of what is left of each document; then
+    what was left of documents in poorly filled bins, end to end.
+
+    Taking bins apart lowers the number of windows, which is part of the identity that a resume compares.
+    """
 
     def __init__(self, store: TokenStore, seq_length: int) -> None:
         self._store, self._size = store, seq_length
         lengths = np.diff(store.document_ends, prepend=0)
         self._whole_ends = np.cumsum(lengths // seq_length)
+        self._whole = int(self._whole_ends[-1])
         rest = (lengths % seq_length).astype(np.int32)
         documents = np.flatnonzero(rest)
         self._bins, items = best_fit(rest[documents], seq_length)
         self._rests = documents[items]  # documents, bin by bin
+        filled = np.add.reduceat(rest[self._rests], self._bins[:-1], dtype=np.int64)
+        self._loose = self._take_apart(poorly_filled(filled, seq_length, self._whole))
+        self._loose_ends = np.cumsum(rest[self._loose], dtype=np.int64)
+
+    def _take_apart(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Leave these bins out of the plan; returns the documents in them, ascending."""
+        if not len(bins):
+            return bins
+        held = np.diff(self._bins)
+        loose = np.repeat(np.isin(np.arange(len(held)), bins), held)
+        documents, self._rests = self._rests[loose], self._rests[~loose]
+        self._bins = np.concatenate(([0], np.cumsum(np.delete(held, bins))))
+        return np.sort(documents)
 
     @property
-    def _whole(self) -> int:
-        return int(self._whole_ends[-1])
+    def _before_loose(self) -> int:
+        return self._whole + len(self._bins) - 1
 
     def __len__(self) -> int:
-        return self._whole + len(self._bins) - 1
+        loose = int(self._loose_ends[-1]) if len(self._loose) else 0
+        return self._before_loose - (-loose // self._size)
 
     def pieces(self, number: int) -> list[Piece]:
         """One piece of a long document, or the last pieces of several."""
@@ -145,9 +167,22 @@ class BestFitWindows:
             before = int(self._whole_ends[document - 1]) if document else 0
             low = self._store.document_bounds(document)[0] + (number - before) * self._size
             return [Piece(document, low, low + self._size)]
+        if number >= self._before_loose:
+            return self._loose_pieces((number - self._before_loose) * self._size)
         first, last = self._bins[number - self._whole : number - self._whole + 2]
         bounds = ((document, *self._store.document_bounds(document)) for document in self._rests[first:last].tolist())
         return [Piece(document, high - (high - low) % self._size, high) for document, low, high in bounds]
+
+    def _loose_pieces(self, place: int) -> list[Piece]:
+        """What stands from `place` on in a window of loose ends, which are cut there and where the window ends."""
+        found, stop = [], min(place + self._size, int(self._loose_ends[-1]))
+        item = int(self._loose_ends.searchsorted(place, side="right"))
+        while place < stop:
+            document, end = int(self._loose[item]), int(self._loose_ends[item])
+            high = self._store.document_bounds(document)[1]
+            found.append(Piece(document, high - (end - place), high - max(0, end - stop)))
+            item, place = item + 1, end
+        return found
 
     def fill(self, number: int, out: Window, base: int) -> None:
         """Write a window into `out`, padded at the end by places that nothing is learned from."""
@@ -169,6 +204,12 @@ class BestFitWindows:
         last = int(self._whole_ends[document])
         for window in range(last - (high - low) // self._size, last):
             yield window, self._size
-        if rest := (high - low) % self._size:
+        rest = (high - low) % self._size
+        if len(found := np.flatnonzero(self._loose == document)):
+            end = int(self._loose_ends[found[0]])
+            for window in range((end - rest) // self._size, (end - 1) // self._size + 1):
+                tokens = min(end, (window + 1) * self._size) - max(end - rest, window * self._size)
+                yield self._before_loose + window, tokens
+        elif rest:
             place = int(np.flatnonzero(self._rests == document)[0])
             yield self._whole + int(np.searchsorted(self._bins, place, side="right")) - 1, rest

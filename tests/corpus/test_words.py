@@ -35,19 +35,66 @@ def test_documents_are_those_of_sentencepiece(tokenizer: Tokenizer, texts: list[
     assert found == [tokenizer.encode(text, bos=True, eos=True) for text in texts]
 
 
+def processor_of(tokenizer: Tokenizer) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
+
+
+def listening(encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All that SentencePiece is asked from now on."""
+    asked: list[str] = []
+    encode = encoder._encode
+    monkeypatch.setattr(encoder, "_encode", lambda text: asked.append(text) or encode(text))
+    return asked
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts=st.lists(TEXTS, max_size=8), chunk=st.integers(1, 5), limit=st.integers(1, 9))
+def test_neither_what_is_encoded_together_nor_what_is_forgotten_changes_an_id(
+    tokenizer: Tokenizer, texts: list[str], chunk: int, limit: int
+) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    encoder = WordEncoder(processor_of(tokenizer), np.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "CHUNK", chunk)
+        patch.setattr(words, "MAX_WORDS", limit)
+        for _ in range(2):
+            found = [np.frombuffer(ids, np.int32).tolist() for ids in encoder.encode(texts)]
+            assert found == [tokenizer.encode(text) for text in texts]
+
+
 def test_ordinary_text_is_joined_from_remembered_words(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
+    processor = processor_of(tokenizer)
     assert why_not(processor) == ""
     encoder = WordEncoder(processor, np.int32)
-    text = SENTENCE * 3
-    asked: list[str] = []
-    monkeypatch.setattr(encoder._known, "_encode", lambda word: asked.append(word) or processor.encode(word))
+    asked = listening(encoder, monkeypatch)
     for _ in range(2):
-        assert np.frombuffer(encoder.encode(text), np.int32).tolist() == tokenizer.encode(text)
+        (found,) = encoder.encode([SENTENCE * 3])
+        assert np.frombuffer(found, np.int32).tolist() == tokenizer.encode(SENTENCE * 3)
+    assert len(asked) == 1  # all new words at once, and none again
+    assert sorted(asked[0].split(" ")) == sorted({*SENTENCE.replace("\n", " \n").split(" ")} - {""})
+
+
+def test_words_whose_ids_cannot_be_told_apart_are_asked_for_one_by_one(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = WordEncoder(processor_of(tokenizer), np.uint16)
+    encoder._begins_word[:] = False  # as if no piece began with a space
+    asked = listening(encoder, monkeypatch)
+    (found,) = encoder.encode([SENTENCE])
+    assert np.frombuffer(found, np.uint16).tolist() == tokenizer.encode(SENTENCE)
     assert "heart" in asked
-    assert len(asked) == len(set(asked)) < len(text.split())
-    monkeypatch.setattr(words, "MAX_WORDS", 5)  # forgets and learns anew
-    assert np.frombuffer(encoder.encode(f"{text}more"), np.int32).tolist() == tokenizer.encode(f"{text}more")
+    assert "\nInsulin" in asked
+
+
+def test_an_encoder_goes_on_after_a_text_that_cannot_be_encoded(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = WordEncoder(processor_of(tokenizer), np.int32)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "_encode", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            encoder.encode([SENTENCE])
+    assert np.frombuffer(encoder.encode([SENTENCE])[0], np.int32).tolist() == tokenizer.encode(SENTENCE)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +118,6 @@ def test_a_model_whose_words_depend_on_each_other_is_asked_for_the_whole_text(
     with (tmp_path / "m.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=file, **settled)
     tokenizer = Tokenizer(tmp_path / "m.model")
-    assert reason in why_not(sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path)))
+    assert reason in why_not(processor_of(tokenizer))
     ids = np.frombuffer(tokenizer.encode_documents([SENTENCE], np.uint16)[0], np.uint16)
     assert ids.tolist() == tokenizer.encode(SENTENCE, bos=True, eos=True)

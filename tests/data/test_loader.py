@@ -17,6 +17,7 @@ from support.stores import make_store
 
 from megabiomed import platform
 from megabiomed.config import DataConfig, SourceConfig
+from megabiomed.data import loader as loading
 from megabiomed.data.loader import (
     TrainLoader,
     ValidationLoader,
@@ -74,6 +75,15 @@ def test_a_resume_continues_where_it_stopped(store: TokenStore, prefetch: int) -
 def test_the_stream_does_not_depend_on_the_batch_size(store: TokenStore, samples: int, batch: int) -> None:
     ids = [step.sample_ids for step in islice(loader(store, first=samples, global_batch_size=batch), 4)]
     assert np.array_equal(np.concatenate(ids), loader(store).order.sample_ids(samples, 4 * batch))
+
+
+def test_the_ids_of_a_step_do_not_depend_on_the_steps_before(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "IDS_AHEAD", 20)
+    load = loader(store)
+    for position in (40, 0, 8, 12, 13, 19, 20, 3, 10**9):
+        assert np.array_equal(load.batch_at(position).sample_ids, load.order.sample_ids(position, 8))
 
 
 def test_windows_carry_the_tokens_of_the_store(store: TokenStore) -> None:
