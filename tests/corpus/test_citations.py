@@ -19,7 +19,13 @@ LONG = "One two three four five six seven eight nine ten eleven twelve thirteen"
 
 def api_record(tmp_path: Path) -> Path:
     """A record of the Datasets API: references in the text's end, [4] without an author, and a citation in a caption."""
-    references = [(f"{LONG}.", "Banting"), ("On running", "Nurmi"), ("On walking", "Strolz"), ("Nameless", ""), ("", "X")]
+    references = [
+        (f"{LONG}.", "Banting"),
+        ("On running", "Nurmi"),
+        ("On walking", "Strolz"),
+        ("Nameless", ""),
+        ("", "X"),
+    ]
     text, marks = BODY + "\n\nFigure 1: glucose [1].\n\n", {}
 
     def mark(kind: str, start: int, piece: str, **attributes: str) -> None:
@@ -52,7 +58,9 @@ def nested_record(tmp_path: Path) -> Path:
         f"BIBREF{number}": {"title": title, "authors": [{"last": name}] if name else []}
         for number, (title, name) in enumerate(names)
     }
-    spans = [{"start": BODY.index(str(n + 1)), "end": BODY.index(str(n + 1)) + 1, "ref_id": f"BIBREF{n}"} for n in range(5)]
+    spans = [
+        {"start": BODY.index(str(n + 1)), "end": BODY.index(str(n + 1)) + 1, "ref_id": f"BIBREF{n}"} for n in range(5)
+    ]
     body = [{"section": "", "text": BODY, "cite_spans": spans, "ref_spans": []}]
     parse: dict[str, Any] = {"body_text": body, "bib_entries": {**entries, "BIBREF9": "x", "BIBREF8": {"authors": [3]}}}
     path = tmp_path / "b.jsonl"
