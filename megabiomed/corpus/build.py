@@ -27,7 +27,7 @@ from megabiomed.checkpoint.files import (
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
-from megabiomed.corpus.dedup import held_out, repeated
+from megabiomed.corpus.dedup import SHARED_IDS, held_out, repeated
 from megabiomed.corpus.near import near_repeated
 from megabiomed.corpus.pool import run_jobs
 from megabiomed.corpus.readers import parse_files
@@ -113,7 +113,7 @@ def _prepare(options: BuildOptions, working: Path) -> None:
     named = {name: str(value) for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
     given = [*_source_files(options), *options.evaluation, *([options.tokenizer] if options.tokenizer else [])]
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given if path.is_file()]
-    identity = json.dumps({"version": 1, "options": named, "files": files}, indent=1, default=str)
+    identity = json.dumps({"version": 2, "options": named, "files": files}, indent=1, default=str)
     marker = working / IDENTITY
     if marker.is_file() and marker.read_text() == identity:
         return
@@ -216,15 +216,16 @@ class _Build:
         """Decide for every document of every part: train (0), validation (1), or dropped."""
         keys = [np.load(part.with_name(f"{part.name}.keys.npy"), mmap_mode="r") for part in self.parts]
         alive = [np.ones(len(part), dtype=np.bool_) for part in keys]
-        self._drop([part["id"] for part in keys], alive, "papers: dropped, id seen before")
+        for kind in ("id", *SHARED_IDS):
+            self._drop_known(kind, keys, alive)
         if self.options.exact_dedup:
-            self._drop([part["text"] for part in keys], alive, "papers: dropped, text seen before")
+            self._discard(repeated([part["text"] for part in keys], alive), alive, "text seen before")
         if self.options.near_dedup:
             signatures = [np.load(part.with_name(f"{part.name}.minhash.npy"), mmap_mode="r") for part in self.parts]
-            self._discard(near_repeated(signatures, alive), alive, "papers: dropped, near duplicate")
+            self._discard(near_repeated(signatures, alive), alive, "near duplicate")
         tainted = [part["tainted"] & kept for part, kept in zip(keys, alive)]
         if self.options.remove_contaminated:
-            self._discard(tainted, alive, "papers: dropped, evaluation items in them")
+            self._discard(tainted, alive, "evaluation items in them")
         paths = []
         for part, key, kept in zip(self.parts, keys, alive):
             held = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
@@ -236,12 +237,19 @@ class _Build:
         self.counts["papers: kept"] = self.counts["train"] + self.counts["validation"]
         return paths
 
-    def _drop(self, keys: list[NDArray[np.uint64]], alive: list[NDArray[np.bool_]], reason: str) -> None:
-        self._discard(repeated(keys, alive), alive, reason)
+    def _drop_known(self, kind: str, keys: list[NDArray[Any]], alive: list[NDArray[np.bool_]]) -> None:
+        """Drop papers with an id that an earlier one has; an abstract counts as later than any full text.
+
+        Papers dropped for another id are looked at as well: of papers that share ids in a chain, the first alone is kept.
+        """
+        abstract = [part["abstract"] for part in keys]
+        known = repeated([part[kind] for part in keys], [part[kind].any(axis=1) for part in keys], abstract)
+        for whole, reason in ((True, f"{kind} seen before"), (False, f"an abstract whose {kind} was seen before")):
+            self._discard([k & (a != whole) for k, a in zip(known, abstract)], alive, reason)
 
     def _discard(self, unwanted: list[NDArray[np.bool_]], alive: list[NDArray[np.bool_]], reason: str) -> None:
-        if dropped := sum(int(part.sum()) for part in unwanted):
-            self.counts[reason] += dropped
+        if dropped := sum(int((part & kept).sum()) for kept, part in zip(alive, unwanted)):
+            self.counts[f"papers: dropped, {reason}"] += dropped
         for kept, part in zip(alive, unwanted):
             kept &= ~part
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS = 16
-KEY = np.dtype([("id", "<u8", 2), ("text", "<u8", 2), ("split", "<u8"), ("tainted", "?")])
-"""128-bit hashes of a document's id and of its cleaned text, `split_hash`, and whether it holds evaluation questions."""
+SHARED_IDS = {
+    "pmc": re.compile(r"[0-9]{1,12}"),
+    "pubmed": re.compile(r"[0-9]{1,12}"),
+    "doi": re.compile(r"10\.[0-9]{4,9}/\S+"),
+    "arxiv": re.compile(r"\S*[0-9]{4}\S*"),
+}
+"""External ids that name one paper each, and what they look like; others, such as placeholders, name none."""
+KEYS = ("id", *SHARED_IDS, "text")
+KEY = np.dtype([*((name, "<u8", 2) for name in KEYS), ("split", "<u8"), ("tainted", "?"), ("abstract", "?")])
+"""128-bit hashes of a document's ids (0 for none) and of its cleaned text, `split_hash`, whether it holds evaluation
+questions, and whether it is no more than title and abstract."""
 
 
 def split_hash(paper_id: str) -> int:
@@ -29,27 +39,41 @@ def key_of(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
+def shared_key(kind: str, value: str | None) -> tuple[int, int]:
+    """The key of an external id however it is written; (0, 0) when there is none."""
+    name = (value or "").strip().lower().removeprefix("https://doi.org/").removeprefix("doi:")
+    if not SHARED_IDS[kind].fullmatch(name):
+        return 0, 0
+    return key_of(f"{kind}:{name.lstrip('0')}")
+
+
 def text_key(text: str) -> tuple[int, int]:
     """The key of a text without regard to case and white space."""
     return key_of(" ".join(text.lower().split()))
 
 
-def repeated(keys: Sequence[NDArray[np.uint64]], alive: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
-    """Mark every document whose key an earlier living document has.
+def repeated(
+    keys: Sequence[NDArray[np.uint64]],
+    counted: Sequence[NDArray[np.bool_]],
+    yields: Sequence[NDArray[np.bool_]] | None = None,
+) -> list[NDArray[np.bool_]]:
+    """Mark every document whose key an earlier document has.
 
     Args:
         keys: per part [documents, 2] hashes, which may be memory-mapped.
-        alive: per part [documents], documents that still count.
+        counted: per part [documents], documents that are looked at.
+        yields: per part [documents], those that come after all others, wherever they stand.
 
     Returns:
         per part [documents]: True where an earlier one is the same.
     """
     found = [np.zeros(len(part), dtype=np.bool_) for part in keys]
     for bucket in range(BUCKETS):
-        rows = [np.flatnonzero(a & (k[:, 0] % BUCKETS == bucket)) for k, a in zip(keys, alive)]
+        rows = [np.flatnonzero(c & (k[:, 0] % BUCKETS == bucket)) for k, c in zip(keys, counted)]
         high = np.concatenate([k[r, 0] for k, r in zip(keys, rows)] or [np.zeros(0, np.uint64)])
         low = np.concatenate([k[r, 1] for k, r in zip(keys, rows)] or [np.zeros(0, np.uint64)])
-        order = np.lexsort((np.arange(len(high)), low, high))
+        late = np.concatenate([y[r] for y, r in zip(yields, rows)]) if yields else np.zeros(len(high), np.bool_)
+        order = np.lexsort((np.arange(len(high)), late, low, high))
         same = np.zeros(len(high), dtype=np.bool_)
         before, after = order[:-1], order[1:]
         same[after] = (high[before] == high[after]) & (low[before] == low[after])

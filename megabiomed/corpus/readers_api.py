@@ -1,4 +1,4 @@
-"""Papers of the Semantic Scholar Datasets API, dataset `s2orc`: one text and spans as JSON text inside JSON."""
+"""Papers of the Semantic Scholar Datasets API: dataset `s2orc`, one text and spans as JSON text inside JSON; `abstracts`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
-from megabiomed.corpus.records import Paper, Rejects
+from megabiomed.corpus.records import Paper, Rejects, Span
 
 
 def api_paper(record: Record, rejects: Rejects) -> Paper | None:
-    """Turn `{corpusid, externalids, content: {text, annotations}}` into a `Paper`; None, counted, when it holds none.
+    """Turn `{corpusid, externalids, content: {text, annotations}}`, or `{corpusid, openaccessinfo: {externalids}, abstract}`,
+    into a `Paper`; None, counted, when it holds none.
 
     External ids may be lower case (this dataset) or mixed case (the `papers` and `abstracts` datasets).
     """
@@ -19,14 +20,20 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
     if paper_id is None:
         rejects.add("record: no corpusid", where, repr(value.get("corpusid")))
         return None
-    text = _content_text(value, where, rejects)
-    if text is None:
-        return None
-    spans = parse_annotations(value["content"].get("annotations"), len(text), where, rejects)
+    text, externalids = value.get("abstract"), value.get("externalids")
+    if "content" not in value and isinstance(text, str) and text.strip():  # dataset `abstracts`
+        spans = {"abstract": [Span(0, len(text))]}
+        access = value.get("openaccessinfo")
+        externalids = access.get("externalids") if isinstance(access, dict) else externalids
+    else:
+        text = _content_text(value, where, rejects)
+        if text is None:
+            return None
+        spans = parse_annotations(value["content"].get("annotations"), len(text), where, rejects)
     titles = spans.get("title")
     return Paper(
         paper_id=str(paper_id),
-        ids=parse_ids(value.get("externalids"), where, rejects),
+        ids=parse_ids(externalids, where, rejects),
         title=" ".join(text[titles[0].start : titles[0].end].split()) if titles else "",
         year=parse_integer(value.get("year")),
         text=text,

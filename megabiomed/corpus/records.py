@@ -50,6 +50,18 @@ class Paper:
     fields: tuple[str, ...] = ()
     references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def is_abstract(self) -> bool:
+        """Whether nothing stands in the text but its marked abstract, and a title."""
+        if "abstract" not in self.spans:
+            return False
+        place = 0
+        for span in sorted([*self.spans.get("title", []), *self.spans["abstract"]], key=lambda span: span.start):
+            if self.text[place : span.start].strip():
+                return False
+            place = max(place, span.end)
+        return not self.text[place:].strip()
+
 
 class Rejects:
     """Counts by reason what a reader refused, and keeps the first few places of each reason.

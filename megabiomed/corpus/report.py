@@ -44,8 +44,8 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
 
 
 def _duplicates(counts: dict[str, int]) -> dict[str, int]:
-    kinds = ("id seen before", "text seen before", "near duplicate")
-    return {kind: counts[f"papers: dropped, {kind}"] for kind in kinds if f"papers: dropped, {kind}" in counts}
+    reasons = {what.removeprefix("papers: dropped, "): number for what, number in counts.items()}
+    return {reason: n for reason, n in reasons.items() if reason.endswith("seen before") or reason == "near duplicate"}
 
 
 def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str], Counter[str]]:

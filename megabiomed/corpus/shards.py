@@ -20,7 +20,7 @@ import numpy as np
 from megabiomed.checkpoint.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
 from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.decontaminate import Contamination, read_items
-from megabiomed.corpus.dedup import KEY, key_of, split_hash, text_key
+from megabiomed.corpus.dedup import KEY, SHARED_IDS, key_of, shared_key, split_hash, text_key
 from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
@@ -116,7 +116,9 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
         found = contamination.find(text) if job.evaluation else []
         if found:
             tainted.append({**origin, "items": found})
-        part.keys.append((key_of(paper.paper_id), text_key(text), split_hash(paper.paper_id), bool(found)))
+        shared = (shared_key(kind, paper.ids.get(kind)) for kind in SHARED_IDS)
+        keys = (key_of(paper.paper_id), *shared, text_key(text))
+        part.keys.append((*keys, split_hash(paper.paper_id), bool(found), paper.is_abstract))
         if job.near_dedup:
             part.signatures.append(signature(text))
         part.characters += len(text)

@@ -36,6 +36,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5, help="runs of each candidate, in turns")
     options.add_argument("--seconds", type=float, default=3.0, help="CPU seconds of reading per candidate and round")
     options.add_argument("--documents", type=int, default=6_000_000, help="documents of the store of 26 B tokens")
+    options.add_argument("--texts", type=Path, action="append", default=[], help="further JSON lines with a `text`")
     options.add_argument("--dry", action="store_true", help="print only, leave docs/benchmarks alone")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -45,7 +46,7 @@ def main() -> None:
         (model.parent / "hf").mkdir(parents=True)
         shutil.copyfile(given, model)
         write_tokenizer(model, model.parent / "hf", ModelConfig(vocab_size=Tokenizer(model).vocab_size))
-        characters = data_build.write_texts(files, folder / "texts.jsonl")
+        amount = data_build.write_texts(files, folder / "texts.jsonl", asked.texts)
         parts: dict[str, Callable[[], Rows]] = {
             "build": lambda: build_rows(folder, model, files, asked.rounds),
             "load": lambda: load_rows(folder, asked),
@@ -57,7 +58,8 @@ def main() -> None:
             results[title] = measure()
             print(f"\n{title}\n{table(results[title])}", flush=True)
     if not asked.dry:
-        notes = [f"input: {note}; {characters:,} characters", *NOTES]
+        inputs = [note, *(f"{path.name} (--texts)" for path in asked.texts), amount]
+        notes = [f"input: {'; '.join(inputs)}", *NOTES]
         print(store("data", [{"part": title, **row} for title, rows in results.items() for row in rows], notes))
 
 
@@ -74,7 +76,7 @@ NOTES = [
 def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Rows:
     found: dict[str, list[float]] = {name: [] for name in data_build.CANDIDATES}
     counts: dict[str, int] = {}
-    folders = dict(zip(data_build.CANDIDATES, ("own", "build", "megatron", "map")))
+    folders = dict(zip(data_build.CANDIDATES, ("own", "known", "build", "megatron", "map")))
     for round_ in range(rounds + 1):  # the first one imports and is not counted
         for name, target in folders.items():
             shutil.rmtree(folder / target, ignore_errors=True)

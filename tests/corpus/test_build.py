@@ -222,7 +222,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_half_written_and_resumes(tm
 
 def test_the_same_text_under_another_id_is_dropped_once(records: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in gzip.decompress(records.read_bytes()).splitlines()]
-    copies = [{**row, "corpusid": 10**9 + n} for n, row in enumerate(rows[:4])]
+    copies = [{**row, "corpusid": 10**9 + n, "externalids": {"pubmed": str(n)}} for n, row in enumerate(rows[:4])]
     shard = write_lines(tmp_path / "copies.jsonl", *copies)
     report = build_corpus(BuildOptions([records, shard], tmp_path / "c", vocab_size=500, workers=1))
     assert report["counts"]["papers: dropped, text seen before"] == 4
@@ -297,7 +297,7 @@ def test_each_2020_shard_is_joined_with_its_own_parses(records: Path, built: Pat
     (tmp_path / "pdf_parses").mkdir()
     shards = []
     for n in (0, 1):
-        metadata = {"paper_id": str(n), "title": f"Title {n}", "pubmed_id": "1", "has_pdf_parse": True}
+        metadata = {"paper_id": str(n), "title": f"Title {n}", "pubmed_id": f"1{n}", "has_pdf_parse": True}
         shards.append(write_lines(tmp_path / f"metadata_{n}.jsonl", metadata))
         body = [{"section": "S", "text": "The heart pumps blood. " * 20, "cite_spans": [], "ref_spans": []}]
         write_lines(tmp_path / f"pdf_parses/pdf_parses_{n}.jsonl", {"paper_id": str(n), "body_text": body})

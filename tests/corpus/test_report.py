@@ -43,10 +43,10 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = "The heart pumps the blood through the body and the kidney filters it every day of the year. " * 5
     fields = [["Medicine", "Biology"], ["Medicine"], ["Chemistry"]]
     rows = [
-        {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3, "pmc_id": "PMC1",
+        {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3, "pmc_id": f"PMC{n}",
          "mag_field_of_study": fields[n % 3]} for n in range(30)
     ]  # fmt: skip
-    rows += [rows[0], {**rows[1], "paper_id": "99"}]
+    rows += [rows[0], {**rows[1], "paper_id": "99", "pmc_id": "PMC99"}]
     lines = [json.dumps(row) for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join([*lines, "{damaged"]) + "\n")
     report = build_corpus(BuildOptions([folder / "metadata.jsonl"], folder / "c", vocab_size=300, workers=1))
@@ -57,10 +57,10 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("title", "shown"),
     [
-        ("Papers kept and dropped", ["kept", "dropped, id seen before"]),
+        ("Papers kept and dropped", ["kept", "dropped, an abstract whose id was seen before"]),
         ("Papers by year", ["2000", "2001", "2002"]),
         ("Papers by field of study", ["Medicine", "Biology", "Chemistry"]),
-        ("Duplicates", ["id seen before", "text seen before"]),
+        ("Duplicates", ["an abstract whose id was seen before", "text seen before"]),
         ("Tokens by source file", ["metadata.jsonl"]),
         ("Damage by reason", ["record: invalid JSON"]),
     ],

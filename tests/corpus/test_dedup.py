@@ -1,0 +1,137 @@
+"""One paper is counted once, whatever id its records share; a full text stays rather than its abstract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megabiomed.corpus.build import BuildOptions, build_corpus
+from megabiomed.corpus.clean import CleanRules
+from megabiomed.corpus.dedup import repeated, shared_key
+from megabiomed.corpus.records import Paper, Span
+from megabiomed.data.store import TokenStore
+
+WORDS = "The heart pumps the blood and the kidney filters it; insulin lowers glucose, glucagon raises it. "
+
+
+def full(number: int, **ids: str | None) -> dict[str, Any]:
+    """A full text in the layout of the Datasets API."""
+    text = f"Paper {number}. {WORDS * 6}"
+    spans = json.dumps([{"start": 0, "end": len(text)}])
+    return {"corpusid": number, "externalids": ids, "content": {"text": text, "annotations": {"paragraph": spans}}}
+
+
+def abstract(number: int, **ids: str | None) -> dict[str, Any]:
+    """Title and abstract of 20200705v1's metadata."""
+    return {"paper_id": str(number), "title": f"Abstract {number}", "abstract": f"Number {number}. {WORDS * 4}", **ids}
+
+
+def built(folder: Path, *shards: list[dict[str, Any]]) -> tuple[set[str], dict[str, int]]:
+    """Ids of the papers kept, and how many were dropped for each reason."""
+    paths = [folder / f"{number}.jsonl" for number in range(len(shards))]
+    for path, rows in zip(paths, shards):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rules = CleanRules(min_words=1, require_medical_id=False)
+    options = BuildOptions(paths, folder / "c", vocab_size=300, validation_fraction=0, workers=1, rules=rules)
+    counts = build_corpus(options)["counts"]
+    store = TokenStore.open(folder / "c" / "train")
+    dropped = {what.removeprefix("papers: dropped, "): n for what, n in counts.items() if "dropped" in what}
+    return {store.paper_id(number) for number in range(store.num_documents)}, dropped
+
+
+def test_a_full_text_stays_and_its_abstracts_go_whichever_came_first(tmp_path: Path) -> None:
+    abstracts = [
+        abstract(1, pmc_id="PMC10"),
+        abstract(2, pubmed_id="20"),
+        abstract(3, doi="10.1000/A"),
+        abstract(4, pubmed_id="40"),
+        abstract(5),
+        abstract(6, pubmed_id="40"),
+    ]
+    texts = [full(11, pubmedcentral="10"), full(12, pubmed="20"), full(13, doi="https://doi.org/10.1000/a"), full(5)]
+    kept, dropped = built(tmp_path, abstracts, texts)
+    assert kept == {"11", "12", "13", "5", "4"}
+    assert dropped == {
+        "an abstract whose id was seen before": 1, "an abstract whose pmc was seen before": 1,
+        "an abstract whose pubmed was seen before": 2, "an abstract whose doi was seen before": 1,
+    }  # fmt: skip
+
+
+def test_the_abstracts_of_the_datasets_api_are_read_and_matched(tmp_path: Path) -> None:
+    ids = {"MAG": "9", "DOI": "10.1000/Q", "PubMedCentral": "10"}
+    rows = [
+        {"corpusid": n, "openaccessinfo": {"externalids": i}, "abstract": f"{n}. {WORDS * 4}"}
+        for n, i in ((1, ids), (2, {}))
+    ]
+    kept, dropped = built(tmp_path, rows, [full(3, pubmedcentral="10")])
+    assert kept == {"2", "3"}
+    assert dropped == {"an abstract whose pmc was seen before": 1}
+
+
+def test_the_first_of_full_texts_that_share_an_id_stays_also_along_a_chain(tmp_path: Path) -> None:
+    rows = [
+        full(1, pubmedcentral="10"),
+        full(2, pubmedcentral="10", pubmed="20"),
+        full(3, pubmed="20", doi="10.1000/x"),
+    ]
+    kept, dropped = built(tmp_path, rows, [full(4, doi="10.1000/x"), full(5, doi="none"), full(6, doi="none")])
+    assert kept == {"1", "5", "6"}
+    assert dropped == {"pmc seen before": 1, "pubmed seen before": 1, "doi seen before": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "other", "same"),
+    [
+        ("pmc", "0123", "123", True),
+        ("doi", "doi:10.1000/AbC", "https://doi.org/10.1000/abc", True),
+        ("doi", "10.1000/a", "10.1000/b", False),
+        ("pubmed", "1", "2", False),
+    ],
+)
+def test_an_id_is_the_same_however_it_is_written(kind: str, value: str, other: str, same: bool) -> None:
+    assert (shared_key(kind, value) == shared_key(kind, other)) == same
+    assert shared_key(kind, value) != (0, 0)
+    assert shared_key("pmc", "7") != shared_key("pubmed", "7")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("pmc", None), ("pubmed", "n/a"), ("doi", "10.1/x"), ("doi", ""), ("arxiv", "-")]
+)
+def test_a_placeholder_is_no_id(kind: str, value: str | None) -> None:
+    assert shared_key(kind, value) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "alone"),
+    [
+        ("Title\n\nAbstract.", {"title": [Span(0, 5)], "abstract": [Span(7, 16)]}, True),
+        ("Title\n\nAbstract. More.", {"title": [Span(0, 5)], "abstract": [Span(7, 16)]}, False),
+        ("Before. Abstract.", {"abstract": [Span(8, 17)]}, False),
+        ("Some text.", {}, False),
+    ],
+)
+def test_a_paper_is_an_abstract_when_nothing_else_is_in_it(
+    text: str, spans: dict[str, list[Span]], alone: bool
+) -> None:
+    assert Paper("1", {}, "", None, text, spans, "a", 1, 0).is_abstract == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), max_size=40), parts=st.integers(1, 4))
+def test_marked_are_those_that_a_simple_search_finds(rows: list[tuple[int, bool, bool]], parts: int) -> None:
+    cuts = [len(rows) * n // parts for n in range(parts + 1)]
+    pieces = [rows[a:b] for a, b in zip(cuts, cuts[1:])]
+    keys = [np.array([(key, 7) for key, _, _ in piece], np.uint64).reshape(-1, 2) for piece in pieces]
+    counted, yields = ([np.array([row[n] for row in piece], np.bool_) for piece in pieces] for n in (1, 2))
+    found = np.concatenate(repeated(keys, counted, yields)).tolist()
+    seen: set[int] = set()
+    for place in sorted(range(len(rows)), key=lambda place: (rows[place][2], place)):
+        key, looked_at, _ = rows[place]
+        assert found[place] == (looked_at and key in seen)
+        seen |= {key} if looked_at else set()
