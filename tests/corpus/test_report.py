@@ -43,8 +43,8 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = "The heart pumps the blood through the body and the kidney filters it every day of the year. " * 5
     fields = [["Medicine", "Biology"], ["Medicine"], ["Chemistry"]]
     rows = [
-        {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3, "pmc_id": f"PMC{n}",
-         "mag_field_of_study": fields[n % 3]} for n in range(30)
+        {"paper_id": str(n), "title": f"Title {n}", "abstract": f"{text} Number {n}.", "year": 2000 + n % 3,
+         "pmc_id": f"PMC{n}", "mag_field_of_study": fields[n % 3]} for n in range(30)
     ]  # fmt: skip
     rows += [rows[0], {**rows[1], "paper_id": "99", "pmc_id": "PMC99"}]
     lines = [json.dumps(row) for row in rows]
