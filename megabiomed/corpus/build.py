@@ -243,7 +243,8 @@ class _Build:
         Papers dropped for another id are looked at as well: of papers that share ids in a chain, the first alone is kept.
         """
         abstract = [part["abstract"] for part in keys]
-        known = repeated([part[kind] for part in keys], [part[kind].any(axis=1) for part in keys], abstract)
+        present = [np.asarray(part[kind].any(axis=1)) for part in keys]
+        known = repeated([part[kind] for part in keys], present, abstract)
         for whole, reason in ((True, f"{kind} seen before"), (False, f"an abstract whose {kind} was seen before")):
             self._discard([k & (a != whole) for k, a in zip(known, abstract)], alive, reason)
 
