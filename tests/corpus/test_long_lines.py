@@ -60,4 +60,4 @@ def test_a_paper_of_50_mb_is_built_with_bounded_memory(tmp_path: Path) -> None:
     subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, timeout=480)
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert report["train"]["documents"] == 2
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000  # KiB
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2_000_000  # KiB
