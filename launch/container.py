@@ -30,6 +30,16 @@ def kept(cluster: ClusterConfig) -> list[str]:
     return list(dict.fromkeys([*code, "OMP_NUM_THREADS", "PYTHONUNBUFFERED", *cluster.variables]))
 
 
+def exported(cluster: ClusterConfig, unlike: bool) -> list[str]:
+    """Variables that the script exports for apptainer, too.
+
+    Args:
+        unlike: the job has nodes of several kinds, on which the number of threads may differ.
+    """
+    names = kept(cluster) if in_apptainer(cluster) else []
+    return [name for name in names if not (unlike and name == "OMP_NUM_THREADS")]
+
+
 def srun_words(cluster: ClusterConfig) -> list[str]:
     """The arguments for srun of a cluster file; under pyxis with the variables to keep beside those it names itself."""
     if not in_pyxis(cluster):

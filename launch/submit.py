@@ -67,7 +67,7 @@ def render(stage: Stage) -> Job:
         components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
         srun=container.srun_words(cluster),
-        kept=container.kept(cluster) if container.in_apptainer(cluster) else [],  # pyxis is told by its option
+        kept=container.exported(cluster, bool(stage.components)),
         wrap=cluster.wrap,
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,

@@ -10,6 +10,7 @@ from support import slurm
 from support.operator import LONG, SHORT, TOPOLOGY, Operator
 from support.reference import Reference
 from support.runs import RUN
+from support.scheduling import QUEUE, program
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,25 @@ def reference(tmp_path_factory: pytest.TempPathFactory, corpus: Path, request: p
     slow = any(item.get_closest_marker("slow") for item in request.session.items)
     text = RUN.replace("CORPUS", str(corpus))
     return Reference(tmp_path_factory.mktemp("reference"), text, list(TOPOLOGY), LONG if slow else SHORT)
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins that come first in PATH."""
+    folder = tmp_path / "bin"
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+@pytest.fixture
+def queue(tools: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Makes a scheduler that keeps a queue and behaves badly before or after it queues a job; returns its folder."""
+
+    def make(before: str = ":", after: str = ":") -> Path:
+        base = tmp_path / "queue"
+        base.mkdir(exist_ok=True)
+        for name in ("sbatch", "squeue", "scancel", "scontrol"):
+            program(tools, name, QUEUE.format(base=base, before=before, after=after))
+        return base
+
+    return make

@@ -39,8 +39,9 @@ def test_it_leaves_before_its_time_limit_and_comes_back(
     operator.until(lambda: operator.step(run) >= 2, run)
     with operator.frozen(run):  # or a fast machine would finish first
         operator.until(lambda: "time limit or preemption" in (run / "slurm" / "job.log").read_text(), run)
-    assert finished(operator, job, run, reference, 60)["Restarts"] == "1"
-    assert [item["reason"] for item in operator.status(run)[0]["endings"]] == ["stopped and saved", "finished"]
+    restarts = int(finished(operator, job, run, reference, 60)["Restarts"])  # more than one on a machine that is slow
+    reasons = [item["reason"] for item in operator.status(run)[0]["endings"]]
+    assert (restarts > 0, reasons) == (True, ["stopped and saved"] * restarts + ["finished"])
 
 
 def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
@@ -53,7 +54,7 @@ def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
     operator.kill_rank(run, 3, signal.SIGSTOP)
     finished(operator, job, run, reference, 60)
     assert "time limit reached: requeue" in (run / "slurm" / "job.log").read_text()
-    assert operator.status(run)[0]["incarnations"] == 2
+    assert operator.status(run)[0]["incarnations"] > 1
 
 
 def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, reference: Reference) -> None:
