@@ -101,7 +101,7 @@ def compare_command(a: Path, b: Path, output: Path | None) -> None:
     if found:
         _print_sets(found, title)
     if domains:
-        _print_domains(domains, title)
+        _print_domains(domains, None if found else title)
     if output is not None:
         write_json(output, {"a": str(a), "b": str(b), "sets": found, "perplexity": domains})
         print(f"written: {output}")
@@ -125,7 +125,7 @@ def compare_perplexities(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict
     return found
 
 
-def _print_domains(found: dict[str, dict[str, Any]], title: str) -> None:
+def _print_domains(found: dict[str, dict[str, Any]], title: str | None) -> None:
     table = Table("domain", "loss A", "loss B", "B - A", "perplexity B / A", title=title)
     for name, row in found.items():
         if "difference" in row:
