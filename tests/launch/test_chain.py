@@ -243,7 +243,7 @@ def test_encoder_ranks_take_a_component_of_their_own_with_other_cores(load: Any)
     assert "#SBATCH --cpus-per-task=6" in script.split("#SBATCH hetjob\n")[1]
     ranks = script.split("\nsrun ")[-1]
     assert re.findall(r"--het-group=(\d) \\\n  --cpus-per-task=(\d)", ranks) == [("0", "1"), ("1", "6")]
-    assert ranks.count('--export=ALL,OMP_NUM_THREADS="${threads:-6}"') == 1
+    assert ranks.count('\n  env OMP_NUM_THREADS="${threads:-6}" "$python"') == 1
     assert "= 4 ranks (2 with encoders alone)" in _plan(stage)[0]
     with pytest.raises(TopologyError, match=r"align\.dedicated_encoder_ranks=4"):
         load(align(stage="s1-adaptors", components=[part | {"ranks_per_node": 4}], overrides=words))
