@@ -26,6 +26,8 @@ class ComponentConfig(Section):
     """Ranks on each."""
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each that the job takes."""
+    cpus_per_task: PositiveInt | None = None
+    """CPU cores of a rank there; null is as on the other nodes."""
     sbatch: Flags = Field(default_factory=dict)
     """sbatch options of these nodes: `partition: other`."""
 

@@ -22,7 +22,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 # What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
-    *("warned", "srun_pid", "code", "asked", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
+    *("warned", "srun_pid", "code", "asked", "threads", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import glob
+from itertools import accumulate
 from pathlib import Path
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run
-from megabiomed.errors import ConfigError
+from megabiomed.errors import ConfigError, TopologyError
 from megabiomed.launch import records
 from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
@@ -57,6 +58,10 @@ class Stage:
     def cpus_per_task(self) -> int:
         """Cores of a task; a command takes those of all ranks of a node."""
         return self.cluster.cpus_per_task * (self.cluster.ranks_per_node if self.kind == COMMAND else 1)
+
+    def cpus_of(self, part: ComponentConfig) -> int:
+        """Cores of a task on nodes of another kind."""
+        return part.cpus_per_task or self.cpus_per_task
 
     @property
     def ranks(self) -> int:
@@ -157,8 +162,28 @@ def _check(stage: Stage, before: list[Stage]) -> None:
         )
     if stage.config is not None:
         check_run(part_run(stage.config, stage.arguments[0] if stage.arguments else None), stage.ranks)
+        _check_components(stage, stage.config.ranks_beside)
         _check_order(stage, before)
     _check_files(stage, before)
+
+
+def _check_components(stage: Stage, encoder_ranks: int) -> None:
+    """Ranks with and without GPUs cannot meet; dedicated encoder ranks are the last of the run, and so of its nodes."""
+    gpus = stage.cluster.gpus_per_node > 0
+    unlike = [part for part in stage.components if (part.gpus_per_node > 0) != gpus]
+    if unlike:
+        raise ConfigError(
+            f"stage {stage.name} has ranks with and without GPUs, which cannot exchange tensors",
+            got=f"gpus_per_node {stage.cluster.gpus_per_node} of the cluster, {unlike[0].gpus_per_node} of a component",
+            do="set the component's gpus_per_node, or leave the component out",
+        )
+    ends = list(accumulate(part.nodes * part.ranks_per_node for part in reversed(stage.components)))
+    if encoder_ranks and ends and encoder_ranks not in ends:
+        raise TopologyError(
+            f"the encoder ranks of stage {stage.name} would share nodes of one kind with the language model",
+            got=f"align.dedicated_encoder_ranks {encoder_ranks}, {ends[0]} ranks on the last component",
+            do=f"set align.dedicated_encoder_ranks={ends[0]}, or change the component",
+        )
 
 
 def _check_order(stage: Stage, before: list[Stage]) -> None:

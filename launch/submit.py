@@ -77,11 +77,11 @@ def render(stage: Stage) -> Job:
 
 
 def _groups(stage: Stage) -> list[dict[str, Any]]:
-    """The kinds of nodes of a job, and the GPUs that the preflight looks for on them."""
-    cluster = stage.cluster
-    first = {"nodes": stage.nodes, "gpus": cluster.gpus_per_node, "gpu_type": cluster.gpu_type}
-    more = ({"nodes": part.nodes, "gpus": part.gpus_per_node, "gpu_type": None} for part in stage.components)
-    return [first, *more]
+    """The kinds of nodes of a job, the GPUs that the preflight looks for on them, and the cores of a rank."""
+    cluster, parts = stage.cluster, stage.components
+    first = (stage.nodes, cluster.gpus_per_node, cluster.gpu_type, stage.cpus_per_task)
+    more = ((part.nodes, part.gpus_per_node, None, stage.cpus_of(part)) for part in parts)
+    return [dict(zip(("nodes", "gpus", "gpu_type", "cpus"), group)) for group in (first, *more)]
 
 
 def directives(stage: Stage) -> list[str]:
@@ -110,7 +110,8 @@ def directives(stage: Stage) -> list[str]:
 def component_directives(stage: Stage, part: ComponentConfig) -> list[str]:
     """The options of the #SBATCH lines of one more kind of nodes; what it does not say itself is as for the others."""
     common = _common(stage, part.gpus_per_node, None, part.sbatch)
-    return _lines({**common, "nodes": part.nodes, "ntasks-per-node": part.ranks_per_node})
+    own = {"nodes": part.nodes, "ntasks-per-node": part.ranks_per_node, "cpus-per-task": stage.cpus_of(part)}
+    return _lines({**common, **own})
 
 
 def _common(stage: Stage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:

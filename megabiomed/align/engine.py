@@ -70,6 +70,10 @@ class AlignEngine(TrainEngine):
         precision = config.train.precision
         hidden, group = config.model.hidden_size, mesh.beside_group
         self.side = SideModules(align, stage, config.optimizer, hidden, config.seed, precision, group)
+        if self._waiting is not None:
+            known = [self.side.initial]
+            dist.broadcast_object_list(known, src=mesh.size, group=self._waiting)  # the first rank that read the files
+            self.side.initial = known[0]
         self.dtype = platform.DTYPES[config.train.precision]
         self.template = ""
 
@@ -197,7 +201,7 @@ class AlignEngine(TrainEngine):
         return bridge, shares, self._filled(batch, rows, gradients)
 
     def _no_rows(self) -> Tensor:
-        """[0, h]"""
+        """No embeddings, [0, h]."""
         return torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
 
     def _present(self, batch: AlignBatch) -> list[Modality]:

@@ -60,7 +60,8 @@ class SideModules:
 
     Attributes:
         trained: modalities whose encoder, or its LoRA, is trained in this stage.
-        held: whether this rank holds them; else it knows names, shapes and hashes alone, and calls nothing.
+        held: whether this rank holds them; else it knows their names and shapes alone, and calls nothing.
+        initial: hash of each encoder's weights before any training.
         encodes: whether the plan gives this rank encoder work.
 
     Args:
@@ -81,8 +82,9 @@ class SideModules:
         self.group, self.world, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
         self.held = self.rank >= 0  # torch's rank of a process in a group that it is not in is -1
         device = platform.device() if self.held else torch.device("meta")
-        encoders, adaptors = build_encoders(config, hidden_size, seed)
-        self.initial = {name: fingerprint(encoders[name]) for name in MODALITIES}
+        with torch.device("cpu" if self.held else "meta"):
+            encoders, adaptors = build_encoders(config if self.held else _seeded(config), hidden_size, seed)
+        self.initial = {name: fingerprint(encoders[name]) for name in MODALITIES} if self.held else {}
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
         self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) != "frozen"}
         self.sharded = {name for name in MODALITIES if getattr(config, name).placement == "zero3"}
@@ -253,6 +255,12 @@ class SideModules:
         """AdamW's step number, after loading moments."""
         for state in self.optimizer.state.values() if self.held else ():
             state["step"].fill_(float(step))
+
+
+def _seeded(config: AlignConfig) -> AlignConfig:
+    """The same architecture without files to read."""
+    parts = {str(name): getattr(config, name).model_copy(update={"init_from": None}) for name in MODALITIES}
+    return config.model_copy(update=parts)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ ALL = {**ENCODERS, "language_model": "full"}
 
 LORA = {"molecule": "lora", "protein": "lora"}
 ADAPTERS = {"language_model": "lora"}
-SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel"}
+SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel",
+         "engine": "engine"}  # fmt: skip
 
 
 def case(name: str, content: str = "mixed", stage: Any = ENCODERS, **more: Any) -> Any:
@@ -74,7 +75,8 @@ WORLDS = {
     3: [
         case("tp2-one-encodes", beside=1, tp=2),
         case("tp2-sequence-parallel-one-encodes", stage={**ALL, **ADAPTERS}, beside=1, tp=2, sp=True),
-        case("pp2-one-encodes", "half-text", stage=ALL, beside=1, pp=2),
+        case("pp2-one-encodes", "half-text", stage=ALL, beside=1, pp=2, zero=0),
+        case("dp2-fsdp2-one-encodes", stage=ALL, beside=1, engine="fsdp2"),
         case("dp2-one-encodes-adapters", stage=ADAPTERS, beside=1, lm_dropout=0.1, zero=2),
     ],
     4: [

@@ -50,3 +50,13 @@ def test_without_the_begin_of_backward_mark_zero_loses_its_state(tmp_path: Path)
     cases.write_text(json.dumps([{"name": "broken", "parallel": PP2}]))
     with pytest.raises(AssertionError, match=r"unknown parameter type|NoneType"):
         run_ranks(2, [str(WORKER), "mark_backward", str(cases), str(tmp_path)], tmp_path / "logs", 120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_with_bare_barriers_zero3_waits_for_ranks_that_have_no_model(tmp_path: Path) -> None:
+    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
+    worker = str(WORKER.with_name("barrier_worker.py"))
+    run_ranks(2, [worker], tmp_path / "logs", 120)
+    with pytest.raises(AssertionError, match=r"stage3\.py.*\n.*dist\.barrier\(\)"):
+        run_ranks(2, [worker, "bare"], tmp_path / "logs", 120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ from typer.main import get_command
 
 from megabiomed import configs
 from megabiomed.cli import app
-from megabiomed.errors import ConfigError
-from megabiomed.launch.cli import _check_command
+from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.launch.cli import _check_command, _plan
 from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.records import reopen
 from megabiomed.launch.snapshot import take
@@ -229,4 +230,25 @@ def test_nodes_of_another_kind_get_what_the_others_get_unless_they_say_otherwise
     assert 'launch.preflight "$run" "$incarnation" 0 2 h100' in script
     assert 'launch.preflight "$run" "$incarnation" 1 1 -' in script
     assert 'group_head=$(scontrol show hostnames "$SLURM_JOB_NODELIST_HET_GROUP_1"' in script
-    assert "srun --het-group=0,1" in script
+    ranks = script.split("\nsrun ")[-1]
+    assert re.findall(r"--het-group=(\d) \\\n  --cpus-per-task=(\d)", ranks) == [("0", "4"), ("1", "4")]
+    assert "OMP_NUM_THREADS" not in ranks
+
+
+def test_encoder_ranks_take_a_component_of_their_own_with_other_cores(load: Any) -> None:
+    words = [*align()["overrides"], "align.dedicated_encoder_ranks=2"]
+    part = {"nodes": 1, "ranks_per_node": 2, "cpus_per_task": 6}
+    (stage,) = load(align(stage="s1-adaptors", components=[part], overrides=words))
+    script = render(stage).script
+    assert "#SBATCH --cpus-per-task=6" in script.split("#SBATCH hetjob\n")[1]
+    ranks = script.split("\nsrun ")[-1]
+    assert re.findall(r"--het-group=(\d) \\\n  --cpus-per-task=(\d)", ranks) == [("0", "1"), ("1", "6")]
+    assert ranks.count('\n  env OMP_NUM_THREADS="${threads:-6}" "$python"') == 1
+    assert "= 4 ranks (2 with encoders alone)" in _plan(stage)[0]
+    with pytest.raises(TopologyError, match=r"align\.dedicated_encoder_ranks=4"):
+        load(align(stage="s1-adaptors", components=[part | {"ranks_per_node": 4}], overrides=words))
+    with pytest.raises(ConfigError, match="with and without GPUs"):
+        load(
+            align(stage="s1-adaptors", components=[part], overrides=words),
+            cluster=CPU.model_copy(update={"gpus_per_node": 2}),
+        )

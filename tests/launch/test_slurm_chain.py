@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from support.operator import Operator, run_words
 from support.reference import Reference
 from support.runs import events, losses
+
+from megabiomed.align.generate import generate_questions
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS = 12
@@ -38,8 +42,6 @@ align:
 
 @pytest.fixture
 def chain(operator: Operator, corpus: Path, tmp_path: Path) -> Path:
-    from megabiomed.align.generate import generate_questions
-
     generate_questions(tmp_path / "q.json", proteins=60)
     (tmp_path / "align.yaml").write_text(ALIGN)
     tokenizer = corpus / "tokenizer" / "tokenizer.model"
@@ -54,6 +56,55 @@ def chain(operator: Operator, corpus: Path, tmp_path: Path) -> Path:
     ]  # fmt: skip
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "whole", "stages": stages}))
     return tmp_path / "chain.yaml"
+
+
+def test_encoder_ranks_on_a_node_of_another_kind_go_on_after_a_requeue(
+    operator: Operator, corpus: Path, tmp_path: Path, command: Any
+) -> None:
+    """The language model takes one node, its encoders take another one, of another partition and with more cores."""
+    generate_questions(tmp_path / "q.json", proteins=60)
+    words = ["dataset", "build", tmp_path / "q.json", "--output", tmp_path / "qa", "--template", "plain"]
+    command(*words, "--tokenizer", corpus / "tokenizer" / "tokenizer.model")
+    text = (
+        ALIGN.replace("  language_model: lm\n", "")
+        .replace("qa/", f"{tmp_path}/qa/")
+        .replace("save_every: 0", "save_every: 5")
+    )
+    (tmp_path / "align.yaml").write_text(text)
+    part = {"nodes": 1, "ranks_per_node": 2, "cpus_per_task": 2, "sbatch": {"partition": "low"}}
+    stage = {"name": "align", "run": "align.yaml", "stage": "one", "components": [part],
+             "overrides": ["align.dedicated_encoder_ranks=2", "align.stages.0.molecule=full", "align.stages.0.steps=60",
+                           "align.protein.placement=zero3", f"run_dir={tmp_path / 'r'}"]}  # fmt: skip
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "het", "stages": [stage]}))
+    operator.configure(
+        environment={"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}, preflight=True, slow_factor=1e9
+    )
+    (job,) = operator.submit(tmp_path / "chain.yaml", nodes=None).values()
+    run = tmp_path / "r" / "one"
+    operator.until(lambda: operator.step(run) >= 8, run, 600)
+    with operator.frozen(run, 3):
+        places = {rank: _environment(run, rank) for rank in range(4)}
+        operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
+    first, second, third, fourth = (places[rank]["SLURMD_NODENAME"] for rank in range(4))
+    assert first == second != third == fourth
+    assert [places[rank]["OMP_NUM_THREADS"] for rank in range(4)] == ["1", "1", "2", "2"]
+    operator.final(job, run, 900)
+    assert operator.status(run)[0]["endings"][0]["decision"] == "requeue"
+    alone = [*stage["overrides"][1:3], f"run_dir={tmp_path / 'alone'}", "--stage", "one"]
+    command("align", tmp_path / "align.yaml", "--nproc", 1, *alone)
+    assert losses(run) == pytest.approx(losses(tmp_path / "alone" / "one"), rel=1e-4)
+    assert events(run)[-1]["ids_hash"] == events(tmp_path / "alone" / "one")[-1]["ids_hash"]
+
+
+def _environment(run: Path, rank: int) -> dict[str, str]:
+    """The variables of a rank that runs, on whatever node it is."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            known = process.environ()
+            words = " ".join(process.cmdline())
+            if known.get("SLURM_PROCID") == str(rank) and "align.worker" in words and str(run) in words:
+                return known
+    raise AssertionError(f"rank {rank} of {run} does not run")
 
 
 def test_every_kind_of_stage_runs_and_an_interrupted_alignment_goes_on(
