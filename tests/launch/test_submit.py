@@ -177,17 +177,21 @@ def test_variables_of_the_batch_script_cannot_be_replaced(run_file: Path) -> Non
     ClusterConfig(environment=dict.fromkeys([*shared, "PATH", "NCCL_DEBUG", "http_proxy"], "x"))
 
 
+def stand_ins(folder: Path, srun: str) -> Path:
+    """A folder with an srun that runs a line of bash, and a scontrol that names one host."""
+    folder.mkdir()
+    for name, line in (("srun", srun), ("scontrol", "echo n1")):
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
 def test_what_the_shell_of_the_submitter_holds_makes_no_rank_of_a_command(run_file: Path, tmp_path: Path) -> None:
     """Submitted from inside a job of torchrun, whose variables sbatch passes on."""
     stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={tmp_path}/r"]},
               {"name": "words", "command": ["plot", "x"]}]  # fmt: skip
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": stages}))
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "srun").write_text(f"#!/bin/bash\nenv > {tmp_path}/srun.env\n")
-    (tools / "scontrol").write_text("#!/bin/bash\necho n1\n")
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    tools = stand_ins(tmp_path / "bin", f"env > {tmp_path}/srun.env")
     theirs = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MEGABIOMED_ERROR_FILE")
     given = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "MASTER_ADDR": "n9"}
     for stage, address in zip(load_stages(str(tmp_path / "chain.yaml"), ClusterConfig(**CPU), [], None), ("n1", None)):
@@ -222,12 +226,7 @@ def test_a_container_is_given_the_words_of_the_cluster_file_and_the_variables_of
     """Run by bash with a stand-in for srun; no container runs here."""
     cluster = ClusterConfig(**(CPU | words), scratch=Path("/local"), environment={"NCCL_DEBUG": "WARN $HOME"},
                             python=Path("/usr/bin/python"), shared_roots=[tmp_path.parent])  # fmt: skip
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "srun").write_text(f"#!/bin/bash\nprintf '%s\\n' \"$@\" > {tmp_path}/words; env -0 > {tmp_path}/env\n")
-    (tools / "scontrol").write_text("#!/bin/bash\necho n1\n")
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    tools = stand_ins(tmp_path / "bin", f"printf '%s\\n' \"$@\" > {tmp_path}/words; env -0 > {tmp_path}/env")
     text = script(run_file, cluster, f"run_dir={tmp_path}/r", "parallel.data_parallel_size=1")
     text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", text, flags=re.MULTILINE)
     given = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
