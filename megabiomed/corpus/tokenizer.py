@@ -54,6 +54,23 @@ class Tokenizer:
         """Hash of the file."""
         return sha256_file(self.path)
 
+    def check_made(self, what: object, sha256: str, do: str) -> None:
+        """Refuse data that another tokenizer made.
+
+        Args:
+            what: the data, for the message.
+            sha256: of the tokenizer that made them.
+            do: what mends it.
+
+        Raises:
+            TokenizerError: it was another one.
+        """
+        if sha256 != self.sha256:
+            raise TokenizerError(
+                f"{what} was made with another tokenizer than {self.path}",
+                got=sha256[:12], expected=self.sha256[:12], do=do,
+            )  # fmt: skip
+
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """Token ids of a text."""
         ids: list[int] = self._processor.encode(text)

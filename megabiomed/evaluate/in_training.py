@@ -12,7 +12,7 @@ from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.errors import NonFiniteError, TokenizerError
+from megabiomed.errors import NonFiniteError
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.model import trained_on
@@ -107,10 +107,6 @@ def _requests(item: Item) -> list[Request]:
 
 def _open(path: Path, tokenizer: Tokenizer) -> TokenStore:
     store = TokenStore.open(path)
-    if store.tokenizer_sha256 != tokenizer.sha256:
-        raise TokenizerError(
-            f"{path} of eval.perplexity was made with another tokenizer than the run's",
-            got=store.tokenizer_sha256[:12], expected=tokenizer.sha256[:12],
-            do="build it with `corpus build --tokenizer` of this run",
-        )  # fmt: skip
+    advice = "build it with `corpus build --tokenizer` of this run"
+    tokenizer.check_made(f"{path} of eval.perplexity", store.tokenizer_sha256, advice)
     return store

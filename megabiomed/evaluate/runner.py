@@ -16,7 +16,6 @@ from megabiomed.config import DataConfig, ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
-from megabiomed.errors import TokenizerError
 from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.figures import perplexity, shown, stored
@@ -184,11 +183,8 @@ def open_domain(
         DataError: it is no store, or shorter than one window.
     """
     store = TokenStore.open(path)
-    if store.tokenizer_sha256 != model.tokenizer.sha256:
-        raise TokenizerError(
-            f"{path} was made with another tokenizer than the model's",
-            do="build the store with `corpus build --tokenizer` of this model",
-        )
+    advice = "build the store with `corpus build --tokenizer` of this model"
+    model.tokenizer.check_made(path, store.tokenizer_sha256, advice)
     windows = data.model_copy(update={"seq_length": min(settings.seq_length, model.config.max_position_embeddings)})
     return store, ValidationLoader(store, windows, settings.samples, dp_rank, dp_size)
 

@@ -187,12 +187,8 @@ def check_tokenizers(config: FinetuneRunConfig, stores: list[QuestionStore | Tok
     """All data were made with one tokenizer, it is the model's, and every piece has a row in the model; returns its file."""
     tokenizer = Tokenizer(_known_tokenizer(config) or stores[0].tokenizer_path)
     for store in stores:
-        if store.tokenizer_sha256 != tokenizer.sha256:
-            raise TokenizerError(
-                f"{store.path} was made with another tokenizer than {tokenizer.path}",
-                got=store.tokenizer_sha256[:12], expected=tokenizer.sha256[:12],
-                do="build it again with the tokenizer of the model that the run starts from",
-            )  # fmt: skip
+        advice = "build it again with the tokenizer of the model that the run starts from"
+        tokenizer.check_made(store.path, store.tokenizer_sha256, advice)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model", got=f"{tokenizer.vocab_size} pieces in {tokenizer.path}",

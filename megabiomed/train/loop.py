@@ -277,13 +277,8 @@ def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
     tokenizer = Tokenizer(config.data.tokenizer or first.tokenizer_path)
     held_out = [TokenStore.open(config.data.validation)] if config.data.validation else []
     for store in [first, *held_out]:  # the loader compared the training stores with each other
-        if tokenizer.sha256 != store.tokenizer_sha256:
-            raise TokenizerError(
-                f"{store.path} was made with another tokenizer than {tokenizer.path}",
-                got=store.tokenizer_sha256[:12],
-                expected=tokenizer.sha256[:12],
-                do="leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`",
-            )
+        advice = "leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`"
+        tokenizer.check_made(store.path, store.tokenizer_sha256, advice)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megabiomed import platform
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.train import worker
@@ -85,10 +85,8 @@ def _become_rank(config: RunConfig, environment: dict[str, str], log: Path) -> N
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
         code = worker.run(lambda: config)
-        sys.stdout.flush()
-        sys.stderr.flush()
     finally:
-        os._exit(code)
+        platform.leave(code)
 
 
 @dataclass(frozen=True)
