@@ -46,11 +46,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy wants one tree; the top-level folders are linked into it where setup.py maps them.
 type: install
-	rm -rf build/types && mkdir -p build/types/megabiomed
-	ln -s $(CURDIR)/megabiomed/* $(CURDIR)/launch $(CURDIR)/configs $(CURDIR)/kernels build/types/megabiomed/
-	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/.mypy.ini megabiomed
+	$(BIN)/mypy --config-file .mypy.ini -p megabiomed
 
 docs: install
 	$(BIN)/python -m megabiomed.config.reference > docs/configuration.md

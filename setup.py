@@ -1,18 +1,10 @@
-"""Install megabiomed. The top-level folders launch/, configs/ and kernels/ become subpackages of it."""
+"""Install megabiomed. megabiomed/{kernels,launch,configs} are committed links to the top-level folders of these names."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-MAPPED = {
-    "megabiomed.launch": "launch",
-    "megabiomed.configs": "configs",
-    "megabiomed.kernels": "kernels",
-    "megabiomed.kernels.triton": "kernels/triton",
-    "megabiomed.kernels.gluon": "kernels/gluon",
-}
-
 # Ranges that the suite ran with. deepspeed and megatron-core are exact: engine/ relies on behaviour that only
 # those releases were measured to have (docs/parallelism.md lists each point).
 REQUIRES = [
@@ -57,11 +49,9 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["megabiomed", "megabiomed.*"]), *MAPPED],
-    package_dir={"megabiomed": "megabiomed", **MAPPED},
+    packages=find_packages(include=["megabiomed", "megabiomed.*"]),
     package_data={
-        "megabiomed": ["VERSION", "py.typed"],
-        "megabiomed.configs": ["**/*.yaml"],
+        "megabiomed": ["VERSION", "py.typed", "configs/**/*.yaml"],
         "megabiomed.launch": ["templates/*"],
     },
     install_requires=REQUIRES,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 if TYPE_CHECKING:
     from megabiomed.kernels.bench_cases import Shapes
@@ -93,8 +93,8 @@ def default_shapes(
     documents: str | None, dtype: str | None, deterministic: bool, asked: dict[str, int | None]
 ) -> Shapes:
     """The shapes of a run: this device's defaults, overridden by what is given."""
-    from megabiomed import platform
     from megabiomed.kernels.bench_cases import Shapes
+    from megabiomed.processes import platform
 
     sizes: dict[str, int] = dict(CPU_SIZES)
     lengths, precision = documents or CPU_DOCUMENTS, dtype or "fp32"

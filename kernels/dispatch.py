@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 AUTO = "auto"
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)

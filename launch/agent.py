@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from megabiomed.errors import MegabiomedError
+from megabiomed.ground.errors import MegabiomedError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
-from megabiomed.launch.hang_page import suspects, write_page
-from megabiomed.launch.kinds import COMMAND
 from megabiomed.launch.preflight_verdict import bad_nodes
+from megabiomed.processes.hang_page import suspects, write_page
+from megabiomed.runs.kinds import COMMAND
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first

@@ -7,12 +7,12 @@ from typing import cast
 
 from pydantic import Field, PositiveInt, model_validator
 
-from megabiomed import configs
+from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
 from megabiomed.config.load import read_yaml
-from megabiomed.errors import ConfigError, LaunchError
+from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch.cluster import Flags, Time
-from megabiomed.launch.kinds import kind_of, parts, read_run
+from megabiomed.runs.kinds import kind_of, parts, read_run
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$"
 
@@ -106,9 +106,9 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
 
 def _find(path: str) -> Path:
     """A file, or the name of a shipped run or chain."""
-    if not Path(path).is_file() and path in configs.names("chains"):
-        return configs.find("chains", path)
-    return configs.find("runs", path)
+    if not Path(path).is_file() and path in shipped.names("chains"):
+        return shipped.find("chains", path)
+    return shipped.find("runs", path)
 
 
 def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from megabiomed.errors import ConfigError, LaunchError
+from megabiomed.ground.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
     from megabiomed.launch.stage import Stage

@@ -8,10 +8,10 @@ from typing import Annotated, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
-from megabiomed import configs
+from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
 from megabiomed.config.load import read_yaml
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 # What an #SBATCH line can carry unquoted; anything else could end the line or be read as another option.
 _VALUE = re.compile(r"[A-Za-z0-9_.,:;=@%+/~\[\]()&|*-]+")
@@ -204,7 +204,7 @@ def load_cluster(name: str) -> ClusterConfig:
     Raises:
         ConfigError: missing, or naming each key that is wrong.
     """
-    file = configs.find("clusters", name)
+    file = shipped.find("clusters", name)
     values = read_yaml(file.read_text(), str(file))
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `partition: ...`")

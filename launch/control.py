@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from megabiomed.checkpoint.files import write_atomic, write_json
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.kinds import COMMAND
 from megabiomed.launch.status import find_runs, submitted_below
+from megabiomed.runs.kinds import COMMAND
 
 
 def jobs_of(run: Path) -> list[Path]:

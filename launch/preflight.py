@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import megabiomed
-from megabiomed.checkpoint.files import make_writable, write_json
-from megabiomed.errors import MegabiomedError
+from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.files import make_writable, write_json
 from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, result_file, smi_problems
 from megabiomed.launch.records import read_job
 from megabiomed.launch.snapshot import CODE
@@ -91,7 +91,7 @@ def _code(run: Path) -> list[str]:
 def _devices(gpus: int, gpu_type: str) -> list[str]:
     import torch
 
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     found = platform.device_count()
     if found < gpus:
@@ -116,7 +116,7 @@ def _nvidia_smi() -> list[str]:
 def _work(measured: dict[str, float]) -> list[str]:
     import torch
 
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     size, dtype = (8192, torch.bfloat16) if platform.has_cuda() else (768, torch.float32)
     for index in range(max(1, platform.device_count())):
@@ -134,7 +134,7 @@ def _meet(measured: dict[str, float]) -> list[str]:
     import torch
     import torch.distributed as dist
 
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     platform.init_distributed(timeout_s=_MEETING_S, megatron=False)
     vector = torch.ones(1 << 20, device=platform.device())
@@ -176,7 +176,7 @@ def _exchange(vector: Any, peer: int) -> None:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     platform.synchronize()
     began = time.perf_counter()

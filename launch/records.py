@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 
 SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
 KILL_SWITCH = Path("control") / "end"

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import __version__
-from megabiomed.checkpoint.files import remove_tree
+from megabiomed.ground.files import remove_tree
 
 CODE = "code"
-_MAPPED = ("launch", "kernels", "configs")  # folders of a checkout that setup.py makes subpackages
 
 
 def take(folder: Path) -> None:
@@ -21,11 +20,9 @@ def take(folder: Path) -> None:
     half, whole = folder / f".{CODE}", folder / CODE
     remove_tree(half)
     skipped = shutil.ignore_patterns("__pycache__")
+    # copytree follows links, so kernels/, launch/ and configs/ of a checkout arrive as folders.
     try:
         shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped)
-        for name in _MAPPED:
-            if not (half / "megabiomed" / name).is_dir():
-                shutil.copytree(_place(f"megabiomed.{name}"), half / "megabiomed" / name, ignore=skipped)
     except shutil.Error as error:  # it holds a line for each file
         remove_tree(half)
         raise OSError(error.args[0][0][2]) from None

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch import records
 from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.launch.container import in_apptainer, in_pyxis
-from megabiomed.launch.kinds import COMMAND, kind_of, part_run, parts, read_paths, read_run
+from megabiomed.runs.kinds import COMMAND, kind_of, part_run, parts, read_paths, read_run
 
 
 @dataclass(frozen=True)

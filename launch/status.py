@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import seconds_of
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import __version__
-from megabiomed.checkpoint.files import make_writable, write_atomic, write_json
 from megabiomed.config import to_yaml
 from megabiomed.config.load import read_yaml
-from megabiomed.errors import ConfigError, LaunchError
+from megabiomed.ground.errors import ConfigError, LaunchError
+from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
-from megabiomed.launch.kinds import COMMAND, part_run
 from megabiomed.launch.stage import Stage
+from megabiomed.runs.kinds import COMMAND, part_run
 
 _TEMPLATE = "job.sh.j2"
 _SCRIPT_PATH = r"""[^\s"'\\%]+"""

@@ -9,19 +9,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from megabiomed import __version__
-from megabiomed.align.cli import dataset_app
-from megabiomed.checkpoint.cli import checkpoint_app
-from megabiomed.checkpoint.cli_hf import Dtype
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.data.cli import data_app
+from megabiomed.doctor.cli import checkpoint_app
+from megabiomed.doctor.cli_hf import Dtype
 from megabiomed.encoders.cli import encoder_app
-from megabiomed.errors import MegabiomedError
 from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
+from megabiomed.ground.errors import MegabiomedError
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register
-from megabiomed.qa.cli import qa_app
+from megabiomed.samples.multimodal.cli import dataset_app
+from megabiomed.samples.questions.cli import qa_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,7 +67,7 @@ def pretrain(
     dry_run: DryRun = False,
 ) -> None:
     """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
-    from megabiomed.train.launching import pretrain as start
+    from megabiomed.runs.start_pretrain import pretrain as start
 
     start(config, overrides or [], nproc, dry_run)
 
@@ -81,7 +81,7 @@ def align(
     dry_run: DryRun = False,
 ) -> None:
     """Staged alignment of molecules and proteins with a language model; resumes where it stopped."""
-    from megabiomed.align.launching import align as start
+    from megabiomed.runs.start_align import align as start
 
     start(config, overrides or [], nproc, stage, dry_run)
 
@@ -94,7 +94,7 @@ def finetune(
     dry_run: DryRun = False,
 ) -> None:
     """Fine-tune a model on questions, whole or with low-rank adapters; resumes where it stopped."""
-    from megabiomed.finetune.launching import finetune as start
+    from megabiomed.runs.start_finetune import finetune as start
 
     start(config, overrides or [], nproc, dry_run)
 
@@ -176,8 +176,8 @@ def validate(
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
     """Mean loss per token of a checkpoint on a store, in one process."""
-    from megabiomed.evaluate.figures import shown
     from megabiomed.evaluate.validate import validate_checkpoint
+    from megabiomed.ground.figures import shown
 
     loss, perplexity, tokens = validate_checkpoint(run, store, samples, base)
     typer.echo(f"validation_loss: {shown(loss, '.4f')} perplexity: {shown(perplexity, '.3f')} tokens: {tokens}")
@@ -189,7 +189,7 @@ register_evaluate(app)
 
 
 def _leave() -> NoReturn:
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     platform.leave()
 
@@ -200,7 +200,7 @@ def plot(
     output: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("curve.svg"),
 ) -> None:
     """Draw training and validation loss of a run."""
-    from megabiomed.train.plot import plot_run
+    from megabiomed.runs.plot import plot_run
 
     plot_run(run, output)
     typer.echo(f"written: {output}")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.errors import WorkerError
-from megabiomed.meeting import MEETING, _tell, _told
+from megabiomed.ground.errors import WorkerError
+from megabiomed.processes.rendezvous import MEETING, _tell, _told
 
 RANK = """
 import os, torch
-from megabiomed import platform
+from megabiomed.processes import platform
 platform.init_distributed(timeout_s=60, megatron=False)
 mine = torch.tensor([float(os.environ["MINE"])])
 torch.distributed.all_reduce(mine)

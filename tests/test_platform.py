@@ -11,7 +11,7 @@ import pytest
 
 RANK = """
 import torch
-from megabiomed import platform
+from megabiomed.processes import platform
 platform.init_distributed(timeout_s=60, megatron=False)
 torch.distributed.all_reduce(torch.ones(2))
 print("the last line")

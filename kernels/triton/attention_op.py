@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.dispatch import site_of
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.triton import document_attention as kernels

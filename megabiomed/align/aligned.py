@@ -10,25 +10,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from megabiomed import platform
-from megabiomed.align.batch import Features
 from megabiomed.align.sources import StageSource, frozen_reference
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.load import read_yaml
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.featurise import Molecule
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.side import build_encoders
 from megabiomed.encoders.weights import fingerprint
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json, sha256_file
 from megabiomed.model.llama.as_transformers import as_transformers
 from megabiomed.model.llama.origin import check_frozen
+from megabiomed.processes import platform
+from megabiomed.samples.multimodal.batch import Features
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 DESCRIPTION, ENCODERS, ADAPTORS = "alignment.json", "encoders.safetensors", "adaptors.safetensors"
 FORMAT = 1

@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from megabiomed import platform
 from megabiomed.align.aligned import open_aligned
-from megabiomed.align.batch import Features
-from megabiomed.align.prompts import find_template, pieces, render
-from megabiomed.align.records import QaRecord, read_records
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
+from megabiomed.processes import platform
+from megabiomed.samples.multimodal.batch import Features
+from megabiomed.samples.multimodal.prompts import find_template, pieces, render
+from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 _BEGINNING = b'{"id": "'  # of every line of a file of answers
 

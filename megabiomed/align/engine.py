@@ -19,8 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed import platform
-from megabiomed.align.batch import AlignBatch, AlignMicroBatch
 from megabiomed.align.sources import STAGE_LORA
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
@@ -43,6 +41,8 @@ from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.llama.adapters import trained_tensors
+from megabiomed.processes import platform
+from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch
 
 # Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
 _PATIENCE = timedelta(hours=24)

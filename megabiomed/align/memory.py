@@ -5,7 +5,7 @@ from __future__ import annotations
 from megabiomed.config import LoraConfig
 from megabiomed.config.align import AdaptorConfig, AlignRunConfig, Esm2Config, GinConfig, StageConfig
 from megabiomed.config.topology import data_parallel_size
-from megabiomed.train.flops import parameter_count, state_bytes_per_rank
+from megabiomed.model.flops import parameter_count, state_bytes_per_rank
 
 _TRAINED = 16  # fp32 weights, gradients and two moments
 

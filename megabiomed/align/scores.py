@@ -14,11 +14,11 @@ from rich.progress import track
 from rich.table import Table
 
 from megabiomed.align.chat import Chat, Sampling
-from megabiomed.align.records import QaRecord
-from megabiomed.align.store import QaStore
-from megabiomed.checkpoint.files import write_json
+from megabiomed.align.text_scores import text_scores
 from megabiomed.encoders.placement import MODALITIES
-from megabiomed.evaluate.text_scores import text_scores
+from megabiomed.ground.files import write_json
+from megabiomed.samples.multimodal.records import QaRecord
+from megabiomed.samples.multimodal.store import QaStore
 
 
 def nearest_answer(store: QaStore, kind: int, text: str, question: str) -> str:

@@ -12,7 +12,7 @@ from megabiomed.checkpoint.sources import AdapterInit, ChainSource
 from megabiomed.config import LoraConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import parse
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.llama import origin
 from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.origin import MergedSource

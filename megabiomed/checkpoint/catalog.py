@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from megabiomed.checkpoint.files import fsync_directory, remove_tree
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import fsync_directory, remove_tree
 
 _LOG = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d{8,})(\.old-[\w.-]+)?")

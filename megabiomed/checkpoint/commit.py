@@ -22,17 +22,6 @@ import torch.distributed as dist
 from megabiomed import __version__
 from megabiomed.checkpoint.catalog import prune, step_name
 from megabiomed.checkpoint.fence import Fence
-from megabiomed.checkpoint.files import (
-    fsync_directory,
-    fsync_tree,
-    json_text,
-    opened_directory,
-    remove_tree,
-    sha256_file,
-    write_atomic,
-    write_atomic_at,
-    write_json,
-)
 from megabiomed.checkpoint.logical import Fragment
 from megabiomed.checkpoint.manifest import (
     COMMITTED,
@@ -45,7 +34,18 @@ from megabiomed.checkpoint.manifest import (
     check_tiling,
 )
 from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
-from megabiomed.errors import CheckpointError, SaveError
+from megabiomed.ground.errors import CheckpointError, SaveError
+from megabiomed.ground.files import (
+    fsync_directory,
+    fsync_tree,
+    json_text,
+    opened_directory,
+    remove_tree,
+    sha256_file,
+    write_atomic,
+    write_atomic_at,
+    write_json,
+)
 
 T = TypeVar("T")
 

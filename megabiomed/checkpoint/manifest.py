@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.checkpoint.logical import Box, uncovered
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json, sha256_file
 
 FORMAT = "megabiomed-checkpoint"
 FORMAT_VERSION = 1

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from megabiomed.checkpoint.files import inside, read_json, sha256_file
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment, TensorSource, fill, uncovered
 from megabiomed.checkpoint.manifest import (
     CONFIG,
@@ -23,7 +22,8 @@ from megabiomed.checkpoint.manifest import (
     shard_path,
 )
 from megabiomed.checkpoint.tensorfile import TensorFiles
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import inside, read_json, sha256_file
 
 _HASH_THREADS = 4
 

@@ -11,7 +11,7 @@ import torch
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import FileRecord, StoredBox, TensorRecord, box_key, shard_path
 from megabiomed.checkpoint.tensorfile import DTYPES, LazyTensor, write_tensors
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 
 
 @dataclass(frozen=True)

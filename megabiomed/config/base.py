@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 
 class Section(BaseModel):

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import yaml
 
-from megabiomed import configs
+from megabiomed.config import shipped
 from megabiomed.config.base import parse
 from megabiomed.config.schema import RunConfig
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,7 +44,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
     Args:
         kind: RunConfig, or the class of another kind of run.
     """
-    file = configs.find("runs", path)
+    file = shipped.find("runs", path)
     values = read_yaml(file.read_text(), str(file))
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `name: ...`")
@@ -95,14 +95,14 @@ def _resolve(value: Any, folder: str) -> dict[str, Any]:
     if isinstance(value, str):
         value = {"base": value}
     if not isinstance(value, dict):
-        example = configs.names(folder)[0]
+        example = shipped.names(folder)[0]
         raise ConfigError(
             f"{folder[:-1]} is neither a name nor a mapping", got=repr(value), do=f"write e.g. `{example}`"
         )
     base = value.pop("base", None)
     if base is None:
         return value
-    file = configs.find(folder, base)
+    file = shipped.find(folder, base)
     return {**read_yaml(file.read_text(), str(file)), **value}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, RunConfig
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.ground.errors import ConfigError, TopologyError
 
 
 def data_parallel_size(parallel: ParallelConfig, world: int, beside: int = 0) -> int:

@@ -16,14 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from megabiomed.checkpoint.files import (
-    fsync_directory,
-    fsync_tree,
-    remove_tree,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
@@ -33,9 +25,17 @@ from megabiomed.corpus.pool import run_jobs
 from megabiomed.corpus.readers import parse_files
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.data.store import TokenStoreWriter
-from megabiomed.errors import DataError, UserError, WorkerError
+from megabiomed.ground.errors import DataError, UserError, WorkerError
+from megabiomed.ground.files import (
+    fsync_directory,
+    fsync_tree,
+    remove_tree,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 REPORT, REJECTS = "report.json", "rejects.jsonl"
 __all__ = ["BuildOptions", "build_corpus", "held_out"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 

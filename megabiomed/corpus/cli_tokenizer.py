@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Train, extend, check and compare SentencePiece tokenizers.")
 Texts = Annotated[
@@ -27,7 +27,7 @@ def train(
     vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
 ) -> None:
     """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
-    from megabiomed.corpus.tokenizer import train_tokenizer
+    from megabiomed.tokenizer.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(read_texts(texts), output, vocab_size)
     typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
@@ -47,7 +47,7 @@ def extend(
     Then `pretrain model.init_from=FOLDER model.vocab_size=N`, with a corpus built with the new tokenizer, starts the new rows
     of embedding and output head from the mean of their old pieces.
     """
-    from megabiomed.corpus.extend import extend_tokenizer
+    from megabiomed.tokenizer.extend import extend_tokenizer
 
     tokenizer, new = extend_tokenizer(base, read_texts(texts), output, pieces)
     if len(new) < pieces:
@@ -65,8 +65,8 @@ def check(
     texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
 ) -> None:
     """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
-    from megabiomed.corpus.fertility import fertility
-    from megabiomed.corpus.tokenizer import Tokenizer
+    from megabiomed.tokenizer.fertility import fertility
+    from megabiomed.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(model)
     for path in texts:
@@ -86,8 +86,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare tokenizers on a sample: tokens per word, characters per token, words that stay whole, words cut most."""
-    from megabiomed.corpus.fertility import fertility
-    from megabiomed.corpus.tokenizer import Tokenizer
+    from megabiomed.tokenizer.fertility import fertility
+    from megabiomed.tokenizer.tokenizer import Tokenizer
 
     sample = list(read_texts(texts))
     found = {str(path): fertility(Tokenizer(path), sample) for path in model}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.files import sha256_bytes
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.files import sha256_bytes
 
 NGRAM = 8
 SHARE = 0.8

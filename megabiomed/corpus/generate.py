@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.files import write_atomic
 from megabiomed.corpus.facts_molecules import MOLECULES, Molecule, properties
 from megabiomed.corpus.generate_sentences import about, capital, compared, described, fact, plural, summarised
+from megabiomed.ground.files import write_atomic
 
 PAPERS = 600
 """Papers of the default corpus, about 1.5 million characters with headers and bibliographies."""

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from megabiomed.errors import WorkerError
+from megabiomed.ground.errors import WorkerError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ from megabiomed.corpus.readers_api import api_paper
 from megabiomed.corpus.readers_lines import Record, check_readable, read_records
 from megabiomed.corpus.readers_nested import doc2json_paper, paper_2019, text_paper
 from megabiomed.corpus.records import Paper, Rejects
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 Layout = Literal["auto", "s2orc", "s2orc_2020", "s2orc_2019", "doc2json", "text"]
 _PARSE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".json.gz", ".jsonl.zst")

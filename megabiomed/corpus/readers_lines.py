@@ -16,7 +16,7 @@ import zstandard
 from megabiomed.corpus.readers_zstd import MAGIC as _ZSTD_MAGIC
 from megabiomed.corpus.readers_zstd import open_zstd
 from megabiomed.corpus.records import Rejects
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 MAX_LINE_BYTES = 1 << 28
 """Longest line that is read. It bounds the memory; the longest records of S2ORC are some tens of megabytes."""

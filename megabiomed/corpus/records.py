@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 
 @dataclass(frozen=True)

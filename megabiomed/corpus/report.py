@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.checkpoint.files import write_atomic
 from megabiomed.data.store import DOCUMENTS, TokenStore
-from megabiomed.pages import page, plot_axes, svg
+from megabiomed.ground.files import write_atomic
+from megabiomed.ground.html import page, plot_axes, svg
 
 
 def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from megabiomed.corpus.records import Paper
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 LANGUAGE_CHARACTERS = 2000
 

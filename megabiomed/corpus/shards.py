@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from megabiomed.checkpoint.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
 from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.decontaminate import Contamination, read_items
 from megabiomed.corpus.dedup import KEY, SHARED_IDS, key_of, shared_key, split_hash, text_key
@@ -25,8 +24,9 @@ from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import token_dtype
+from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 DONE = "done.json"
 PART_CHARACTERS = 64_000_000

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 data_app = typer.Typer(no_args_is_help=True, help="Look into what a run reads, and when.")
 

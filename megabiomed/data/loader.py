@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed import platform
 from megabiomed.config import DataConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
@@ -20,7 +19,8 @@ from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import Readable, read_micro_batch, read_window, window_count, windows_of
-from megabiomed.errors import DataError, TokenizerError
+from megabiomed.ground.errors import DataError, TokenizerError
+from megabiomed.processes import platform
 
 ORDER_VERSION = 2
 IDS_AHEAD = 4096

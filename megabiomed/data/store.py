@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.checkpoint.files import (
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.files import (
     fsync_directory,
     fsync_tree,
     remove_tree,
@@ -30,7 +31,6 @@ from megabiomed.checkpoint.files import (
     sha256_file,
     write_json,
 )
-from megabiomed.errors import DataError
 
 VERSION = 1
 MANIFEST, BIN, IDX, DOCUMENTS, TOKENIZER = (

@@ -10,7 +10,7 @@ from typing import Any, cast
 from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import DOCUMENTS, TokenStore
 from megabiomed.data.windows import Windows
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from megabiomed.checkpoint.files import read_json
 from megabiomed.config.align import Esm2Config, GinConfig
 from megabiomed.encoders.esm2.alphabet import MASK, encode
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
 from megabiomed.encoders.weights import esm2_key, load_esm2, load_gin, read_state
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json
 
 TOLERANCE = 1e-5
 _SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "[Na+]", "F/C=C/F", "N[C@@H](C)C(=O)O", "c1ccccc1C(=O)[O-].[Na+]", "*CCO", "C#N")

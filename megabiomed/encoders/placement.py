@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megabiomed.config.align import AlignConfig, Esm2Config, GinConfig
-from megabiomed.errors import TopologyError
+from megabiomed.ground.errors import TopologyError
 
 Modality = Literal["molecule", "protein"]
 MODALITIES: tuple[Modality, ...] = ("molecule", "protein")

@@ -17,7 +17,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
 from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, StageConfig
@@ -31,6 +30,7 @@ from megabiomed.encoders.placement import MODALITIES, Modality, encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash, load_esm2, load_gin
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
 from megabiomed.kernels.dropout import Noise
+from megabiomed.processes import platform
 
 Shapes = dict[str, tuple[int, ...]]
 

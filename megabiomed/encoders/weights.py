@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from megabiomed.checkpoint.files import read_json, sha256_file
 from megabiomed.encoders.esm2.model import Esm2
 from megabiomed.encoders.gin.model import Gin
 from megabiomed.encoders.lora import LoraLinear, is_lora
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json, sha256_file
 
 State = dict[str, Tensor]
 _HF_LAYER = {

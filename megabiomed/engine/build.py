@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.sources import ChainSource
@@ -26,6 +25,7 @@ from megabiomed.kernels.dropout import Noise
 from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.origin import LORA
+from megabiomed.processes import platform
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed import platform
+from megabiomed.processes import platform
 
 
 def skip_shared_memory_build() -> None:

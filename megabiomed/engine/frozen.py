@@ -7,13 +7,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import Stage
 from megabiomed.model.llama.model import Micro
+from megabiomed.processes import platform
 
 
 class FrozenEngine(DataParallelEngine):

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from megabiomed import platform
 from megabiomed.config import ParallelConfig
 from megabiomed.config.topology import data_parallel_size
+from megabiomed.processes import platform
 
 _OUTSIDE = cast(dist.ProcessGroup, dist.GroupMember.NON_GROUP_MEMBER)
 

@@ -19,11 +19,11 @@ from torch.distributed.pipelining import (
     ScheduleInterleaved1F1B,
 )
 
-from megabiomed import platform
 from megabiomed.config import RunConfig
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.llama.model import Micro
+from megabiomed.processes import platform
 
 
 class _ChunkModule(nn.Module):

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
@@ -23,6 +22,7 @@ from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
 from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.model import Micro
+from megabiomed.processes import platform
 
 _NO_CLIPPING = 1e30
 _REDUCE_BUCKET = 500_000_000  # elements, DeepSpeed's default

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megabiomed import platform
-from megabiomed.corpus.tokenizer import Tokenizer
-from megabiomed.errors import NonFiniteError
-from megabiomed.qa.templates import SHOT_SEPARATOR
+from megabiomed.ground.errors import NonFiniteError
+from megabiomed.processes import platform
+from megabiomed.samples.questions.templates import SHOT_SEPARATOR
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 BATCH = 16
 _STATED = r"(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*(?:option\s+|choice\s+)?\(?"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 BASE = "Of adapters: where the model beside which they were trained is now, if it has moved."
 

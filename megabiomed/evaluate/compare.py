@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from megabiomed.checkpoint.files import write_json
-from megabiomed.errors import DataError
-from megabiomed.evaluate.figures import NOT_FINITE, Figure, perplexity, shown
 from megabiomed.evaluate.metrics import LEVEL, Row
 from megabiomed.evaluate.results import ResultFolder
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.figures import NOT_FINITE, Figure, perplexity, shown
+from megabiomed.ground.files import write_json
 
 RESAMPLES = 10_000
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from megabiomed.checkpoint.files import read_json
 from megabiomed.corpus.decontaminate import NGRAM, REPORT
-from megabiomed.errors import DataError
-from megabiomed.finetune.store import MANIFEST as QUESTIONS
-from megabiomed.finetune.store import QuestionStore
-from megabiomed.qa.overlap import find_repeated
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.files import read_json
+from megabiomed.samples.questions.overlap import find_repeated
+from megabiomed.samples.questions.store import MANIFEST as QUESTIONS
+from megabiomed.samples.questions.store import QuestionStore
 
 Policy = Literal["mark", "refuse", "drop"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from megabiomed import platform
-from megabiomed.errors import DataError
 from megabiomed.evaluate.model import open_model
+from megabiomed.ground.errors import DataError
 from megabiomed.model.llama.as_transformers import as_transformers
+from megabiomed.processes import platform
 
 
 def generate_text(

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megabiomed.config import RunConfig
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.errors import NonFiniteError
 from megabiomed.evaluate.contamination import read_reports
-from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.model import trained_on
 from megabiomed.evaluate.packing import Request
 from megabiomed.evaluate.scoring import score
 from megabiomed.evaluate.settings import EvaluateSettings, TaskSettings
 from megabiomed.evaluate.tasks import Item, Task, build_task
-from megabiomed.qa.readers import default_split
+from megabiomed.ground.errors import NonFiniteError
+from megabiomed.ground.figures import perplexity
+from megabiomed.samples.questions.readers import default_split
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 class TrainingEvaluation:

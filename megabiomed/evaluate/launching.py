@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from megabiomed.checkpoint.files import read_json, write_json
-from megabiomed.errors import ConfigError, TopologyError, UserError
 from megabiomed.evaluate.settings import EvaluateSettings
-from megabiomed.launch.local import run_workers, under_launcher
+from megabiomed.ground.errors import ConfigError, TopologyError, UserError
+from megabiomed.ground.files import read_json, write_json
+from megabiomed.processes.local import run_workers, under_launcher
 
 
 def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> None:
@@ -20,8 +20,8 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
         for line in describe(settings, nproc or _world(settings)):
             print(line)
         return
-    from megabiomed import platform
     from megabiomed.evaluate import worker
+    from megabiomed.processes import platform
 
     if under_launcher():
         platform.leave(worker.run(settings))
@@ -56,7 +56,7 @@ def _run_here(settings: EvaluateSettings, world: int) -> str:
 
 
 def _world(settings: EvaluateSettings) -> int:
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     model_ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
     return model_ranks * max(1, platform.device_count() // model_ranks)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.evaluate.text_scores import text_scores
+from megabiomed.align.text_scores import text_scores
 
 LEVEL = 0.95
 RESAMPLES = 1000

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from megabiomed.checkpoint.files import sha256_bytes
+from megabiomed.checkpoint.locate import newest
 from megabiomed.checkpoint.logical import TensorSource
-from megabiomed.checkpoint.report import newest
 from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.kinds import stored_run
 from megabiomed.config.topology import check_run
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.errors import CheckpointError, TokenizerError
-from megabiomed.finetune.sources import stores_of
+from megabiomed.ground.errors import CheckpointError, TokenizerError
+from megabiomed.ground.files import sha256_bytes
 from megabiomed.model.llama.convert import HuggingFaceSource
 from megabiomed.model.llama.hf_config import model_config_from_hf
 from megabiomed.model.llama.origin import STAGE, check_frozen, whole_model
+from megabiomed.samples.questions.sources import stores_of
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

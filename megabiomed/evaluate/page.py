@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.checkpoint.files import write_atomic
-from megabiomed.evaluate.figures import shown
 from megabiomed.evaluate.metrics import Row
 from megabiomed.evaluate.results import PAGE, ResultFolder
 from megabiomed.evaluate.table import TEXT_SCORES, percent, remarks, warnings
-from megabiomed.pages import page, plot_axes, svg
+from megabiomed.ground.figures import shown
+from megabiomed.ground.files import write_atomic
+from megabiomed.ground.html import page, plot_axes, svg
 
 _BLUE, _RED = "#4477aa", "#cc6677"
 _SHOWN = 8

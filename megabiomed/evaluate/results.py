@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.files import make_writable, read_json, write_json
-from megabiomed.errors import DataError
 from megabiomed.evaluate.metrics import Row
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.files import make_writable, read_json, write_json
 
 SETTINGS, RESULTS, PAGE = "settings.json", "results.json", "results.html"
 

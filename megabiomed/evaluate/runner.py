@@ -11,23 +11,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megabiomed import __version__, platform
+from megabiomed import __version__
 from megabiomed.config import DataConfig, ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
 from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
-from megabiomed.evaluate.figures import perplexity, shown, stored
 from megabiomed.evaluate.metrics import Row, summarise
 from megabiomed.evaluate.model import Model, load_engine, open_model, scoring_config
 from megabiomed.evaluate.results import RESULTS, ResultFolder
 from megabiomed.evaluate.scoring import Score, score
 from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.evaluate.tasks import Item, Task, build_task
-from megabiomed.qa.records import write_rejects
-from megabiomed.train.signals import Request as Asked
-from megabiomed.train.signals import StopFlag
+from megabiomed.ground.figures import perplexity, shown, stored
+from megabiomed.processes import platform
+from megabiomed.processes.signals import Request as Asked
+from megabiomed.processes.signals import StopFlag
+from megabiomed.samples.questions.records import write_rejects
 
 ROUND_WINDOWS = 4
 """Windows of each replica between two writes."""
@@ -124,9 +125,9 @@ class Evaluation:
         }  # fmt: skip
 
     def _finish(self, perplexities: dict[str, dict[str, Any]]) -> None:
-        from megabiomed.checkpoint.files import write_json
         from megabiomed.evaluate.page import write_results_page
         from megabiomed.evaluate.table import print_table
+        from megabiomed.ground.files import write_json
 
         tasks = {}
         for task in self.tasks:

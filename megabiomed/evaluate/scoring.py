@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed import platform
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.errors import NonFiniteError
 from megabiomed.evaluate.packing import Request, ScoreBatch, empty_batch, pack
+from megabiomed.ground.errors import NonFiniteError
+from megabiomed.processes import platform
 
 WINDOW_TOKENS = 4096
 """Tokens of one forward pass."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from megabiomed.checkpoint.files import sha256_bytes
 from megabiomed.config.base import Section, parse
-from megabiomed.errors import ConfigError
 from megabiomed.evaluate.contamination import Policy
-from megabiomed.qa.readers import Split, default_split
+from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.files import sha256_bytes
+from megabiomed.samples.questions.readers import Split, default_split
 
 Mode = Literal["choice", "generate"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from megabiomed import platform
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ParallelConfig, RunConfig
 from megabiomed.config.kinds import stored_run
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.llama.origin import whole_model
+from megabiomed.processes import platform
 
 
 def load_single(checkpoint: Checkpoint, base: Path | None = None, **data: int) -> tuple[RunConfig, TrainEngine]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from megabiomed.evaluate.figures import NOT_FINITE, shown
+from megabiomed.ground.figures import NOT_FINITE, shown
 
 TEXT_SCORES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.files import sha256_bytes, sha256_file
 from megabiomed.corpus.decontaminate import prompt_hash
-from megabiomed.corpus.tokenizer import Tokenizer
-from megabiomed.errors import ConfigError, DataError
 from megabiomed.evaluate.contamination import Contaminated, Policy
 from megabiomed.evaluate.packing import Request
 from megabiomed.evaluate.settings import EvaluateSettings, Mode, TaskSettings
-from megabiomed.qa.encode import Encoded, encode_prompt
-from megabiomed.qa.readers import Split, read_questions
-from megabiomed.qa.records import Kind, QuestionRecord, Reject, Unusable
-from megabiomed.qa.templates import Prompt, Template, find_template, render
+from megabiomed.ground.errors import ConfigError, DataError
+from megabiomed.ground.files import sha256_bytes, sha256_file
+from megabiomed.samples.questions.encode import Encoded, encode_prompt
+from megabiomed.samples.questions.readers import Split, read_questions
+from megabiomed.samples.questions.records import Kind, QuestionRecord, Reject, Unusable
+from megabiomed.samples.questions.templates import Prompt, Template, find_template, render
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

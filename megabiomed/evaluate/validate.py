@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megabiomed.checkpoint.report import newest
+from megabiomed.checkpoint.locate import newest
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
-from megabiomed.errors import DataError
-from megabiomed.evaluate.figures import perplexity
 from megabiomed.evaluate.single import load_single
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.figures import perplexity
 
 
 def validate_checkpoint(

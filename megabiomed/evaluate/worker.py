@@ -6,10 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from megabiomed.checkpoint.files import read_json
 from megabiomed.evaluate.settings import EvaluateSettings
-from megabiomed.train.signals import StopFlag
-from megabiomed.train.worker import VERDICT, join
+from megabiomed.ground.files import read_json
+from megabiomed.processes.ranks import VERDICT, join
+from megabiomed.processes.signals import StopFlag
 
 STOPPED = 128 + 15
 """Exit code of an evaluation that was asked to leave before its end: a shell or a chain must not take it for done."""
@@ -30,7 +30,7 @@ def run(settings: EvaluateSettings) -> int:
 
 
 if __name__ == "__main__":
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     os.environ[VERDICT] = sys.argv[2]
     code = run(EvaluateSettings.model_validate(read_json(Path(sys.argv[1]))))

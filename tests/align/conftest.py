@@ -31,10 +31,10 @@ align:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.align.building import build_dataset
-    from megabiomed.align.generate import generate_questions
-    from megabiomed.align.store import BuildSettings
-    from megabiomed.corpus.tokenizer import train_tokenizer
+    from megabiomed.samples.multimodal.building import build_dataset
+    from megabiomed.samples.multimodal.generate import generate_questions
+    from megabiomed.samples.multimodal.store import BuildSettings
+    from megabiomed.tokenizer.tokenizer import train_tokenizer
 
     folder = tmp_path_factory.mktemp("qa")
     generate_questions(folder / "q.json", proteins=60)
@@ -61,7 +61,7 @@ def papers(questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def watched(papers: Path) -> list[str]:
     """Overrides that evaluate texts between the steps."""
-    from megabiomed.qa.generate import generate_questions
+    from megabiomed.samples.questions.generate import generate_questions
 
     exams = papers.parent / "exams"
     generate_questions(exams, train=6, test=6)

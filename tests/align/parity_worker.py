@@ -15,10 +15,10 @@ import torch.distributed as dist
 from support.alignment import align_config, global_batch, replica_batch, run_config
 from torch.distributed.tensor import DTensor
 
-from megabiomed import platform
 from megabiomed.align.engine import AlignEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.llama.origin import adapter_chain
+from megabiomed.processes import platform
 
 
 def whole(tensor: Any) -> torch.Tensor:

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megabiomed.align.loader import AlignLoader, AlignValidation
-from megabiomed.align.prompts import TEMPLATES, pieces, render
-from megabiomed.align.records import QaRecord, read_records
-from megabiomed.align.splits import leakage, split_records
-from megabiomed.align.store import BuildSettings, QaStore, build_split
 from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.packing import IGNORE_INDEX
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
+from megabiomed.samples.multimodal.prompts import TEMPLATES, pieces, render
+from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.samples.multimodal.splits import leakage, split_records
+from megabiomed.samples.multimodal.store import BuildSettings, QaStore, build_split
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 def align_config(questions: Path) -> AlignConfig:

@@ -10,16 +10,16 @@ import pytest
 from support.alignment import align_config, global_batch, replica_batch
 from support.runs import events, losses
 
-from megabiomed.align.launching import describe
 from megabiomed.align.memory import adaptor_parameters
-from megabiomed.align.worker import load
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.align import AdaptorConfig, AlignRunConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.placement import deal
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.model.llama.convert import export_hf
+from megabiomed.runs.start_align import describe
+from megabiomed.runs.worker_align import load
 
 BESIDE = "align.dedicated_encoder_ranks"
 

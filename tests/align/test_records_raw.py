@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.align.records import read_records
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.multimodal.records import read_records
 
 ENTRY = """ID   TEST_HUMAN              Reviewed;          12 AA.
 AC   P00001; Q00001;

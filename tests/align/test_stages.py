@@ -13,16 +13,16 @@ from support.runs import events, losses
 from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS
 from megabiomed.align.chat import Chat, Sampling, _answered, answer_file
 from megabiomed.align.export import export_aligned
-from megabiomed.align.launching import align
-from megabiomed.align.records import QaRecord
-from megabiomed.checkpoint.files import sha256_file
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import load_config
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.errors import CheckpointError, DataError
+from megabiomed.ground.errors import CheckpointError, DataError
+from megabiomed.ground.files import sha256_file
 from megabiomed.model.llama.convert import export_hf
+from megabiomed.runs.start_align import align
+from megabiomed.samples.multimodal.records import QaRecord
 
 
 @pytest.mark.timeout(900)

@@ -19,8 +19,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.bench_align import lengths
-from megabiomed import platform
-from megabiomed.align.batch import AlignBatch, AlignMicroBatch, empty_ids
 from megabiomed.align.engine import AlignEngine, _Share
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
@@ -30,6 +28,8 @@ from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.placement import Item, Modality
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.processes import platform
+from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, empty_ids
 
 SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)

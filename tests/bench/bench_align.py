@@ -21,16 +21,16 @@ import torch
 from support.spawn import run_ranks
 
 from bench.record import store, table
-from megabiomed.align.building import build_dataset
-from megabiomed.align.generate import generate_questions
 from megabiomed.align.memory import state_bytes
-from megabiomed.align.store import BuildSettings, QaStore
-from megabiomed.align.worker import load
 from megabiomed.config.align import Esm2Config
-from megabiomed.corpus.tokenizer import train_tokenizer
 from megabiomed.encoders.gin.featurise import Molecule, featurise
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.placement import esm2_flops, imbalance, longest_first
+from megabiomed.runs.worker_align import load
+from megabiomed.samples.multimodal.building import build_dataset
+from megabiomed.samples.multimodal.generate import generate_questions
+from megabiomed.samples.multimodal.store import BuildSettings, QaStore
+from megabiomed.tokenizer.tokenizer import train_tokenizer
 
 ESM2_3B = Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40)
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "esm2_sequences" / "train.parquet"

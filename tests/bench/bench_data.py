@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import data_build, data_load
 from bench.record import store, table
 from megabiomed.config.schema import ModelConfig
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import TokenStore
-from megabiomed.model.llama.hf_tokenizer import write_tokenizer
+from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 Rows = list[dict[str, Any]]
 LIMIT = 240

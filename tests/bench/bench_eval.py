@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.record import store, table
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.evaluate.contamination import Contaminated
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.tasks import build_task
 from megabiomed.model.llama.convert import export_hf
-from megabiomed.qa.generate import generate_questions
+from megabiomed.samples.questions.generate import generate_questions
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 TESTS = Path(__file__).resolve().parents[1]
 REAL = TESTS.parents[1] / "shared" / "data"

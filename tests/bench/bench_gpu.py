@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.gpu_goals import goals
 from bench.record import FOLDER, ROOT, store, table, write
-from megabiomed import platform
+from megabiomed.processes import platform
 
 WORKER = Path(__file__).with_name("gpu_step_worker.py")
 TINY = ["--documents=20,1,11", "--heads=8", "--kv-heads=2", "--head-dim=16", "--intermediate=24", "--vocabulary=50"]

@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from megabiomed import platform
 from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS
@@ -30,6 +29,7 @@ from megabiomed.config import RunConfig
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.processes import platform
 
 ZERO3: dict[str, Any] = {"zero_stage": 3}
 FSDP2: dict[str, Any] = {"engine": "fsdp2"}

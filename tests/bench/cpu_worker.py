@@ -17,14 +17,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megabiomed import configs, platform
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
-from megabiomed.config import RunConfig
+from megabiomed.config import RunConfig, shipped
 from megabiomed.config.load import read_yaml
 from megabiomed.data.loader import open_training_data
 from megabiomed.data.packing import MicroBatch
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.processes import platform
 
 WARM_UP = 1
 OURS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def config_of(store: str, parallel: dict[str, Any], seq_length: int, batch: int,
     return RunConfig.model_validate(
         {
             "name": "bench",
-            "model": read_yaml(configs.find("models", "tiny-30m").read_text(), "tiny-30m"),
+            "model": read_yaml(shipped.find("models", "tiny-30m").read_text(), "tiny-30m"),
             "parallel": parallel,
             "data": data,
             "optimizer": {"lr": 1e-4, "schedule": "constant", "warmup_steps": 0},

@@ -18,8 +18,8 @@ from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import TokenJob, tokenize_part
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
 from megabiomed.data.store import TokenStoreWriter
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

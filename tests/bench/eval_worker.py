@@ -29,10 +29,10 @@ class Clock:
 
 def megabiomed(folder: Path, scenarios: list[str]) -> dict[str, Any]:
     """Read, encode, score, keep predictions, summarise; the model is loaded before."""
-    from megabiomed import platform
     from megabiomed.evaluate.runner import Evaluation
     from megabiomed.evaluate.settings import EvaluateSettings
-    from megabiomed.train.signals import StopFlag
+    from megabiomed.processes import platform
+    from megabiomed.processes.signals import StopFlag
 
     platform.init_alone()
     found = {}
@@ -78,6 +78,6 @@ if __name__ == "__main__":
     side, place, size, *wanted = sys.argv[1:]
     out = megabiomed(Path(place), wanted) if side == "megabiomed" else lm_eval(Path(place), wanted, size)
     (Path(place) / "out.json").write_text(json.dumps(out))
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     platform.leave()

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from megabiomed import platform
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import ModelConfig, RunConfig
 from megabiomed.data.packing import MicroBatch, pack_window
-from megabiomed.train.flops import flops_per_token, parameter_count
+from megabiomed.model.flops import flops_per_token, parameter_count
+from megabiomed.processes import platform
 
 WARM_UP, STEPS = 3, 8
 STATE_BYTES = 18  # a parameter: bf16 weight and gradient, fp32 gradient, master and two moments, and their transients

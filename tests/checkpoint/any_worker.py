@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megabiomed import platform
 from megabiomed.checkpoint.catalog import step_name
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.reader import Checkpoint
@@ -27,7 +26,8 @@ from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.train.schedule import learning_rate
+from megabiomed.processes import platform
+from megabiomed.runs.schedule import learning_rate
 
 SAVED, STEPS = 2, 4
 MODEL = {

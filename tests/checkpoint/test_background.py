@@ -14,7 +14,7 @@ from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import write_tensors
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 
 WHOLE = Box.whole("w", (4, 4))
 

@@ -10,10 +10,10 @@ import torch
 
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints, prune
 from megabiomed.checkpoint.commit import CheckpointWriter
-from megabiomed.checkpoint.files import remove_tree
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.ground.files import remove_tree
 
 
 @pytest.fixture

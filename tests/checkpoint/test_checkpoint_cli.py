@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from megabiomed.checkpoint.cli import checkpoint_app
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.sources import SeededInit
-from megabiomed.errors import CheckpointError, UserError
+from megabiomed.doctor.cli import checkpoint_app
+from megabiomed.ground.errors import CheckpointError, UserError
 from megabiomed.model.llama.convert import export_hf
 
 

@@ -13,12 +13,12 @@ import torch
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.fence import Fence, default_owner
-from megabiomed.checkpoint.files import write_atomic_at
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import write_tensors
-from megabiomed.errors import CheckpointError, SaveError
+from megabiomed.ground.errors import CheckpointError, SaveError
+from megabiomed.ground.files import write_atomic_at
 
 SHAPE = (6, 4)
 

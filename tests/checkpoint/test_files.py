@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.checkpoint.files import (
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import (
     fsync_tree,
     inside,
     read_json,
@@ -16,7 +17,6 @@ from megabiomed.checkpoint.files import (
     write_atomic,
     write_json,
 )
-from megabiomed.errors import CheckpointError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.checkpoint import hashes
-from megabiomed.checkpoint.files import sha256_file
-from megabiomed.checkpoint.hashes import NOTES, FileHashes
+from megabiomed.ground import hashes
+from megabiomed.ground.files import sha256_file
+from megabiomed.ground.hashes import NOTES, FileHashes
 
 
 @pytest.fixture

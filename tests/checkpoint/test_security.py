@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from megabiomed.checkpoint.cli import checkpoint_app
-from megabiomed.checkpoint.files import sha256_file, write_json
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST, check_tiling
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.sources import SeededInit
-from megabiomed.errors import MegabiomedError
+from megabiomed.doctor.cli import checkpoint_app
+from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.llama.convert import HuggingFaceSource, check_architecture, export_hf
 
 DANGEROUS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from megabiomed.checkpoint.files import sha256_file
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import box_key
 from megabiomed.checkpoint.tensorfile import LazyTensor, TensorFiles, write_tensors
 from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import sha256_file
 
 
 def fragment(offset: int, rows: int, owner: bool = True, **views: torch.Tensor) -> Fragment:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed import configs
-from megabiomed.config import load_config, to_yaml
+from megabiomed.config import load_config, shipped, to_yaml
 from megabiomed.config.kinds import kind_of
 from megabiomed.config.load import read_yaml
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 
 RUN = "name: t\nmodel: tiny\ndata: {seq_length: 64, train: [{path: a}, {path: b, weight: 2}]}\ntrain: {steps: 3}\n"
 
@@ -62,9 +61,9 @@ def test_the_effective_config_reads_back_equal(run_file: Path, tmp_path: Path) -
     assert load_config(stored) == config
 
 
-@pytest.mark.parametrize("name", configs.names("runs"))
+@pytest.mark.parametrize("name", shipped.names("runs"))
 def test_every_shipped_run_is_valid(name: str) -> None:
-    kind = kind_of(read_yaml(configs.find("runs", name).read_text(), name))
+    kind = kind_of(read_yaml(shipped.find("runs", name).read_text(), name))
     assert load_config(name, kind=kind).name
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run, data_parallel_size, default_world
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.ground.errors import ConfigError, TopologyError
 
 MODEL = {
     "hidden_size": 64,

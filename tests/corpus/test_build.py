@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megabiomed.checkpoint.files import sha256_file
 from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus, held_out
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.generate import write_records
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.store import TokenStore
-from megabiomed.errors import DataError, TokenizerError
+from megabiomed.ground.errors import DataError, TokenizerError
+from megabiomed.ground.files import sha256_file
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 REAL = sorted((Path(__file__).resolve().parents[3] / "shared" / "data" / "s2orc").glob("*.jsonl.gz"))
 

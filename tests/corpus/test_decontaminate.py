@@ -12,7 +12,7 @@ from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import Contamination, prompt_hash, read_items
 from megabiomed.data.store import TokenStore
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 QUESTION = "Which of the following enzymes breaks the phosphodiester bond between two adjacent nucleotides of DNA?"
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
-from megabiomed.corpus.extend import count_words, cut, extend_tokenizer, learn_pieces, piece_scores
-from megabiomed.corpus.fertility import fertility
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
-from megabiomed.errors import TokenizerError
+from megabiomed.ground.errors import TokenizerError
+from megabiomed.tokenizer.extend import count_words, cut, extend_tokenizer, learn_pieces, piece_scores
+from megabiomed.tokenizer.fertility import fertility
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 GENERAL = "the cat sat on the mat and the dog ran over the road to see the sun go down by the sea in 1999. "
 MEDICAL = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen, phosphatase does not. "

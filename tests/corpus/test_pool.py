@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from megabiomed.corpus.pool import count_work, run_jobs
-from megabiomed.errors import DataError, WorkerError
+from megabiomed.ground.errors import DataError, WorkerError
 
 
 def square(number: int) -> int:

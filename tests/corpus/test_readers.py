@@ -12,7 +12,7 @@ import pytest
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.readers_lines import read_records
 from megabiomed.corpus.records import Rejects, Span
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TEXT = "A title\n\nSome words of a paper [1]."

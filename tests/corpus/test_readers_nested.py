@@ -11,7 +11,7 @@ import zstandard
 
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 BODY = [
     {"section": "Methods", "text": "We measured it [1].", "cite_spans": [{"start": 15, "end": 18}], "ref_spans": []}

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from megabiomed.corpus.records import Paper, Rejects, Span
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 
 def test_every_reject_is_counted_but_only_the_first_places_are_kept():

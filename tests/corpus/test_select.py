@@ -15,7 +15,7 @@ from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.corpus.select import SelectRules, parse_rules
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 OFF = CleanRules(require_medical_id=False, min_words=0)
 ENGLISH = "The heart pumps the blood through the body and the kidney filters it every day of the year. " * 5

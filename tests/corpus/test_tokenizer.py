@@ -11,8 +11,8 @@ import sentencepiece
 from typer.testing import CliRunner
 
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
-from megabiomed.errors import TokenizerError
+from megabiomed.ground.errors import TokenizerError
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 SENTENCES = ["The heart pumps 5 litres of blood a minute.", "The kidney filters blood.", "Insulin lowers glucose 2024."]
 ALPHABET = "".join(chr(0x4E00 + n) for n in range(1000))

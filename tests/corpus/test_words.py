@@ -10,9 +10,9 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megabiomed.corpus import words
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
-from megabiomed.corpus.words import WordEncoder, why_not
+from megabiomed.tokenizer import words
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.words import WordEncoder, why_not
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer_32k" / "tokenizer.model"
 MORE = "Phosphofructokinase limits glycolysis; haemoglobin binds oxygen; the liver stores glycogen; neurons release dopamine; "

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stores import make_store
 
-from megabiomed import platform
 from megabiomed.config import DataConfig, SourceConfig
 from megabiomed.data import loader as loading
 from megabiomed.data.loader import (
@@ -30,7 +29,8 @@ from megabiomed.data.order import SampleOrder
 from megabiomed.data.packing import MicroBatch
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore, TokenStoreWriter
-from megabiomed.errors import ConfigError, DataError, TokenizerError
+from megabiomed.ground.errors import ConfigError, DataError, TokenizerError
+from megabiomed.processes import platform
 
 
 def settings_for(**values: int) -> DataConfig:

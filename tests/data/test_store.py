@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from megabiomed.data.store import TokenStore, TokenStoreWriter
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 
 def test_megatron_core_reads_the_same_documents(store: TokenStore) -> None:

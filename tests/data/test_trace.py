@@ -13,7 +13,7 @@ from megabiomed.config import DataConfig
 from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.data.trace import trace_paper, trace_step
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 
 @pytest.fixture

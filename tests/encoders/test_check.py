@@ -13,7 +13,7 @@ from megabiomed.cli import app
 from megabiomed.config.align import GinConfig
 from megabiomed.encoders.check import check_encoder
 from megabiomed.encoders.gin.model import Gin, GinConv
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from megabiomed.config.align import AlignConfig, Esm2Config
 from megabiomed.encoders.placement import Item, check_ranks, deal, esm2_flops, imbalance, longest_first
 from megabiomed.encoders.watchdog import watch
-from megabiomed.errors import TopologyError
+from megabiomed.ground.errors import TopologyError
 
 
 def test_real_lengths_are_balanced_to_five_percent() -> None:

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 import torch.distributed as dist
 from support.parity import case_config
 
-from megabiomed import platform
 from megabiomed.engine import deepspeed_fixes
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.zero import ZeroEngine
+from megabiomed.processes import platform
 
 if __name__ == "__main__":
     if "bare" in sys.argv:

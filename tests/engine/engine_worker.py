@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from support.parity import STEPS, case_config, global_batches
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.data.packing import MicroBatch, padding_window
@@ -21,6 +20,7 @@ from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import Stage
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.processes import platform
 
 
 def engine_of(case: dict[str, Any]) -> TrainEngine:

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from support.parity import STEPS, case_config, global_batches
 from torch.distributed.tensor import DTensor
 
-from megabiomed import platform
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.topology import check_run
 from megabiomed.data.packing import MicroBatch
@@ -26,6 +25,7 @@ from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.model.llama.origin import adapter_chain
+from megabiomed.processes import platform
 
 
 def run_case(case: dict[str, Any], output: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.qa.generate import generate_questions
+    from megabiomed.samples.questions.generate import generate_questions
 
     folder = tmp_path_factory.mktemp("questions")
     generate_questions(folder, train=24, test=16)
@@ -22,7 +22,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone() -> Iterator[None]:
     import torch.distributed as dist
 
-    from megabiomed import platform
+    from megabiomed.processes import platform
 
     started = not dist.is_initialized()
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}

@@ -10,18 +10,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.evaluation import TOPOLOGIES, settings
 
-from megabiomed import platform
 from megabiomed.config import load_config
 from megabiomed.evaluate.runner import Evaluation
-from megabiomed.train.signals import StopFlag
-from megabiomed.train.worker import join
+from megabiomed.processes import platform
+from megabiomed.processes.ranks import join
+from megabiomed.processes.signals import StopFlag
 
 
 def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
     """Train, then evaluate."""
 
     def act(stop: StopFlag) -> str:
-        from megabiomed.train.loop import Trainer
+        from megabiomed.runs.trainer import Trainer
 
         config = load_config(run_file, [f"run_dir={run}", "train.steps=3"])
         outcome = Trainer(config, stop).run()

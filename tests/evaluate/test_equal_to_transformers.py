@@ -24,7 +24,7 @@ def rows(folder: Path, task: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """run/ with a checkpoint of tensor 2 and ZeRO-3, out/TOPOLOGY, and hf/."""
-    from megabiomed.checkpoint.report import newest
+    from megabiomed.checkpoint.locate import newest
     from megabiomed.config.schema import ModelConfig
     from megabiomed.model.llama.convert import export_hf
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megabiomed.errors import DataError
 from megabiomed.evaluate.answers import extract_option, first_answer
 from megabiomed.evaluate.compare import compare_rows, mcnemar, paired_bootstrap
 from megabiomed.evaluate.metrics import macro_f1, majority, summarise, wilson
+from megabiomed.ground.errors import DataError
 
 OPTIONS = ["yes", "no", "maybe"]
 

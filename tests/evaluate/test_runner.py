@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from megabiomed.cli import app
 from megabiomed.config.evaluation import EvalConfig
-from megabiomed.errors import CheckpointError, ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
 from megabiomed.evaluate.compare import compare_command, compare_perplexities, compare_rows
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.in_training import TrainingEvaluation
@@ -31,7 +30,8 @@ from megabiomed.evaluate.results import ResultFolder
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.worker import STOPPED
-from megabiomed.train.signals import StopFlag
+from megabiomed.ground.errors import CheckpointError, ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
+from megabiomed.processes.signals import StopFlag
 
 Evaluate = Callable[..., Evaluation]
 
@@ -190,8 +190,8 @@ def test_examples_come_from_the_train_split_and_never_from_the_question_itself(
 def test_questions_in_the_training_data_are_marked_dropped_or_refused(
     evaluate: Evaluate, questions: Path, tmp_path: Path
 ) -> None:
-    from megabiomed.checkpoint.files import sha256_file
     from megabiomed.corpus.decontaminate import contamination_report, read_items
+    from megabiomed.ground.files import sha256_file
 
     file = questions / "pubmedqa" / "ori_pqal.json"
     items = read_items(file)

@@ -43,7 +43,7 @@ def base(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.qa.generate import generate_questions
+    from megabiomed.samples.questions.generate import generate_questions
 
     folder = tmp_path_factory.mktemp("questions")
     generate_questions(folder, train=80, test=20)

@@ -12,17 +12,17 @@ import pytest
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.config import DataConfig, load_config
 from megabiomed.config.finetune import FinetuneConfig, FinetuneRunConfig
-from megabiomed.corpus.tokenizer import Tokenizer
 from megabiomed.data.packing import IGNORE_INDEX
-from megabiomed.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.model import trained_on
 from megabiomed.evaluate.settings import EvaluateSettings, TaskSettings
 from megabiomed.evaluate.tasks import build_task
-from megabiomed.finetune import sources
-from megabiomed.finetune.loader import FinetuneLoader
-from megabiomed.finetune.sources import check_tokenizers, opened, tokenizer_of
-from megabiomed.finetune.store import BuildSettings, QuestionStore, build_store
+from megabiomed.ground.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from megabiomed.samples.questions import sources
+from megabiomed.samples.questions.loader import FinetuneLoader
+from megabiomed.samples.questions.sources import check_tokenizers, opened, tokenizer_of
+from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture

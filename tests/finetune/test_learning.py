@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megabiomed.checkpoint.report import newest
-from megabiomed.corpus.tokenizer import Tokenizer
+from megabiomed.checkpoint.locate import newest
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.evaluate.single import load_single
-from megabiomed.qa.encode import encode_prompt
-from megabiomed.qa.readers import read_questions
-from megabiomed.qa.templates import find_template, render
+from megabiomed.samples.questions.encode import encode_prompt
+from megabiomed.samples.questions.readers import read_questions
+from megabiomed.samples.questions.templates import find_template, render
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 def accuracies(run: Path, file: Path) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def accuracies(run: Path, file: Path) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(580)
 def test_a_tiny_model_learns_to_read_findings(command: Any, finetune_file: Path, tmp_path: Path) -> None:
-    from megabiomed.qa.generate import generate_questions
+    from megabiomed.samples.questions.generate import generate_questions
 
     generate_questions(tmp_path / "qa", train=600, test=100)
     file = tmp_path / "qa/pubmedqa/ori_pqal.json"

@@ -16,17 +16,17 @@ from transformers import AutoModelForCausalLM
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig
 from megabiomed.config.topology import check_run
-from megabiomed.corpus.extend import extend_tokenizer
-from megabiomed.corpus.tokenizer import Tokenizer
-from megabiomed.errors import CheckpointError, DataError
 from megabiomed.evaluate.model import open_model
 from megabiomed.evaluate.single import load_single
-from megabiomed.finetune.launching import describe, finetune
-from megabiomed.finetune.store import BuildSettings, build_store
-from megabiomed.finetune.worker import load
+from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.model.llama.export import export_certified
 from megabiomed.model.llama.origin import whole_model
 from megabiomed.model.llama.peft import export_adapter
+from megabiomed.runs.start_finetune import describe, finetune
+from megabiomed.runs.worker_finetune import load
+from megabiomed.samples.questions.store import BuildSettings, build_store
+from megabiomed.tokenizer.extend import extend_tokenizer
+from megabiomed.tokenizer.tokenizer import Tokenizer
 
 TP2_ZERO3 = ["parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.zero_stage=3"]
 

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from support import interpreter
 from support.precision import assert_close, error
 
-from megabiomed import platform
 from megabiomed.kernels.linear_cross_entropy import IGNORE_INDEX, Shard, linear_cross_entropy, reference
+from megabiomed.processes import platform
 
 
 def compare(vocabulary: int, backend: str, dtype: torch.dtype, z_loss: float) -> None:

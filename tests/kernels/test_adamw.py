@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.precision import error
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.adamw import BACKENDS, Rule, Shard, adamw_step, choice, reference
 from megabiomed.kernels.dispatch import Site
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.cli import default_shapes
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -7,7 +7,7 @@ import torch
 from support.precision import assert_close
 from torch import Tensor
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.dispatch import Site
 from megabiomed.kernels.document_attention import (
     Heads,

@@ -10,7 +10,7 @@ import torch
 from support.precision import TOLERANCE, assert_close
 from torch import Tensor
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.cpu_attention import rotate
 from megabiomed.kernels.dispatch import Site
 from megabiomed.kernels.document_attention import Heads, choice, document_attention, rope_attention

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.precision import assert_close
 
-from megabiomed.errors import ConfigError
+from megabiomed.ground.errors import ConfigError
 from megabiomed.kernels.rms_norm import add_reference, add_rms_norm, reference, rms_norm
 
 EPS = 1e-5

@@ -14,9 +14,9 @@ import typer
 import yaml
 from typer.main import get_command
 
-from megabiomed import configs
 from megabiomed.cli import app
-from megabiomed.errors import ConfigError, TopologyError
+from megabiomed.config import shipped
+from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch.cli import _check_command, _plan
 from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.records import reopen
@@ -73,7 +73,7 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("name", configs.names("chains"))
+@pytest.mark.parametrize("name", shipped.names("chains"))
 def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
     for folder in ("Llama-2-7b-chat-hf", "corpus/s2orc/train", "corpus/s2orc/validation", "pubmedqa"):
         (tmp_path / folder).mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert second.folder == tmp_path / "runs" / "align-demo" / "s2-encoders"
     assert second.controls == [second.folder, second.folder.parent]
     last = render(second).script.splitlines()[-6]
-    assert last == f"  -m megabiomed.align.worker {second.folder}/slurm/config.yaml s2-encoders &"
+    assert last == f"  -m megabiomed.runs.worker_align {second.folder}/slurm/config.yaml s2-encoders &"
     assert "MASTER_ADDR=" not in render(score).script  # alone: it must not think that it was started as a rank
 
 
@@ -112,7 +112,7 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
     _, stage = load(first, tune)
     assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
     last = render(stage).script.splitlines()[-6]
-    assert last == f"  -m megabiomed.finetune.worker {stage.folder}/slurm/config.yaml &"
+    assert last == f"  -m megabiomed.runs.worker_finetune {stage.folder}/slurm/config.yaml &"
     with pytest.raises(ConfigError, match=r"finetune\.start_from of stage tune does not exist"):
         load(first, tune | {"after": []})
 
@@ -182,11 +182,11 @@ def test_a_command_that_megabiomed_would_not_understand_is_refused() -> None:
 def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_path: Path) -> None:
     take(tmp_path)
     take(tmp_path)  # again, as when a run is submitted anew
-    names = "megabiomed", "megabiomed.launch.agent", "megabiomed.configs", "megabiomed.kernels.cli"
+    names = "megabiomed", "megabiomed.launch.agent", "megabiomed.kernels.cli"
     script = f"import importlib; [print(importlib.import_module(name).__file__) for name in {names}]"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "code"), "PYTHONSAFEPATH": "1"}  # as the batch script
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 4, done.stdout
+    assert [Path(line).is_relative_to(tmp_path) for line in done.stdout.split()] == [True] * 3, done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from megabiomed.errors import UserError, WorkerError
-from megabiomed.launch.local import run_workers, under_launcher
+from megabiomed.ground.errors import UserError, WorkerError
+from megabiomed.processes.local import run_workers, under_launcher
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -140,7 +140,7 @@ def test_a_request_during_the_start_reaches_the_later_workers_too(  # type: igno
             signal.raise_signal(signal.SIGUSR1)
         return process
 
-    monkeypatch.setattr("megabiomed.launch.local.subprocess.Popen", ask_after_the_first)
+    monkeypatch.setattr("megabiomed.processes.local.subprocess.Popen", ask_after_the_first)
     launch(
         "signal.signal(signal.SIGUSR1, lambda *_: (Path(sys.argv[1], f'saved_{rank}').touch(), os._exit(0)))\n"
         "sleep_until_ended()"
@@ -169,7 +169,7 @@ def test_a_terminal_gets_the_same_lines_and_a_bar(tmp_path: Path) -> None:
     import pty
 
     (tmp_path / "w.py").write_text("for i in (1, 2): print(f'step: {i}/2 loss: 1.0', flush=True)")
-    imports = "from megabiomed.launch.local import run_workers; from pathlib import Path"
+    imports = "from megabiomed.processes.local import run_workers; from pathlib import Path"
     code = f"{imports}; run_workers('w', [], 1, Path({str(tmp_path)!r}))"
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TERM": "xterm"}

@@ -13,7 +13,7 @@ import pytest
 
 from megabiomed.launch import preflight
 from megabiomed.launch.preflight_verdict import MET, bad_nodes, pairings, result_file, smi_problems
-from megabiomed.meeting import MEETING
+from megabiomed.processes.rendezvous import MEETING
 
 
 def answers(run: Path, measured: dict[str, dict[str, float]], group: int = 0, meeting: str | None = MET) -> None:

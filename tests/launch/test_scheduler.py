@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.scheduling import planned, program
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.preflight_verdict import MET

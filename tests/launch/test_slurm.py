@@ -13,7 +13,7 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 from support.runs import events
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.control import cancel

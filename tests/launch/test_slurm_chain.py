@@ -14,7 +14,7 @@ from support.operator import Operator, run_words
 from support.reference import Reference
 from support.runs import events, losses
 
-from megabiomed.align.generate import generate_questions
+from megabiomed.samples.multimodal.generate import generate_questions
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS = 12

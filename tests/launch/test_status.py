@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import scheduler
 from megabiomed.launch.control import cancel, jobs_of
 from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of

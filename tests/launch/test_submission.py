@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.scheduling import planned
 
-from megabiomed.errors import LaunchError
+from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.control import cancel, resubmit
 from megabiomed.launch.status import status_of

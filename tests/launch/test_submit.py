@@ -14,8 +14,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from megabiomed import configs
-from megabiomed.errors import ConfigError, LaunchError, TopologyError
+from megabiomed.config import shipped
+from megabiomed.ground.errors import ConfigError, LaunchError, TopologyError
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import render, typed_commands
@@ -29,7 +29,7 @@ def script(run_file: Path, cluster: ClusterConfig, *overrides: str, nodes: int =
 CPU = {"tasks_per_node": 2, "preflight": False}
 
 
-@pytest.mark.parametrize("name", configs.names("clusters"))
+@pytest.mark.parametrize("name", shipped.names("clusters"))
 def test_every_shipped_cluster_renders_a_script_that_bash_can_parse(run_file: Path, tmp_path: Path, name: str) -> None:
     text = script(run_file, load_cluster(name), f"run_dir={tmp_path}/r")
     done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)

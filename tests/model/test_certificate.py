@@ -15,7 +15,7 @@ from model.test_convert import config, transformers_model
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.llama.certificate import HALF_SPLIT, INTERLEAVED, Certificate, EngineLogits, certify
 from megabiomed.model.llama.convert import HuggingFaceSource, export_hf
 from megabiomed.model.llama.reference import StoredTensors, token_ids, transformers_logits

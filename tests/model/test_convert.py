@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.llama.convert import (
     HuggingFaceSource,
     check_architecture,

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import TokenizerError
+from megabiomed.ground.errors import TokenizerError
 from megabiomed.model.llama.convert import export_hf
-from megabiomed.model.llama.hf_tokenizer import special_ids, write_tokenizer
+from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
 
 PIECES = 420
 WORDS = [

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from megabiomed.checkpoint import hashes
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import AdapterInit, SeededInit
 from megabiomed.config import LoraConfig, ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground import hashes
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.convert import export_hf, logical_tensors
 from megabiomed.model.llama.origin import LORA, check_adapters, frozen_reference, model_base, same_start, whole_model

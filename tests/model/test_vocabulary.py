@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.corpus.extend import extend_tokenizer
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
-from megabiomed.errors import CheckpointError, TokenizerError
+from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.model.llama.certificate import certify
 from megabiomed.model.llama.convert import EMBEDDING, HEAD, export_hf, logical_tensors
 from megabiomed.model.llama.vocabulary import open_folder, rows_of_new_pieces
+from megabiomed.tokenizer.extend import extend_tokenizer
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 TEXT = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen. "
 SMALL = ModelConfig(

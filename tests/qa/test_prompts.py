@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from megabiomed.corpus.tokenizer import Tokenizer, train_tokenizer
-from megabiomed.errors import ConfigError
-from megabiomed.qa.encode import encode_pair, encode_prompt
-from megabiomed.qa.records import VERDICTS, QuestionRecord, Unusable
-from megabiomed.qa.templates import TEMPLATES, find_template, render
+from megabiomed.ground.errors import ConfigError
+from megabiomed.samples.questions.encode import encode_pair, encode_prompt
+from megabiomed.samples.questions.records import VERDICTS, QuestionRecord, Unusable
+from megabiomed.samples.questions.templates import TEMPLATES, find_template, render
+from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 ABSTRACT = QuestionRecord(
     "1", "pubmedqa", "Does {it} help?", VERDICTS, 2, "maybe", " ".join(f"word{n}" for n in range(90))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from megabiomed.errors import DataError
-from megabiomed.qa.generate import generate_questions
-from megabiomed.qa.readers import default_split, read_questions
-from megabiomed.qa.records import write_rejects
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.questions.generate import generate_questions
+from megabiomed.samples.questions.readers import default_split, read_questions
+from megabiomed.samples.questions.records import write_rejects
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

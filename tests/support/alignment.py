@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from megabiomed.align.batch import AlignBatch, AlignMicroBatch, empty_ids
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.placement import Item
+from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, empty_ids
 from support.lora import LORA
 from support.parity import MODEL, OPTIMIZER
 

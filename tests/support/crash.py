@@ -25,7 +25,7 @@ from typing import Any
 
 from megabiomed.checkpoint.catalog import list_checkpoints
 from megabiomed.config import RunConfig
-from megabiomed.corpus.tokenizer import train_tokenizer
+from megabiomed.tokenizer.tokenizer import train_tokenizer
 from support import crash_damage, crash_ranks
 from support.runs import events, losses
 from support.stores import make_store
@@ -235,7 +235,7 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
     import deepspeed  # noqa: F401  (every fork starts with it)
 
-    import megabiomed.train.loop  # noqa: F401
+    import megabiomed.runs.trainer  # noqa: F401
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

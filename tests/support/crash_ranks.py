@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megabiomed import platform
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
-from megabiomed.train import worker
+from megabiomed.processes import platform
+from megabiomed.runs import worker_pretrain as worker
 from support.spawn import meeting
 
 POLL_S = 0.0005

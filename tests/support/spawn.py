@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from megabiomed.meeting import MEETING
+from megabiomed.processes.rendezvous import MEETING
 
 
 def meeting(folder: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from megabiomed.config import ModelConfig, RunConfig
-from megabiomed.train.flops import (
+from megabiomed.model.flops import (
     checkpoint_bytes,
     flops_per_token,
     model_flops_utilization,

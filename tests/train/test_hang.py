@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megabiomed.launch.hang_page import suspects, write_page
+from megabiomed.processes.hang_page import suspects, write_page
 
 pytestmark = pytest.mark.timeout(240)
 

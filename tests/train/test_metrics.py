@@ -11,9 +11,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from megabiomed.config import RunConfig
-from megabiomed.evaluate.figures import perplexity
-from megabiomed.train.metrics import Reporter
-from megabiomed.train.plot import plot_run, read_curve
+from megabiomed.ground.figures import perplexity
+from megabiomed.runs.metrics import Reporter
+from megabiomed.runs.plot import plot_run, read_curve
 
 
 def config(folder: Path, **values: object) -> RunConfig:

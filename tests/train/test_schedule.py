@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from megabiomed.config import OptimizerConfig, RunConfig
-from megabiomed.train.schedule import learning_rate, total_steps
+from megabiomed.runs.schedule import learning_rate, total_steps
 
 
 def optimizer(**values: object) -> OptimizerConfig:

@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = """
 import signal, sys
-from megabiomed.train.signals import StopFlag
+from megabiomed.processes.signals import StopFlag
 stop = StopFlag()
 assert "torch" not in sys.modules  # a request during the long imports must not be lost
 for number in map(int, sys.argv[1:]):
@@ -44,7 +44,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
 CONTROLS = """
 import os, sys, time
 from pathlib import Path
-from megabiomed.train.signals import STOP_AT, Request, StopFlag
+from megabiomed.processes.signals import STOP_AT, Request, StopFlag
 run, stage = Path(sys.argv[1], "run"), Path(sys.argv[1], "run", "stage")
 (run / "control").mkdir(parents=True)
 (stage / "control").mkdir(parents=True)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 CLS, PAD, EOS, UNK, MASK = 0, 1, 2, 3, 32
 TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.errors import DataError
+from megabiomed.ground.errors import DataError
 
 FEATURISER_VERSION = 1
 MISC_ATOM = 118

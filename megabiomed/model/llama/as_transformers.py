@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from megabiomed import platform
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.processes import platform
 
 
 def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtype, bos: int, eos: int) -> Any:

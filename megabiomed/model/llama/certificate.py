@@ -18,11 +18,11 @@ from typing import Any
 
 from torch import Tensor
 
-from megabiomed import __version__, platform
-from megabiomed.checkpoint.files import sha256_file, write_json
+from megabiomed import __version__
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.llama.convert import logical_tensors
 from megabiomed.model.llama.plain import streamed_logits
 from megabiomed.model.llama.reference import (
@@ -35,6 +35,7 @@ from megabiomed.model.llama.reference import (
     transformers_logits,
     weights_max_diff,
 )
+from megabiomed.processes import platform
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
 TOKENIZER_FILE = "tokenizer.model"

@@ -9,7 +9,7 @@ from typing import Literal
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.llama.certificate import CERTIFICATE, Certificate, certify
 from megabiomed.model.llama.convert import export_hf
 

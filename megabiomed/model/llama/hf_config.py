@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from megabiomed.checkpoint.files import read_json
 from megabiomed.config.schema import ModelConfig
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json
 
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # What transformers' LlamaConfig takes for an absent key; rms_norm_eps differs from this package's default.

@@ -9,16 +9,16 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from megabiomed.checkpoint.files import sha256_file
-from megabiomed.checkpoint.hashes import FileHashes
+from megabiomed.checkpoint.locate import newest
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.manifest import MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.report import newest
 from megabiomed.checkpoint.sources import AdapterInit, ChainSource, SeededInit
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.config.base import parse
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import sha256_file
+from megabiomed.ground.hashes import FileHashes
 from megabiomed.model.llama.adapters import adapted_matrices, factor_names
 from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
 from megabiomed.model.llama.convert import check_architecture as check_hugging_face

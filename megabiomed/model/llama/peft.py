@@ -9,13 +9,13 @@ from typing import cast
 
 import torch
 
-from megabiomed.checkpoint.files import new_folder, write_json
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
 from megabiomed.config import ModelConfig
 from megabiomed.config.base import parse
-from megabiomed.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import new_folder, write_json
 from megabiomed.model.llama.adapters import trained_tensors
 from megabiomed.model.llama.origin import adapters_of
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from megabiomed import platform
-from megabiomed.checkpoint.files import inside, read_json
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
+from megabiomed.ground.files import inside, read_json
 from megabiomed.model.llama.convert import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
 from megabiomed.model.llama.plain import Read
+from megabiomed.processes import platform
 
 ROWS, LENGTH = 2, 64
 

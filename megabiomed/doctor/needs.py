@@ -1,0 +1,150 @@
+"""What a model asks of each rank of a topology, computed without starting a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import yaml
+
+from megabiomed.config import LoraConfig, ModelConfig, RunConfig
+from megabiomed.config.base import parse
+from megabiomed.config.schema import ParallelConfig
+from megabiomed.config.topology import check_run, data_parallel_size
+from megabiomed.ground.errors import ConfigError
+from megabiomed.model.llama.adapters import is_replicated, trained_tensors
+from megabiomed.model.llama.convert import EMBEDDING, HEAD
+from megabiomed.model.llama.model import chunk_ranges
+
+_KEYS = {
+    "tp": "tensor_parallel_size",
+    "pp": "pipeline_parallel_size",
+    "dp": "data_parallel_size",
+    "vpp": "virtual_pipeline_stages",
+    "zero": "zero_stage",
+    "engine": "engine",
+    "schedule": "pipeline_schedule",
+    "sp": "sequence_parallel",
+    "offload": "offload_optimizer",
+}
+READ_BUFFER = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class StageNeeds:
+    """What the ranks of one pipeline stage need; of ranks that differ, the one that needs most.
+
+    Attributes:
+        ranks: global ranks [first, last] of the stage.
+        parameters: of the stage's shard on one tensor rank.
+        read_bytes: read from the checkpoint by one rank. Matrices cut by columns in pieces shorter than 4 KiB are read with
+            what lies between, which adds at most one matrix per tensor rank.
+        staging_bytes: host memory that a rank keeps for saving behind the training.
+        load_bytes: host memory that loading takes besides the state itself.
+        offload_bytes: masters and moments in host memory, with offload_optimizer.
+    """
+
+    stage: int
+    ranks: tuple[int, int]
+    parameters: int
+    read_bytes: int
+    staging_bytes: int
+    load_bytes: int
+    offload_bytes: int
+
+
+def stage_needs(
+    model: ModelConfig, parallel: ParallelConfig, world: int, lora: LoraConfig | None = None
+) -> list[StageNeeds]:
+    """The needs of every pipeline stage; the topology is legal (`check_run`).
+
+    Beside adapters the frozen weights are neither saved nor in the checkpoint; what is read of them is not counted.
+    """
+    tp, pp, dp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, data_parallel_size(parallel, world)
+    sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
+    state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else dp
+    found = []
+    for stage in range(pp):
+        held = sum(_share(name, shape, tp) for name, shape in _tensors_of(model, parallel, stage, lora).items())
+        state = 12 * -(-held // state_parts)
+        found.append(
+            StageNeeds(
+                stage=stage,
+                ranks=(stage * dp * tp, (stage + 1) * dp * tp - 1),
+                parameters=held,
+                # Compute weights of engines that hold whole shards are read a second time, as they are not sharded.
+                read_bytes=state + (0 if sharded else 4 * held),
+                staging_bytes=state,
+                load_bytes=READ_BUFFER,
+                offload_bytes=state if parallel.offload_optimizer else 0,
+            )
+        )
+    return found
+
+
+def _tensors_of(
+    model: ModelConfig, parallel: ParallelConfig, stage: int, lora: LoraConfig | None
+) -> dict[str, tuple[int, ...]]:
+    pp, virtual = parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages
+    ranges = chunk_ranges(model.num_hidden_layers, pp * virtual)[stage::pp]
+    layers = {index for first, last in ranges for index in range(first, last)}
+    ends = [(0, EMBEDDING), (pp - 1, "model.norm.weight"), (pp - 1, HEAD)]
+    mine = {name for edge, name in ends if edge == stage}
+    return {
+        name: shape
+        for name, shape in trained_tensors(model, lora).items()
+        if name in mine or (name.startswith("model.layers.") and int(name.split(".")[2]) in layers)
+    }
+
+
+def _share(name: str, shape: tuple[int, ...], tp: int) -> int:
+    """Elements on the tensor rank that holds most; norms and replicated factors are on each, the vocabulary is rounded up."""
+    if len(shape) == 1 or is_replicated(name):
+        return prod(shape)
+    return -(-shape[0] // tp) * shape[1] if name in (EMBEDDING, HEAD) else prod(shape) // tp
+
+
+def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:
+    """A topology like `tp=2 pp=2 dp=4 zero=3`, checked against the rest of a run's configuration.
+
+    Keys: tp, pp, dp, vpp, zero, engine, schedule, sp, offload; what is not named has its default.
+
+    Returns:
+        The topology and its number of processes.
+
+    Raises:
+        ConfigError: an unknown key or a value that cannot be read, or (TopologyError) a topology that is refused.
+    """
+    values: dict[str, Any] = {}
+    for part in text.replace(",", " ").split():
+        key, _, value = part.partition("=")
+        if key not in _KEYS or not value:
+            raise ConfigError("a topology cannot be read", got=repr(part), expected=f"{', '.join(_KEYS)} as key=value")
+        values[_KEYS[key]] = yaml.safe_load(value)
+    values.setdefault("data_parallel_size", 1)
+    if values.get("virtual_pipeline_stages", 1) != 1:
+        values.setdefault("pipeline_schedule", "interleaved")
+    parallel = parse(ParallelConfig, values, "the topology")
+    assert isinstance(parallel, ParallelConfig)
+    world = parallel.tensor_parallel_size * parallel.pipeline_parallel_size * (parallel.data_parallel_size or 1)
+    check_run(config.model_copy(update={"parallel": parallel}), world + config.ranks_beside)
+    return parallel, world
+
+
+def config_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Keys whose values differ between two configurations, dotted, with both values; a missing one is null."""
+    ours, theirs = _flat(stored), _flat(given)
+    return [
+        {"key": key, "checkpoint": ours.get(key), "config": theirs.get(key)}
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

@@ -1,0 +1,98 @@
+"""What `megabiomed checkpoint` says about checkpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from megabiomed.checkpoint.manifest import check_tiling
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config.schema import ModelConfig
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.model.llama.convert import HuggingFaceSource, check_architecture, logical_tensors
+
+COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Facts of one checkpoint folder; an incomplete one has the reason instead."""
+    try:
+        checkpoint = Checkpoint.open(folder)
+    except CheckpointError as error:
+        return {"path": str(folder), "complete": False, "reason": str(error)}
+    manifest, trainer = checkpoint.manifest, checkpoint.trainer
+    sizes: Counter[str] = Counter()
+    for name, record in manifest.files.items():
+        sizes[name.split("/")[0]] += record.bytes
+    return {
+        "path": str(folder),
+        "complete": True,
+        "step": checkpoint.step,
+        "tokens": trainer.get("tokens_consumed"),
+        "topology": {"ranks": manifest.world_size, **trainer.get("topology", {})},
+        "tensors": len(manifest.tensors),
+        "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
+        "kinds": manifest.kinds(),
+        "model_bytes": sizes["model"],
+        "optimizer_bytes": sizes["optimizer"],
+        "files": len(manifest.files),
+        "created": manifest.created,
+        "writer": manifest.writer,
+        "megabiomed": manifest.megabiomed,
+        "architecture": checkpoint.architecture,
+    }
+
+
+def table_of(rows: list[dict[str, Any]]) -> None:
+    """Print summaries as a table."""
+    table = Table("checkpoint", "complete", "step", "tokens", "saved with", "tensors", "model", "optimizer")
+    for row in rows:
+        table.add_row(*(cell(row.get(key)) for key in COLUMNS))
+    Console().print(table)
+
+
+def cell(value: Any) -> str:
+    """A value for a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={part}" for key, part in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def problems_of(folder: Path) -> list[str]:
+    """Read every byte with a progress bar; one sentence for each file that is not as it was written."""
+    try:
+        checkpoint = Checkpoint.open(folder)
+        check_tiling(checkpoint.manifest.tensors)
+    except CheckpointError as error:
+        return [str(error)]
+    total = sum(record.bytes for record in checkpoint.manifest.files.values())
+    bar = Progress(TextColumn(folder.name), BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True)
+    with bar:
+        task = bar.add_task("verify", total=total)
+        return checkpoint.verify(hashes=True, progress=lambda size: bar.advance(task, size))
+
+
+def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
+    """Check a Hugging Face folder against an architecture and say what it holds."""
+    check_architecture(path, model)
+    source = HuggingFaceSource(path)
+    tokenizer = path / "tokenizer.model"
+    return {
+        "path": str(path),
+        "architecture": model.model_dump(mode="json", exclude={"init_from"}),
+        "parameters": sum(prod(shape) for shape in logical_tensors(model).values()),
+        "tensors": len(source.names()),
+        "dtypes": dict(Counter(source.describe(name)[0] for name in source.names())),
+        "tied_embeddings": source.tied,
+        "tokenizer": str(tokenizer) if tokenizer.is_file() else None,
+    }

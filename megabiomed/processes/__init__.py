@@ -1,0 +1,1 @@
+"""The processes of a run on one machine: device, rendezvous, signals, hang guard, starting and joining ranks."""

@@ -1,0 +1,104 @@
+"""The hang guard: a run that stops advancing says where every rank stands, and ends, so that it can be started again."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from megabiomed.processes import platform
+
+HUNG = 75
+"""Exit code of a rank that gave up waiting (EX_TEMPFAIL of sysexits.h)."""
+LOGS = "MEGABIOMED_LOGS"
+_SETTLE_S = 5.0
+_RECORDER_S = 5.0
+
+
+def report_file(logs: Path, rank: int) -> Path:
+    """Where a rank writes what it was doing."""
+    return logs / f"hang_rank_{rank}.json"
+
+
+class HangGuard:
+    """Watches that this rank advances.
+
+    Each rank waits for the others in every step, so that all of them stop when one does; each writes its own stack and ends.
+
+    Args:
+        place: what this rank is of the run, e.g. its stage and its coordinates.
+        limit_s: longest time between two beats; 0 switches the guard off.
+        start_limit_s: the same until the first step is done (imports, compilation, reading weights).
+    """
+
+    def __init__(self, logs: Path, rank: int, place: str, limit_s: float, start_limit_s: float) -> None:
+        self._logs, self._rank, self._limit = Path(os.environ.get(LOGS, logs)), rank, limit_s
+        self._place = place
+        self._state: dict[str, Any] = {"what": "set-up", "step": None, "samples": None}
+        self._deadline = time.monotonic() + start_limit_s
+        self._done = threading.Event()
+        if limit_s:
+            threading.Thread(target=self._watch, daemon=True, name="hang-guard").start()
+
+    def beat(self, what: str, step: int, samples: list[list[int]] | None = None) -> None:
+        """This rank advances: it begins `what` in this step, on these samples (source, epoch, window)."""
+        self._state = {"what": what, "step": step, "samples": samples}
+        self._deadline = time.monotonic() + self._limit
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._done.set()
+
+    def _watch(self) -> None:
+        while not self._done.wait(min(1.0, self._limit / 4)):
+            late = time.monotonic() - self._deadline
+            if late >= 0:
+                self._give_up(late)
+
+    def _give_up(self, late: float) -> None:
+        report = {
+            **self._state,
+            "late_s": round(late, 1),
+            "rank": self._rank,
+            "place": self._place,
+            "host": socket.gethostname(),
+            "waited_s": self._limit,
+            "stacks": _stacks(),
+            "collectives": None,
+        }
+        self._logs.mkdir(parents=True, exist_ok=True)
+        file = self._write(report)
+        if (found := _collectives()) is not None:
+            self._write(report | {"collectives": found})
+        print(f"hang: rank {self._rank} did not advance: {self._state}; stacks in {file}", file=sys.stderr, flush=True)
+        time.sleep(_SETTLE_S)  # the others find out at about the same time and write theirs
+        os._exit(HUNG)
+
+    def _write(self, report: dict[str, Any]) -> Path:
+        file = report_file(self._logs, self._rank)
+        file.with_suffix(".tmp").write_text(json.dumps(report, indent=1))
+        return file.with_suffix(".tmp").replace(file)
+
+
+def _collectives() -> list[dict[str, Any]] | None:
+    """What the flight recorder holds; None when it does not answer, as it may where the device's driver hangs."""
+    found: list[list[dict[str, Any]]] = []
+    reader = threading.Thread(target=lambda: found.append(platform.last_collectives()), daemon=True)
+    reader.start()
+    reader.join(_RECORDER_S)
+    return found[0] if found else None
+
+
+def _stacks() -> str:
+    """Stack of every thread, the main one last."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,209 @@
+"""The only place that knows CPU from CUDA: device, process-group backend, types, memory, peak rates, CPU patches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+
+from megabiomed.ground.errors import LaunchError
+from megabiomed.processes.rendezvous import MEETING, open_store
+
+# megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
+warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Dense bf16 tensor-core peaks in FLOP/s without sparsity, from NVIDIA's data sheets; the MFU denominator.
+PEAK_FLOPS = {"A100": 312e12, "A800": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
+
+
+def has_cuda() -> bool:
+    """True when this process can use a CUDA device."""
+    return torch.cuda.is_available()
+
+
+def device() -> torch.device:
+    """The device of this process: `cuda:LOCAL_RANK`, or the CPU."""
+    return torch.device("cuda", local_rank()) if has_cuda() else torch.device("cpu")
+
+
+def local_rank() -> int:
+    """Rank inside this host, as torchrun (LOCAL_RANK) or srun (SLURM_LOCALID) set it."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+
+
+def device_count() -> int:
+    """CUDA devices of this host; 0 on a CPU host."""
+    return torch.cuda.device_count() if has_cuda() else 0
+
+
+def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
+    """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (or SLURM's equivalents).
+
+    Backend: NCCL with CUDA (plus gloo for host tensors), gloo without. Where the launcher named a file to meet by
+    (`megabiomed.processes.rendezvous`), rank 0 chooses the port.
+
+    Args:
+        megatron: also prepare megatron-core's layers, whose import takes seconds.
+    """
+    if dist.is_initialized():
+        return
+    _adopt_slurm()
+    meeting = os.environ.get(MEETING)
+    needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", *(() if meeting else ("MASTER_PORT",)))
+    missing = [name for name in needed if name not in os.environ]
+    if missing:
+        raise LaunchError(
+            "this process cannot join a run: environment variables are missing",
+            got=f"no {', '.join(missing)}",
+            do="start it with `megabiomed pretrain`, torchrun or srun",
+        )
+    if not meeting and os.environ["MASTER_PORT"] == "0" and os.environ["WORLD_SIZE"] != "1":
+        raise LaunchError(
+            "the ranks cannot meet at port 0: each would choose another one",
+            got="MASTER_PORT=0",
+            do="set a free port; with torchrun on one host use --standalone",
+        )
+    os.environ.setdefault("LOCAL_RANK", str(local_rank()))
+    # The last collectives of every rank, for the page about a run that hangs. torch reads it when it makes the groups.
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
+    if has_cuda():
+        torch.cuda.set_device(device())
+    backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = open_store(Path(meeting), rank, world, timeout_s) if meeting else None
+    # torch reads the same from the environment where it is given no store.
+    place = {"store": store, "rank": rank, "world_size": world} if store else {}
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **place)
+    if megatron:
+        prepare_megatron()
+
+
+def init_alone() -> None:
+    """A process group of this process alone. Its environment keeps LOCAL_RANK, which DeepSpeed reads, and nothing by which
+    what it starts would be taken for a rank."""
+    before = dict(os.environ)
+    os.environ.pop(MEETING, None)
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    try:
+        init_distributed()
+    finally:
+        os.environ.clear()
+        os.environ.update({"LOCAL_RANK": "0", **before})
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End a process that held a process group, without Python's own end.
+
+    A gloo thread that lets go of its last collective while the interpreter finalizes aborts the process (exit code -6,
+    "terminate called without an active exception"; pytorch/pytorch#179291), even after `destroy_process_group`; and after
+    an error, threads would wait for collectives that never come.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _adopt_slurm() -> None:
+    """Under plain srun, fill torch's variables from SLURM's (one task per device)."""
+    for torch_name, slurm_name in (
+        ("RANK", "SLURM_PROCID"),
+        ("WORLD_SIZE", "SLURM_NTASKS"),
+        ("LOCAL_RANK", "SLURM_LOCALID"),
+    ):
+        if torch_name not in os.environ and slurm_name in os.environ and "MASTER_ADDR" in os.environ:
+            os.environ[torch_name] = os.environ[slurm_name]
+
+
+def prepare_megatron() -> None:
+    """Let megatron-core's layers run without CUDA: its sequence-parallel buffers ask for `torch.cuda.current_device()`.
+
+    One symbol, replaced only where CUDA is absent (megatron-core 0.16.1: tensor_parallel/mappings.py `_gather_along_first_dim`
+    and `_reduce_scatter_along_first_dim`, layers.py backward). Never active on a GPU.
+    """
+    if has_cuda():
+        return
+    import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
+
+    torch.cuda.current_device = _cpu_as_current_device
+
+
+def _cpu_as_current_device() -> torch.device:
+    return torch.device("cpu")
+
+
+def peak_flops() -> float | None:
+    """Peak dense bf16 FLOP/s of this device, or None when it is unknown (a CPU, an unlisted GPU)."""
+    if not has_cuda():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory use so far: of the GPU's allocator, or of this process on a CPU (resident set)."""
+    if has_cuda():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def seed_all(*parts: int) -> None:
+    """Seed torch's generators (CPU and CUDA) with a number that is a pure function of `parts`."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def synchronize() -> None:
+    """Wait for the device's queued work (no-op on a CPU)."""
+    if has_cuda():
+        torch.cuda.synchronize()
+
+
+def last_collectives(count: int = 12) -> list[dict[str, Any]]:
+    """What this rank asked of its process groups last, from torch's flight recorders of NCCL and gloo; the newest last.
+
+    Returns:
+        name, number in its group, group, shape, kind (`collective`, or `p2p`, which only two ranks take part in), done.
+        Of every group at least its newest collective.
+    """
+    entries: list[dict[str, Any]] = []
+    for name in ("_dump_nccl_trace_json", "_dump_fr_trace_json"):
+        dump = getattr(torch._C._distributed_c10d, name, None)
+        if dump is not None and (has_cuda() or "nccl" not in name):
+            entries += json.loads(dump()).get("entries", [])
+    entries.sort(key=lambda entry: entry["time_created_ns"])
+    described = [_collective(entry) for entry in entries]
+    newest = {entry["group"]: at for at, entry in enumerate(described) if entry["kind"] == "collective"}
+    kept = {*newest.values(), *range(max(0, len(described) - count), len(described))}
+    return [described[at] for at in sorted(kept)]
+
+
+def _collective(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a flight recorder. Gloo never says `completed`, but retires what is done."""
+    p2p = bool(entry["is_p2p"])
+    sizes = ", ".join(f"{size} {kind}" for size, kind in zip(entry["input_sizes"], entry["input_dtypes"]))
+    return {
+        "name": entry["profiling_name"],
+        "number": entry["p2p_seq_id" if p2p else "collective_seq_id"],
+        "group": " ".join(dict.fromkeys(reversed(entry["process_group"]))),
+        "shape": sizes or "nothing",
+        "kind": "p2p" if p2p else "collective",
+        "done": bool(entry["retired"]) or entry["state"] == "completed",
+    }
+
+
+def describe() -> str:
+    """One line about the device, for logs and benchmark files."""
+    if has_cuda():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads per process"

@@ -1,0 +1,63 @@
+"""How a process becomes a rank of a run: join the group, work, say how it ended, report what went wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.files import write_json
+from megabiomed.processes.local import ERROR_FILE
+from megabiomed.processes.signals import StopFlag
+
+VERDICT = "MEGABIOMED_VERDICT"
+
+
+def join(train: Callable[[StopFlag], str]) -> int:
+    """Join the process group, call `train`, say how it ended, report what goes wrong; returns the process's exit code."""
+    stop = StopFlag()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    try:
+        from megabiomed.processes import platform
+
+        platform.init_distributed()
+        _tell(train(stop))
+        _shut_down()
+        return 0
+    except MegabiomedError as error:
+        _report(error, "" if error.exit_code == 2 else traceback.format_exc())
+        return error.exit_code
+    except Exception as error:
+        _report(error, traceback.format_exc())
+        return 1
+
+
+def _report(error: Exception, trace: str) -> None:
+    """Write the error where the launcher looks for it, and to this rank's log."""
+    text = trace or f"{error}\n"
+    print(text, file=sys.stderr, flush=True)
+    path = os.environ.get(ERROR_FILE)
+    if path:
+        Path(path).write_text(text)
+
+
+def _tell(outcome: str) -> None:
+    """Rank 0 says how all ranks left; exit codes cannot (srun ends the others at the first one that is not 0)."""
+    import torch.distributed as dist
+
+    path = os.environ.get(VERDICT)
+    if path and dist.get_rank() == 0:
+        write_json(Path(path), {"outcome": outcome})
+
+
+def _shut_down() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,77 @@
+"""Requests to save or leave, from signals, the clock and files, shared by all ranks at a step boundary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+CONTROL = "control"
+STOP_AT = "MEGABIOMED_STOP_AT"
+
+
+class Request(IntEnum):
+    """What was asked; of several the largest counts.
+
+    STOP leaves to go on later; END (the kill switch) leaves for good: a scheduler does not start the run again.
+    """
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+    END = 3
+
+
+class StopFlag:
+    """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed.
+
+    A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._controls: list[Path] = []
+        self._deadline = float(os.environ.get(STOP_AT, "inf"))
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._catch)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        # A second Ctrl-C is a person who does not want to wait for the save, or a run that hangs before its first step.
+        if number == signal.SIGINT and self.received == "SIGINT":
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = signal.Signals(number).name
+
+    def watch(self, run: Path) -> None:
+        """Also obey the files control/save and control/end of a run folder. Called by the rank that looks."""
+        if run / CONTROL not in self._controls:
+            self._controls.append(run / CONTROL)
+
+    def mine(self) -> Request:
+        """What this rank was asked; a request to save is taken off the disk."""
+        if any((control / "end").exists() for control in self._controls):
+            self.received = self.received or "kill switch"
+            return Request.END
+        saves = [control / "save" for control in self._controls if (control / "save").exists()]
+        for file in saves:
+            file.unlink(missing_ok=True)
+        if self.received is None and time.time() >= self._deadline:
+            self.received = "time limit"
+        if self.received is not None:
+            return Request.STOP
+        return Request.SAVE if saves else Request.NONE
+
+    def agreed(self) -> Request:
+        """The largest request of any rank. Collective: all ranks call it at the same step boundary."""
+        import torch
+        import torch.distributed as dist
+
+        from megabiomed.processes import platform
+
+        flag = torch.tensor([int(self.mine())], device=platform.device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return Request(int(flag.item()))

@@ -1,1 +1,0 @@
-"""Biomedical questions: records of the published datasets, prompt templates, encoding, a generated set."""

@@ -1,0 +1,1 @@
+"""Training runs: their kinds, how they start, the loop, and what hooks into it."""

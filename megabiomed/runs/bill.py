@@ -1,0 +1,103 @@
+"""The bill of the run, printed before step 1: what it will compute, hold, store and read."""
+
+from __future__ import annotations
+
+from megabiomed.config import RunConfig
+from megabiomed.config.topology import data_parallel_size
+from megabiomed.kernels.plan import describe, plan
+from megabiomed.model.flops import (
+    checkpoint_bytes,
+    flops_per_token,
+    parameter_count,
+    state_bytes_per_rank,
+    trained_count,
+)
+from megabiomed.processes import platform
+
+
+def bill(config: RunConfig, world: int, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
+    """Lines of `key: value`.
+
+    Args:
+        total_steps: None where no data is there yet to count epochs in; no line says then what the whole run takes.
+        samples_per_epoch: None when no data is there yet (a dry run on another machine).
+    """
+    data, parallel, beside = config.data, config.parallel, config.ranks_beside
+    dp = data_parallel_size(parallel, world, beside)
+    tokens_per_step = data.global_batch_size * data.seq_length
+    state = state_bytes_per_rank(config, dp)
+    engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
+    layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
+    lines = [
+        f"model: {parameter_count(config.model):,} parameters, {config.train.precision}" + _adapters(config),
+        f"topology: {layout} = {world - beside} processes, {engine}, {_schedule(config)}"
+        + (f"; {beside} more with encoders alone" if beside else ""),
+        f"device: {platform.describe()}",
+        f"kernels: {_kernels(config)}",
+        f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
+        f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
+        *_length(config, total_steps, samples_per_epoch),
+        "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
+        + f", together {_size(sum(state.values()))} without activations",
+        f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, "
+        f"every {config.checkpoint.save_every or 'never'} steps",
+    ]  # fmt: skip
+    return lines + _costs(config)
+
+
+def _adapters(config: RunConfig) -> str:
+    if config.lora is None:
+        return ""
+    count, lora = trained_count(config.model, config.lora), config.lora
+    share = count / parameter_count(config.model)
+    return f"; trained: {count:,} ({share:.2%}) in adapters of rank {lora.rank} on {', '.join(lora.targets)}"
+
+
+def _kernels(config: RunConfig) -> str:
+    model, dtype = config.model, platform.DTYPES[config.train.precision]
+    return describe(plan(config.kernels, platform.device(), dtype, model.hidden_size, model.head_dim))
+
+
+def _schedule(config: RunConfig) -> str:
+    parallel = config.parallel
+    if parallel.pipeline_parallel_size == 1:
+        return "no pipeline"
+    return f"{parallel.pipeline_schedule} schedule"
+
+
+def _length(config: RunConfig, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
+    """Steps and FLOP of the whole run, or FLOP per token alone."""
+    data = config.data
+    per_token = flops_per_token(config.model, data.seq_length, config.lora)
+    formula = f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)"
+    if total_steps is None:
+        return [f"compute: {per_token:.3e} FLOP per token {formula}"]
+    tokens = total_steps * data.global_batch_size * data.seq_length
+    return [
+        f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
+        f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all {formula}",
+    ]
+
+
+def _epochs(config: RunConfig, total_steps: int, samples_per_epoch: int | None) -> str:
+    if not samples_per_epoch:
+        return ""
+    return f", {total_steps * config.data.global_batch_size / samples_per_epoch:.2f} epochs of {samples_per_epoch:,} samples"
+
+
+def _costs(config: RunConfig) -> list[str]:
+    """What an expensive combination costs, in words, where the user should know."""
+    parallel = config.parallel
+    sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
+    if sharded and parallel.pipeline_parallel_size > 1:
+        return ["note: sharded parameters under a pipeline are gathered for every micro-batch; zero_stage 1 is faster "
+                "where its memory fits"]  # fmt: skip
+    return []
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"

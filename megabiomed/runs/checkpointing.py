@@ -1,0 +1,209 @@
+"""When a run saves and what it resumes from, on top of the checkpoint package."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from megabiomed import __version__
+from megabiomed.checkpoint.background import BackgroundSaver
+from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
+from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
+from megabiomed.checkpoint.fence import Fence
+from megabiomed.checkpoint.memory import PeakMemory
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config import RunConfig, to_yaml
+from megabiomed.data.progress import DataProgress, verdict
+from megabiomed.engine.build import TrainEngine
+from megabiomed.ground.errors import CheckpointError, MegabiomedError
+from megabiomed.processes import platform
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """What a start found: a checkpoint (or none) and the newer folders it passed over, with reasons.
+
+    Attributes:
+        seen: names of the run's committed checkpoints when the choice was made (rank 0).
+    """
+
+    checkpoint: Checkpoint | None
+    skipped: list[tuple[Path, str]]
+    seen: list[str] = field(default_factory=list)
+
+
+def find_resume_point(config: RunConfig) -> ResumePoint:
+    """Rank 0 chooses for all ranks, because a shared file system may show them different states. Collective."""
+    answer: list[Any] = [None]
+    seen: list[str] = []
+    if dist.get_rank() == 0:
+        seen = committed_names(config)
+        try:
+            point = choose(config)
+            answer[0] = point.checkpoint and point.checkpoint.path, point.skipped
+        except MegabiomedError as error:
+            answer[0] = error
+    dist.broadcast_object_list(answer, src=0)
+    if isinstance(answer[0], MegabiomedError):
+        raise answer[0]
+    path, skipped = answer[0]
+    return ResumePoint(path and Checkpoint.open(path), skipped, seen)
+
+
+def choose(config: RunConfig) -> ResumePoint:
+    """Follow `checkpoint.resume`: the newest valid checkpoint of the run, none, or the one that is named.
+
+    A named checkpoint of another run is where this run starts; once it has checkpoints of its own, a restart goes on from
+    those, or a requeued job would lose its progress every time.
+    """
+    choice, verify, folder = config.checkpoint.resume, config.checkpoint.verify, config.folder / "checkpoints"
+    if choice not in ("auto", "never"):
+        named = Checkpoint.open(choice, verify)
+        own, skipped = latest_valid(folder, verify)
+        foreign = named.path.resolve().parent != folder.resolve()
+        return ResumePoint(own, skipped) if own and foreign else ResumePoint(named, [])
+    found, skipped = latest_valid(folder, verify)
+    if choice == "never" and found is not None:
+        raise CheckpointError(
+            f"run {config.name} has checkpoints and checkpoint.resume is never",
+            got=str(found.path),
+            do="choose another name, remove the run folder, or set checkpoint.resume=auto",
+        )
+    return ResumePoint(found, skipped)
+
+
+def resumed_progress(
+    checkpoint: Checkpoint, identity: dict[str, Any], config: RunConfig
+) -> tuple[DataProgress, list[str]]:
+    """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed."""
+    trainer = checkpoint.trainer
+    progress = DataProgress.from_dict(trainer["data"])
+    found = verdict(progress, identity, checkpoint.step)
+    if not found.identical and not config.checkpoint.allow_data_change:
+        raise CheckpointError(
+            "the data order differs from the checkpoint's: samples would be repeated or skipped",
+            got="; ".join(found.lines[1:]),
+            do="restore these settings, or set checkpoint.allow_data_change=true to go on all the same",
+        )
+    before, now = trainer.get("global_batch_size"), config.data.global_batch_size
+    if before not in (None, now):
+        found.lines.append(
+            f"global_batch_size: {before} -> {now}: no sample is repeated or skipped, steps hold other samples than before"
+        )
+    return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
+
+
+def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool]:
+    """Claim the run folder, so that an earlier start of this run commits nothing from now on. Collective.
+
+    Returns:
+        Rank 0's right to commit (None on the others), and whether an earlier start committed something since `point`
+        was chosen, so that the choice must be made again.
+    """
+    fence, changed = None, [False]
+    if dist.get_rank() == 0:
+        fence = Fence.claim(config.folder)
+        changed = [committed_names(config) != point.seen]
+    dist.broadcast_object_list(changed, src=0)
+    return fence, changed[0]
+
+
+def committed_names(config: RunConfig) -> list[str]:
+    """Names of the run's committed checkpoints, newest first; no file is read."""
+    return [item.path.name for item in list_checkpoints(config.folder / "checkpoints") if item.committed]
+
+
+class Checkpoints:
+    """Saves a run in the background and keeps what retention asks for.
+
+    Args:
+        fence: rank 0's right to commit, from `take_over`.
+    """
+
+    def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None, fence: Fence | None) -> None:
+        self.config, self.engine, self.tokenizer = config, engine, tokenizer
+        # A gloo group of its own: the writer's collectives run in a thread beside the training's.
+        ranks = Ranks.of_group(dist.new_group(backend="gloo"))
+        writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
+        keep = config.checkpoint
+        self._saver = BackgroundSaver(writer, after=lambda _: writer.prune(keep.keep_last, keep.keep_every))
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether it is time to save after `step` steps, the same on all ranks. Collective when minutes are configured.
+
+        Raises:
+            SaveError: the save before this failed.
+        """
+        self._saver.check()
+        settings = self.config.checkpoint
+        if any(every and step % every == 0 for every in (settings.save_every, settings.keep_every)):
+            return True
+        if not settings.save_every_minutes:
+            return False
+        late = time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes
+        flag = torch.tensor([int(late)], device=platform.device())
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def save(self, step: int, progress: DataProgress, tokens: int) -> None:
+        """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
+        if step == self._saved_step:
+            return
+        mesh = self.engine.mesh
+        trainer = {
+            "global_step": step,
+            "tokens_consumed": tokens,
+            "samples_consumed": progress.next_sample,
+            "global_batch_size": self.config.data.global_batch_size,
+            "data": progress.to_dict(),
+            "seed": self.config.seed,
+            "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)}
+            | ({"encoder_ranks": mesh.beside} if mesh.beside else {}),
+            "megabiomed": __version__,
+        }
+        trainer |= self.engine.extra_state()
+        shapes = self.engine.stored_tensors()
+        state = RunState(
+            trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
+        )
+        self._saver.save(step, self.engine.fragments(), state)
+        self._saved_step, self._saved_at = step, time.monotonic()
+
+    def wait(self) -> None:
+        """Return when the last save is committed; raises what went wrong with it."""
+        self._saver.wait()
+
+
+def load(engine: TrainEngine, source: Checkpoint, step: int) -> str:
+    """Fill the engine from a checkpoint of any topology; returns what it took on the rank that needed most. Collective."""
+    began = time.monotonic()
+    with PeakMemory() as memory:
+        engine.load_state(source, step)
+    shard = sum(view.nbytes for fragment in engine.fragments() for view in fragment.views.values())
+    cost = torch.tensor([source.bytes_read, memory.rise, shard], dtype=torch.int64, device=platform.device())
+    dist.all_reduce(cost, op=dist.ReduceOp.MAX)
+    read, rise, held = (value / 2**20 for value in cost.tolist())
+    seconds = time.monotonic() - began
+    return (
+        f"loaded: {read:,.1f} MiB a rank in {seconds:.1f} s, host memory rose by {rise:,.1f} MiB, shard {held:,.1f} MiB"
+    )
+
+
+def describe(point: ResumePoint) -> list[str]:
+    """Lines for the operator about the choice."""
+    lines = [f"checkpoint skipped: {path.name}: {reason}" for path, reason in point.skipped]
+    if point.checkpoint is None:
+        return [*lines, "resume: no checkpoint, starting from the beginning"]
+    return [*lines, f"resume: step {point.checkpoint.step} from {point.checkpoint.path}"]
+
+
+def _engine(config: RunConfig) -> str:
+    parallel = config.parallel
+    return "fsdp2" if parallel.engine == "fsdp2" else f"zero{parallel.zero_stage}"

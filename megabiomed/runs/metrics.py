@@ -1,0 +1,143 @@
+"""What a run reports: one greppable line per logged step, metrics.jsonl, events.jsonl, MLflow. Rank 0 only."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from megabiomed.config import RunConfig
+from megabiomed.ground.figures import NOT_FINITE, shown, stored
+from megabiomed.ground.files import make_writable
+from megabiomed.model.flops import flops_per_token, model_flops_utilization
+from megabiomed.processes import platform
+from megabiomed.runs.tracking import MlflowTracker
+
+
+class Reporter:
+    """Writes the reports of a run; on other ranks than 0 all methods do nothing.
+
+    Args:
+        total: steps of the whole run.
+    """
+
+    def __init__(self, config: RunConfig, active: bool, world: int, total: int) -> None:
+        self.config, self.active, self.world, self.total = config, active, world, total
+        self._per_token = flops_per_token(config.model, config.data.seq_length, config.lora)
+        self._tracker: MlflowTracker | None = None
+        self._since = time.monotonic()
+        self._steps = self._useful = 0
+        self._began: float | None = None
+        self._losses: list[float] = []  # first and last
+        self._done = 0
+        self._perplexities = ""  # of the last evaluation, for the step lines
+        if active:
+            make_writable(config.folder)
+
+    def track(self) -> None:
+        """Open the experiment tracker, once it is known that there is something to train."""
+        if self.active:
+            self._tracker = MlflowTracker(self.config)
+
+    def say(self, line: str) -> None:
+        """Print a line, now."""
+        if self.active:
+            print(line, flush=True)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append to events.jsonl."""
+        if self.active:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            _append(self.config.folder / "events.jsonl", {"time": now, "event": kind, **values})
+
+    def start_clock(self) -> None:
+        """Begin measuring speed here (after set-up and after every evaluation or save)."""
+        self._since, self._steps, self._useful = time.monotonic(), 0, 0
+        self._began = self._began or self._since
+
+    def step(self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int) -> None:
+        """Report a finished step (1-based); prints every `train.log_every` steps."""
+        self._steps += 1
+        self._useful += loss_tokens
+        self._done += 1
+        self._losses = [*self._losses[:1], loss]
+        if not self.active or (step % self.config.train.log_every and step != self.total):
+            return
+        seconds = max(1e-9, time.monotonic() - self._since)
+        computed = self._steps * self.config.data.global_batch_size * self.config.data.seq_length / seconds
+        mfu = model_flops_utilization(computed, self._per_token, self.world, platform.peak_flops())
+        left = (self.total - step) * seconds / self._steps
+        values = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "tokens_per_s": computed,
+            "useful_tokens_per_s": self._useful / seconds,
+            "tokens_per_s_per_device": computed / self.world,
+            "memory_bytes": platform.peak_memory_bytes(),
+            "eta_s": left,
+        }
+        if mfu is not None:
+            values["mfu"] = mfu
+        self.say(
+            f"step: {step}/{self.total} loss: {loss:.4f} grad_norm: {grad_norm:.3f} lr: {lr:.2e} "
+            f"tokens/s: {computed:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
+            f"tokens/s/device: {computed / self.world:,.0f} mfu: {f'{mfu:.1%}' if mfu is not None else 'n/a'} "
+            f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
+            f"{self._perplexities}"
+        )
+        self._record({f"train/{key}": value for key, value in values.items()}, step)
+        self.start_clock()
+
+    def validation(self, step: int, loss: float, tokens: int) -> None:
+        """Report a validation loss."""
+        self.say(f"step: {step}/{self.total} validation_loss: {shown(loss, '.4f')} validation_tokens: {tokens}")
+        if self.active:
+            self._record({"validation/loss": loss}, step)
+        self.start_clock()
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Report questions and perplexities; perplexities stay on the step lines that follow."""
+        self.say(
+            f"step: {step}/{self.total} " + " ".join(f"{name}: {shown(value, '.4f')}" for name, value in values.items())
+        )
+        self._perplexities = "".join(f" {k}: {shown(v, '.2f')}" for k, v in values.items() if k.endswith("_perplexity"))
+        if self.active:
+            self._record({f"evaluation/{name}": value for name, value in values.items()}, step)
+        self.start_clock()
+
+    def summary(self) -> None:
+        """Say what this start did; its tokens/s counts evaluations and saves too."""
+        if not self._losses or self._began is None:
+            return
+        seconds = max(1e-9, time.monotonic() - self._began)
+        tokens = self._done * self.config.data.global_batch_size * self.config.data.seq_length
+        self.say(
+            f"summary: steps: {self._done} tokens: {tokens:,} time: {timedelta(seconds=round(seconds))} "
+            f"tokens/s: {tokens / seconds:,.0f} first_loss: {self._losses[0]:.4f} last_loss: {self._losses[-1]:.4f}"
+        )
+
+    def finish(self, status: str) -> None:
+        """Close the tracker."""
+        if self._tracker:
+            self._tracker.finish(status)
+
+    def _record(self, values: dict[str, float], step: int) -> None:
+        """Keep the figures of a step; one that is not finite is kept as these words, with a warning."""
+        broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
+        if broken:
+            found = ", ".join(f"{name} {value}" for name, value in broken.items())
+            self.say(f"warning: step: {step}/{self.total} {NOT_FINITE}: {found}")
+            self.event("warning", what=NOT_FINITE, step=step, figures=broken)
+        held = {name: stored(value) for name, value in values.items()}
+        _append(self.config.folder / "metrics.jsonl", {"step": step, **held})
+        if self._tracker:
+            self._tracker.log(values, step)
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")

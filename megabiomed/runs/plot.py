@@ -1,0 +1,49 @@
+"""Plot the curves of a run from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from megabiomed.ground.errors import DataError
+
+
+def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric, NaN for what was not finite.
+
+    A step that was logged twice (after a resume) counts once, the later value.
+    """
+    found: dict[int, float] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if key in record:
+            value = record[key]
+            found[record["step"]] = math.nan if isinstance(value, str) else value
+    steps = sorted(found)
+    return steps, [found[step] for step in steps]
+
+
+def plot_run(run: Path, output: Path) -> None:
+    """Training and validation loss over steps, with the starts and resumes of the run; format by the file's suffix."""
+    if not (run / "metrics.jsonl").is_file():
+        raise DataError(f"{run} holds no metrics", do="give the folder of a run that has logged steps")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for key, label, style in (("train/loss", "training", "-"), ("validation/loss", "validation", "o-")):
+        steps, values = read_curve(run, key)
+        if steps:
+            axes.plot(steps, values, style, label=label, markersize=4)
+    for line in (run / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "resume":
+            axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
+    axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=run.name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(output)
+    pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""Questions about molecules and proteins: records, splits, stores and their windows."""

@@ -1,0 +1,68 @@
+"""`megabiomed dataset`: questions on molecules and proteins become splits that `align` trains on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+dataset_app = typer.Typer(no_args_is_help=True, help="Questions on molecules and proteins for the alignment.")
+
+
+@dataset_app.command(epilog="Example: megabiomed dataset generate runs/questions.json")
+def generate(
+    output: Annotated[Path, typer.Argument(help="JSON file to write.")],
+    proteins: Annotated[int, typer.Option(min=1, help="Protein questions.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+) -> None:
+    """Write questions whose answers rdkit computes or that are counted in the sequence; no network."""
+    from megabiomed.samples.multimodal.generate import generate_questions
+
+    typer.echo(f"written: {output}, {generate_questions(output, proteins, seed)} questions")
+
+
+@dataset_app.command(
+    epilog="Example: megabiomed dataset build PubChemQA/train.json --output qa --tokenizer tokenizer.model"
+)
+def build(
+    files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, ChEBI-20 .txt, Swiss-Prot .dat, .sdf, .csv.")],
+    output: Annotated[Path, typer.Option(help="Folder for train/, validation/ and test/.")],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
+    split: Annotated[str, typer.Option(help="random, cluster (scaffolds, similar sequences), or none.")] = "random",
+    template: Annotated[str, typer.Option(help="Prompt template: biomedgpt, biomedgpt-smiles or plain.")] = "biomedgpt",
+    max_atoms: Annotated[int, typer.Option(min=1, help="Larger molecules are skipped.")] = 256,
+    max_residues: Annotated[int, typer.Option(min=1, help="Longer proteins are cut.")] = 1022,
+    salts: Annotated[str, typer.Option(help="Several fragments: keep, largest or refuse.")] = "keep",
+    limit: Annotated[int | None, typer.Option(min=1, help="Records to read at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+) -> None:
+    """Featurise, tokenize and split; what cannot be used is counted and listed in skipped.jsonl."""
+    from megabiomed.samples.multimodal.building import build_dataset
+    from megabiomed.samples.multimodal.store import BuildSettings
+
+    settings = BuildSettings(template, max_atoms, max_residues, _one_of(salts, "salts", ("keep", "largest", "refuse")))
+    how = _one_of(split, "split", ("random", "cluster", "none"))
+    for line in build_dataset(files, output, tokenizer, how, settings, limit, seed):
+        typer.echo(line)
+
+
+@dataset_app.command(epilog="Example: megabiomed dataset inspect qa/train")
+def inspect(split: Annotated[Path, typer.Argument(help="Folder of one split.")]) -> None:
+    """Counts of a split, and its first question."""
+    from megabiomed.samples.multimodal.store import QaStore
+
+    store = QaStore(split)
+    for key, value in store.manifest.items():
+        typer.echo(f"{key}: {value}")
+    if len(store):
+        ident, question, answer = store.text(0)
+        typer.echo(f"first: {ident}: {question} -> {answer}")
+
+
+def _one_of(value: str, name: str, options: tuple[str, ...]) -> Literal["keep", "largest", "refuse"]:
+    from megabiomed.ground.errors import ConfigError
+
+    if value not in options:
+        raise ConfigError(f"--{name} has no such value", got=value, expected=", ".join(options))
+    return value  # type: ignore[return-value]

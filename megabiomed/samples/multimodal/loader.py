@@ -1,0 +1,251 @@
+"""From global sample numbers to windows with molecules and proteins in them, in the same resumable order as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from megabiomed.config import DataConfig
+from megabiomed.config.align import AlignConfig
+from megabiomed.config.topology import check_global_batch
+from megabiomed.data.answers import AnswerWindows, Expanded
+from megabiomed.data.loader import StepBatch, _Prefetcher
+from megabiomed.data.order import OrderSource, SampleOrder
+from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, padding_window
+from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import read_window, window_count
+from megabiomed.encoders.adaptors import rows_out
+from megabiomed.encoders.placement import MODALITIES, Item
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, Features, empty_ids
+from megabiomed.samples.multimodal.store import QaStore
+
+ORDER_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A window with its items: (modality number, table row, encoder rows, first place, places)."""
+
+    window: Window
+    items: list[tuple[int, int, int, int, int]]
+
+
+class QaWindows(AnswerWindows):
+    """Records of a split packed into windows of `seq_length` places, with room for the items of each."""
+
+    def __init__(self, store: QaStore, align: AlignConfig, seq_length: int, seed: int) -> None:
+        self.store = store
+        self._adaptors = (align.molecule_adaptor, align.protein_adaptor)
+        super().__init__(store, seq_length, seed)
+
+    def _lengths(self) -> NDArray[np.int64]:
+        """Places of each record: its tokens and embeddings without the last token, which is only predicted."""
+        store = self.store
+        seen = np.array([self.places(int(k), int(r)) - 1 for k, r in zip(store.kinds, store.rows)], np.int64)
+        extra = np.add.reduceat(np.append(seen, 0), store.item_ends[:-1]) if len(store) else seen
+        extra = np.where(np.diff(store.item_ends) > 0, extra, 0)
+        return super()._lengths() + extra
+
+    def places(self, kind: int, rows: int) -> int:
+        """Embeddings of an item in the language model."""
+        return rows_out(self._adaptors[kind], rows)
+
+    def items(self, window: int) -> list[tuple[int, int, int]]:
+        """(modality number, table row, encoder rows) of a window, in the order of their places."""
+        return [item for record in self.records(window) for item in self.store.record_items(record)]
+
+    def place(self, window: int) -> Placed:
+        """One window with its items."""
+        found: list[tuple[int, int, int, int, int]] = []
+
+        def expand(record: int, place: int) -> Expanded:
+            ids, targets, items = self._expand(record)
+            found.extend((kind, row, rows, place + at, n) for kind, row, rows, at, n in items)
+            return ids, targets
+
+        return Placed(self._pack(window, expand), found)
+
+    def _expand(self, record: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[int, int, int, int, int]]]:
+        """Inputs and next-token labels of a record with room for its items; labels only on answer and EOS."""
+        stored, labels = self._masked(record)
+        items, parts, targets, low, at = [], [], [], 0, 0
+        for place, (kind, row, rows) in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
+            count_ = self.places(kind, rows)
+            parts += [stored[low:place], np.zeros(count_, np.int64)]
+            targets += [labels[low:place], np.full(count_, IGNORE_INDEX, np.int64)]
+            items.append((kind, row, rows, at + place - low, count_))
+            at, low = at + place - low + count_, place + 1
+        full = np.concatenate([*parts, stored[low:]])
+        target = np.concatenate([*targets, labels[low:]])
+        return full[:-1], target[1:], items
+
+
+class AlignLoader:
+    """Endless `AlignBatch`es from any global sample on, mixing question splits and text.
+
+    Args:
+        dp_rank: replica of this rank; None on a rank without language model, whose batches hold items and no windows.
+    """
+
+    def __init__(
+        self, stores: Sequence[QaStore], align: AlignConfig, data: DataConfig, seed: int, text_share: float = 0.0,
+        dp_rank: int | None = 0, dp_size: int = 1,
+    ) -> None:  # fmt: skip
+        check_global_batch(data, dp_size)
+        self.stores, self.data, self.dp_rank, self.dp_size = list(stores), data, dp_rank, dp_size
+        self.first_sample = 0
+        self.windows = [QaWindows(store, align, data.seq_length, seed) for store in stores]
+        for windows in self.windows:
+            _check_windows(windows, data.seq_length)
+        self.text = TokenStore.open(align.replay) if text_share and align.replay else None
+        weights = [source.weight for source in align.train]
+        sizes = [len(windows) for windows in self.windows]
+        if self.text is not None:
+            weights = [*weights, text_share / (1 - text_share) * sum(weights)]
+            sizes = [*sizes, window_count(self.text, data.seq_length)]
+        self.order = SampleOrder([OrderSource(n, w) for n, w in zip(sizes, weights)], seed)
+        prints = [store.fingerprint for store in stores] + ([self.text.fingerprint] if self.text else [])
+        self.identity: dict[str, Any] = {
+            "order_version": ORDER_VERSION, "seed": seed, "seq_length": data.seq_length,
+            "adaptors": [rows_out(a, -1) for a in (align.molecule_adaptor, align.protein_adaptor)],
+            "sources": [{"fingerprint": p, "share": str(s), "windows": n}
+                        for p, s, n in zip(prints, self.order.mixture.shares, sizes)],
+        }  # fmt: skip
+        self._ahead: _Prefetcher | None = None
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Windows in one pass over the mixture."""
+        return self.order.samples_per_epoch
+
+    def batch_at(self, first_sample: int) -> AlignBatch:
+        """The step that begins at a global sample."""
+        ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
+        share, size = len(ids) // self.dp_size, self.data.micro_batch_size
+        items = [
+            _item(self.windows[s], s, found, number // share, first_sample + number)
+            for number, (s, _, w) in enumerate(ids.tolist()) if s < len(self.windows)
+            for found in self.windows[s].items(w)
+        ]  # fmt: skip
+        part = _part(self.dp_rank, share)
+        mine = [self._read(s, w) for s, _, w in ids[part.start : part.stop].tolist()]
+        return AlignBatch(_micro_batches(mine, size), ids, first_sample, items, self.features)
+
+    def _read(self, source: int, window: int) -> Placed:
+        if source < len(self.windows):
+            return self.windows[source].place(window)
+        assert self.text is not None
+        return Placed(read_window(self.text, window, self.data.seq_length), [])
+
+    def features(self, item: Item) -> Features:
+        """Features of one item."""
+        return self.stores[item.source].features(MODALITIES.index(item.modality), item.row)
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        """Steps from `first_sample` on; a new iteration ends the one before it."""
+        self.close()
+        if self.data.prefetch == 0:
+            for position in count(self.first_sample, self.data.global_batch_size):
+                yield self.batch_at(position)
+        size = self.data.global_batch_size
+        self._ahead = ahead = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
+        try:
+            while not ahead.closed:
+                yield ahead.next()
+        finally:
+            ahead.close()
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
+class AlignValidation:
+    """The first windows of a held-out split, equally many micro-batches on each rank.
+
+    Args:
+        shift: 1 gives every sample the molecules and proteins of another one: a model that reads them must do worse.
+    """
+
+    def __init__(self, store: QaStore, align: AlignConfig, data: DataConfig, samples: int, seed: int,
+                 dp_rank: int | None = 0, dp_size: int = 1, shift: int = 0) -> None:  # fmt: skip
+        self.store, self.data, self.dp_rank, self.dp_size, self.shift = store, data, dp_rank, dp_size, shift
+        self.windows = QaWindows(store, align, data.seq_length, seed)
+        _check_windows(self.windows, data.seq_length)
+        self.samples = min(samples, len(self.windows))
+
+    def micro_batches(self) -> AlignBatch:
+        """Everything at once; nothing of it is counted as consumed."""
+        size = self.data.micro_batch_size
+        share = -(-self.samples // (self.dp_size * size)) * size
+        items = [_item(self.windows, 0, found, n // share, n)
+                 for n in range(self.samples) for found in self.windows.items(n)]  # fmt: skip
+        mine = [self.windows.place(n) if n < self.samples else Placed(padding_window(self.data.seq_length), [])
+                for n in _part(self.dp_rank, share)]  # fmt: skip
+        return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
+
+    def _features(self, items: list[Item]) -> Any:
+        """Features by item; shifted ones come from the next item of the same kind, cut or repeated to its rows."""
+        if not self.shift:
+            return lambda item: self.store.features(MODALITIES.index(item.modality), item.row)
+        by_kind = {m: [item.row for item in items if item.modality == m] for m in MODALITIES}
+        other = {
+            (m, row): next((r for r in rows[i + self.shift :] + rows[:i] if r != row), row)
+            for m, rows in by_kind.items() for i, row in enumerate(rows)
+        }  # fmt: skip
+        return lambda item: resized(
+            self.store.features(MODALITIES.index(item.modality), other[item.modality, item.row]), item.rows_in
+        )
+
+
+def resized(features: Features, rows: int) -> Features:
+    """Another molecule or protein made to have so many rows, so that it fits where the right one was."""
+    from megabiomed.encoders.esm2.alphabet import EOS, Protein
+
+    if isinstance(features, Protein):
+        inner = np.resize(features.tokens[1:-1], max(1, rows - 2))
+        return Protein(np.concatenate((features.tokens[:1], inner, [EOS])).astype(np.uint8))
+    keep = (features.edges < rows).all(axis=0)
+    atoms = np.resize(features.atoms, (rows, 2))
+    return type(features)(atoms, features.edges[:, keep], features.bonds[keep])
+
+
+def _part(dp_rank: int | None, share: int) -> range:
+    """Numbers of a replica's samples in a global batch; no replica has none."""
+    return range(0) if dp_rank is None else range(dp_rank * share, (dp_rank + 1) * share)
+
+
+def _item(windows: QaWindows, source: int, found: tuple[int, int, int], consumer: int, sample: int) -> Item:
+    kind, row, rows = found
+    return Item(MODALITIES[kind], source, row, rows, windows.places(kind, rows), consumer, sample)
+
+
+def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:
+    found: list[MicroBatch] = []
+    for low in range(0, len(placed), size):
+        group = placed[low : low + size]
+        plain = MicroBatch.from_windows([p.window for p in group])
+        length = len(group[0].window.tokens)
+        where = [np.arange(number * length + at, number * length + at + n)
+                 for number, p in enumerate(group) for _, _, _, at, n in p.items]  # fmt: skip
+        places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))
+        found.append(AlignMicroBatch(**vars(plain), insert_at=places))
+    return found
+
+
+def _check_windows(windows: QaWindows, seq_length: int) -> None:
+    if len(windows) == 0:
+        raise DataError(
+            f"{windows.store.path} has no record that fits into a window",
+            got=f"{len(windows.store)} records, {windows.too_long} longer than data.seq_length = {seq_length}",
+            do="raise data.seq_length, or use adaptors of kind resampler, which shorten proteins",
+        )

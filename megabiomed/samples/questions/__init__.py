@@ -1,0 +1,1 @@
+"""Biomedical questions: layouts, prompt templates, token stores and their windows."""

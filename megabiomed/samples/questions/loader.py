@@ -1,0 +1,80 @@
+"""From global sample numbers to windows of questions and of replayed text, in the same resumable order as pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from megabiomed.config import DataConfig
+from megabiomed.config.finetune import FinetuneConfig
+from megabiomed.data.answers import AnswerWindows
+from megabiomed.data.loader import TrainLoader, ValidationLoader, check_stores
+from megabiomed.data.packing import Window
+from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import windows_of
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.questions.store import QuestionStore
+
+ORDER_VERSION = 1
+
+
+class FinetuneLoader(TrainLoader):
+    """Endless batches that mix stores of questions and token stores.
+
+    Attributes:
+        questions: stores of questions; sources 0.. of the order. The token stores of `replay` follow them.
+    """
+
+    def __init__(
+        self, questions: Sequence[QuestionStore], finetune: FinetuneConfig, data: DataConfig, seed: int,
+        dp_rank: int = 0, dp_size: int = 1,
+    ) -> None:  # fmt: skip
+        self.questions = list(questions)
+        asking = [_windows(store, data.seq_length, seed) for store in questions]
+        replay = [TokenStore.open(source.path) for source in finetune.replay]
+        asked = [source.repeat * len(windows) for source, windows in zip(finetune.train, asking)]
+        share, weights = finetune.replay_share, [source.weight for source in finetune.replay]
+        factor = share / (1 - share) * sum(asked) / sum(weights) if weights else 0.0
+        self.question_share = 1 - share
+        self._epoch = sum(asked)
+        texts = [windows_of(store, data.seq_length, data.packing) for store in replay]
+        check_stores(replay, [len(each) for each in texts], data.seq_length)
+        shares = [*asked, *(weight * factor for weight in weights)]
+        identity: dict[str, Any] = {"finetune_version": ORDER_VERSION}
+        prints = [*(store.fingerprint for store in questions), *(store.fingerprint for store in replay)]
+        self._arrange(replay, [*asking, *texts], shares, prints, data, seed, identity, dp_rank, dp_size, 0)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples in which every question is seen `repeat` times."""
+        return max(1, round(self._epoch / self.question_share))
+
+
+class QuestionValidation(ValidationLoader):
+    """The first windows of held-out questions."""
+
+    def __init__(
+        self, store: QuestionStore, data: DataConfig, samples: int, seed: int, dp_rank: int = 0, dp_size: int = 1
+    ) -> None:
+        self.windows = _windows(store, data.seq_length, seed)
+        self._deal(min(samples, len(self.windows)), data, dp_rank, dp_size)
+
+    def _window(self, number: int) -> Window:
+        return self.windows.read(number)
+
+
+def _windows(store: QuestionStore, seq_length: int, seed: int) -> AnswerWindows:
+    """The windows of a store; a question that does not fit was built for longer ones.
+
+    Raises:
+        DataError: the store was built for longer windows.
+    """
+    windows = AnswerWindows(store, seq_length, seed)
+    if windows.too_long:
+        raise DataError(
+            f"{store.path} was built for longer windows",
+            got=f"{windows.too_long} of {len(store)} questions longer than data.seq_length = {seq_length}",
+            expected=f"data.seq_length of at least {store.manifest['settings']['window']}",
+            do=f"set it, or build the store again with --window {seq_length}",
+        )
+    return windows

@@ -1,0 +1,244 @@
+"""Questions of a file, in any known layout; the layout is known by its keys, never by the file's name.
+
+JSON (a list, or an object of id to entry as PubMedQA has it), JSON lines (also gzip), Parquet through `datasets`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from megabiomed.ground.errors import DataError
+from megabiomed.samples.questions.layouts import LAYOUTS, integer, layout_of
+from megabiomed.samples.questions.records import Kind, QuestionRecord, QuestionSet, Reject, Unusable
+
+Split = Literal["all", "train", "test"]
+AutoSplit = Literal["auto", "all", "train", "test"]
+GROUND_TRUTH = "test_ground_truth.json"
+"""Beside PubMedQA's ori_pqal.json: the official test ids, id to label."""
+
+Entry = tuple[str, str, Any]
+"""(id or "", source, entry); the entry of a line that is no JSON is an `Unusable`."""
+
+
+def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = None) -> QuestionSet:
+    """All usable questions of a file; what is not usable is in `rejects` with its reason.
+
+    Args:
+        split: of a PubMedQA file with test_ground_truth.json beside it: the 500 official test ids, or the others; `auto`
+            takes the others of the file that holds the test questions, and all of any other file in that folder.
+        limit: questions to keep at most (the first ones).
+
+    Raises:
+        DataError: no such file, an unknown layout, no usable question, or a split that the file does not have.
+    """
+    entries = list(_entries(path))
+    kind = _kind(path, entries)
+    base, notes = _option_base(path, entries) if kind == "medmcqa" else (0, [])
+    found = QuestionSet(path, kind, [], notes=notes)
+    seen: set[str] = set()
+    for ident, source, row in entries:
+        record = _record(found, kind, ident, source, row, base)
+        if record is None:
+            continue
+        if record.ident in seen:
+            found.rejects.append(Reject(source, record.ident, "duplicate id"))
+            continue
+        seen.add(record.ident)
+        found.records.append(record)
+    if split == "auto":
+        split = "train" if _holds_test_ids(path, found.records) else "all"
+    if split != "all":
+        found.records = _split(path, found.records, split)
+    if not found.records:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found.reasons().items())
+        raise DataError(f"{path} holds no usable question", got=reasons or "no entries", do="check the file")
+    found.records = found.records[:limit]
+    return found
+
+
+def default_split(path: Path) -> Split:
+    """What to evaluate of a file: the official test ids where the file has them, else everything.
+
+    Raises:
+        DataError: as `read_questions`, where a file of test ids lies beside this one.
+    """
+    if path.name == GROUND_TRUTH or not path.with_name(GROUND_TRUTH).is_file():
+        return "all"
+    return "test" if _holds_test_ids(path, read_questions(path).records) else "all"
+
+
+def _holds_test_ids(path: Path, records: list[QuestionRecord]) -> bool:
+    """Whether a file has questions of the official test: PubMedQA publishes files with and without them side by side."""
+    file = path.with_name(GROUND_TRUTH)
+    return file.is_file() and not _ground_truth(file).keys().isdisjoint(record.ident for record in records)
+
+
+def _record(
+    found: QuestionSet, kind: Kind, ident: str, source: str, row: Any, base: int
+) -> QuestionRecord | None:  # fmt: skip
+    try:
+        if isinstance(row, Unusable):
+            raise row
+        if not isinstance(row, dict):
+            raise Unusable("not an object", row)
+        if layout_of(row) != kind:
+            raise Unusable("other layout than the file", sorted(row))
+        record = LAYOUTS[kind](ident, source, row, base)
+        texts = (record.ident, record.source, record.subject, record.question, record.context, record.answer)
+        "".join((*texts, *record.options)).encode()
+        return record
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can hold and no tokenizer
+        found.rejects.append(Reject(source, "", "no valid text", str(error)))
+        return None
+    except Unusable as error:
+        name = ident or (str(row.get("id") or "") if isinstance(row, dict) else "")
+        found.rejects.append(Reject(source, name, error.reason, error.detail))
+        return None
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise DataError(f"{path} {what}", do="give a .json, .jsonl or .parquet file of questions")
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+        return
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            text = file.read()
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+    ) as error:  # the last two: a gzip file that was cut off or damaged
+        raise DataError(f"{path} cannot be read", got=error, do="give a .json, .jsonl or .parquet file") from None
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal pairs
+        pairs = found  # of the outermost object in the end
+        return dict(found)
+
+    try:
+        whole = json.loads(text, object_pairs_hook=keep)
+    except (ValueError, RecursionError):
+        yield from _lines(path, text)
+        return
+    yield from _whole(path, whole, pairs)
+
+
+def _whole(path: Path, whole: Any, pairs: list[tuple[str, Any]]) -> Iterator[Entry]:
+    """Entries of a JSON document; `pairs` of an object, because a dict would hide ids that occur twice."""
+    if isinstance(whole, dict) and layout_of(whole) is not None:
+        yield "", f"{path.name}:1", whole
+    elif isinstance(whole, dict):
+        yield from ((name, f"{path.name}:{name}", row) for name, row in pairs)
+    elif isinstance(whole, list):
+        yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(whole))
+    else:
+        raise _unknown(path, type(whole).__name__)
+
+
+def _lines(path: Path, text: str) -> Iterator[Entry]:
+    # str.splitlines would also cut at U+2028, which JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row: Any = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                row = Unusable("no JSON", error)
+            yield "", f"{path.name}:{number}", row
+
+
+def _parquet(path: Path) -> Iterator[Entry]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        rows: Iterable[Any] = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        yield from (("", f"{path.name}:{number}", dict(row)) for number, row in enumerate(rows))
+    except (DatasetGenerationError, OSError, ValueError) as error:
+        raise DataError(f"{path} is no readable Parquet file", got=error, do="check the file") from None
+
+
+def _kind(path: Path, entries: list[Entry]) -> Kind:
+    """The layout of most entries; the others are left out, and counted."""
+    rows = [row for _, _, row in entries if isinstance(row, dict)]
+    kinds = Counter(kind for kind in map(layout_of, rows) if kind is not None)
+    if kinds:
+        return kinds.most_common(1)[0][0]
+    raise _unknown(path, f"keys {sorted(rows[0])[:12]}" if rows else "no object" if entries else "no entries")
+
+
+def _unknown(path: Path, got: str) -> DataError:
+    return DataError(
+        f"{path} has no known layout of questions",
+        got=got,
+        expected="PubMedQA (QUESTION, CONTEXTS, final_decision), MedMCQA (question, opa..opd, cop), "
+        "MedQA (question, options, answer_idx) or free answers (question, answer)",
+        do="bring the file into one of these layouts",
+    )
+
+
+def _option_base(path: Path, entries: list[Entry]) -> tuple[int, list[str]]:
+    """The first number that `cop` counts from, seen over the whole file.
+
+    Raises:
+        DataError: both 0 and 4 occur, so that one of them is wrong and nobody can tell which.
+    """
+    found = set(_options_named(entries))
+    if 0 in found and 4 in found:
+        raise DataError(
+            f"{path} counts its options from 0 and from 1", got="cop 0 and cop 4 in one file",
+            expected="1..4, as published, or 0..3, as on the Hub", do="mend the labels",
+        )  # fmt: skip
+    if 0 in found:
+        return 0, []
+    note = "cop is neither 0 nor 4 anywhere; read as the published files count, from 1"
+    return 1, [] if 4 in found else [f"{path}: {note}"]
+
+
+def _options_named(entries: list[Entry]) -> Iterator[int]:
+    for _, _, row in entries:
+        if isinstance(row, dict):
+            with suppress(Unusable):
+                yield integer(row.get("cop"))
+
+
+def _split(path: Path, records: list[QuestionRecord], split: Split) -> list[QuestionRecord]:
+    file = path.with_name(GROUND_TRUTH)
+    if not file.is_file():
+        raise DataError(
+            f"{path} has no split {split}", got=f"no {GROUND_TRUTH} beside it",
+            do="leave the split out, or put the official file there",
+        )  # fmt: skip
+    test = _ground_truth(file)
+    missing = sorted(set(test) - {record.ident for record in records})
+    if missing:
+        raise DataError(
+            f"{file} names questions that {path} does not have", got=f"{len(missing)}, e.g. {missing[0]}",
+            do="take both files from one release",
+        )  # fmt: skip
+    wrong = [r.ident for r in records if r.ident in test and test[r.ident] != r.answer]
+    if wrong:
+        raise DataError(f"{file} and {path} disagree on labels", got=f"{len(wrong)}, e.g. {wrong[0]}")
+    return [record for record in records if (record.ident in test) == (split == "test")]
+
+
+def _ground_truth(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read", got=error, do="put the official file there") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{file} holds no ground truth", got=type(found).__name__, expected="an object of id to label")
+    return found

@@ -1,0 +1,1 @@
+"""Tokenizers: training, extending, encoding, measuring, exporting."""

@@ -1,0 +1,164 @@
+"""SentencePiece tokenizers in Llama-2's layout: BPE with byte fallback, unk 0, bos 1, eos 2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from megabiomed.ground.errors import TokenizerError
+from megabiomed.ground.files import sha256_file
+from megabiomed.tokenizer.words import WordEncoder
+
+UNK, BOS, EOS = 0, 1, 2
+MAX_LINES = 4_000_000
+"""Lines that a tokenizer is trained on at most: a fixed random sample of longer input, which bounds the memory."""
+
+_BYTES_AND_SPECIALS = 256 + 3
+_MAX_LINE_CHARACTERS = 4000  # at most 4 bytes each, which stays below SentencePiece's limit of 16384 a line
+
+
+class Tokenizer:
+    """A tokenizer.model.
+
+    Attributes:
+        path: the file.
+        vocab_size: number of pieces.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise TokenizerError(f"{path} is not there", do="give the path of a SentencePiece tokenizer.model")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise TokenizerError(
+                f"{path} is not a SentencePiece model",
+                do="give a tokenizer.model as Llama-2 ships it (not tokenizer.json)",
+            ) from None
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        self._encoders: dict[type[Any], WordEncoder] = {}
+        if self.bos_id < 0 or self.eos_id < 0:
+            raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return sha256_file(self.path)
+
+    def check_made(self, what: object, sha256: str, do: str) -> None:
+        """Refuse data that another tokenizer made.
+
+        Args:
+            what: the data, for the message.
+            sha256: of the tokenizer that made them.
+            do: what mends it.
+
+        Raises:
+            TokenizerError: it was another one.
+        """
+        if sha256 != self.sha256:
+            raise TokenizerError(
+                f"{what} was made with another tokenizer than {self.path}",
+                got=sha256[:12], expected=self.sha256[:12], do=do,
+            )  # fmt: skip
+
+    def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
+        """Token ids of a text."""
+        ids: list[int] = self._processor.encode(text)
+        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+
+    def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
+        """BOS + tokens + EOS of several texts, as bytes of ids of this type.
+
+        Faster than `encode`: different words are remembered between calls (corpus/words.py).
+        """
+        if dtype not in self._encoders:
+            self._encoders[dtype] = WordEncoder(self._processor, dtype)
+        first, last = (np.array([special], dtype).tobytes() for special in (self.bos_id, self.eos_id))
+        return [b"".join((first, ids, last)) for ids in self._encoders[dtype].encode(texts)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids; special tokens vanish."""
+        return str(self._processor.decode(ids))
+
+
+def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Tokenizer:
+    """Train a tokenizer in Llama-2's layout and store it as `output` (a file name ending in .model).
+
+    Raises:
+        TokenizerError: there is no text, or too little for `vocab_size`; the message names the largest that works.
+    """
+    if vocab_size <= _BYTES_AND_SPECIALS:
+        raise TokenizerError(
+            "the vocabulary is too small for byte fallback",
+            got=vocab_size,
+            expected=f"more than {_BYTES_AND_SPECIALS}",
+            do="ask for a larger vocabulary",
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.building")
+    sentencepiece.set_random_generator_seed(0)
+    try:
+        with temporary.open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_training_lines(texts),
+                model_writer=file,
+                vocab_size=vocab_size,
+                model_type="bpe",
+                byte_fallback=True,
+                split_digits=True,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=True,
+                character_coverage=0.9995,
+                max_sentence_length=16384,
+                input_sentence_size=MAX_LINES,
+                shuffle_input_sentence=True,
+                unk_id=UNK, bos_id=BOS, eos_id=EOS, pad_id=-1,
+                num_threads=1,  # more would make ties depend on timing
+                minloglevel=2,
+            )  # fmt: skip
+        temporary.replace(output)
+    except RuntimeError as error:
+        raise _training_error(str(error), vocab_size) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Tokenizer(output)
+
+
+def _training_lines(texts: Iterator[str]) -> Iterator[str]:
+    """Lines that SentencePiece takes whole; it skips longer ones without a word."""
+    for text in texts:
+        for line in text.split("\n"):
+            for start in range(0, len(line), _MAX_LINE_CHARACTERS):
+                if piece := line[start : start + _MAX_LINE_CHARACTERS].strip():
+                    yield piece
+
+
+def _training_error(message: str, vocab_size: int) -> TokenizerError:
+    if "sentences_.empty()" in message:
+        return TokenizerError("there is no text to train a tokenizer on", do="give files that hold text")
+    if largest := re.search(r"value <= (\d+)", message):
+        return TokenizerError(
+            "the text is too small for this vocabulary",
+            got=f"vocab_size {vocab_size}",
+            expected=f"at most {largest.group(1)}",
+            do="lower vocab_size or give more text",
+        )
+    if needed := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return TokenizerError(
+            "the text has more different characters than the vocabulary has pieces",
+            got=f"vocab_size {vocab_size}",
+            expected=f"at least {needed.group(1)}",
+            do="raise vocab_size",
+        )
+    return TokenizerError("SentencePiece cannot train this tokenizer", got=message, do="change vocab_size or the text")

@@ -1,1 +1,0 @@
-"""The training loop and everything around a step: schedule, metrics, checkpoints, signals, tracking."""
