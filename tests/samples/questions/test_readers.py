@@ -15,7 +15,7 @@ from megabiomed.samples.questions.generate import generate_questions
 from megabiomed.samples.questions.readers import default_split, read_questions
 from megabiomed.samples.questions.records import write_rejects
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 def mcq(number: int, **changes: Any) -> dict[str, Any]:
