@@ -39,7 +39,7 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
     text = page.read_text()
     assert "rank 1: **no answer**" in text
     assert "training step" in text
-    assert "megabiomed/train/loop.py" in text  # the stack
+    assert "megabiomed/runs/trainer.py" in text  # the stack
     assert "rank 0 of pp 0/1 x dp 0/1 x tp 0/2" in text
     assert re.search(r"^    WAITS  .*: gloo:\w+ \d+ of \[", text, re.MULTILINE)  # torch's flight recorder
     assert re.search(r"^    done  .*: gloo:\w+ \d+ of ", text, re.MULTILINE)
