@@ -1,0 +1,72 @@
+"""Things that a configuration names: shipped ones by a short name, a user's own by `package.module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Generic, TypeVar, cast
+
+from megabiomed.ground.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names of one kind of thing, each imported when it is asked for.
+
+    Every process that needs the thing looks it up by the same name, so that a user's own code runs on all ranks.
+
+    Args:
+        what: the kind of thing, for messages: "model", "encoder".
+        shipped: short name to `module:attribute`. Strings, so that a name costs no import until somebody asks for it.
+        accepts: whether an object can serve as such a thing.
+        expected: what `accepts` wants, for messages: "a subclass of megabiomed.model.architecture.Architecture".
+    """
+
+    def __init__(self, what: str, shipped: Mapping[str, str], accepts: Callable[[object], bool], expected: str) -> None:
+        self.what, self.shipped = what, dict(shipped)
+        self._accepts, self._expected = accepts, expected
+        self._found: dict[str, T] = {}
+
+    def names(self) -> list[str]:
+        """The short names."""
+        return list(self.shipped)
+
+    def find(self, name: str) -> T:
+        """The thing of a name.
+
+        Raises:
+            ConfigError: the name is unknown, cannot be imported, or names something else.
+        """
+        if name not in self._found:
+            self._found[name] = self._load(name)
+        return self._found[name]
+
+    def _load(self, name: str) -> T:
+        reference = self.shipped.get(name, name)
+        module, colon, attribute = reference.partition(":")
+        if not colon or not module or not attribute:
+            raise self._unknown(name)
+        try:
+            held: object = importlib.import_module(module)
+            for part in attribute.split("."):
+                held = getattr(held, part)
+        except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+            raise ConfigError(
+                f"the {self.what} {name!r} cannot be imported",
+                got=f"{type(error).__name__}: {error}",
+                do="install its package or add its folder to PYTHONPATH, on every node",
+            ) from error
+        if not self._accepts(held):
+            raise ConfigError(f"{name!r} is not a {self.what}", got=repr(held), expected=self._expected)
+        return cast(T, held)
+
+    def _unknown(self, name: str) -> ConfigError:
+        near = get_close_matches(name, self.shipped, 1)
+        return ConfigError(
+            f"unknown {self.what}",
+            got=repr(name),
+            expected=f"one of {', '.join(self.shipped)}, or package.module:attribute",
+            do=f"did you mean {near[0]!r}?" if near else None,
+        )
