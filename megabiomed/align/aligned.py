@@ -24,8 +24,8 @@ from megabiomed.encoders.side import build_encoders
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import read_json, sha256_file
-from megabiomed.model.llama.as_transformers import as_transformers
-from megabiomed.model.llama.origin import check_frozen
+from megabiomed.model.as_transformers import as_transformers
+from megabiomed.model.origin import check_frozen
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.batch import Features
 from megabiomed.tokenizer.tokenizer import Tokenizer

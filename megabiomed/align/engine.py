@@ -40,7 +40,7 @@ from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.llama.adapters import trained_tensors
+from megabiomed.model.adapters import trained_tensors
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch
 

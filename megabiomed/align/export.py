@@ -16,7 +16,7 @@ from torch import nn
 from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS, FORMAT, AlignedCheckpoint, open_checkpoint
 from megabiomed.encoders.lora import merged_state
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 
 _PARTS = ("molecule", "protein", "molecule_adaptor", "protein_adaptor")
 

@@ -13,9 +13,9 @@ from megabiomed.config import LoraConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama import origin
-from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.origin import MergedSource
+from megabiomed.model import origin
+from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.origin import MergedSource
 
 STAGE_LORA = "stage_lora"
 """Key of trainer.json with the settings of the language model's adapters, in checkpoints of stages that train them."""

@@ -14,10 +14,10 @@ from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import MegabiomedError
-from megabiomed.model.llama.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
-from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.reference import StoredTensors, max_diff, token_ids
-from megabiomed.model.llama.vocabulary import ExtendedSource, open_folder
+from megabiomed.model.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
+from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.reference import StoredTensors, max_diff, token_ids
+from megabiomed.model.vocabulary import ExtendedSource, open_folder
 from megabiomed.processes import platform
 
 # Rank 0 streams the whole model through one device while the others wait.

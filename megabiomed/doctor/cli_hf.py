@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from megabiomed.config.schema import ModelConfig
-    from megabiomed.model.llama.certificate import Certificate
+    from megabiomed.model.certificate import Certificate
 
 
 class Dtype(StrEnum):
@@ -38,7 +38,7 @@ def import_hf(
     """
     from megabiomed.config.load import load_config
     from megabiomed.doctor.report import cell, describe_hf
-    from megabiomed.model.llama.convert import model_config_from_hf
+    from megabiomed.model.hf_folder import model_config_from_hf
 
     model = load_config(config).model if config else model_config_from_hf(path)
     report = describe_hf(path, model)
@@ -58,15 +58,15 @@ def import_hf(
 
 
 def _certify_folder(path: Path, model: ModelConfig) -> Certificate:
-    from megabiomed.model.llama.certificate import certify
-    from megabiomed.model.llama.convert import HuggingFaceSource
+    from megabiomed.model.certificate import certify
+    from megabiomed.model.hf_folder import HuggingFaceSource
 
     with _progress("certify", 2 * model.num_hidden_layers) as tick:
         return certify(path, HuggingFaceSource(path), model, "import", str(path), tick=tick)
 
 
 def _store(found: Certificate, wanted: Path | None, folder: Path, quiet: bool) -> None:
-    from megabiomed.model.llama.certificate import IMPORT_CERTIFICATE
+    from megabiomed.model.certificate import IMPORT_CERTIFICATE
 
     target = wanted or folder / IMPORT_CERTIFICATE
     try:
@@ -107,9 +107,9 @@ def export_hf(
     from megabiomed.checkpoint.manifest import MANIFEST
     from megabiomed.config.base import parse
     from megabiomed.config.schema import ModelConfig
-    from megabiomed.model.llama.convert import plan_shards
-    from megabiomed.model.llama.export import export_certified
-    from megabiomed.model.llama.origin import adapters_of, whole_model
+    from megabiomed.model.export import export_certified
+    from megabiomed.model.hf_folder import plan_shards
+    from megabiomed.model.origin import adapters_of, whole_model
 
     opened = newest(checkpoint, hashes=check)
     model = cast(ModelConfig, parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST)))
@@ -142,7 +142,7 @@ def export_peft(
     Example: megabiomed checkpoint export-peft runs/finetune-demo adapter --base demo-hf
     """
     from megabiomed.checkpoint.locate import newest
-    from megabiomed.model.llama.peft import export_adapter
+    from megabiomed.model.peft import export_adapter
 
     opened = newest(checkpoint, hashes=check)
     count = export_adapter(opened, output, base)

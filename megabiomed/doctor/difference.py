@@ -13,7 +13,7 @@ import torch
 from megabiomed.checkpoint.locate import is_checkpoint, newest
 from megabiomed.checkpoint.logical import KINDS, Box, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors, model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource, logical_tensors, model_config_from_hf
 
 _BLOCK = 4 * 2**20  # elements in memory of each side
 

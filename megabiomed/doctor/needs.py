@@ -13,9 +13,9 @@ from megabiomed.config.base import parse
 from megabiomed.config.schema import ParallelConfig
 from megabiomed.config.topology import check_run, data_parallel_size
 from megabiomed.ground.errors import ConfigError
-from megabiomed.model.llama.adapters import is_replicated, trained_tensors
-from megabiomed.model.llama.convert import EMBEDDING, HEAD
-from megabiomed.model.llama.model import chunk_ranges
+from megabiomed.model.adapters import is_replicated, trained_tensors
+from megabiomed.model.decoder import chunk_ranges
+from megabiomed.model.hf_folder import EMBEDDING, HEAD
 
 _KEYS = {
     "tp": "tensor_parallel_size",

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.manifest import check_tiling
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama.convert import HuggingFaceSource, check_architecture, logical_tensors
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, logical_tensors
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.decoder import Micro
 
 
 class AbsentEngine(DataParallelEngine):

@@ -11,7 +11,7 @@ from torch import Tensor
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
 from megabiomed.config import OptimizerConfig
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.decoder import Micro
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

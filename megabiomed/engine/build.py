@@ -22,9 +22,9 @@ from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.origin import LORA
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.origin import LORA
 from megabiomed.processes import platform
 
 

@@ -12,7 +12,7 @@ from megabiomed.config import RunConfig
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import Stage
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 

@@ -18,7 +18,7 @@ from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_frag
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 

@@ -22,7 +22,7 @@ from torch.distributed.pipelining import (
 from megabiomed.config import RunConfig
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Placement
 from megabiomed.config import RunConfig
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.llama.adapters import freeze_base
-from megabiomed.model.llama.model import LlamaChunk, Micro, chunk_ranges
-from megabiomed.model.llama.parallelize import TensorParallelLayers
+from megabiomed.model.adapters import freeze_base
+from megabiomed.model.decoder import LlamaChunk, Micro, chunk_ranges
+from megabiomed.model.parallelize import TensorParallelLayers
 
 
 class Stage(nn.Module):

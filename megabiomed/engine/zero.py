@@ -20,8 +20,8 @@ from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_frag
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.model import Micro
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 _NO_CLIPPING = 1e30

@@ -9,7 +9,7 @@ import torch
 
 from megabiomed.evaluate.model import open_model
 from megabiomed.ground.errors import DataError
-from megabiomed.model.llama.as_transformers import as_transformers
+from megabiomed.model.as_transformers import as_transformers
 from megabiomed.processes import platform
 
 

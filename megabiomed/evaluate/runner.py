@@ -151,7 +151,7 @@ class Evaluation:
     def whole(self) -> Any:
         """The model whole on this rank, for generation."""
         if self._whole is None:
-            from megabiomed.model.llama.as_transformers import as_transformers
+            from megabiomed.model.as_transformers import as_transformers
 
             model, tokenizer = self.model, self.model.tokenizer
             dtype = platform.DTYPES[self.settings.precision]

@@ -11,7 +11,7 @@ from megabiomed.config import ParallelConfig, RunConfig
 from megabiomed.config.kinds import stored_run
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.llama.origin import whole_model
+from megabiomed.model.origin import whole_model
 from megabiomed.processes import platform
 
 

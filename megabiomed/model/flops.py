@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from megabiomed.config import LoraConfig, ModelConfig, ParallelConfig, RunConfig
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.hf_folder import logical_tensors
 
 
 def parameter_count(model: ModelConfig) -> int:

@@ -16,7 +16,7 @@ from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.ground.figures import shown
-from megabiomed.model.llama.origin import check_frozen
+from megabiomed.model.origin import check_frozen
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.trainer import Trainer, validation_loss
 from megabiomed.samples.multimodal.batch import AlignBatch

@@ -10,7 +10,7 @@ from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.placement import check_ranks, encoding_ranks
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.files import make_writable, write_atomic
-from megabiomed.model.llama.origin import check_frozen_folder
+from megabiomed.model.origin import check_frozen_folder
 from megabiomed.processes.local import under_launcher
 from megabiomed.runs.start_pretrain import compact, start_here
 from megabiomed.runs.worker_align import load, run

@@ -16,7 +16,7 @@ def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) 
 
     if under_launcher() and not dry_run:
         platform.leave(run(config))
-    from megabiomed.model.llama.origin import check_frozen_folder
+    from megabiomed.model.origin import check_frozen_folder
     from megabiomed.samples.questions.sources import check_sources
 
     world = nproc or default_world(config.parallel, platform.device_count())

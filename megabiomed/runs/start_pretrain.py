@@ -25,7 +25,7 @@ def pretrain(config_path: str, overrides: list[str], nproc: int | None, dry_run:
     world = nproc or default_world(config.parallel, platform.device_count())
     check_run(config, world)
     if config.lora is not None:
-        from megabiomed.model.llama.origin import check_frozen_folder
+        from megabiomed.model.origin import check_frozen_folder
 
         check_frozen_folder(None, config.model)
     print(compact(config), flush=True)

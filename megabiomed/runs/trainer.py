@@ -20,7 +20,7 @@ from megabiomed.engine.mesh import build_mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
 from megabiomed.ground.errors import NonFiniteError, TokenizerError
 from megabiomed.ground.files import write_atomic
-from megabiomed.model.llama.origin import (
+from megabiomed.model.origin import (
     adapter_chain,
     check_adapters,
     check_architecture,

@@ -2,7 +2,7 @@
 
 Every new piece joins two pieces that are there already and ranks below all old ones. Text is therefore cut as before, and
 only then joined further: old pieces keep their ids, and a model that knows them can be trained on (`model.init_from`
-starts each new row from the mean of the old ones; see model/llama/vocabulary.py).
+starts each new row from the mean of the old ones; see model/vocabulary.py).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.placement import deal
 from megabiomed.ground.errors import ConfigError, TopologyError
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 from megabiomed.runs.start_align import describe
 from megabiomed.runs.worker_align import load
 

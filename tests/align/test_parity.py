@@ -24,7 +24,7 @@ from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import is_lora, item_noise, set_dropout
 from megabiomed.encoders.side import build_encoders
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.llama.adapters import factor_names
+from megabiomed.model.adapters import factor_names
 
 WORKER = Path(__file__).with_name("parity_worker.py")
 ENCODERS = {"molecule": "full", "protein": "full"}

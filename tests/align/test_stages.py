@@ -20,7 +20,7 @@ from megabiomed.config import load_config
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.ground.files import sha256_file
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 from megabiomed.runs.start_align import align
 from megabiomed.samples.multimodal.records import QaRecord
 

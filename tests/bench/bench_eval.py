@@ -24,7 +24,7 @@ from megabiomed.config.schema import ModelConfig
 from megabiomed.evaluate.contamination import Contaminated
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.tasks import build_task
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 from megabiomed.samples.questions.generate import generate_questions
 from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 

@@ -28,7 +28,7 @@ from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.processes import platform
 
 ZERO3: dict[str, Any] = {"zero_stage": 3}

@@ -23,7 +23,7 @@ from megabiomed.config import RunConfig, shipped
 from megabiomed.config.load import read_yaml
 from megabiomed.data.loader import open_training_data
 from megabiomed.data.packing import MicroBatch
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.processes import platform
 
 WARM_UP = 1

@@ -25,7 +25,7 @@ from megabiomed.data.loader import open_training_data
 from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.processes import platform
 from megabiomed.runs.schedule import learning_rate
 

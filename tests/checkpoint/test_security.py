@@ -22,7 +22,7 @@ from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.llama.convert import HuggingFaceSource, check_architecture, export_hf
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, export_hf
 
 DANGEROUS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")
 seen: list[str] = []

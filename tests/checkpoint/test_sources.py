@@ -13,7 +13,7 @@ from megabiomed.checkpoint.logical import KINDS, Box
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 
 WIDE = ModelConfig(
     hidden_size=128, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=4

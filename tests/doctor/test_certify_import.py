@@ -12,7 +12,7 @@ from support.runs import RUN, losses
 
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import load_config
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.timeout(240)

@@ -16,7 +16,7 @@ from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import CheckpointError, UserError
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import Stage
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.processes import platform
 
 

@@ -24,7 +24,7 @@ from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.zero import ZeroEngine
-from megabiomed.model.llama.origin import adapter_chain
+from megabiomed.model.origin import adapter_chain
 from megabiomed.processes import platform
 
 

@@ -32,7 +32,7 @@ finetune:
 def base(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from megabiomed.checkpoint.sources import SeededInit
     from megabiomed.config import load_config
-    from megabiomed.model.llama.convert import export_hf
+    from megabiomed.model.hf_folder import export_hf
 
     file = tmp_path_factory.mktemp("base") / "run.yaml"
     file.write_text(RUN.split("lora:")[0])

@@ -19,9 +19,9 @@ from megabiomed.config.topology import check_run
 from megabiomed.evaluate.model import open_model
 from megabiomed.evaluate.single import load_single
 from megabiomed.ground.errors import CheckpointError, DataError
-from megabiomed.model.llama.export import export_certified
-from megabiomed.model.llama.origin import whole_model
-from megabiomed.model.llama.peft import export_adapter
+from megabiomed.model.export import export_certified
+from megabiomed.model.origin import whole_model
+from megabiomed.model.peft import export_adapter
 from megabiomed.runs.start_finetune import describe, finetune
 from megabiomed.runs.worker_finetune import load
 from megabiomed.samples.questions.store import BuildSettings, build_store

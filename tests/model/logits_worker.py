@@ -12,7 +12,7 @@ from support.parity import case_config
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.llama.convert import HuggingFaceSource, model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource, model_config_from_hf
 from megabiomed.processes import platform
 
 

@@ -16,9 +16,9 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama.certificate import HALF_SPLIT, INTERLEAVED, Certificate, EngineLogits, certify
-from megabiomed.model.llama.convert import HuggingFaceSource, export_hf
-from megabiomed.model.llama.reference import StoredTensors, token_ids, transformers_logits
+from megabiomed.model.certificate import HALF_SPLIT, INTERLEAVED, Certificate, EngineLogits, certify
+from megabiomed.model.hf_folder import HuggingFaceSource, export_hf
+from megabiomed.model.reference import StoredTensors, token_ids, transformers_logits
 
 MODEL = config()
 

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama.convert import (
+from megabiomed.model.hf_folder import (
     HuggingFaceSource,
     check_architecture,
     export_hf,

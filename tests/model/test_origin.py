@@ -15,10 +15,10 @@ from megabiomed.checkpoint.sources import AdapterInit, SeededInit
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.ground import hashes
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.convert import export_hf, logical_tensors
-from megabiomed.model.llama.origin import LORA, check_adapters, frozen_reference, model_base, same_start, whole_model
-from megabiomed.model.llama.peft import export_adapter
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.hf_folder import export_hf, logical_tensors
+from megabiomed.model.origin import LORA, check_adapters, frozen_reference, model_base, same_start, whole_model
+from megabiomed.model.peft import export_adapter
 
 MODEL = ModelConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,

@@ -14,9 +14,9 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError, TokenizerError
-from megabiomed.model.llama.certificate import certify
-from megabiomed.model.llama.convert import EMBEDDING, HEAD, export_hf, logical_tensors
-from megabiomed.model.llama.vocabulary import open_folder, rows_of_new_pieces
+from megabiomed.model.certificate import certify
+from megabiomed.model.hf_folder import EMBEDDING, HEAD, export_hf, logical_tensors
+from megabiomed.model.vocabulary import open_folder, rows_of_new_pieces
 from megabiomed.tokenizer.extend import extend_tokenizer
 from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 

@@ -18,7 +18,7 @@ from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 
 MODEL = ModelConfig(
     vocab_size=53,

@@ -12,7 +12,7 @@ from megabiomed.checkpoint.sources import AdapterInit, SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.kernels.dropout import Noise, keep
-from megabiomed.model.llama.adapters import adapted_matrices, factor_names, trained_tensors
+from megabiomed.model.adapters import adapted_matrices, factor_names, trained_tensors
 from support.parity import GLOBAL_BATCH, SEQ, STEPS, _hugging_face, _hugging_face_loss, global_batches
 
 LORA = {"rank": 4, "alpha": 16.0}

@@ -16,8 +16,8 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.data.packing import IGNORE_INDEX, Window, pack_window
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.hf_folder import logical_tensors
 
 STEPS, SEQ, GLOBAL_BATCH = 5, 32, 8
 MODEL = {

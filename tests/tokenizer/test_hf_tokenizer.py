@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.hf_folder import export_hf
 from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
 
 PIECES = 420

@@ -16,8 +16,8 @@ from megabiomed.config import ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
-from megabiomed.model.llama.adapters import trained_tensors
-from megabiomed.model.llama.origin import adapters_of
+from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.origin import adapters_of
 
 _PREFIX = "base_model.model."  # of every name in peft's files
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -23,9 +23,8 @@ from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.llama.convert import logical_tensors
-from megabiomed.model.llama.plain import streamed_logits
-from megabiomed.model.llama.reference import (
+from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.reference import (
     StoredTensors,
     from_interleaved,
     max_diff,
@@ -35,6 +34,7 @@ from megabiomed.model.llama.reference import (
     transformers_logits,
     weights_max_diff,
 )
+from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"

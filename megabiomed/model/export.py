@@ -10,8 +10,8 @@ from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.llama.certificate import CERTIFICATE, Certificate, certify
-from megabiomed.model.llama.convert import export_hf
+from megabiomed.model.certificate import CERTIFICATE, Certificate, certify
+from megabiomed.model.hf_folder import export_hf
 
 
 def export_certified(

@@ -13,9 +13,9 @@ import torch
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.model.llama.certificate import TOKENIZER_FILE
-from megabiomed.model.llama.convert import EMBEDDING, HEAD, HuggingFaceSource, check_architecture, model_config_from_hf
-from megabiomed.model.llama.reference import StoredTensors
+from megabiomed.model.certificate import TOKENIZER_FILE
+from megabiomed.model.hf_folder import EMBEDDING, HEAD, HuggingFaceSource, check_architecture, model_config_from_hf
+from megabiomed.model.reference import StoredTensors
 from megabiomed.tokenizer.extend import cut, piece_scores
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

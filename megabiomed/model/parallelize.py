@@ -18,10 +18,10 @@ from megabiomed.checkpoint.logical import Box, Piece, Placement
 from megabiomed.config import KernelsConfig, LoraConfig, ModelConfig
 from megabiomed.kernels.linear_cross_entropy import Shard
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
-from megabiomed.model.llama.adapters import factor_names, short
-from megabiomed.model.llama.head import VocabularyHead
-from megabiomed.model.llama.lora import ColumnAdapter, RowAdapter
-from megabiomed.model.llama.model import Adapted
+from megabiomed.model.adapters import factor_names, short
+from megabiomed.model.decoder import Adapted
+from megabiomed.model.head import VocabularyHead
+from megabiomed.model.lora import ColumnAdapter, RowAdapter
 
 
 class RMSNorm(nn.Module):

@@ -19,11 +19,10 @@ from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 from megabiomed.ground.hashes import FileHashes
-from megabiomed.model.llama.adapters import adapted_matrices, factor_names
-from megabiomed.model.llama.convert import HuggingFaceSource, logical_tensors
-from megabiomed.model.llama.convert import check_architecture as check_hugging_face
-from megabiomed.model.llama.hf_config import model_config_from_hf
-from megabiomed.model.llama.vocabulary import open_folder
+from megabiomed.model.adapters import adapted_matrices, factor_names
+from megabiomed.model.hf_folder import HuggingFaceSource, logical_tensors, model_config_from_hf
+from megabiomed.model.hf_folder import check_architecture as check_hugging_face
+from megabiomed.model.vocabulary import open_folder
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
 _ORIGIN = ("init_from", "initializer_range")

@@ -8,7 +8,7 @@ import torch
 
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.processes import platform
 
 

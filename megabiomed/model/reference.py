@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.files import inside, read_json
-from megabiomed.model.llama.convert import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
-from megabiomed.model.llama.plain import Read
+from megabiomed.model.hf_folder import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
+from megabiomed.model.streamed import Read
 from megabiomed.processes import platform
 
 ROWS, LENGTH = 2, 64

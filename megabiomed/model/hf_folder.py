@@ -15,7 +15,7 @@ from megabiomed.checkpoint.tensorfile import LazyTensor, TensorFiles, write_tens
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, new_folder, read_json, write_json
-from megabiomed.model.llama.hf_config import hf_config, model_config_from_hf
+from megabiomed.model.llama.hf import hf_config, model_config_from_hf
 from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
 
 __all__ = ["HuggingFaceSource", "check_architecture", "export_hf", "logical_tensors", "model_config_from_hf"]

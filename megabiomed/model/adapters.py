@@ -6,7 +6,7 @@ from torch import nn
 
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.llama.convert import logical_tensors
+from megabiomed.model.hf_folder import logical_tensors
 
 
 def short(matrix: str) -> str:

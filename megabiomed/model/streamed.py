@@ -11,8 +11,8 @@ from megabiomed.config.schema import KernelsConfig, ModelConfig
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.kernels.rope import rope_table
-from megabiomed.model.llama.convert import EMBEDDING, HEAD
-from megabiomed.model.llama.model import Block
+from megabiomed.model.decoder import Block
+from megabiomed.model.hf_folder import EMBEDDING, HEAD
 
 Read = Callable[[str], Tensor]
 
