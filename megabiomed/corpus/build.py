@@ -20,9 +20,10 @@ from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.dedup import SHARED_IDS, held_out, repeated
+from megabiomed.corpus.layouts import AUTO
 from megabiomed.corpus.near import near_repeated
 from megabiomed.corpus.pool import run_jobs
-from megabiomed.corpus.readers import parse_files
+from megabiomed.corpus.readers import check_layout, parse_files
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
 from megabiomed.data.store import TokenStoreWriter
@@ -65,7 +66,7 @@ class BuildOptions:
 
     inputs: list[Path]
     output: Path
-    layout: str = "auto"
+    layout: str = AUTO
     pdf_parses: Path | None = None
     tokenizer: Path | None = None
     vocab_size: int = 32000
@@ -125,6 +126,7 @@ def _prepare(options: BuildOptions, working: Path) -> None:
 def _check(options: BuildOptions) -> None:
     if not options.inputs:
         raise DataError("no input files were given", do="name S2ORC .jsonl.gz files")
+    check_layout(options.layout, options.pdf_parses)
     for path in options.inputs:
         if not path.is_file():
             raise DataError(f"{path} is not there", do="check the path; shell patterns must match at least one file")

@@ -10,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from megabiomed.corpus.layouts import AUTO, LAYOUTS
 from megabiomed.ground.errors import DataError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
+
+LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribute of your own (docs/extending.md)."
 
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
@@ -22,7 +25,7 @@ def build(
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.model to use; default: train one.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
     validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
-    layout: Annotated[str, typer.Option(help="auto, s2orc, s2orc_2020, s2orc_2019, doc2json or text.")] = "auto",
+    layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = AUTO,
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
     rule: Annotated[

@@ -2,77 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
 
-from megabiomed.corpus.readers_2020 import joined_papers, metadata_paper
-from megabiomed.corpus.readers_api import api_paper
-from megabiomed.corpus.readers_lines import Record, check_readable, read_records
-from megabiomed.corpus.readers_nested import doc2json_paper, paper_2019, text_paper
+from megabiomed.corpus.layouts import AUTO, LAYOUTS, Layout, recognise
+from megabiomed.corpus.readers_lines import check_readable, read_records
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.ground.errors import DataError
 
-Layout = Literal["auto", "s2orc", "s2orc_2020", "s2orc_2019", "doc2json", "text"]
 _PARSE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".json.gz", ".jsonl.zst")
 
 
 def read_papers(
-    path: Path, layout: str = "auto", rejects: Rejects | None = None, pdf_parses: Path | None = None
+    path: Path, layout: str = AUTO, rejects: Rejects | None = None, pdf_parses: Path | None = None
 ) -> Iterator[Paper]:
     """Stream the papers of one file: .jsonl, plain or .gz or .zst, a doc2json .json, or .parquet; memory does not grow.
 
     Args:
-        path: a shard of the Datasets API's `s2orc`, or a metadata shard of S2ORC 20200705v1.
-        layout: "s2orc" (Datasets API), "s2orc_2020" (20200705v1), "s2orc_2019" (2019-09-28), "doc2json", "text" (objects
-            with a `text`) or "auto", which looks at the keys of each record.
+        path: a file of papers in one of the layouts.
+        layout: a name of `LAYOUTS`, a layout of your own as `package.module:attribute`, or "auto", which looks at the
+            keys of each record.
         rejects: collects what is damaged. Without it the first damage raises `DataError`.
-        pdf_parses: for 20200705v1, the matching shard of pdf_parses, or a folder of them. Without it the papers are
-            titles and abstracts.
+        pdf_parses: for a layout that keeps metadata and parses apart, the matching shard of parses, or a folder of
+            them. Without it the papers are titles and abstracts.
 
     Raises:
-        DataError: at once, when a file is missing or cannot be read, or `layout` is unknown.
+        ConfigError: at once, when `layout` is unknown or cannot be imported.
+        DataError: at once, when a file is missing or cannot be read, or `layout` has no parses to join.
     """
-    if layout not in get_args(Layout):
-        raise DataError("the layout is unknown", got=repr(layout), expected=" | ".join(get_args(Layout)))
     rejects = Rejects(strict=True) if rejects is None else rejects
+    if pdf_parses is not None:
+        join = joining(layout)
+        check_readable(path)
+        return join(path, parse_files(pdf_parses, path), rejects)
+    fixed = None if layout == AUTO else LAYOUTS.find(layout)
     check_readable(path)
-    if pdf_parses is None:
-        return _single(path, layout, rejects)
-    if layout == "s2orc":
-        raise DataError("pdf_parses belong to s2orc_2020", got="layout 's2orc'", do="leave out one of the two")
-    return joined_papers(path, parse_files(pdf_parses, path), rejects)
+    return _single(path, fixed, rejects)
 
 
-def _single(path: Path, layout: str, rejects: Rejects) -> Iterator[Paper]:
-    fixed: dict[str, Callable[[Record, Rejects], Paper | None]] = {
-        "s2orc": api_paper,
-        "s2orc_2020": metadata_paper,
-        "s2orc_2019": paper_2019,
-        "doc2json": doc2json_paper,
-        "text": text_paper,
-    }
+def check_layout(layout: str, pdf_parses: Path | None) -> None:
+    """Raise what `read_papers` would raise for this layout, before any file is read."""
+    if pdf_parses is not None:
+        joining(layout)
+    elif layout != AUTO:
+        LAYOUTS.find(layout)
+
+
+def joining(layout: str) -> Callable[[Path, Iterable[Path], Rejects], Iterator[Paper]]:
+    """How a layout joins metadata with parses; for "auto", how the first one that can does.
+
+    Raises:
+        ConfigError: the layout is unknown or cannot be imported.
+        DataError: the layout has everything in one file.
+    """
+    for name in LAYOUTS.names() if layout == AUTO else [layout]:
+        join = LAYOUTS.find(name).join
+        if join is not None:
+            return join
+    raise DataError(
+        "the layout keeps no parses apart", got=f"layout {layout!r} with pdf_parses", do="leave out one of the two"
+    )
+
+
+def _single(path: Path, fixed: Layout | None, rejects: Rejects) -> Iterator[Paper]:
     for record in read_records(path, rejects):
-        to_paper = fixed.get(layout) or _recognise(record)
-        if to_paper is None:
+        layout = fixed or recognise(record)
+        if layout is None:
             keys = ", ".join(list(record.value)[:8])
             rejects.add("record: unknown layout", record.where, f"keys {keys}")
             continue
-        paper = to_paper(record, rejects)
+        paper = layout.read(record, rejects)
         if paper is not None:
             yield paper
-
-
-def _recognise(record: Record) -> Callable[[Record, Rejects], Paper | None] | None:
-    if "corpusid" in record.value or "content" in record.value:
-        return api_paper
-    if "grobid_parse" in record.value:
-        return paper_2019
-    if "pdf_parse" in record.value or "latex_parse" in record.value:
-        return doc2json_paper
-    if "paper_id" in record.value:
-        return metadata_paper
-    return text_paper if "text" in record.value else None
 
 
 def parse_files(path: Path, metadata: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.readers_compose import compose
 from megabiomed.corpus.readers_lines import Record, read_records
 from megabiomed.corpus.readers_spans import parse_fields, parse_ids, parse_integer, parse_references
@@ -135,3 +136,6 @@ def _paper_id(record: Record, rejects: Rejects) -> str | None:
         rejects.add("record: no paper_id", record.where, repr(record.value.get("paper_id")))
         return None
     return str(number)
+
+
+RELEASE_2020 = Layout(metadata_paper, keys=("paper_id",), join=joined_papers)

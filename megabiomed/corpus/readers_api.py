@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects, Span
@@ -61,3 +62,6 @@ def _content_text(value: dict[str, Any], where: str, rejects: Rejects) -> str | 
         rejects.add("record: text is empty", where)
         return None
     return text
+
+
+DATASETS_API = Layout(api_paper, keys=("corpusid", "content"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.readers_2020 import paper_2020
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_ids, parse_integer
@@ -79,3 +80,8 @@ def _parse(record: Record, names: tuple[str, ...], rejects: Rejects) -> dict[str
         if parse is not None:
             rejects.add(f"field: {name} of another type", record.where, type(parse).__name__)
     return {}
+
+
+RELEASE_2019 = Layout(paper_2019, keys=("grobid_parse",))
+DOC2JSON = Layout(doc2json_paper, keys=("pdf_parse", "latex_parse"))
+TEXT = Layout(text_paper, keys=("text",))

@@ -12,7 +12,7 @@ import pytest
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.readers_lines import read_records
 from megabiomed.corpus.records import Rejects, Span
-from megabiomed.ground.errors import DataError
+from megabiomed.ground.errors import ConfigError, DataError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TEXT = "A title\n\nSome words of a paper [1]."
@@ -190,9 +190,9 @@ def test_missing_files_and_unknown_layouts_are_refused_before_reading(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_papers(tmp_path)
     path = write(tmp_path / "a.jsonl", record())
-    with pytest.raises(DataError, match="layout is unknown"):
+    with pytest.raises(ConfigError, match="unknown corpus layout: got 's2orc_1999'"):
         read_papers(path, "s2orc_1999")
-    with pytest.raises(DataError, match="pdf_parses belong"):
+    with pytest.raises(DataError, match="keeps no parses apart: got s2orc with pdf_parses"):
         read_papers(path, "s2orc", pdf_parses=path)
     with pytest.raises(DataError, match="holds no parses"):
         read_papers(path, pdf_parses=(tmp_path / "folder").mkdir() or tmp_path / "folder")

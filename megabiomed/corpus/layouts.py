@@ -1,0 +1,56 @@
+"""The layouts that a corpus file may have: shipped ones by name, a user's own by `package.module:attribute`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megabiomed.ground.registry import Registry
+
+if TYPE_CHECKING:
+    from megabiomed.corpus.readers_lines import Record
+    from megabiomed.corpus.records import Paper, Rejects
+
+AUTO = "auto"
+"""Look at the keys of each record."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to write papers as JSON objects, or as rows of a table.
+
+    Attributes:
+        read: turns one record into a paper; None for a record without one, after it has been counted in the rejects.
+        keys: a record with any of these keys is of this layout. Without keys the layout is read only when it is named.
+        join: reads a file together with the files of its parses, for layouts that keep the two apart.
+    """
+
+    read: Callable[[Record, Rejects], Paper | None]
+    keys: tuple[str, ...] = ()
+    join: Callable[[Path, Iterable[Path], Rejects], Iterator[Paper]] | None = None
+
+
+# `auto` tries them in this order: records of the 2019 release and of doc2json also have the `paper_id` of 20200705v1.
+LAYOUTS: Registry[Layout] = Registry(
+    "corpus layout",
+    {
+        "s2orc": "megabiomed.corpus.readers_api:DATASETS_API",
+        "s2orc_2019": "megabiomed.corpus.readers_nested:RELEASE_2019",
+        "doc2json": "megabiomed.corpus.readers_nested:DOC2JSON",
+        "s2orc_2020": "megabiomed.corpus.readers_2020:RELEASE_2020",
+        "text": "megabiomed.corpus.readers_nested:TEXT",
+    },
+    accepts=lambda held: isinstance(held, Layout),
+    expected="a megabiomed.corpus.layouts.Layout",
+)
+
+
+def recognise(record: Record) -> Layout | None:
+    """The shipped layout that has one of the record's keys; None when no layout has any of them."""
+    for name in LAYOUTS.names():
+        layout = LAYOUTS.find(name)
+        if any(key in record.value for key in layout.keys):
+            return layout
+    return None
