@@ -108,7 +108,8 @@ def attention_case(shapes: Shapes) -> Case:
 def norm_case(shapes: Shapes) -> Case:
     """Residual add and RMSNorm."""
     s = shapes
-    x, residual, weight = s.random(s.tokens, s.hidden), s.random(s.tokens, s.hidden), s.random(s.hidden)
+    x, residual = s.random(s.tokens, s.hidden), s.random(s.tokens, s.hidden)
+    weight = s.random(s.hidden)
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(norm.add_rms_norm, x, residual, weight, EPS, b.name) for b in norm.BACKENDS}
     size = x.numel() * s.dtype.itemsize

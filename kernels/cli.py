@@ -96,11 +96,11 @@ def default_shapes(
     from megabiomed.kernels.bench_cases import Shapes
     from megabiomed.processes import platform
 
-    sizes: dict[str, int] = dict(CPU_SIZES)
-    lengths, precision = documents or CPU_DOCUMENTS, dtype or "fp32"
-    if platform.has_cuda():
-        sizes, lengths, precision = dict(GPU_SIZES), documents or GPU_DOCUMENTS, dtype or "bf16"
+    on_gpu = platform.has_cuda()
+    sizes: dict[str, int] = dict(GPU_SIZES if on_gpu else CPU_SIZES)
     sizes |= {name: value for name, value in asked.items() if value is not None}
+    lengths = documents or (GPU_DOCUMENTS if on_gpu else CPU_DOCUMENTS)
+    precision = dtype or ("bf16" if on_gpu else "fp32")
     if precision not in platform.DTYPES:
         raise ConfigError("--dtype names no type", got=precision, expected=", ".join(platform.DTYPES))
     try:

@@ -56,7 +56,8 @@ class _RopePerDocument(torch.autograd.Function):
         x = _wide(qkv).unflatten(1, (hq + 2 * hkv, -1))  # [t, hq + 2 hkv, d]
         rotated = torch.empty(x.size(0), hq + hkv, x.size(2), dtype=x.dtype)
         rotate(x[:, : hq + hkv], rotated, cos, sin)
-        q, k, v = rotated[:, :hq], rotated[:, hq:], x[:, hq + hkv :]
+        q, k = rotated[:, :hq], rotated[:, hq:]
+        v = x[:, hq + hkv :]  # read where it lies in the projection: nothing turns v
         out, lse = _forward(q, k, v, documents)
         ctx.save_for_backward(q, k, v, out, lse, cos, sin)
         ctx.documents, ctx.dtype = documents, qkv.dtype

@@ -100,7 +100,8 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> T
     """torch's variable-length flash attention (FlashAttention-2)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    cu, longest, gqa = documents.cu_seqlens, documents.longest, query.size(1) != key.size(1)
+    cu, longest = documents.cu_seqlens, documents.longest
+    gqa = query.size(1) != key.size(1)
     return varlen_attn(query, key, value, cu, cu, longest, longest, window_size=(-1, 0), enable_gqa=gqa)
 
 

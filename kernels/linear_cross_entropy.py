@@ -133,8 +133,12 @@ class _Head:
         self, hidden: Tensor, weight: Tensor, labels: Tensor, shard: Shard, z_loss: float, ops: ChunkOps,
         wanted: tuple[bool, ...],
     ) -> None:  # fmt: skip
-        self.hidden, self.weight, self.labels = hidden.contiguous(), weight[: shard.size], labels
-        self.shard, self.z_loss, self.ops = shard, z_loss, ops
+        self.hidden = hidden.contiguous()
+        self.weight = weight[: shard.size]
+        self.labels = labels
+        self.shard = shard
+        self.z_loss = z_loss
+        self.ops = ops
         self.dhidden = torch.empty_like(self.hidden) if wanted[0] else None
         self.dweight = torch.empty_like(weight, memory_format=torch.contiguous_format) if wanted[1] else None
         self.loss = torch.zeros(1, dtype=torch.float32, device=hidden.device)

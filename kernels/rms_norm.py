@@ -85,9 +85,9 @@ class _CpuNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, rstd = ctx.saved_tensors
-        s, w, dy = _wide(x), _wide(weight), _wide(dy)
+        s, dy = _wide(x), _wide(dy)
         normal = s * rstd
-        g = dy * w
+        g = dy * _wide(weight)
         mean = torch.linalg.vecdot(g, normal).unsqueeze_(-1).div_(s.size(-1))
         dw = (dy * normal).flatten(0, -2).sum(0)
         dx = g.addcmul_(normal, mean, value=-1).mul_(rstd)

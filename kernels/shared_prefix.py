@@ -74,7 +74,8 @@ def _spans(first: int, lengths: Sequence[int]) -> list[tuple[int, int]]:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The last len(q) rows of causal attention: q [n, hq, d], k and v [m, hkv, d], m >= n."""
-    n, m, gqa = q.size(0), k.size(0), q.size(1) != k.size(1)
+    n, m = q.size(0), k.size(0)
+    gqa = q.size(1) != k.size(1)
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, heads, ., d]
     if n == m:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)[0].transpose(0, 1)

@@ -74,7 +74,8 @@ def _check_command(root: typer.Context, words: list[str]) -> None:
     Args:
         root: context of the whole application; click may be a package or a part of typer, so its types are not named.
     """
-    context, command, rest = root, cast(Any, root.command), list(words)
+    context, rest = root, list(words)
+    command = cast(Any, root.command)
     try:
         while hasattr(command, "resolve_command"):
             if not rest:

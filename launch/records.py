@@ -21,7 +21,10 @@ from typing import Any
 
 from megabiomed.ground.errors import LaunchError
 
-SLURM, JOB, INCARNATIONS, VERDICTS = "slurm", "job.json", "incarnations.jsonl", "verdicts"
+SLURM = "slurm"
+JOB = "job.json"
+INCARNATIONS = "incarnations.jsonl"
+VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
 _RESUBMITTED = "resubmitted"
 

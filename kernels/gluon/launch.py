@@ -76,7 +76,8 @@ def _backward(
     q, k, v, out, lse, cos, sin = saved
     dq, dk, dv = gradients
     tokens, heads, d = q.shape
-    programs, kv_heads, scale = triton.cdiv(tokens, ROWS), k.size(1), 1.0 / math.sqrt(d)
+    programs, kv_heads = triton.cdiv(tokens, ROWS), k.size(1)
+    scale = 1.0 / math.sqrt(d)
     q, k, v, do = (_aligned(x) for x in (q, k, v, dense_heads(do)))
     delta = torch.zeros_like(lse)
     fill_delta(out, do, delta)

@@ -124,7 +124,9 @@ class _RopeAttention(torch.autograd.Function):
         rotated = (q, k) if in_place else (torch.empty_like(q), torch.empty_like(k))
         out, lse = passes.forward((q, k, v), rotated, documents, cos, sin)
         ctx.save_for_backward(*rotated, v, out, lse, cos, sin)
-        ctx.documents, ctx.heads, ctx.passes = documents, heads, passes
+        ctx.documents = documents
+        ctx.heads = heads
+        ctx.passes = passes
         return out.flatten(1)
 
     @staticmethod

@@ -34,7 +34,10 @@ from megabiomed.kernels.triton.tiles import HALF, Tile
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may take
 MULTIPLES_OF_16 = re.compile(r"^(stride(_\w+)?|T|N|SIZE)$")
-BF16, FP32, INT32, INT64 = "*bf16", "*fp32", "*i32", "*i64"
+BF16 = "*bf16"
+FP32 = "*fp32"
+INT32 = "*i32"
+INT64 = "*i64"
 POINTERS = {
     "LSE": FP32, "DELTA": FP32, "COS": FP32, "SIN": FP32, "RSTD": FP32, "OWN": FP32, "SOFTMAX_WEIGHT": FP32,
     "LABEL_WEIGHT": FP32, "DW": FP32, "START": INT32, "END": INT32, "TARGET": INT64,

@@ -147,7 +147,9 @@ def check_global_batch(data: DataConfig, dp: int) -> int:
 
 def _check_batch(config: RunConfig, dp: int) -> None:
     data, parallel = config.data, config.parallel
-    micro_batches, pp, share = check_global_batch(data, dp), parallel.pipeline_parallel_size, data.micro_batch_size * dp
+    micro_batches = check_global_batch(data, dp)
+    pp = parallel.pipeline_parallel_size
+    share = data.micro_batch_size * dp
     if parallel.pipeline_schedule == "interleaved" and micro_batches % pp:
         raise TopologyError(
             "the interleaved schedule needs a multiple of pipeline_parallel_size micro-batches",

@@ -155,7 +155,9 @@ class _Build:
     """One build: clean every source file, drop repeated documents, tokenize every part, join the parts in order."""
 
     def __init__(self, options: BuildOptions, working: Path, progress: Progress | None) -> None:
-        self.options, self.working, self.progress = options, working, progress
+        self.options = options
+        self.working = working
+        self.progress = progress
         self.counts: Counter[str] = Counter()
         self.rejects = Rejects()
         self.parts: list[Path] = []

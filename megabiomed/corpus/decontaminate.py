@@ -84,7 +84,9 @@ class Contamination:
     """
 
     def __init__(self, items: list[Item], ngram: int = NGRAM, share: float = SHARE, common: int | None = None) -> None:
-        self.items, self._ngram, self._share = items, ngram, share
+        self.items = items
+        self._ngram = ngram
+        self._share = share
         self._sizes = [0] * len(items)
         self._grams: dict[str, list[int]] = {}
         for number, item in enumerate(items):

@@ -114,7 +114,8 @@ def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
 
 def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
     check_readable(path)
-    number, offset, damaged = 0, 0, True
+    number, offset = 0, 0
+    damaged = True  # until the end was reached without an error
     with _open(path) as file:
         try:
             while data := file.readline(limit + 1):

@@ -49,7 +49,10 @@ def _duplicates(counts: dict[str, int]) -> dict[str, int]:
 
 
 def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Counter[str], Counter[str], Counter[str]]:
-    lengths, years, fields, sources = [], Counter[str](), Counter[str](), Counter[str]()
+    lengths: list[np.ndarray] = []
+    years = Counter[str]()
+    fields = Counter[str]()
+    sources = Counter[str]()
     for split in ("train", "validation"):
         if not report[split]["documents"]:
             continue

@@ -83,7 +83,8 @@ def _path(node: _Split | int, source: int, count: int) -> list[tuple[Fraction, b
         if left:
             node, count = node.left, middle
         else:
-            node, first, count = node.right, first + middle, count - middle
+            node = node.right
+            first, count = first + middle, count - middle
     return path
 
 

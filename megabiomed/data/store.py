@@ -33,13 +33,11 @@ from megabiomed.ground.files import (
 )
 
 VERSION = 1
-MANIFEST, BIN, IDX, DOCUMENTS, TOKENIZER = (
-    "manifest.json",
-    "tokens.bin",
-    "tokens.idx",
-    "documents.jsonl",
-    "tokenizer.model",
-)
+MANIFEST = "manifest.json"
+BIN = "tokens.bin"
+IDX = "tokens.idx"
+DOCUMENTS = "documents.jsonl"
+TOKENIZER = "tokenizer.model"
 # Layout of megatron-core's index: magic, version, type code, sequences, documents; then lengths, pointers, documents.
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")

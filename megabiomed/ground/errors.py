@@ -20,10 +20,13 @@ class MegabiomedError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, do: str | None = None) -> None:
-        self.what, self.got, self.expected, self.do = what, got, expected, do
-        found = [f"got {got}"] if got is not None else []
-        wanted = [f"expected {expected}"] if expected is not None else []
-        detail = ", ".join(found + wanted)
+        self.what = what
+        self.got = got
+        self.expected = expected
+        self.do = do
+        parts = [f"got {got}"] if got is not None else []
+        parts += [f"expected {expected}"] if expected is not None else []
+        detail = ", ".join(parts)
         super().__init__("".join([what, f": {detail}" if detail else "", f"; {do}" if do else ""]))
 
     def __reduce__(self) -> tuple[object, ...]:

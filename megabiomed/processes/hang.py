@@ -39,8 +39,10 @@ class HangGuard:
     """
 
     def __init__(self, logs: Path, rank: int, place: str, limit_s: float, start_limit_s: float) -> None:
-        self._logs, self._rank, self._limit = Path(os.environ.get(LOGS, logs)), rank, limit_s
+        self._logs = Path(os.environ.get(LOGS, logs))
+        self._rank = rank
         self._place = place
+        self._limit = limit_s
         self._state: dict[str, Any] = {"what": "set-up", "step": None, "samples": None}
         self._deadline = time.monotonic() + start_limit_s
         self._done = threading.Event()

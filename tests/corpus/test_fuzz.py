@@ -64,7 +64,8 @@ def test_ten_thousand_mutated_records_are_kept_or_counted(tmp_path: Path) -> Non
         mutated = json.dumps(mutate(json.loads(line), rng)).encode() if number % 4 else spoil(line, rng)
         lines.append(mutated)
     (tmp_path / "fuzzed.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    rejects, counts, read = Rejects(), Counter[str](), 0
+    rejects, counts = Rejects(), Counter[str]()
+    read = 0
     for paper in read_papers(tmp_path / "fuzzed.jsonl", "auto", rejects):
         read += 1
         text = clean(paper, CleanRules(), counts)

@@ -28,7 +28,9 @@ PLAIN = {"attention": "dense", "norm": "torch", "swiglu": "torch", "loss": "torc
 
 def train(kernels: dict[str, Any], parallel: dict[str, Any], z_loss: float) -> list[tuple[float, float]]:
     plain = case_config({"name": "blocks", "parallel": parallel, "model": {"num_hidden_layers": 2}}).model_dump()
-    plain["kernels"], plain["train"]["z_loss"], plain["data"]["global_batch_size"] = kernels, z_loss, 1
+    plain["kernels"] = kernels
+    plain["train"]["z_loss"] = z_loss
+    plain["data"]["global_batch_size"] = 1
     config = RunConfig.model_validate(plain)
     mesh = build_mesh(config.parallel)
     engine = build_engine(config, mesh)

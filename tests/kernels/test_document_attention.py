@@ -228,7 +228,8 @@ def test_gradcheck_of_the_wrapper(backend: str, device: torch.device) -> None:
 @pytest.mark.parametrize("backend", ["triton", "hopper"])
 def test_bits_on_a_gpu_do_not_change_with_time_nor_with_other_documents(backend: str) -> None:
     """Forward and backward, 20 times, with another middle document every second time."""
-    device, heads, documents = torch.device("cuda"), Heads(8, 2), documents_of_lengths([700, 1, 900, 447], "cuda")
+    device, heads = torch.device("cuda"), Heads(8, 2)
+    documents = documents_of_lengths([700, 1, 900, 447], "cuda")
     skip_unwilling(backend, BF16, 128)
     first: list[Tensor] = []
     for repeat in range(20):

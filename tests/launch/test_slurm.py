@@ -137,7 +137,7 @@ def test_what_the_scheduler_would_refuse_is_not_submitted(operator: Operator, tm
 def test_a_run_that_fails_without_progress_gives_up_and_takes_its_dependents_along(
     operator: Operator, tmp_path: Path
 ) -> None:
-    one, two, three = tmp_path / "one", tmp_path / "two", tmp_path / "three"
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     alone = "parallel.data_parallel_size=1"
     stages = [
         {"name": name, "run": str(operator.run_file), "nodes": 1, "overrides": [f"run_dir={folder}", alone]}
@@ -191,7 +191,8 @@ def test_requeued_warned_and_robbed_of_a_rank_it_goes_on_to_the_same_end(
 def test_a_run_that_dies_again_and_again_exhausts_its_budget_and_goes_on_when_it_is_repaired(
     operator: Operator, tmp_path: Path, reference: Reference
 ) -> None:
-    run, after, steps = tmp_path / "run", tmp_path / "after", 60
+    run, after = tmp_path / "run", tmp_path / "after"
+    steps = 60
     words = run_words(run, steps, "checkpoint.save_every=0")
     stages = [
         {"name": "dies", "run": str(operator.run_file), "nodes": 2, "overrides": words},

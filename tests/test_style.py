@@ -1,0 +1,67 @@
+"""Style that no linter checks: three or more values are not assigned in one line."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXEMPT = (
+    "align", "bench", "checkpoint", "doctor", "encoders", "engine", "evaluate", "model", "runs", "samples", "support",
+    "tokenizer",
+)  # fmt: skip
+"""Rooms whose old packed assignments are still to be unpacked; their tests as well. Take a room out, never put one in."""
+EXEMPT_FILES = ("data/answers.py", "data/loader.py")
+
+
+def sources() -> Iterator[Path]:
+    """Files of the package and of the tests, outside the exempt rooms."""
+    for tree in (ROOT / "megabiomed", ROOT / "tests"):
+        # rglob does not follow the links to kernels and launch by itself, so every room is searched apart.
+        for room in sorted(tree.iterdir()):
+            if room.stem not in EXEMPT:
+                files = room.rglob("*.py") if room.is_dir() else [room] if room.suffix == ".py" else []
+                yield from (file for file in sorted(files) if file.relative_to(tree).as_posix() not in EXEMPT_FILES)
+
+
+def packed_assignments(text: str) -> Iterator[int]:
+    """Lines that write three or more values into as many names: `a, b, c = x, y, z`.
+
+    Such a line hides which value goes where, and a change of one value shows up as a change of all.
+    Unpacking one value, as in `a, b, c = f()`, is another thing and allowed.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple | ast.List):
+            continue
+        if len(node.value.elts) >= 3 and any(isinstance(target, ast.Tuple | ast.List) for target in node.targets):
+            yield node.lineno
+
+
+def test_no_line_assigns_three_values_at_once() -> None:
+    packed = [
+        f"{file.relative_to(ROOT)}:{line}: one assignment per line, please"
+        for file in sources()
+        for line in packed_assignments(file.read_text())
+    ]
+    assert not packed, "\n" + "\n".join(packed)
+
+
+def test_the_exempt_rooms_exist() -> None:
+    rooms = {room.stem for tree in ("megabiomed", "tests") for room in (ROOT / tree).iterdir()}
+    assert set(EXEMPT) <= rooms
+    assert all((ROOT / "megabiomed" / file).is_file() for file in EXEMPT_FILES)
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b, c = x, y, z", "def f():\n    (a, b.c, d[0]) = [x, y, z]", "i = a, b, c = 1, 2, 3"]
+)
+def test_a_packed_assignment_is_seen(text: str) -> None:
+    assert list(packed_assignments(text))
+
+
+@pytest.mark.parametrize("text", ["a, b = x, y", "a, b, c = f()", "a = x, y, z", "a = b = c = 0"])
+def test_other_assignments_are_allowed(text: str) -> None:
+    assert not list(packed_assignments(text))
