@@ -192,7 +192,7 @@ def test_missing_files_and_unknown_layouts_are_refused_before_reading(tmp_path):
     path = write(tmp_path / "a.jsonl", record())
     with pytest.raises(ConfigError, match="unknown corpus layout: got 's2orc_1999'"):
         read_papers(path, "s2orc_1999")
-    with pytest.raises(DataError, match="keeps no parses apart: got s2orc with pdf_parses"):
+    with pytest.raises(DataError, match="keeps no parses apart: got layout 's2orc' with pdf_parses"):
         read_papers(path, "s2orc", pdf_parses=path)
     with pytest.raises(DataError, match="holds no parses"):
         read_papers(path, pdf_parses=(tmp_path / "folder").mkdir() or tmp_path / "folder")
