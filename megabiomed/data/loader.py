@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import Readable, read_micro_batch, read_window, window_count, windows_of
+from megabiomed.data.windows import ContiguousWindows, Readable, read, read_micro_batch, windows_of
 from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.processes import platform
 
@@ -42,58 +42,69 @@ class StepBatch:
     first_sample: int
 
 
-class TrainLoader:
-    """Endless iterator over `StepBatch`es from any global sample on; the global batch is the same for every topology.
+class Source(NamedTuple):
+    """What the order of the samples needs to know of one source."""
 
-    Replica r takes the r-th contiguous part of each global batch.
+    fingerprint: str
+    windows: int
+    weight: float
+
+
+class SampleLoader:
+    """Endless iterator over the steps of a run from any global sample on; the global batch is the same for every topology.
+
+    Replica r takes the r-th contiguous part of each global batch. A subclass says with `read` how samples are read.
+
+    Attributes:
+        order: which sample each global number is.
+        identity: everything that the order depends on; stored in checkpoints and compared when a run is resumed.
+
+    Args:
+        identity: what the order depends on besides sources, seed and length: versions, tokenizer.
+        dp_rank: replica of this rank; None on a rank that reads no samples.
     """
 
     def __init__(
-        self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
-        dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
+        self, sources: Sequence[Source], data: DataConfig, seed: int, identity: dict[str, Any],
+        dp_rank: int | None = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
-        windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
-        check_stores(stores, [len(each) for each in windows], data.seq_length)
-        prints = [store.fingerprint for store in stores]
-        identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
-        self._arrange(stores, windows, weights, prints, data, seed, identity, dp_rank, dp_size, first_sample)
-
-    def _arrange(
-        self, stores: Sequence[TokenStore], windows: Sequence[Readable], weights: Sequence[float], prints: Sequence[str],
-        data: DataConfig, seed: int, identity: dict[str, Any], dp_rank: int, dp_size: int, first_sample: int,
-    ) -> None:  # fmt: skip
-        """Fix the order of the samples of all sources, and what it depends on."""
         check_global_batch(data, dp_size)
-        self.stores, self.windows, self.data = list(stores), list(windows), data
-        self.dp_rank, self.dp_size, self.first_sample = dp_rank, dp_size, first_sample
-        sources = [OrderSource(len(each), weight) for each, weight in zip(windows, weights)]
-        self.order = SampleOrder(sources, seed)
+        self.data, self.first_sample = data, first_sample
+        self.dp_rank, self.dp_size = dp_rank, dp_size
+        self.order = SampleOrder([OrderSource(source.windows, source.weight) for source in sources], seed)
         self.identity: dict[str, Any] = {
             **identity,
             "seed": seed,
             "seq_length": data.seq_length,
             "sources": [
-                {"fingerprint": fingerprint, "share": str(share), "windows": source.num_windows}
-                for fingerprint, share, source in zip(prints, self.order.mixture.shares, sources)
+                {"fingerprint": source.fingerprint, "share": str(share), "windows": source.windows}
+                for source, share in zip(sources, self.order.mixture.shares)
             ],
         }
-        if data.packing != "contiguous":  # left out otherwise, as older checkpoints do
-            self.identity["packing"] = data.packing
         self._ahead = (0, np.empty((0, 3), np.int64))
         self._prefetcher: _Prefetcher | None = None
+
+    def read(self, samples: list[list[int]]) -> MicroBatch:
+        """The micro-batch of these samples, each (source, epoch, window). Called in the prefetching thread."""
+        raise NotImplementedError
 
     @property
     def samples_per_epoch(self) -> int:
         """Windows in one pass over the mixture."""
         return self.order.samples_per_epoch
 
+    @property
+    def replica_samples(self) -> range:
+        """Places of this replica's samples in a global batch; none on a rank that reads no samples."""
+        share = self.data.global_batch_size // self.dp_size
+        return range(0) if self.dp_rank is None else range(self.dp_rank * share, (self.dp_rank + 1) * share)
+
     def batch_at(self, first_sample: int) -> StepBatch:
         """The step that begins at a global sample; pure, any position costs the same."""
         ids = self._sample_ids(first_sample)
-        share, size = len(ids) // self.dp_size, self.data.micro_batch_size
-        mine = ids[self.dp_rank * share : (self.dp_rank + 1) * share]
-        parts = [(self.windows[s], w) for s, _, w in mine.tolist()]
-        micro_batches = [read_micro_batch(parts[i : i + size], self.data.seq_length) for i in range(0, share, size)]
+        part, size = self.replica_samples, self.data.micro_batch_size
+        mine = ids[part.start : part.stop].tolist()
+        micro_batches = [self.read(mine[i : i + size]) for i in range(0, len(mine), size)]
         if platform.has_cuda():
             micro_batches = [batch.pinned() for batch in micro_batches]
         return StepBatch(micro_batches, ids, first_sample)
@@ -125,6 +136,42 @@ class TrainLoader:
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
+
+
+class WindowLoader(SampleLoader):
+    """Steps of plain windows.
+
+    Args:
+        windows: of each source, in the order of `sources`.
+    """
+
+    def __init__(
+        self, windows: Sequence[Readable], sources: Sequence[Source], data: DataConfig, seed: int,
+        identity: dict[str, Any], dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(sources, data, seed, identity, dp_rank, dp_size, first_sample)
+        self.windows = list(windows)
+        if data.packing != "contiguous":  # left out otherwise, as older checkpoints do
+            self.identity["packing"] = data.packing
+
+    def read(self, samples: list[list[int]]) -> MicroBatch:
+        """See the base class."""
+        return read_micro_batch([(self.windows[source], window) for source, _, window in samples], self.data.seq_length)
+
+
+class TrainLoader(WindowLoader):
+    """Steps of pretraining: windows of token stores."""
+
+    def __init__(
+        self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
+        dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
+    ) -> None:  # fmt: skip
+        self.stores = list(stores)
+        windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
+        check_stores(stores, [len(each) for each in windows], data.seq_length)
+        sources = [Source(s.fingerprint, len(each), weight) for s, each, weight in zip(stores, windows, weights)]
+        identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
+        super().__init__(windows, sources, data, seed, identity, dp_rank, dp_size, first_sample)
 
 
 class _Prefetcher:
@@ -163,21 +210,16 @@ class _Prefetcher:
         self._thread.join()
 
 
-class ValidationLoader:
-    """The first windows of a store in fixed order; every rank gets equally many micro-batches.
+class HeldOutLoader:
+    """The first windows of held-out data in fixed order; every rank gets equally many micro-batches.
 
     Where the samples do not divide, windows without labels fill up: they compute and count nothing, and nobody waits for a
     micro-batch that does not come.
     """
 
-    def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
-        available = window_count(store, data.seq_length)
-        check_stores([store], [available], data.seq_length)
-        self._store = store
-        self._deal(min(samples, available), data, dp_rank, dp_size)
-
-    def _deal(self, samples: int, data: DataConfig, dp_rank: int, dp_size: int) -> None:
-        self.samples, self._data, self._dp_rank, self._dp_size = samples, data, dp_rank, dp_size
+    def __init__(self, windows: Readable, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
+        self.windows, self.samples = windows, min(samples, len(windows))
+        self._data, self._dp_rank, self._dp_size = data, dp_rank, dp_size
 
     @property
     def seq_length(self) -> int:
@@ -185,18 +227,24 @@ class ValidationLoader:
         return self._data.seq_length
 
     def _window(self, number: int) -> Window:
-        return read_window(self._store, number, self._data.seq_length)
+        return read(self.windows, number, self.seq_length) if number < self.samples else padding_window(self.seq_length)
 
     def micro_batches(self) -> list[MicroBatch]:
         """This rank's micro-batches."""
-        size, seq = self._data.micro_batch_size, self._data.seq_length
+        size = self._data.micro_batch_size
         share = -(-self.samples // (self._dp_size * size)) * size
         first = self._dp_rank * share
-        windows = [
-            self._window(number) if number < self.samples else padding_window(seq)
-            for number in range(first, first + share)
-        ]
+        windows = [self._window(number) for number in range(first, first + share)]
         return [MicroBatch.from_windows(windows[i : i + size]) for i in range(0, share, size)]
+
+
+class ValidationLoader(HeldOutLoader):
+    """The first windows of a token store."""
+
+    def __init__(self, store: TokenStore, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
+        windows = ContiguousWindows(store, data.seq_length)
+        check_stores([store], [len(windows)], data.seq_length)
+        super().__init__(windows, data, samples, dp_rank, dp_size)
 
 
 def check_stores(stores: Sequence[TokenStore], windows: Sequence[int], seq_length: int) -> None:

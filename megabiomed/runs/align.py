@@ -10,7 +10,7 @@ from megabiomed.align.engine import AlignEngine
 from megabiomed.align.sources import frozen_reference, stage_source
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader
+from megabiomed.data.loader import HeldOutLoader, StepBatch
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.evaluate.in_training import TrainingEvaluation
@@ -49,20 +49,20 @@ class StageTrainer(Trainer):
         held_out = [QaStore(align.validation)] if align.validation else []
         texts = [loader.text] if loader.text is not None else []
         self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
-        self.loader = cast(TrainLoader, loader)
+        self.loader = loader
         samples = config.train.eval_samples
         made = [
             AlignValidation(store, align, config.data, samples, config.seed, replica, mesh.dp, shift)
             for store in held_out for shift in (0, 1)
         ]  # fmt: skip
-        self.validation = cast(ValidationLoader, made[0]) if made else None
+        self.validation = cast(HeldOutLoader, made[0]) if made else None
         self.wrong_items = made[1] if made else None
 
     def validate(self) -> float | None:
         """Validation loss, and beside it the loss when every question has another one's molecule or protein."""
         loss = super().validate()
         if loss is not None and self.wrong_items is not None:
-            wrong, _ = validation_loss(self.engine, cast(ValidationLoader, self.wrong_items))
+            wrong, _ = validation_loss(self.engine, cast(HeldOutLoader, self.wrong_items))
             self.reporter.say(f"validation_loss_wrong_items: {shown(wrong, '.4f')} gap: {shown(wrong - loss, '+.4f')}")
         return loss
 
@@ -84,14 +84,15 @@ class StageTrainer(Trainer):
         return found
 
     def _build(self) -> TrainEngine:
-        for store, windows in zip(self.loader.stores, cast(AlignLoader, self.loader).windows):
+        loader = cast(AlignLoader, self.loader)
+        for store, windows in zip(loader.stores, loader.windows):
             self.reporter.say(
                 f"data: {store.path}: {len(windows.order):,} questions in {len(windows):,} windows, "
                 f"{windows.too_long} longer than a window left out"
             )
         engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
         engine.base = stage_source(self.whole, self.number)
-        engine.template = str(cast(AlignLoader, self.loader).stores[0].manifest["settings"]["template"])
+        engine.template = str(loader.stores[0].manifest["settings"]["template"])
         engine.frozen = {"language_model": frozen_reference(self.whole)}
         engine.frozen |= {str(name): value for name, value in engine.side.initial.items()}
         if self._start.checkpoint is not None:

@@ -11,7 +11,14 @@ import torch.distributed as dist
 
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run
-from megabiomed.data.loader import StepBatch, TrainLoader, ValidationLoader, open_training_data, open_validation_data
+from megabiomed.data.loader import (
+    HeldOutLoader,
+    SampleLoader,
+    StepBatch,
+    TrainLoader,
+    open_training_data,
+    open_validation_data,
+)
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
 from megabiomed.doctor.certify_import import certify_import
@@ -75,9 +82,11 @@ class Trainer:
     def _open_data(self) -> None:
         """Set loader, validation and tokenizer."""
         config, mesh = self.config, self.mesh
-        self.loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
-        self.validation = open_validation_data(config.data, config.train.eval_samples, mesh.dp_rank, mesh.dp)
-        self.tokenizer = check_tokenizer(config, self.loader)
+        loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
+        validation = open_validation_data(config.data, config.train.eval_samples, mesh.dp_rank, mesh.dp)
+        self.loader: SampleLoader = loader
+        self.validation: HeldOutLoader | None = validation
+        self.tokenizer = check_tokenizer(config, loader)
 
     def _build(self) -> TrainEngine:
         """The engine, without weights; beside adapters it knows where the frozen weights come from."""
@@ -289,7 +298,7 @@ def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
     return tokenizer.path
 
 
-def validation_loss(engine: TrainEngine, loader: ValidationLoader) -> tuple[float, int]:
+def validation_loss(engine: TrainEngine, loader: HeldOutLoader) -> tuple[float, int]:
     """(mean loss per token, tokens) over a validation loader."""
     total, tokens = engine.evaluate(loader.micro_batches())
     return total / max(1, tokens), tokens

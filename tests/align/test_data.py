@@ -10,7 +10,9 @@ import pytest
 
 from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
+from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.data.windows import window_count
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
 from megabiomed.samples.multimodal.prompts import TEMPLATES, pieces, render
@@ -107,6 +109,24 @@ def test_every_topology_sees_the_same_global_batch(questions: Path) -> None:
     assert together == [micro.tokens.tolist() for micro in alone.micro_batches]
     assert [i.row for i in halves[0].items] == [i.row for i in alone.items]
     assert {i.consumer for i in halves[1].items} == {0, 1}
+
+
+def test_the_identity_is_that_of_older_checkpoints(questions: Path, papers: Path) -> None:
+    """A key more or less, or another order of samples, would make every older checkpoint diverge."""
+    align = align_config(questions).model_copy(update={"replay": papers})
+    store = QaStore(questions / "train")
+    data = DataConfig(seq_length=96, global_batch_size=4)
+    loader = AlignLoader([store], align, data, seed=1, text_share=0.5)
+    assert loader.text is not None
+    prints = [(store.fingerprint, "1/2"), (loader.text.fingerprint, "1/2")]
+    sizes = [len(loader.windows[0]), window_count(loader.text, 96)]
+    expected = {
+        "order_version": 1, "seed": 1, "seq_length": 96, "adaptors": [-1, 4],
+        "sources": [{"fingerprint": p, "share": s, "windows": n} for (p, s), n in zip(prints, sizes)],
+    }  # fmt: skip
+    assert json.dumps(loader.identity) == json.dumps(expected)
+    sources = [OrderSource(sizes[0], 1.0), OrderSource(sizes[1], 1.0)]
+    assert np.array_equal(loader.batch_at(40).sample_ids, SampleOrder(sources, 1).sample_ids(40, 4))
 
 
 def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) -> None:

@@ -22,13 +22,12 @@ from megabiomed.data.loader import (
     ValidationLoader,
     open_training_data,
     open_validation_data,
-    read_window,
-    window_count,
 )
 from megabiomed.data.order import SampleOrder
 from megabiomed.data.packing import MicroBatch
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.windows import read_window, window_count
 from megabiomed.ground.errors import ConfigError, DataError, TokenizerError
 from megabiomed.processes import platform
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 
 from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
-from megabiomed.config.topology import check_global_batch
 from megabiomed.data.answers import AnswerWindows, Expanded
-from megabiomed.data.loader import StepBatch, _Prefetcher
-from megabiomed.data.order import OrderSource, SampleOrder
+from megabiomed.data.loader import SampleLoader, Source
 from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, padding_window
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read_window, window_count
@@ -87,58 +84,42 @@ class QaWindows(AnswerWindows):
         return full[:-1], target[1:], items
 
 
-class AlignLoader:
-    """Endless `AlignBatch`es from any global sample on, mixing question splits and text.
-
-    Args:
-        dp_rank: replica of this rank; None on a rank without language model, whose batches hold items and no windows.
-    """
+class AlignLoader(SampleLoader):
+    """Steps that mix question splits and text; ranks without language model get items and no windows."""
 
     def __init__(
         self, stores: Sequence[QaStore], align: AlignConfig, data: DataConfig, seed: int, text_share: float = 0.0,
         dp_rank: int | None = 0, dp_size: int = 1,
     ) -> None:  # fmt: skip
-        check_global_batch(data, dp_size)
-        self.stores, self.data, self.dp_rank, self.dp_size = list(stores), data, dp_rank, dp_size
-        self.first_sample = 0
+        self.stores = list(stores)
         self.windows = [QaWindows(store, align, data.seq_length, seed) for store in stores]
         for windows in self.windows:
             _check_windows(windows, data.seq_length)
+        asked = zip(stores, self.windows, align.train)
+        sources = [Source(store.fingerprint, len(windows), source.weight) for store, windows, source in asked]
         self.text = TokenStore.open(align.replay) if text_share and align.replay else None
-        weights = [source.weight for source in align.train]
-        sizes = [len(windows) for windows in self.windows]
         if self.text is not None:
-            weights = [*weights, text_share / (1 - text_share) * sum(weights)]
-            sizes = [*sizes, window_count(self.text, data.seq_length)]
-        self.order = SampleOrder([OrderSource(n, w) for n, w in zip(sizes, weights)], seed)
-        prints = [store.fingerprint for store in stores] + ([self.text.fingerprint] if self.text else [])
-        self.identity: dict[str, Any] = {
-            "order_version": ORDER_VERSION, "seed": seed, "seq_length": data.seq_length,
-            "adaptors": [rows_out(a, -1) for a in (align.molecule_adaptor, align.protein_adaptor)],
-            "sources": [{"fingerprint": p, "share": str(s), "windows": n}
-                        for p, s, n in zip(prints, self.order.mixture.shares, sizes)],
-        }  # fmt: skip
-        self._ahead: _Prefetcher | None = None
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Windows in one pass over the mixture."""
-        return self.order.samples_per_epoch
+            weight = text_share / (1 - text_share) * sum(source.weight for source in align.train)
+            sources.append(Source(self.text.fingerprint, window_count(self.text, data.seq_length), weight))
+        super().__init__(sources, data, seed, {"order_version": ORDER_VERSION}, dp_rank, dp_size)
+        rows = [rows_out(adaptor, -1) for adaptor in (align.molecule_adaptor, align.protein_adaptor)]
+        self.identity |= {"adaptors": rows, "sources": self.identity.pop("sources")}
 
     def batch_at(self, first_sample: int) -> AlignBatch:
-        """The step that begins at a global sample."""
-        ids = self.order.sample_ids(first_sample, self.data.global_batch_size)
-        share, size = len(ids) // self.dp_size, self.data.micro_batch_size
+        """See the base class."""
+        step, share = super().batch_at(first_sample), self.data.global_batch_size // self.dp_size
         items = [
             _item(self.windows[s], s, found, number // share, first_sample + number)
-            for number, (s, _, w) in enumerate(ids.tolist()) if s < len(self.windows)
+            for number, (s, _, w) in enumerate(step.sample_ids.tolist()) if s < len(self.windows)
             for found in self.windows[s].items(w)
         ]  # fmt: skip
-        part = _part(self.dp_rank, share)
-        mine = [self._read(s, w) for s, _, w in ids[part.start : part.stop].tolist()]
-        return AlignBatch(_micro_batches(mine, size), ids, first_sample, items, self.features)
+        return AlignBatch(**vars(step), items=items, features=self.features)
 
-    def _read(self, source: int, window: int) -> Placed:
+    def read(self, samples: list[list[int]]) -> MicroBatch:
+        """See the base class."""
+        return _micro_batch([self._placed(source, window) for source, _, window in samples])
+
+    def _placed(self, source: int, window: int) -> Placed:
         if source < len(self.windows):
             return self.windows[source].place(window)
         assert self.text is not None
@@ -147,26 +128,6 @@ class AlignLoader:
     def features(self, item: Item) -> Features:
         """Features of one item."""
         return self.stores[item.source].features(MODALITIES.index(item.modality), item.row)
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        """Steps from `first_sample` on; a new iteration ends the one before it."""
-        self.close()
-        if self.data.prefetch == 0:
-            for position in count(self.first_sample, self.data.global_batch_size):
-                yield self.batch_at(position)
-        size = self.data.global_batch_size
-        self._ahead = ahead = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
-        try:
-            while not ahead.closed:
-                yield ahead.next()
-        finally:
-            ahead.close()
-
-    def close(self) -> None:
-        """Stop the background thread."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
 
 
 class AlignValidation:
@@ -230,16 +191,16 @@ def _item(windows: QaWindows, source: int, found: tuple[int, int, int], consumer
 
 
 def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:
-    found: list[MicroBatch] = []
-    for low in range(0, len(placed), size):
-        group = placed[low : low + size]
-        plain = MicroBatch.from_windows([p.window for p in group])
-        length = len(group[0].window.tokens)
-        where = [np.arange(number * length + at, number * length + at + n)
-                 for number, p in enumerate(group) for _, _, _, at, n in p.items]  # fmt: skip
-        places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))
-        found.append(AlignMicroBatch(**vars(plain), insert_at=places))
-    return found
+    return [_micro_batch(placed[low : low + size]) for low in range(0, len(placed), size)]
+
+
+def _micro_batch(group: list[Placed]) -> MicroBatch:
+    plain = MicroBatch.from_windows([p.window for p in group])
+    length = len(group[0].window.tokens)
+    where = [np.arange(number * length + at, number * length + at + n)
+             for number, p in enumerate(group) for _, _, _, at, n in p.items]  # fmt: skip
+    places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))
+    return AlignMicroBatch(**vars(plain), insert_at=places)
 
 
 def _check_windows(windows: QaWindows, seq_length: int) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from megabiomed.config import DataConfig
 from megabiomed.config.finetune import FinetuneConfig
 from megabiomed.data.answers import AnswerWindows
-from megabiomed.data.loader import TrainLoader, ValidationLoader, check_stores
-from megabiomed.data.packing import Window
+from megabiomed.data.loader import HeldOutLoader, Source, WindowLoader, check_stores
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import windows_of
 from megabiomed.ground.errors import DataError
@@ -18,11 +16,12 @@ from megabiomed.samples.questions.store import QuestionStore
 ORDER_VERSION = 1
 
 
-class FinetuneLoader(TrainLoader):
+class FinetuneLoader(WindowLoader):
     """Endless batches that mix stores of questions and token stores.
 
     Attributes:
-        questions: stores of questions; sources 0.. of the order. The token stores of `replay` follow them.
+        questions: stores of questions; sources 0.. of the order.
+        stores: token stores of `replay`; the sources after them.
     """
 
     def __init__(
@@ -30,19 +29,18 @@ class FinetuneLoader(TrainLoader):
         dp_rank: int = 0, dp_size: int = 1,
     ) -> None:  # fmt: skip
         self.questions = list(questions)
+        self.stores = [TokenStore.open(source.path) for source in finetune.replay]
         asking = [_windows(store, data.seq_length, seed) for store in questions]
-        replay = [TokenStore.open(source.path) for source in finetune.replay]
+        texts = [windows_of(store, data.seq_length, data.packing) for store in self.stores]
+        check_stores(self.stores, [len(each) for each in texts], data.seq_length)
         asked = [source.repeat * len(windows) for source, windows in zip(finetune.train, asking)]
-        share, weights = finetune.replay_share, [source.weight for source in finetune.replay]
-        factor = share / (1 - share) * sum(asked) / sum(weights) if weights else 0.0
-        self.question_share = 1 - share
         self._epoch = sum(asked)
-        texts = [windows_of(store, data.seq_length, data.packing) for store in replay]
-        check_stores(replay, [len(each) for each in texts], data.seq_length)
-        shares = [*asked, *(weight * factor for weight in weights)]
-        identity: dict[str, Any] = {"finetune_version": ORDER_VERSION}
-        prints = [*(store.fingerprint for store in questions), *(store.fingerprint for store in replay)]
-        self._arrange(replay, [*asking, *texts], shares, prints, data, seed, identity, dp_rank, dp_size, 0)
+        self.question_share = 1 - finetune.replay_share
+        windows = [*asking, *texts]
+        prints = [*(store.fingerprint for store in questions), *(store.fingerprint for store in self.stores)]
+        weights = [*asked, *_replay_weights(finetune, self._epoch)]
+        sources = [Source(mark, len(each), weight) for mark, each, weight in zip(prints, windows, weights)]
+        super().__init__(windows, sources, data, seed, {"finetune_version": ORDER_VERSION}, dp_rank, dp_size)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -50,17 +48,20 @@ class FinetuneLoader(TrainLoader):
         return max(1, round(self._epoch / self.question_share))
 
 
-class QuestionValidation(ValidationLoader):
+class QuestionValidation(HeldOutLoader):
     """The first windows of held-out questions."""
 
     def __init__(
         self, store: QuestionStore, data: DataConfig, samples: int, seed: int, dp_rank: int = 0, dp_size: int = 1
     ) -> None:
-        self.windows = _windows(store, data.seq_length, seed)
-        self._deal(min(samples, len(self.windows)), data, dp_rank, dp_size)
+        super().__init__(_windows(store, data.seq_length, seed), data, samples, dp_rank, dp_size)
 
-    def _window(self, number: int) -> Window:
-        return self.windows.read(number)
+
+def _replay_weights(finetune: FinetuneConfig, asked: float) -> list[float]:
+    """Weights of the texts that give them `replay_share` of the samples beside `asked` windows of questions."""
+    share, weights = finetune.replay_share, [source.weight for source in finetune.replay]
+    factor = share / (1 - share) * asked / sum(weights) if weights else 0.0
+    return [weight * factor for weight in weights]
 
 
 def _windows(store: QuestionStore, seq_length: int, seed: int) -> AnswerWindows:
