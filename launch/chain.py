@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch.cluster import Flags, Time
 from megabiomed.runs.kinds import kind_of, parts, read_run
@@ -92,7 +91,7 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
         nodes: nodes of a single run; a chain file has its own.
     """
     file = _find(path)
-    values = read_yaml(file.read_text(), str(file))
+    values = read_yaml_file(file)
     if not isinstance(values, dict) or "stages" not in values:
         config = read_run(path, overrides)
         stage = StageConfig(name=kind_of(path).name, run=path, nodes=nodes or 1)
@@ -101,7 +100,7 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
         raise LaunchError(
             "--nodes is for a single run", got=f"{path} with its own nodes", do="change its `nodes:` keys"
         )
-    return _expanded(cast(ChainConfig, parse(ChainConfig, values, str(file))), overrides)
+    return _expanded(parse(ChainConfig, values, str(file)), overrides)
 
 
 def _find(path: str) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError
 
 # What an #SBATCH line can carry unquoted; anything else could end the line or be read as another option.
@@ -205,7 +205,7 @@ def load_cluster(name: str) -> ClusterConfig:
         ConfigError: missing, or naming each key that is wrong.
     """
     file = shipped.find("clusters", name)
-    values = read_yaml(file.read_text(), str(file))
+    values = read_yaml_file(file)
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `partition: ...`")
-    return cast(ClusterConfig, parse(ClusterConfig, values, str(file)))
+    return parse(ClusterConfig, values, str(file))

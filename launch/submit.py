@@ -12,7 +12,7 @@ from typing import Any
 
 from megabiomed import __version__
 from megabiomed.config import to_yaml
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot

@@ -16,7 +16,7 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.featurise import Molecule
 from megabiomed.encoders.gin.model import MoleculeBatch
@@ -111,7 +111,7 @@ def open_checkpoint(run: Path) -> AlignedCheckpoint:
     """Find a checkpoint and what it refers to."""
     checkpoint = _find_checkpoint(run)
     text = read_yaml(checkpoint.config_text, str(checkpoint.path))
-    config = cast(AlignRunConfig, parse(AlignRunConfig, text, str(checkpoint.path)))
+    config = parse(AlignRunConfig, text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of an alignment run")
     return AlignedCheckpoint(checkpoint, config, checkpoint.tokenizer, _chain(checkpoint, config))

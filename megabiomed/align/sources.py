@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import TensorSource
@@ -40,7 +40,7 @@ class StageSource(ChainSource):
         for checkpoint in reversed(self.checkpoints):  # the oldest first
             lora = checkpoint.trainer.get(STAGE_LORA)
             if lora is not None:
-                settings = cast(LoraConfig, parse(LoraConfig, lora, str(checkpoint.path)))
+                settings = parse(LoraConfig, lora, str(checkpoint.path))
                 self.base = MergedSource(checkpoint, self.base, config.model, settings)
             elif names <= set(checkpoint.shapes):
                 self.base = checkpoint

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+import json
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from megabiomed.ground.errors import ConfigError
 
+S = TypeVar("S", bound="Section")
+
 
 class Section(BaseModel):
     """A frozen configuration section. Unknown keys are errors; values are not coerced between kinds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def nearest(name: str, options: list[str]) -> str | None:
@@ -22,14 +27,16 @@ def nearest(name: str, options: list[str]) -> str | None:
     return found[0] if found else None
 
 
-def parse(cls: type[Section], values: dict[str, Any], source: str) -> Section:
+def parse(cls: type[S], values: Any, source: str) -> S:
     """Build a section from plain values; every pydantic complaint becomes one `ConfigError`.
 
     Args:
         source: where the values came from, for the message (a file name, say).
     """
     try:
-        return cls.model_validate(values)
+        # As JSON, because strict means there what a reader of YAML expects: "5" is not a number, 0.0 is not false, but
+        # text may be a path.
+        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(
             f"{source} is not a valid configuration\n"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.finetune import FinetuneRunConfig
-from megabiomed.config.load import read_yaml
 from megabiomed.config.schema import RunConfig
+from megabiomed.config.yaml_text import read_yaml
 
 KINDS: dict[str, type[RunConfig]] = {"align": AlignRunConfig, "finetune": FinetuneRunConfig}
 
@@ -22,4 +22,4 @@ def kind_of(values: Any) -> type[RunConfig]:
 def stored_run(text: str, source: str) -> RunConfig:
     """The effective configuration that a run or checkpoint keeps, of whatever kind."""
     values = read_yaml(text, source)
-    return cast(RunConfig, parse(kind_of(values), values, source))
+    return parse(kind_of(values), values, source)

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, overload
 
 import yaml
 
 from megabiomed.config import shipped
 from megabiomed.config.base import parse
 from megabiomed.config.schema import RunConfig
+from megabiomed.config.yaml_text import read_yaml, read_yaml_file
 from megabiomed.ground.errors import ConfigError
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML's 1.1 rules read `2e-5` as a string."""
+R = TypeVar("R", bound=RunConfig)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    __import__("re").compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"
-    ),
-    list("-+0123456789."),
-)
+@overload
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig: ...
 
 
-def read_yaml(text: str, source: str) -> Any:
-    """Parse YAML text; a syntax error becomes a `ConfigError` with the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not readable YAML\n{error}\n ", do="correct the line above") from None
+@overload
+def load_config(path: str | Path, overrides: list[str] | None, kind: type[R]) -> R: ...
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None, kind: type[RunConfig] = RunConfig) -> RunConfig:
@@ -45,7 +35,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
         kind: RunConfig, or the class of another kind of run.
     """
     file = shipped.find("runs", path)
-    values = read_yaml(file.read_text(), str(file))
+    values = read_yaml_file(file)
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `name: ...`")
     for override in overrides or []:
@@ -55,7 +45,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
     if isinstance(align, dict):
         for encoder in ("molecule", "protein"):
             align[encoder] = _resolve(align.get(encoder, {}), "encoders")
-    return cast(RunConfig, parse(kind, values, str(file)))
+    return parse(kind, values, str(file))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -103,7 +93,7 @@ def _resolve(value: Any, folder: str) -> dict[str, Any]:
     if base is None:
         return value
     file = shipped.find(folder, base)
-    return {**read_yaml(file.read_text(), str(file)), **value}
+    return {**read_yaml_file(file), **value}
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -112,7 +112,7 @@ def export_hf(
     from megabiomed.model.origin import adapters_of, whole_model
 
     opened = newest(checkpoint, hashes=check)
-    model = cast(ModelConfig, parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST)))
+    model = parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST))
     limit = int(max_shard_gb * 1e9)
     plan = plan_shards(model, dtype.value, limit)
     source, lora = whole_model(opened, base), adapters_of(opened)

@@ -26,7 +26,7 @@ def config_report(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
     """Keys in which a run file differs from the configuration that wrote the checkpoint."""
     stored = stored_config(checkpoint)
     return config_differences(
-        stored.model_dump(mode="json"), load_config(name, kind=type(stored)).model_dump(mode="json")
+        stored.model_dump(mode="json"), load_config(name, None, type(stored)).model_dump(mode="json")
     )
 
 

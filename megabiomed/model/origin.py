@@ -190,7 +190,7 @@ class MergedSource:
 def adapters_of(checkpoint: Checkpoint) -> LoraConfig | None:
     """The adapters' configuration of a checkpoint that stores adapters, else None."""
     stored = checkpoint.trainer.get(LORA)
-    return None if stored is None else cast(LoraConfig, parse(LoraConfig, stored, str(checkpoint.path)))
+    return None if stored is None else parse(LoraConfig, stored, str(checkpoint.path))
 
 
 def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
@@ -231,7 +231,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
         raise CheckpointError(f"{checkpoint.path} holds no adapters", got=f"--base {base}", do="leave --base out")
     if lora is None:
         return checkpoint
-    model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
+    model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
     stored = checkpoint.trainer["frozen"]["language_model"]
     place = base or (Path(stored["path"]) if stored["path"] else None)
     if place is not None and not place.exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -40,7 +39,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
         )
     if folder.exists():
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
-    model = cast(ModelConfig, parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)))
+    model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
     shapes = trained_tensors(model, lora)
     began = checkpoint.trainer["frozen"]["language_model"]
     with new_folder(folder) as temporary:

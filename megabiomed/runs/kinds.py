@@ -10,7 +10,7 @@ from typing import Any
 from megabiomed.config import RunConfig, kinds, load_config, shipped
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.base import Section
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import ConfigError
 
 COMMAND = "command"

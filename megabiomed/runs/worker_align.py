@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import cast
 
 from megabiomed.config import load_config
 from megabiomed.config.align import AlignRunConfig
@@ -24,7 +23,7 @@ def run(config: AlignRunConfig, stage: str | None) -> int:
 
 def load(path: str, overrides: list[str] | None = None) -> AlignRunConfig:
     """An alignment run file."""
-    return cast(AlignRunConfig, load_config(path, overrides, AlignRunConfig))
+    return load_config(path, overrides, AlignRunConfig)
 
 
 if __name__ == "__main__":

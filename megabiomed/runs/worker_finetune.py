@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import cast
 
 from megabiomed.config import load_config
 from megabiomed.config.finetune import FinetuneRunConfig
@@ -24,7 +23,7 @@ def run(config: FinetuneRunConfig) -> int:
 
 def load(path: str, overrides: list[str] | None = None) -> FinetuneRunConfig:
     """A fine-tuning run file."""
-    return cast(FinetuneRunConfig, load_config(path, overrides, FinetuneRunConfig))
+    return load_config(path, overrides, FinetuneRunConfig)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig, shipped
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml
 from megabiomed.data.loader import open_training_data
 from megabiomed.data.packing import MicroBatch
 from megabiomed.model.hf_folder import logical_tensors

@@ -8,7 +8,7 @@ import pytest
 
 from megabiomed.config import load_config, shipped, to_yaml
 from megabiomed.config.kinds import kind_of
-from megabiomed.config.load import read_yaml
+from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import ConfigError
 
 RUN = "name: t\nmodel: tiny\ndata: {seq_length: 64, train: [{path: a}, {path: b, weight: 2}]}\ntrain: {steps: 3}\n"
