@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +24,10 @@ class Documents:
 
     start: Tensor
     end: Tensor
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Documents:
+        """The same bounds with every tensor moved; what was computed from them is computed again where they are now."""
+        return Documents(move(self.start), move(self.end))
 
     @cached_property
     def cu_seqlens(self) -> Tensor:

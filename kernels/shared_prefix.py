@@ -6,7 +6,7 @@ needs no gradient. Plain SDPA a branch; what it saves is everything else of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -38,6 +38,10 @@ class SharedPrefixes:
     """Bounds of a whole batch, in the place of `Documents`."""
 
     groups: Sequence[Group]
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> SharedPrefixes:
+        """Itself: the bounds are numbers of the host."""
+        return self
 
 
 def shared_prefix_attention(qkv: Tensor, cos: Tensor, sin: Tensor, prefixes: SharedPrefixes, heads: Any) -> Tensor:

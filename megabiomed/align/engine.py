@@ -42,7 +42,7 @@ from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.adapters import trained_tensors
 from megabiomed.processes import platform
-from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch
+from megabiomed.samples.multimodal.batch import AlignBatch
 
 # Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
 _PATIENCE = timedelta(hours=24)
@@ -139,7 +139,7 @@ class AlignEngine(TrainEngine):
             loss, tokens, of_side, of_model = self._known_to_all(loss, tokens, of_side, of_model)
         return StepResult(loss, (of_side + of_model) ** 0.5, int(tokens))
 
-    def _run_language_model(self, micro_batches: list[AlignMicroBatch]) -> tuple[float, float]:
+    def _run_language_model(self, micro_batches: list[MicroBatch]) -> tuple[float, float]:
         """Phase 2, forward and backward: mean loss and unmasked tokens of the global batch."""
         mesh = self.mesh
         (tokens,) = mesh.sum_over(mesh.dp_group, sum(micro.num_loss_tokens for micro in micro_batches))
@@ -152,11 +152,10 @@ class AlignEngine(TrainEngine):
         first = self.mesh.rank in (0, self.mesh.size)  # of its half; the others of it know the same
         return self.mesh.sum_over(dist.group.WORLD, *(value if first else 0.0 for value in figures))
 
-    def evaluate(self, micro_batches: Any) -> tuple[float, int]:
-        """Summed loss and unmasked tokens of an `AlignBatch`; zeros on a rank without language model."""
-        assert isinstance(micro_batches, AlignBatch)
-        _, _, filled = self._encode(micro_batches, gradients=False)
-        found = super().evaluate(filled) if self.mesh.in_model else (0.0, 0)
+    def evaluate_items(self, batch: AlignBatch) -> tuple[float, int]:
+        """As `evaluate`, of texts with molecules and proteins; zeros on a rank without language model. Collective."""
+        _, _, filled = self._encode(batch, gradients=False)
+        found = self.evaluate(filled) if self.mesh.in_model else (0.0, 0)
         self.language_model_goes_on(False)
         return found
 
@@ -178,9 +177,7 @@ class AlignEngine(TrainEngine):
             return super().logits(batch)
         return torch.zeros(batch.tokens.numel(), self.config.model.vocab_size, device=platform.device())
 
-    def _encode(
-        self, batch: AlignBatch, gradients: bool
-    ) -> tuple[Bridge, dict[Modality, _Share], list[AlignMicroBatch]]:
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Bridge, dict[Modality, _Share], list[MicroBatch]]:
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
         bridge = Bridge(self.mesh, items, deal(items, self.align, self.mesh.world))
@@ -208,23 +205,26 @@ class AlignEngine(TrainEngine):
         """Modalities that anybody has in this batch: the same answer on every rank."""
         return [name for name in MODALITIES if any(item.modality == name for item in batch.items)]
 
-    def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[AlignMicroBatch]:
+    def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[MicroBatch]:
         first_stage = self.mesh.pp_rank == 0
         filled, start = [], 0
         for micro in self.with_noise(batch.micro_batches) if gradients else batch.micro_batches:
-            assert isinstance(micro, AlignMicroBatch)
-            count = micro.insert_at.numel() if first_stage else 0
+            assert micro.inserts is not None
+            count = micro.inserts.places.numel() if first_stage else 0
             # A leaf even where nothing is inserted: a text-only batch must have a graph under a frozen model too.
             part = rows[start : start + count].detach().clone().requires_grad_(gradients)
-            filled.append(replace(micro.to(platform.device()), rows=part))
+            moved = micro.to(platform.device())
+            assert moved.inserts is not None
+            filled.append(replace(moved, inserts=replace(moved.inserts, rows=part)))
             start += count
         return filled
 
     def _backward(
-        self, batch: AlignBatch, bridge: Bridge, shares: dict[Modality, _Share], filled: list[AlignMicroBatch]
+        self, batch: AlignBatch, bridge: Bridge, shares: dict[Modality, _Share], filled: list[MicroBatch]
     ) -> None:
         """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
-        parts = [torch.zeros_like(m.rows) if m.rows.grad is None else m.rows.grad for m in filled if m.rows is not None]
+        leaves = [m.inserts.rows for m in filled if m.inserts is not None and m.inserts.rows is not None]
+        parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         # The schedule multiplies by dp because engines average; encoders sum.
         with self._watch("exchange of gradients", batch, bridge):
             gradient = bridge.give_back(self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.dp).float()

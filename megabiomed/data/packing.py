@@ -6,7 +6,7 @@ document. The document mask is carried as two int32 per token (`start`, `end`), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.dropout import Noise
+from megabiomed.kernels.shared_prefix import SharedPrefixes
 
 IGNORE_INDEX = -100
 
@@ -70,24 +72,46 @@ def padding_window(size: int) -> Window:
 
 
 @dataclass(frozen=True)
+class Inserts:
+    """Embeddings of molecules and proteins that replace those of placeholder tokens.
+
+    Attributes:
+        places: [n] int64 tokens of the micro-batch, in the order of the rows.
+        rows: [n, h] embeddings; [0, h] on a rank without the first stage. None until the engine has computed them.
+    """
+
+    places: Tensor
+    rows: Tensor | None = None
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Inserts:
+        """The same with every tensor moved."""
+        return Inserts(move(self.places), None if self.rows is None else move(self.rows))
+
+
+@dataclass(frozen=True)
 class MicroBatch:
-    """Windows of one forward pass, flattened to t = micro_batch_size * S tokens; windows never see each other.
+    """Everything that a pipeline stage reads of one forward pass of t tokens.
+
+    Training flattens windows of S tokens (t = micro_batch_size * S), which never see each other.
 
     Attributes:
         tokens, labels: [t] int64.
-        start, end: [t] int32 document bounds in the flattened batch.
+        documents: which tokens each token sees; an evaluation may share the beginnings of documents.
         positions: [t] int64, index of each token inside its document part.
         num_loss_tokens: labels that are not masked.
         noise: names the random numbers of adapters' dropout, set by the engine; None drops nothing.
+        inserts: embeddings in the place of placeholder tokens; None in text.
+        scored: [n] int64 tokens whose logits are wanted, ascending; None wants all.
     """
 
     tokens: Tensor
     labels: Tensor
-    start: Tensor
-    end: Tensor
+    documents: Documents | SharedPrefixes
     positions: Tensor
     num_loss_tokens: int
     noise: Noise | None = None
+    inserts: Inserts | None = None
+    scored: Tensor | None = None
 
     @classmethod
     def from_windows(cls, windows: Sequence[Window]) -> MicroBatch:
@@ -105,20 +129,27 @@ class MicroBatch:
         return cls(
             tokens=torch.from_numpy(flat.tokens),
             labels=torch.from_numpy(flat.labels),
-            start=torch.from_numpy(flat.start),
-            end=torch.from_numpy(flat.end),
+            documents=Documents(torch.from_numpy(flat.start), torch.from_numpy(flat.end)),
             positions=torch.from_numpy(positions),
             num_loss_tokens=int(np.count_nonzero(flat.labels != IGNORE_INDEX)),
         )
 
     def pinned(self) -> MicroBatch:
         """The same batch in page-locked memory, from which copies to a GPU do not wait."""
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
+        return self._moved(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
-        return replace(self, **moved)
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
-
-_TENSORS = ("tokens", "labels", "start", "end", "positions")
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> MicroBatch:
+        """Every tensor moved. The bounds are made anew, once for all layers and chunks of the rank."""
+        return replace(
+            self,
+            tokens=move(self.tokens),
+            labels=move(self.labels),
+            documents=self.documents.moved(move),
+            positions=move(self.positions),
+            inserts=None if self.inserts is None else self.inserts.moved(move),
+            scored=None if self.scored is None else move(self.scored),
+        )

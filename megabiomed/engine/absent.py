@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.decoder import Micro
 
 
 class AbsentEngine(DataParallelEngine):
@@ -16,7 +16,7 @@ class AbsentEngine(DataParallelEngine):
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
 
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """Never called: this rank is in no pipeline."""
         raise AssertionError("a rank without a language model was asked to run it")
 

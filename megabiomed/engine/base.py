@@ -10,8 +10,8 @@ from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
 from megabiomed.config import OptimizerConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.decoder import Micro
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -26,7 +26,7 @@ class DataParallelEngine(ABC):
     mesh: Mesh
 
     @abstractmethod
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """One micro-batch through one chunk (see `LlamaChunk.forward`); may be called often before any backward."""
 
     @abstractmethod

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import Stage
-from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 
@@ -25,7 +25,7 @@ class FrozenEngine(DataParallelEngine):
             self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
         self.stage.requires_grad_(False)
 
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See the base class."""
         return cast(Tensor, self.stage(chunk, x, batch, return_logits))
 

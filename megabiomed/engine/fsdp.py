@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 
@@ -50,7 +50,7 @@ class FsdpEngine(DataParallelEngine):
             zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
             self.optimizer.state[parameter] = {"step": step, **zeros}
 
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See the base class."""
         return cast(Tensor, self.stage(chunk, x, batch, return_logits))
 

@@ -20,9 +20,9 @@ from torch.distributed.pipelining import (
 )
 
 from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 
@@ -31,12 +31,10 @@ class _ChunkModule(nn.Module):
 
     def __init__(self, pipeline: Pipeline, chunk: int) -> None:
         super().__init__()
-        object.__setattr__(self, "_pipeline", pipeline)
-        self.chunk = chunk
+        self.pipeline, self.chunk = pipeline, chunk
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        pipeline: Pipeline = object.__getattribute__(self, "_pipeline")
-        return pipeline.engine.forward(self.chunk, x, pipeline.batches[int(index)])
+        return self.pipeline.engine.forward(self.chunk, x, self.pipeline.batches[int(index)])
 
 
 class Pipeline:
@@ -44,7 +42,7 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine, micro_batches: int) -> None:
         self.mesh, self.engine, self.config = mesh, engine, config
-        self.batches: Sequence[Micro] = []
+        self.batches: Sequence[MicroBatch] = []
         self.scale = 1.0
         self.micro_batches = micro_batches
         self.virtual = config.parallel.virtual_pipeline_stages
@@ -87,7 +85,7 @@ class Pipeline:
     def _scaled(self, loss_sum: Tensor, _: Tensor) -> Tensor:
         return loss_sum.sum() * self.scale
 
-    def run(self, batches: Sequence[Micro], scale: float) -> float:
+    def run(self, batches: Sequence[MicroBatch], scale: float) -> float:
         """Forward and backward of all micro-batches; gradients accumulate in the engine.
 
         Args:
@@ -117,7 +115,7 @@ class Pipeline:
         return float(total)
 
     @torch.no_grad()
-    def forward_only(self, batches: Sequence[Micro], return_logits: bool = False) -> list[Tensor]:
+    def forward_only(self, batches: Sequence[MicroBatch], return_logits: bool = False) -> list[Tensor]:
         """All micro-batches through all stages without gradients.
 
         Returns:
@@ -139,7 +137,7 @@ class Pipeline:
             work.wait()
         return outputs
 
-    def _receive(self, batch: Micro) -> Tensor:
+    def _receive(self, batch: MicroBatch) -> Tensor:
         tokens = batch.tokens.numel()
         rows = tokens // self.mesh.tp if self.config.parallel.sequence_parallel else tokens
         hidden = self._hidden

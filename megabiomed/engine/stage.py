@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
 from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.adapters import freeze_base
-from megabiomed.model.decoder import LlamaChunk, Micro, chunk_ranges
+from megabiomed.model.decoder import LlamaChunk, chunk_ranges
 from megabiomed.model.parallelize import TensorParallelLayers
 
 
@@ -37,7 +38,7 @@ class Stage(nn.Module):
         # Engines replace parameter objects (FSDP2) or their data (ZeRO-3), so placements are kept by name.
         self.placements = {name: layers.placements[parameter] for name, parameter in self.named_parameters()}
 
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See `LlamaChunk.forward`."""
         return self.chunks[chunk](x, batch, return_logits)
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.engine import deepspeed_fixes as fixes
 from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments, read_local
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
 from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.decoder import Micro
 from megabiomed.processes import platform
 
 _NO_CLIPPING = 1e30
@@ -64,7 +64,7 @@ class ZeroEngine(DataParallelEngine):
             data_parallel_group=self.mesh.dp_group, config_dict_or_path=settings, mpu=DeepSpeedTopology(self.mesh)
         )
 
-    def forward(self, chunk: int, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See the base class."""
         if self.stage_number == 0:
             # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.

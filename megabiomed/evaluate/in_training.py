@@ -61,8 +61,7 @@ class TrainingEvaluation:
         """
         found: dict[str, float] = {}
         for name, loader in self.domains.items():
-            # Not the method of an engine that expects more than text in a micro-batch.
-            total, tokens = TrainEngine.evaluate(engine, loader.micro_batches())
+            total, tokens = engine.evaluate(loader.micro_batches())
             tick()
             found[f"{name}_loss"] = total / max(1, tokens)
             found[f"{name}_perplexity"] = perplexity(total / max(1, tokens))

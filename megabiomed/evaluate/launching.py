@@ -82,7 +82,7 @@ def describe(settings: EvaluateSettings, world: int) -> list[str]:
         if task.mode == "choice":
             requests = [request for item in task.items for request in item.requests()]
             plain = sum(len(r.prompt) + len(r.continuation) - 1 for r in requests)
-            computed = sum(batch.tokens.numel() for batch in pack(requests, settings.window))
+            computed = sum(batch.micro.tokens.numel() for batch in pack(requests, settings.window))
             lines.append(f"  {len(requests):,} continuations, {plain:,} tokens, of which {computed:,} are computed")
         lines += [f"  {line}" for line in remarks(header)]
         first = task.items[0]

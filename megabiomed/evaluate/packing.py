@@ -9,13 +9,14 @@ is one level of sharing: of a question's prompt and the examples before it, what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from megabiomed.data.packing import IGNORE_INDEX, MicroBatch
+from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.shared_prefix import Group, SharedPrefixes
 
 SHORTEST_PREFIX = 16
@@ -32,32 +33,24 @@ class Request:
 
 
 @dataclass(frozen=True)
-class ScoreBatch(MicroBatch):
-    """A window of evaluation.
+class ScoreBatch:
+    """A window of evaluation and what is looked up in its logits.
 
     Attributes:
-        scored: [n] tokens whose logits are wanted, ascending.
+        micro: the window; its `scored` names the n tokens whose logits are computed.
         row: [m] for each target the index into `scored`.
         target: [m] token ids.
         request: [m] number of the request that a target belongs to.
-        prefixes: bounds where beginnings are shared; None: plain documents.
     """
 
-    scored: Tensor = field(default_factory=lambda: _NOTHING)
-    row: Tensor = field(default_factory=lambda: _NOTHING)
-    target: Tensor = field(default_factory=lambda: _NOTHING)
-    request: Tensor = field(default_factory=lambda: _NOTHING)
-    prefixes: SharedPrefixes | None = None
+    micro: MicroBatch
+    row: Tensor
+    target: Tensor
+    request: Tensor
 
     def to(self, device: torch.device) -> ScoreBatch:
         """The same batch on a device."""
-        moved = super().to(device)
-        assert isinstance(moved, ScoreBatch)
-        for name in ("scored", "row", "target", "request"):
-            object.__setattr__(moved, name, getattr(self, name).to(device))
-        if self.prefixes is not None:
-            object.__setattr__(moved, "_documents", self.prefixes)
-        return moved
+        return ScoreBatch(self.micro.to(device), self.row.to(device), self.target.to(device), self.request.to(device))
 
 
 @dataclass
@@ -193,15 +186,16 @@ def _tensors(
     scored, row = torch.unique(at, sorted=True, return_inverse=True)
     lengths = [stop - start for start, stop in bounds]
     edges = np.array(bounds, dtype=np.int32).reshape(-1, 2)
-    return ScoreBatch(
+    start, end = (torch.from_numpy(np.repeat(edges[:, side], lengths)) for side in (0, 1))  # [t]
+    micro = MicroBatch(
         tokens=torch.tensor(tokens, dtype=torch.int64),
         labels=torch.full((len(tokens),), IGNORE_INDEX),
-        start=torch.from_numpy(np.repeat(edges[:, 0], lengths)),
-        end=torch.from_numpy(np.repeat(edges[:, 1], lengths)),
+        documents=prefixes or Documents(start, end),
         positions=torch.tensor(positions, dtype=torch.int64),
         num_loss_tokens=0,
-        scored=scored, row=row, target=target, request=request, prefixes=prefixes,
-    )  # fmt: skip
+        scored=scored,
+    )
+    return ScoreBatch(micro, row, target, request)
 
 
 def empty_batch(multiple: int = 1) -> ScoreBatch:

@@ -59,7 +59,7 @@ def score(
     for first in range(0, len(windows), mesh.dp):
         mine = first + mesh.dp_rank
         batch = (windows[mine] if mine < len(windows) else empty_batch(multiple)).to(platform.device())
-        outputs = engine.pipeline.forward_only([batch], return_logits=True)
+        outputs = engine.pipeline.forward_only([batch.micro], return_logits=True)
         if outputs and batch.target.numel():
             _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
         tick()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from megabiomed.config import KernelsConfig, ModelConfig
+from megabiomed.data.packing import MicroBatch
 from megabiomed.kernels.document_attention import Heads, rope_attention
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.dropout import Noise
@@ -47,30 +48,6 @@ class Layers(Protocol):
 
     def head(self) -> nn.Module:
         """[., h] -> logits [t, v / tp]; with labels [t] the summed loss [1] instead."""
-
-
-class Micro(Protocol):
-    """The part of a micro-batch that stages read, each [t] (see data.packing.MicroBatch)."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """Token ids."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Next tokens, or IGNORE_INDEX."""
-
-    @property
-    def start(self) -> Tensor:
-        """First token of each token's document part."""
-
-    @property
-    def end(self) -> Tensor:
-        """One past its last token."""
-
-    @property
-    def positions(self) -> Tensor:
-        """Index inside the document part."""
 
 
 class Adapted(nn.Module):
@@ -157,7 +134,7 @@ class LlamaChunk(nn.Module):
         self.norm = layers.norm("model.norm.weight") if is_last else None
         self.head = layers.head() if is_last else None
 
-    def forward(self, x: Tensor | None, batch: Micro, return_logits: bool = False) -> Tensor:
+    def forward(self, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """One micro-batch through this chunk.
 
         Args:
@@ -171,8 +148,7 @@ class LlamaChunk(nn.Module):
             x = self._with_rows(self.embed(batch.tokens), batch)
         assert x is not None
         cos, sin = self._rope(batch.positions)
-        documents = documents_of(batch)
-        noise = getattr(batch, "noise", None) if self.training else None
+        documents, noise = batch.documents, batch.noise if self.training else None
         pending: Tensor | None = None
         for block in self.blocks:
             if self.recompute == "full" and torch.is_grad_enabled():
@@ -183,14 +159,14 @@ class LlamaChunk(nn.Module):
             return x if pending is None else x + pending
         normed, _ = self.norm(x, pending)
         if return_logits:
-            return self.head(normed, None, getattr(batch, "scored", None))
+            return self.head(normed, None, batch.scored)
         return self.head(normed, batch.labels)
 
-    def _with_rows(self, x: Tensor, batch: Micro) -> Tensor:
+    def _with_rows(self, x: Tensor, batch: MicroBatch) -> Tensor:
         """Embeddings of molecules and proteins in the place of placeholder tokens, where the batch has any; [., h]."""
-        rows, places = getattr(batch, "rows", None), getattr(batch, "insert_at", None)
-        if rows is None or places is None:
+        if batch.inserts is None or batch.inserts.rows is None:
             return x
+        rows, places = batch.inserts.rows, batch.inserts.places
         if len(x) < batch.tokens.numel():  # sequence parallel: this rank holds tokens [first, first + len(x))
             places = places - self.tensor_rank * len(x)
             here = (places >= 0) & (places < len(x))
@@ -216,18 +192,6 @@ def _closed(
 def _through(layer: nn.Module, x: Tensor, noise: Noise | None) -> Tensor:
     """A linear; only those with an adapter know of noise."""
     return cast(Tensor, layer(x, noise) if noise is not None and isinstance(layer, Adapted) else layer(x))
-
-
-def documents_of(batch: Micro) -> Documents | SharedPrefixes:
-    """The micro-batch's document bounds, made once and kept on the batch (several chunks of a rank share them).
-
-    An evaluation puts shared prefixes there instead.
-    """
-    found = getattr(batch, "_documents", None)
-    if found is None:
-        found = Documents(batch.start, batch.end)
-        object.__setattr__(batch, "_documents", found)
-    return found
 
 
 def chunk_ranges(layers: int, chunks: int) -> list[tuple[int, int]]:

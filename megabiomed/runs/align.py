@@ -10,7 +10,7 @@ from megabiomed.align.engine import AlignEngine
 from megabiomed.align.sources import frozen_reference, stage_source
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.data.loader import HeldOutLoader, StepBatch
+from megabiomed.data.loader import StepBatch
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.evaluate.in_training import TrainingEvaluation
@@ -18,7 +18,7 @@ from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.ground.figures import shown
 from megabiomed.model.origin import check_frozen
 from megabiomed.processes.signals import StopFlag
-from megabiomed.runs.trainer import Trainer, validation_loss
+from megabiomed.runs.trainer import Trainer
 from megabiomed.samples.multimodal.batch import AlignBatch
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
 from megabiomed.samples.multimodal.store import QaStore
@@ -31,6 +31,10 @@ class StageTrainer(Trainer):
     Args:
         whole: the run; the stage's own configuration is made from it.
     """
+
+    items: AlignLoader
+    right_items: AlignValidation | None
+    wrong_items: AlignValidation | None
 
     def __init__(self, whole: AlignRunConfig, number: int, stop: StopFlag) -> None:
         self.whole, self.number = whole, number
@@ -49,22 +53,28 @@ class StageTrainer(Trainer):
         held_out = [QaStore(align.validation)] if align.validation else []
         texts = [loader.text] if loader.text is not None else []
         self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
-        self.loader = loader
+        self.loader = self.items = loader
         samples = config.train.eval_samples
-        made = [
-            AlignValidation(store, align, config.data, samples, config.seed, replica, mesh.dp, shift)
-            for store in held_out for shift in (0, 1)
-        ]  # fmt: skip
-        self.validation = cast(HeldOutLoader, made[0]) if made else None
-        self.wrong_items = made[1] if made else None
+        self.validation = self.right_items = self.wrong_items = None
+        if held_out:
+            self.right_items, self.wrong_items = (
+                AlignValidation(held_out[0], align, config.data, samples, config.seed, replica, mesh.dp, shift)
+                for shift in (0, 1)
+            )
 
     def validate(self) -> float | None:
         """Validation loss, and beside it the loss when every question has another one's molecule or protein."""
         loss = super().validate()
         if loss is not None and self.wrong_items is not None:
-            wrong, _ = validation_loss(self.engine, cast(HeldOutLoader, self.wrong_items))
+            total, tokens = cast(AlignEngine, self.engine).evaluate_items(self.wrong_items.batch())
+            wrong = total / max(1, tokens)
             self.reporter.say(f"validation_loss_wrong_items: {shown(wrong, '.4f')} gap: {shown(wrong - loss, '+.4f')}")
         return loss
+
+    def _held_out_loss(self) -> tuple[float, int] | None:
+        if self.right_items is None:
+            return None
+        return cast(AlignEngine, self.engine).evaluate_items(self.right_items.batch())
 
     def _evaluated(self, evaluation: TrainingEvaluation) -> dict[str, float]:
         """Text alone, which is nothing for dedicated encoder ranks: they wait, and their guards see that it goes on."""
@@ -84,15 +94,14 @@ class StageTrainer(Trainer):
         return found
 
     def _build(self) -> TrainEngine:
-        loader = cast(AlignLoader, self.loader)
-        for store, windows in zip(loader.stores, loader.windows):
+        for store, windows in zip(self.items.stores, self.items.windows):
             self.reporter.say(
                 f"data: {store.path}: {len(windows.order):,} questions in {len(windows):,} windows, "
                 f"{windows.too_long} longer than a window left out"
             )
         engine = AlignEngine(self.config, self.mesh, self.align, self.stage)
         engine.base = stage_source(self.whole, self.number)
-        engine.template = str(loader.stores[0].manifest["settings"]["template"])
+        engine.template = str(self.items.stores[0].manifest["settings"]["template"])
         engine.frozen = {"language_model": frozen_reference(self.whole)}
         engine.frozen |= {str(name): value for name, value in engine.side.initial.items()}
         if self._start.checkpoint is not None:

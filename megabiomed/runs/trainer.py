@@ -56,6 +56,9 @@ from megabiomed.runs.schedule import learning_rate, total_steps
 class Trainer:
     """One rank of a training run. torch.distributed must be initialised; all ranks construct and run it together."""
 
+    loader: SampleLoader
+    validation: HeldOutLoader | None
+
     def __init__(self, config: RunConfig, stop: StopFlag) -> None:
         self.config, self.stop = config, stop
         world, rank = dist.get_world_size(), dist.get_rank()
@@ -84,8 +87,8 @@ class Trainer:
         config, mesh = self.config, self.mesh
         loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
         validation = open_validation_data(config.data, config.train.eval_samples, mesh.dp_rank, mesh.dp)
-        self.loader: SampleLoader = loader
-        self.validation: HeldOutLoader | None = validation
+        self.loader = loader
+        self.validation = validation
         self.tokenizer = check_tokenizer(config, loader)
 
     def _build(self) -> TrainEngine:
@@ -243,12 +246,18 @@ class Trainer:
 
     def validate(self) -> float | None:
         """Mean validation loss per token, reported; None without validation data. Disturbs neither data order nor state."""
-        if self.validation is None:
-            return None
         self.guard.beat("validation", self.step)
-        loss = validation_loss(self.engine, self.validation)
-        self.reporter.validation(self.step, loss[0], loss[1])
-        return loss[0]
+        found = self._held_out_loss()
+        if found is None:
+            return None
+        total, tokens = found
+        loss = total / max(1, tokens)
+        self.reporter.validation(self.step, loss, tokens)
+        return loss
+
+    def _held_out_loss(self) -> tuple[float, int] | None:
+        """Summed loss and unmasked tokens of the validation data; None without any. Collective."""
+        return None if self.validation is None else self.engine.evaluate(self.validation.micro_batches())
 
     def evaluate(self) -> None:
         """Questions and perplexities of `eval`, reported. Disturbs neither data order nor state nor random numbers."""
@@ -296,9 +305,3 @@ def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
             do=f"set model.vocab_size={tokenizer.vocab_size} or rebuild the corpus with the model's tokenizer",
         )
     return tokenizer.path
-
-
-def validation_loss(engine: TrainEngine, loader: HeldOutLoader) -> tuple[float, int]:
-    """(mean loss per token, tokens) over a validation loader."""
-    total, tokens = engine.evaluate(loader.micro_batches())
-    return total / max(1, tokens), tokens

@@ -131,9 +131,7 @@ def test_the_identity_is_that_of_older_checkpoints(questions: Path, papers: Path
 
 def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) -> None:
     data, store = DataConfig(seq_length=96, global_batch_size=1), QaStore(questions / "validation")
-    right, wrong = (
-        AlignValidation(store, align_config(questions), data, 8, 1, shift=n).micro_batches() for n in (0, 1)
-    )
+    right, wrong = (AlignValidation(store, align_config(questions), data, 8, 1, shift=n).batch() for n in (0, 1))
     pairs = [(right.features(item), wrong.features(item)) for item in right.items]
     assert all(a.rows == b.rows for a, b in pairs)
     assert any(a != b if not hasattr(a, "atoms") else a.atoms.tolist() != b.atoms.tolist() for a, b in pairs)

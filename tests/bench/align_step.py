@@ -23,13 +23,15 @@ from megabiomed.align.engine import AlignEngine, _Share
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig
+from megabiomed.data.packing import Inserts, MicroBatch
 from megabiomed.encoders.bridge import Bridge
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.placement import Item, Modality
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.kernels.documents import Documents
 from megabiomed.processes import platform
-from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, empty_ids
+from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 
 SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
@@ -48,9 +50,7 @@ class _NoBridge(Bridge):
 class RedundantEngine(AlignEngine):
     """Each tensor rank encodes all items of its replica, and keeps the graph, so that nothing is computed again."""
 
-    def _encode(
-        self, batch: AlignBatch, gradients: bool
-    ) -> tuple[Bridge, dict[Modality, _Share], list[AlignMicroBatch]]:
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Bridge, dict[Modality, _Share], list[MicroBatch]]:
         bridge = _NoBridge(self.mesh, batch.items, [self.mesh.rank] * len(batch.items))
         collated = ProteinBatch.of([batch.features(item) for item in batch.items])
         with torch.set_grad_enabled("protein" in self.side.trained):
@@ -84,11 +84,11 @@ def batches() -> list[AlignBatch]:
     return found
 
 
-def _micro(tokens: Any) -> AlignMicroBatch:
+def _micro(tokens: Any) -> MicroBatch:
     index = torch.arange(SEQ, dtype=torch.int32)
     values = torch.from_numpy(tokens)
-    return AlignMicroBatch(tokens=values, labels=values, start=index * 0, end=index * 0 + SEQ, positions=index.long(),
-                           num_loss_tokens=SEQ, insert_at=torch.arange(1, 1 + QUERIES))  # fmt: skip
+    return MicroBatch(tokens=values, labels=values, documents=Documents(index * 0, index * 0 + SEQ),
+                      positions=index.long(), num_loss_tokens=SEQ, inserts=Inserts(torch.arange(1, 1 + QUERIES)))  # fmt: skip
 
 
 def build(kind: type[AlignEngine], mode: str, cache: str | None) -> AlignEngine:

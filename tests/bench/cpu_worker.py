@@ -77,7 +77,7 @@ def hugging_face(config: RunConfig) -> Any:
 
 def hugging_face_loss(model: Any, batch: MicroBatch, scale: float) -> torch.Tensor:
     index = torch.arange(batch.tokens.numel())
-    visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
+    visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.documents.start[:, None])
     inputs = {"input_ids": batch.tokens[None], "position_ids": batch.positions[None]}
     inputs["attention_mask"] = visible[None, None]
     logits = model(**inputs).logits[0]

@@ -83,7 +83,7 @@ def transformers(config: RunConfig, batch: MicroBatch, liger: bool) -> Callable[
     optimizer = torch.optim.AdamW(masters, lr=config.optimizer.lr, betas=(0.9, 0.95), fused=True)
     moved = batch.to(device)
     index = torch.arange(moved.tokens.numel(), device=device)
-    visible = ((index[None] <= index[:, None]) & (index[None] >= moved.start[:, None]))[None, None]
+    visible = ((index[None] <= index[:, None]) & (index[None] >= moved.documents.start[:, None]))[None, None]
 
     def step() -> float:
         logits = model(input_ids=moved.tokens[None], position_ids=moved.positions[None], attention_mask=visible).logits[

@@ -28,8 +28,8 @@ def test_micro_batches_shift_bounds_and_restart_positions() -> None:
     first = pack_window(np.arange(5), np.array([2]))
     second = pack_window(np.arange(5), np.array([], dtype=np.int64))
     batch = MicroBatch.from_windows([first, second])
-    assert batch.start.tolist() == [0, 0, 2, 2, 4, 4, 4, 4]
-    assert batch.end.tolist() == [2, 2, 4, 4, 8, 8, 8, 8]
+    assert batch.documents.start.tolist() == [0, 0, 2, 2, 4, 4, 4, 4]
+    assert batch.documents.end.tolist() == [2, 2, 4, 4, 8, 8, 8, 8]
     assert batch.positions.tolist() == [0, 1, 0, 1, 0, 1, 2, 3]
     assert batch.labels.tolist() == [1, IGNORE_INDEX, 3, 4, 1, 2, 3, 4]
     assert batch.num_loss_tokens == 7

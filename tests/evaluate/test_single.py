@@ -44,7 +44,7 @@ def hugging_face_loss(folder: Path, run_file: Path) -> float:
     total, count = 0.0, 0
     for batch in ValidationLoader(TokenStore.open(config.data.validation), config.data, 4).micro_batches():
         index = torch.arange(batch.tokens.numel())
-        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
+        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.documents.start[:, None])
         with torch.no_grad():
             logits = model(
                 input_ids=batch.tokens[None], attention_mask=visible[None, None], position_ids=batch.positions[None]

@@ -9,11 +9,12 @@ import torch
 
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig
-from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.placement import Item
-from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, empty_ids
+from megabiomed.kernels.documents import Documents
+from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from support.lora import LORA
 from support.parity import MODEL, OPTIMIZER
 
@@ -107,12 +108,12 @@ def replica_batch(samples: list[dict[str, Any]], rank: int, size: int) -> AlignB
     return AlignBatch(micro, empty_ids(), 0, items, lambda item: features[item.row])
 
 
-def _micro(sample: dict[str, Any]) -> AlignMicroBatch:
+def _micro(sample: dict[str, Any]) -> MicroBatch:
     places = [np.arange(held["at"], held["at"] + held["rows_out"]) for held in sample["items"]]
     where = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int64)
     index = torch.arange(SEQ, dtype=torch.int32)
-    return AlignMicroBatch(
-        tokens=torch.from_numpy(sample["tokens"]), labels=torch.from_numpy(sample["labels"]), start=index * 0,
-        end=index * 0 + SEQ, positions=index.long(), num_loss_tokens=int((sample["labels"] != IGNORE_INDEX).sum()),
-        insert_at=torch.from_numpy(where),
+    return MicroBatch(
+        tokens=torch.from_numpy(sample["tokens"]), labels=torch.from_numpy(sample["labels"]),
+        documents=Documents(index * 0, index * 0 + SEQ), positions=index.long(),
+        num_loss_tokens=int((sample["labels"] != IGNORE_INDEX).sum()), inserts=Inserts(torch.from_numpy(where)),
     )  # fmt: skip

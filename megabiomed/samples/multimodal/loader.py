@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.answers import AnswerWindows, Expanded
 from megabiomed.data.loader import SampleLoader, Source
-from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, padding_window
+from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch, Window, padding_window
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
 from megabiomed.encoders.placement import MODALITIES, Item
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.batch import AlignBatch, AlignMicroBatch, Features, empty_ids
+from megabiomed.samples.multimodal.batch import AlignBatch, Features, empty_ids
 from megabiomed.samples.multimodal.store import QaStore
 
 ORDER_VERSION = 1
@@ -144,7 +144,7 @@ class AlignValidation:
         _check_windows(self.windows, data.seq_length)
         self.samples = min(samples, len(self.windows))
 
-    def micro_batches(self) -> AlignBatch:
+    def batch(self) -> AlignBatch:
         """Everything at once; nothing of it is counted as consumed."""
         size = self.data.micro_batch_size
         share = -(-self.samples // (self.dp_size * size)) * size
@@ -200,7 +200,7 @@ def _micro_batch(group: list[Placed]) -> MicroBatch:
     where = [np.arange(number * length + at, number * length + at + n)
              for number, p in enumerate(group) for _, _, _, at, n in p.items]  # fmt: skip
     places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))
-    return AlignMicroBatch(**vars(plain), insert_at=places)
+    return replace(plain, inserts=Inserts(places))
 
 
 def _check_windows(windows: QaWindows, seq_length: int) -> None:
