@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,6 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if world not in done:
             folder = done[world] = tmp_path_factory.mktemp(f"align{world}")
             (folder / "cases.json").write_text(json.dumps(WORLDS[world]).replace("CACHE", str(folder / "cache")))
-            os.environ["PYTHONPATH"] = str(WORKER.parents[1])
             run_ranks(world, [str(WORKER), str(folder / "cases.json"), str(folder)], folder / "logs", timeout_s=240)
         return done[world]
 

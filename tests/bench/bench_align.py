@@ -5,7 +5,6 @@ cache against torch-geometric's collation, and the memory of BioMedGPT-10B by ar
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -71,7 +70,6 @@ def step_time() -> list[dict[str, Any]]:
     """Seconds of whole steps on two gloo processes, both ways in turns (bench/align_step.py)."""
     with tempfile.TemporaryDirectory() as name:
         output, folder = Path(name) / "rows.json", Path(__file__).resolve().parents[1]
-        os.environ["PYTHONPATH"] = str(folder)
         run_ranks(2, ["-m", "bench.align_step", str(output)], Path(name) / "logs", timeout_s=1200)
         rows: list[dict[str, Any]] = json.loads(output.read_text())
     return rows

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -32,7 +31,6 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help="where to save (default: a temporary folder)")
     options.add_argument("--dry", action="store_true", help="print only, leave docs/benchmarks alone")
     asked = options.parse_args()
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         measured = {candidate: measure(candidate, Path(name), asked) for candidate in CANDIDATES}
     rows = [row(candidate, result, measured) for candidate, result in measured.items()]

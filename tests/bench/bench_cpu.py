@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -33,7 +32,6 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=3, help="timed steps of each round")
     options.add_argument("--rounds", type=int, default=1)
     asked = options.parse_args()
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_records(folder / "records.jsonl.gz", 400, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer(iter([TEXT]), found / "tokenizer.model", 300)
     make_store(found / "store", found / "tokenizer.model", [5, 40, 17, 3, 60, 24] * 12)
     (found / "table.json").write_text(json.dumps(TOPOLOGIES))
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     for mode, world in product(("save", "load"), WORLDS):
         command = [str(WORKER), mode, str(found / "table.json"), str(found)]
         run_ranks(world, command, found / "logs" / f"{mode}{world}", timeout_s=280)

@@ -128,7 +128,7 @@ def _autotp_step(peer: Any, batches: list[MicroBatch]) -> float:
     count, total = sum(batch.num_loss_tokens for batch in batches), 0.0
     for batch in batches:
         index = torch.arange(batch.tokens.numel())
-        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.start[:, None])
+        visible = (index[None, :] <= index[:, None]) & (index[None, :] >= batch.documents.start[:, None])
         logits = peer(
             input_ids=batch.tokens[None], attention_mask=visible[None, None], position_ids=batch.positions[None]
         ).logits[0]

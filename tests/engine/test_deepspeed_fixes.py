@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ def oracle() -> dict[str, Any]:
 def test_without_the_measure_the_run_is_wrong(
     measure: str, world: int, parallel: dict[str, Any], oracle: dict[str, Any], tmp_path: Path
 ) -> None:
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps([{"name": "broken", "parallel": parallel}]))
     run_ranks(world, [str(WORKER), measure, str(cases), str(tmp_path)], tmp_path / "logs", 120)
@@ -45,7 +43,6 @@ def test_without_the_measure_the_run_is_wrong(
 
 @pytest.mark.timeout(180)
 def test_without_the_begin_of_backward_mark_zero_loses_its_state(tmp_path: Path) -> None:
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps([{"name": "broken", "parallel": PP2}]))
     with pytest.raises(AssertionError, match=r"unknown parameter type|NoneType"):
@@ -55,7 +52,6 @@ def test_without_the_begin_of_backward_mark_zero_loses_its_state(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_with_bare_barriers_zero3_waits_for_ranks_that_have_no_model(tmp_path: Path) -> None:
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     worker = str(WORKER.with_name("barrier_worker.py"))
     run_ranks(2, [worker], tmp_path / "logs", 120)
     with pytest.raises(AssertionError, match=r"stage3\.py.*\n.*dist\.barrier\(\)"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ Job = Callable[[str, int, list[dict[str, Any]]], Any]
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     def run(what: str, world: int, cases: list[dict[str, Any]]) -> Any:
-        os.environ["PYTHONPATH"] = str(WORKER.parents[1])
         output = tmp_path / "found.json"
         run_ranks(world, [str(WORKER), what, str(output), json.dumps(cases)], tmp_path / "logs", 200)
         return json.loads(output.read_text())

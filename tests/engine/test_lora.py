@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if world not in done:
             folder = done[world] = tmp_path_factory.mktemp(f"lora{world}")
             (folder / "cases.json").write_text(json.dumps(WORLDS[world]))
-            os.environ["PYTHONPATH"] = str(WORKER.parents[1])
             run_ranks(
                 world,
                 [str(WORKER), str(folder / "cases.json"), str(folder)],

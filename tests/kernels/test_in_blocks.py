@@ -17,7 +17,6 @@ def test_steps_with_triton_kernels_equal_the_automatic_ones(tmp_path: Path) -> N
     pytest.importorskip("triton")
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("the ranks run on CPUs, where Triton needs its interpreter")
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     run_ranks(2, [str(WORKER), str(tmp_path)], tmp_path / "logs", timeout_s=180)
     curves = json.loads((tmp_path / "curves.json").read_text())
     pairs = [("auto", "plain"), ("auto", "triton"), ("auto", "triton recomputed"), ("auto z-loss", "triton z-loss")]

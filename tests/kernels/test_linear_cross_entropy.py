@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -106,5 +105,4 @@ def test_a_frozen_head_gets_no_gradient_and_evaluation_makes_none() -> None:
 @pytest.mark.parametrize("world", [2, 3])
 def test_tensor_ranks_equal_one(world: int, tmp_path: Path) -> None:
     """Partial gradients sum to the whole; at 3 ranks a vocabulary of 4 leaves the last rank without rows."""
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     run_ranks(world, [str(WORKER), str(tmp_path)], tmp_path / "logs", timeout_s=100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_logits_equal_transformers_and_weights_the_file_to_the_bit(
     folders: dict[str, Path], tensor_parallel_size: int, tmp_path: Path
 ) -> None:
-    os.environ["PYTHONPATH"] = str(WORKER.parents[1])
     command = [str(WORKER), str(tensor_parallel_size), *(str(folder) for folder in folders.values())]
     run_ranks(tensor_parallel_size, command, tmp_path)
     for name, folder in folders.items():

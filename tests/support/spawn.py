@@ -9,7 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import megabiomed
 from megabiomed.processes.rendezvous import MEETING
+
+_IMPORTED = [str(Path(__file__).parents[1]), str(Path(megabiomed.__file__).parents[1])]
+"""Where the ranks find `support` and the same package as this process, wherever another one is installed."""
 
 
 def meeting(folder: Path) -> dict[str, str]:
@@ -26,6 +30,7 @@ def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 
         "WORLD_SIZE": str(world),
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": os.pathsep.join([*_IMPORTED, os.environ.get("PYTHONPATH", "")]),
         "CUDA_VISIBLE_DEVICES": "",
     }
     logs = [log_dir / f"rank_{rank}.log" for rank in range(world)]
