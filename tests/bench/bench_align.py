@@ -69,7 +69,7 @@ def balance() -> list[dict[str, Any]]:
 def step_time() -> list[dict[str, Any]]:
     """Seconds of whole steps on two gloo processes, both ways in turns (bench/align_step.py)."""
     with tempfile.TemporaryDirectory() as name:
-        output, folder = Path(name) / "rows.json", Path(__file__).resolve().parents[1]
+        output = Path(name) / "rows.json"
         run_ranks(2, ["-m", "bench.align_step", str(output)], Path(name) / "logs", timeout_s=1200)
         rows: list[dict[str, Any]] = json.loads(output.read_text())
     return rows
