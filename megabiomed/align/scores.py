@@ -23,7 +23,7 @@ from megabiomed.samples.multimodal.store import QaStore
 
 def nearest_answer(store: QaStore, kind: int, text: str, question: str) -> str:
     """Retrieval baseline: the answer to the same question on the most similar item of the training split."""
-    table = store._tables["records"]
+    table = store.records
     best, found = -1.0, ""
     wanted = _features_of(kind, text)
     for record in range(len(store)):

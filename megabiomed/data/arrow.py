@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 
-def write_table(path: Path, columns: dict[str, list[Any]], kinds: dict[str, Any]) -> None:
+def write_table(path: Path, columns: Mapping[str, list[Any]], kinds: Mapping[str, Any]) -> None:
     """Write columns of the given Arrow types."""
     table = pa.table({key: pa.array(columns[key], kinds[key]) for key in kinds})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

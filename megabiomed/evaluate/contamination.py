@@ -11,8 +11,8 @@ from megabiomed.corpus.decontaminate import NGRAM, REPORT
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import read_json
 from megabiomed.samples.questions.overlap import find_repeated
-from megabiomed.samples.questions.store import MANIFEST as QUESTIONS
 from megabiomed.samples.questions.store import QuestionStore
+from megabiomed.samples.store import MANIFEST as QUESTIONS
 
 Policy = Literal["mark", "refuse", "drop"]
 

@@ -28,7 +28,7 @@ from megabiomed.ground.figures import perplexity, shown, stored
 from megabiomed.processes import platform
 from megabiomed.processes.signals import Request as Asked
 from megabiomed.processes.signals import StopFlag
-from megabiomed.samples.questions.records import write_rejects
+from megabiomed.samples.rejects import write_rejects
 
 ROUND_WINDOWS = 4
 """Windows of each replica between two writes."""

@@ -73,14 +73,13 @@ def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> 
     good = [QaRecord("g", "q", "two molecules", ["C", "[Na+]"]), QaRecord("h", "q", "x", [], ["mkJ*x" + "A" * 2000])]
     tokenizer = Tokenizer(questions / "train/tokenizer.model")
     manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
-    assert manifest["skipped"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
+    assert manifest["left_out"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
                                    "molecule too_large": 1, "protein empty": 1}  # fmt: skip
-    listed = [json.loads(line)["id"] for line in (tmp_path / "s/skipped.jsonl").read_text().splitlines()]
-    assert listed == list(bad)
     store = QaStore(tmp_path / "s")
+    assert [reject.ident for reject in store.rejects()] == list(bad)
     assert [len(store.record_items(record)) for record in range(2)] == [2, 1]
     assert store.record_items(1)[0][2] == 1024
-    with pytest.raises(DataError, match="already holds"):
+    with pytest.raises(DataError, match="already exists"):
         build_split([], tmp_path / "s", tokenizer, BuildSettings())
 
 

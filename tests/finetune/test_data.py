@@ -119,13 +119,13 @@ def test_a_store_of_longer_windows_another_tokenizer_and_missing_files_are_refus
     data = DataConfig(seq_length=64, global_batch_size=1)
     with pytest.raises(DataError, match="built for longer windows"):
         FinetuneLoader([store], FinetuneConfig.model_validate({"train": [{"path": "s"}]}), data, 1)
-    with pytest.raises(DataError, match="already there"):
+    with pytest.raises(DataError, match="already exists"):
         build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", tokenizer, BuildSettings(256))
     config = read(finetune_file, "finetune.train.0.path=missing.json", f"run_dir={tmp_path / 'r'}")
     with pytest.raises(DataError, match=r"missing\.json is not there"):
         opened(config)
     assert not list((tmp_path / "r").rglob("*.building*"))
-    with pytest.raises(DataError, match="is no store of questions"):
+    with pytest.raises(DataError, match="is not a store of questions"):
         opened(read(finetune_file, f"finetune.train.0.path={tmp_path}", "finetune.train.0.limit=null"))
     with pytest.raises(ConfigError, match="no such template: got nope"):
         opened(read(finetune_file, "finetune.train.0.template=nope"))

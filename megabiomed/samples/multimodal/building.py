@@ -29,7 +29,7 @@ def build_dataset(
         for name, part in split.items():
             manifest = build_split(part, output / name, made, settings, lambda: progress.advance(task))
             counts = ", ".join(f"{manifest[key]} {key}" for key in ("records", "molecules", "proteins"))
-            lines.append(f"{name}: {counts}, skipped {manifest['skipped'] or 'none'}, changed {manifest['changed']}")
+            lines.append(f"{name}: {counts}, skipped {manifest['left_out'] or 'none'}, changed {manifest['changed']}")
     if how != "none":
         found = leakage(split)
         lines.append("leakage of held-out records: " + ", ".join(f"{key} {value:.1%}" for key, value in found.items()))

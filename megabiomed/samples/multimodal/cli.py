@@ -37,7 +37,7 @@ def build(
     limit: Annotated[int | None, typer.Option(min=1, help="Records to read at most.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
-    """Featurise, tokenize and split; what cannot be used is counted and listed in skipped.jsonl."""
+    """Featurise, tokenize and split; what cannot be used is counted and listed in rejects.jsonl."""
     from megabiomed.samples.multimodal.building import build_dataset
     from megabiomed.samples.multimodal.store import BuildSettings
 
@@ -49,12 +49,14 @@ def build(
 
 @dataset_app.command(epilog="Example: megabiomed dataset inspect qa/train")
 def inspect(split: Annotated[Path, typer.Argument(help="Folder of one split.")]) -> None:
-    """Counts of a split, and its first question."""
+    """Counts of a split, the first records that were left out, and its first question."""
     from megabiomed.samples.multimodal.store import QaStore
 
     store = QaStore(split)
     for key, value in store.manifest.items():
         typer.echo(f"{key}: {value}")
+    for reject in store.rejects()[:3]:
+        typer.echo(f"left out: {reject.ident}: {reject.reason}: {reject.detail}")
     if len(store):
         ident, question, answer = store.text(0)
         typer.echo(f"first: {ident}: {question} -> {answer}")

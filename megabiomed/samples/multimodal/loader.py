@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
-from megabiomed.data.answers import AnswerWindows, Expanded
 from megabiomed.data.loader import SampleLoader, Source
 from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch, Window, padding_window
 from megabiomed.data.store import TokenStore
@@ -22,6 +21,7 @@ from megabiomed.encoders.placement import MODALITIES, Item
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.batch import AlignBatch, Features, empty_ids
 from megabiomed.samples.multimodal.store import QaStore
+from megabiomed.samples.windows import AnswerWindows, Expanded
 
 ORDER_VERSION = 1
 
@@ -37,8 +37,9 @@ class Placed:
 class QaWindows(AnswerWindows):
     """Records of a split packed into windows of `seq_length` places, with room for the items of each."""
 
+    store: QaStore
+
     def __init__(self, store: QaStore, align: AlignConfig, seq_length: int, seed: int) -> None:
-        self.store = store
         self._adaptors = (align.molecule_adaptor, align.protein_adaptor)
         super().__init__(store, seq_length, seed)
 

@@ -65,8 +65,8 @@ def inspect(
     from collections import Counter
 
     from megabiomed.samples.questions.readers import read_questions
-    from megabiomed.samples.questions.records import write_rejects
     from megabiomed.samples.questions.templates import find_template, render
+    from megabiomed.samples.rejects import write_rejects
 
     found = read_questions(file, split)
     name, chosen = find_template(template, found.kind)

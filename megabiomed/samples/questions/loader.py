@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from megabiomed.config import DataConfig
 from megabiomed.config.finetune import FinetuneConfig
-from megabiomed.data.answers import AnswerWindows
 from megabiomed.data.loader import HeldOutLoader, Source, WindowLoader, check_stores
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import windows_of
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.questions.store import QuestionStore
+from megabiomed.samples.windows import AnswerWindows
 
 ORDER_VERSION = 1
 

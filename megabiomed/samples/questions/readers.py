@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.questions.layouts import LAYOUTS, integer, layout_of
-from megabiomed.samples.questions.records import Kind, QuestionRecord, QuestionSet, Reject, Unusable
+from megabiomed.samples.questions.records import Kind, QuestionRecord, QuestionSet, Unusable
+from megabiomed.samples.rejects import Reject
 
 Split = Literal["all", "train", "test"]
 AutoSplit = Literal["auto", "all", "train", "test"]

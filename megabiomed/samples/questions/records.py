@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from megabiomed.ground.files import write_atomic
+from megabiomed.samples.rejects import Reject, counts
 
 Kind = Literal["pubmedqa", "medmcqa", "medqa", "free"]
 VERDICTS = ("yes", "no", "maybe")
@@ -40,16 +38,6 @@ class QuestionRecord:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Reject:
-    """An entry that is left out, and why."""
-
-    source: str
-    ident: str
-    reason: str
-    detail: str = ""
-
-
 class Unusable(Exception):
     """Raised by a layout for one entry; becomes a `Reject`."""
 
@@ -74,15 +62,9 @@ class QuestionSet:
 
     def reasons(self) -> dict[str, int]:
         """How many entries were left out, by reason."""
-        return dict(Counter(reject.reason for reject in self.rejects))
+        return counts(self.rejects)
 
     def describe(self) -> list[str]:
         """Lines for the terminal."""
-        left = ", ".join(f"{count} {reason}" for reason, count in sorted(self.reasons().items())) or "none"
+        left = ", ".join(f"{count} {reason}" for reason, count in self.reasons().items()) or "none"
         return [f"{self.path}: {self.kind}, {len(self.records)} questions, left out: {left}", *self.notes]
-
-
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """All entries that were left out, one JSON object a line: source, id, reason, detail."""
-    lines = [json.dumps({"source": r.source, "id": r.ident, "reason": r.reason, "detail": r.detail}) for r in rejects]
-    write_atomic(path, "".join(line + "\n" for line in lines))

@@ -19,8 +19,9 @@ from megabiomed.ground.errors import ConfigError, DataError, MegabiomedError, To
 from megabiomed.ground.files import read_json, sha256_file, write_json
 from megabiomed.samples.questions.overlap import NGRAM, SHARE, find_repeated
 from megabiomed.samples.questions.readers import GROUND_TRUTH
-from megabiomed.samples.questions.store import MANIFEST, BuildSettings, QuestionStore, build_store
+from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
 from megabiomed.samples.questions.templates import TEMPLATES
+from megabiomed.samples.store import MANIFEST
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
 

@@ -13,7 +13,7 @@ import pytest
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.questions.generate import generate_questions
 from megabiomed.samples.questions.readers import default_split, read_questions
-from megabiomed.samples.questions.records import write_rejects
+from megabiomed.samples.rejects import write_rejects
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

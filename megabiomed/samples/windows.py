@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megabiomed.data.packing import IGNORE_INDEX, Window, padding_window
 from megabiomed.data.permutation import Permutation
-
-
-class AnswerStore(Protocol):
-    """Tokenized records: all ids in one array."""
-
-    path: Path
-    ids: Any
-    """Ids of all records, one after the other; each ends with EOS."""
-    id_ends: Any
-    """[records + 1] ends in `ids`, starting with 0."""
-    answer_start: Any
-    """[records] first id of the answer, counted within the record."""
-
-    def __len__(self) -> int: ...
-
+from megabiomed.samples.store import AnswerStore
 
 Expanded = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -39,7 +23,7 @@ class AnswerWindows:
 
     def __init__(self, store: AnswerStore, seq_length: int, seed: int) -> None:
         self.seq_length = seq_length
-        self._records: AnswerStore = store
+        self.store = store
         lengths = self._lengths()
         order = Permutation(len(store), seed, 0, 0)(np.arange(len(store))) if len(store) else np.zeros(0, np.int64)
         fits = order[lengths[order] <= seq_length]
@@ -57,7 +41,7 @@ class AnswerWindows:
 
     def _lengths(self) -> NDArray[np.int64]:
         """Places of each record: its tokens without the last, which is only predicted."""
-        return np.diff(self._records.id_ends).astype(np.int64) - 1
+        return np.diff(self.store.id_ends).astype(np.int64) - 1
 
     def records(self, window: int) -> list[int]:
         """Records of a window."""
@@ -79,7 +63,7 @@ class AnswerWindows:
         return stored[:-1], labels[1:]
 
     def _masked(self, record: int) -> Expanded:
-        store = self._records
+        store = self.store
         stored = store.ids[store.id_ends[record] : store.id_ends[record + 1]].astype(np.int64)
         labels = np.where(np.arange(len(stored)) >= store.answer_start[record], stored, IGNORE_INDEX)
         return stored, labels

@@ -1,0 +1,47 @@
+"""What is said about records that cannot be used: one JSON object per line, and counts by reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megabiomed.ground.files import write_atomic
+
+REJECTS = "rejects.jsonl"
+_OLDER = "skipped.jsonl"
+"""The name in datasets of molecules and proteins made before both kinds of store shared one."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An entry that is left out, and why."""
+
+    source: str
+    ident: str
+    reason: str
+    detail: str = ""
+
+
+def counts(rejects: Sequence[Reject]) -> dict[str, int]:
+    """Number of rejects by reason, sorted."""
+    return dict(sorted(Counter(reject.reason for reject in rejects).items()))
+
+
+def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
+    """All entries that were left out: source, id, reason, detail."""
+    lines = [json.dumps({"source": r.source, "id": r.ident, "reason": r.reason, "detail": r.detail}) for r in rejects]
+    write_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def read_rejects(folder: Path) -> list[Reject]:
+    """What was left out of the store in a folder, under either name of the file; nothing where there is none."""
+    files = [folder / name for name in (REJECTS, _OLDER) if (folder / name).is_file()]
+    return [_reject(json.loads(line)) for line in (files[0].read_text().splitlines() if files else ())]
+
+
+def _reject(held: dict[str, Any]) -> Reject:
+    return Reject(held.get("source", ""), held["id"], held["reason"], held.get("detail", held.get("message", "")))
