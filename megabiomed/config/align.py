@@ -197,11 +197,13 @@ class AlignRunConfig(RunConfig):
     def _length_from_stages(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("align"), dict):
             return values
-        stages = values["align"].get("stages") or []
-        train = dict(values.get("train") or {})
-        if not train.get("steps") and not train.get("epochs") and all(isinstance(s, dict) for s in stages):
-            train["steps"] = sum(stage.get("steps", 1) for stage in stages) or 1
-        return {**values, "train": train}
+        stages, train = values["align"].get("stages") or [], values.get("train") or {}
+        # What has another type is refused by the checks of the fields, which name the key.
+        if not isinstance(stages, list) or not isinstance(train, dict) or train.get("steps") or train.get("epochs"):
+            return values
+        lengths = [stage.get("steps", 1) for stage in stages if isinstance(stage, dict)]
+        counted = [length for length in lengths if isinstance(length, int)]
+        return {**values, "train": {**train, "steps": sum(counted) or 1}}
 
     @model_validator(mode="after")
     def _adapters_belong_to_a_stage(self) -> AlignRunConfig:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import yaml
-
 from megabiomed.config import shipped
 from megabiomed.config.base import parse
 from megabiomed.config.schema import RunConfig
-from megabiomed.config.yaml_text import read_yaml, read_yaml_file
+from megabiomed.config.yaml_text import read_yaml, read_yaml_file, write_yaml
 from megabiomed.ground.errors import ConfigError
 
 R = TypeVar("R", bound=RunConfig)
@@ -98,4 +96,4 @@ def _resolve(value: Any, folder: str) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """The effective configuration, every default spelled out, as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return write_yaml(config.model_dump(mode="json"))

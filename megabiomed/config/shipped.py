@@ -16,17 +16,25 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str | Path) -> Path:
-    """The file that `name` means: an existing path, or a shipped file of this kind."""
-    given = Path(name)
-    if given.is_file():
-        return given
-    shipped = ROOT / kind / f"{name}.yaml"
-    if given.parent == Path() and shipped.is_file():
-        return shipped
+    """The file that `name` means: an existing path, or a shipped file of this kind.
+
+    Raises:
+        ConfigError: `name` is neither.
+    """
+    if not isinstance(name, str | Path):
+        raise ConfigError(f"{kind[:-1]} is not a name", got=repr(name)[:100], expected="a file, or a shipped name")
+    given, shipped = Path(name), ROOT / kind / f"{name}.yaml"
+    try:
+        if given.exists() and not given.is_dir():
+            return given
+        if given.parent == Path() and shipped.is_file():
+            return shipped
+    except (OSError, ValueError):  # too long for a path, or with a null byte: it names neither
+        pass
     near = nearest(str(name), names(kind))
     raise ConfigError(
         f"no {kind[:-1]} configuration of that name",
-        got=repr(str(name)),
+        got=repr(str(name))[:200],
         expected=f"a file, or one of {', '.join(names(kind))}",
         do=f"did you mean {near!r}?" if near else "check the path",
     )

@@ -164,3 +164,19 @@ def read_yaml_file(file: Path) -> Any:
         reason = errno.errorcode.get(error.errno or 0, "")
         raise ConfigError(f"{str(file)[:200]} cannot be read", got=f"{error.strerror} {reason}".strip()) from None
     return read_yaml(text, str(file))
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe writer; quotes text that either version of YAML would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: list(rules) for first, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
+for _name, _pattern, _first in _CORE_TYPES:
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def write_yaml(values: Any) -> str:
+    """YAML that `read_yaml` turns into the same values; keys keep their order."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=False)
