@@ -17,10 +17,10 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.yaml_text import read_yaml
+from megabiomed.encoders.encoder_stack import build_encoders
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.featurise import Molecule
 from megabiomed.encoders.gin.model import MoleculeBatch
-from megabiomed.encoders.side import build_encoders
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import read_json, sha256_file

@@ -25,12 +25,12 @@ from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.encoders.bridge import Bridge
+from megabiomed.encoders.encoder_stack import EncoderStack
 from megabiomed.encoders.esm2.model import ProteinBatch
+from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import item_noise
-from megabiomed.encoders.placement import MODALITIES, Modality, check_ranks, deal
-from megabiomed.encoders.side import SideModules
+from megabiomed.encoders.schedule import MODALITIES, Modality, check_ranks, deal
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.absent import AbsentEngine
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -69,11 +69,11 @@ class AlignEngine(TrainEngine):
         self.align, self.stage = align, stage
         precision = config.train.precision
         hidden, group = config.model.hidden_size, mesh.beside_group
-        self.side = SideModules(align, stage, config.optimizer, hidden, config.seed, precision, group)
+        self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
-            known = [self.side.initial]
+            known = [self.encoders.initial]
             dist.broadcast_object_list(known, src=mesh.size, group=self._waiting)  # the first rank that read the files
-            self.side.initial = known[0]
+            self.encoders.initial = known[0]
         self.dtype = platform.DTYPES[config.train.precision]
         self.template = ""
 
@@ -85,7 +85,7 @@ class AlignEngine(TrainEngine):
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
         """Only what is trained is stored; frozen parts are referred to."""
         model = trained_tensors(self.config.model, self.config.lora) if self.trains_language_model else {}
-        return {**model, **self.side.trained_shapes()}
+        return {**model, **self.encoders.trained_shapes()}
 
     def extra_state(self) -> dict[str, Any]:
         """Stage, hashes of what the run began with, and the prompt template of the data."""
@@ -95,18 +95,18 @@ class AlignEngine(TrainEngine):
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""
-        return [*self.engine.fragments(), *self.side.fragments()]
+        return [*self.engine.fragments(), *self.encoders.fragments()]
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the language model; encoders and adaptors keep their own start where the source has none of them."""
         load_fragments(source, self.engine.fragments(), ("param",))
         self.engine.publish(source)
-        self._load_side(source, ("param",))
+        self._load_encoders(source, ("param",))
         self.language_model_goes_on(False)
 
-    def _load_side(self, source: TensorSource, kinds: tuple[str, ...]) -> None:
+    def _load_encoders(self, source: TensorSource, kinds: tuple[str, ...]) -> None:
         holds = getattr(source, "holds", lambda name: False)
-        wanted = [f for f in self.side.fragments(trained_only=False) if holds(f.box.name)]
+        wanted = [f for f in self.encoders.fragments(trained_only=False) if holds(f.box.name)]
         load_fragments(source, wanted, kinds)
 
     def load_state(self, source: TensorSource, step: int) -> None:
@@ -115,12 +115,12 @@ class AlignEngine(TrainEngine):
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
         self.engine.publish(source)
-        frozen = set(self.side.shapes) - set(self.side.trained_shapes())
+        frozen = set(self.encoders.shapes) - set(self.encoders.trained_shapes())
         holds = getattr(source, "holds", lambda name: False)
-        rest = [f for f in self.side.fragments(trained_only=False) if f.box.name in frozen and holds(f.box.name)]
+        rest = [f for f in self.encoders.fragments(trained_only=False) if f.box.name in frozen and holds(f.box.name)]
         load_fragments(source, rest, ("param",))
         self.engine.set_step_count(step)
-        self.side.set_step_count(step)
+        self.encoders.set_step_count(step)
         self.optimizer_step_count = step
         self.language_model_goes_on(False)
 
@@ -128,16 +128,16 @@ class AlignEngine(TrainEngine):
         """One optimizer step. `share_of_peak` is the schedule's value in (0, 1]. Collective."""
         self.engine.train(True)
         self.engine.begin_step()
-        bridge, shares, micro_batches = self._encode(batch, gradients=True)
-        with self._watch("language model", batch, bridge):
+        exchange, shares, micro_batches = self._encode(batch, gradients=True)
+        with self._watch("language model", batch, exchange):
             loss, tokens = self._run_language_model(micro_batches) if self.mesh.in_model else (0.0, 0.0)
-        self._backward(batch, bridge, shares, micro_batches)
-        of_side = self.side.step(share_of_peak) ** 2 if self.side.held else 0.0
+        self._backward(batch, exchange, shares, micro_batches)
+        of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
         of_model = self.engine.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
         if self.mesh.beside:
-            loss, tokens, of_side, of_model = self._known_to_all(loss, tokens, of_side, of_model)
-        return StepResult(loss, (of_side + of_model) ** 0.5, int(tokens))
+            loss, tokens, of_encoders, of_model = self._known_to_all(loss, tokens, of_encoders, of_model)
+        return StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens))
 
     def _run_language_model(self, micro_batches: list[MicroBatch]) -> tuple[float, float]:
         """Phase 2, forward and backward: mean loss and unmasked tokens of the global batch."""
@@ -177,25 +177,25 @@ class AlignEngine(TrainEngine):
             return super().logits(batch)
         return torch.zeros(batch.tokens.numel(), self.config.model.vocab_size, device=platform.device())
 
-    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Bridge, dict[Modality, _Share], list[MicroBatch]]:
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[Modality, _Share], list[MicroBatch]]:
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
-        bridge = Bridge(self.mesh, items, deal(items, self.align, self.mesh.world))
+        exchange = Exchange(self.mesh, items, deal(items, self.align, self.mesh.world))
         shares: dict[Modality, _Share] = {}
         outputs: dict[int, Tensor] = {}
-        for modality in self._present(batch) if self.side.held else ():
-            numbers = [n for n in bridge.mine if items[n].modality == modality]
+        for modality in self._present(batch) if self.encoders.held else ():
+            numbers = [n for n in exchange.mine if items[n].modality == modality]
             collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
-            with self._watch(f"encode {modality}", batch, bridge), torch.no_grad():
+            with self._watch(f"encode {modality}", batch, exchange), torch.no_grad():
                 step = self.optimizer_step_count
                 noises = [item_noise(self.config.seed, step, number) for number in numbers] if gradients else []
-                rows = self.side.encode(modality, collated, noises)
+                rows = self.encoders.encode(modality, collated, noises)
                 shares[modality] = _Share(numbers, collated, rows, noises)
-                out = self.side.adapt(modality, rows, collated.rows).to(self.dtype)
+                out = self.encoders.adapt(modality, rows, collated.rows).to(self.dtype)
             outputs.update(zip(numbers, out.split([items[n].rows_out for n in numbers])))
-        with self._watch("exchange of rows", batch, bridge):
-            rows = bridge.deliver(torch.cat([self._no_rows(), *(outputs[n] for n in bridge.mine)]))
-        return bridge, shares, self._filled(batch, rows, gradients)
+        with self._watch("exchange of rows", batch, exchange):
+            rows = exchange.deliver(torch.cat([self._no_rows(), *(outputs[n] for n in exchange.mine)]))
+        return exchange, shares, self._filled(batch, rows, gradients)
 
     def _no_rows(self) -> Tensor:
         """No embeddings, [0, h]."""
@@ -220,18 +220,18 @@ class AlignEngine(TrainEngine):
         return filled
 
     def _backward(
-        self, batch: AlignBatch, bridge: Bridge, shares: dict[Modality, _Share], filled: list[MicroBatch]
+        self, batch: AlignBatch, exchange: Exchange, shares: dict[Modality, _Share], filled: list[MicroBatch]
     ) -> None:
         """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
         leaves = [m.inserts.rows for m in filled if m.inserts is not None and m.inserts.rows is not None]
         parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         # The schedule multiplies by dp because engines average; encoders sum.
-        with self._watch("exchange of gradients", batch, bridge):
-            gradient = bridge.give_back(self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.dp).float()
-        sizes = [batch.items[n].rows_out for n in bridge.mine]
-        held = dict(zip(bridge.mine, gradient.split(sizes)))
+        with self._watch("exchange of gradients", batch, exchange):
+            gradient = exchange.give_back(self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.dp).float()
+        sizes = [batch.items[n].rows_out for n in exchange.mine]
+        held = dict(zip(exchange.mine, gradient.split(sizes)))
         for modality, share in shares.items():
-            with self._watch(f"backward {modality}", batch, bridge):
+            with self._watch(f"backward {modality}", batch, exchange):
                 self._backward_one(modality, share, [held[n] for n in share.numbers])
 
     def _whole(self, gradient: Tensor) -> Tensor:
@@ -241,18 +241,18 @@ class AlignEngine(TrainEngine):
         return gradient
 
     def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
-        trained = modality in self.side.trained
-        rows = self.side.encode(modality, share.batch, share.noises) if trained else share.rows
+        trained = modality in self.encoders.trained
+        rows = self.encoders.encode(modality, share.batch, share.noises) if trained else share.rows
         leaf = rows.detach().requires_grad_()
-        out = self.side.adapt(modality, leaf, share.batch.rows)
+        out = self.encoders.adapt(modality, leaf, share.batch.rows)
         # A rank without items still goes backward, with nothing, so that sharded encoders reduce together.
         torch.autograd.backward(out, torch.cat([out.detach()[:0], *(g.to(out.dtype) for g in gradients)]))
         if trained:
             upstream = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-            rows.backward(upstream * self.side.gradient_scale(modality))
+            rows.backward(upstream * self.encoders.gradient_scale(modality))
 
-    def _watch(self, phase: str, batch: AlignBatch, bridge: Bridge) -> Any:
-        return watch(self.mesh.rank, phase, [batch.items[n] for n in bridge.mine], self.align.watchdog_s)
+    def _watch(self, phase: str, batch: AlignBatch, exchange: Exchange) -> Any:
+        return watch(self.mesh.rank, phase, [batch.items[n] for n in exchange.mine], self.align.watchdog_s)
 
 
 def _language_model(config: RunConfig, mesh: Mesh, stage: StageConfig) -> DataParallelEngine:

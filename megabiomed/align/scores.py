@@ -15,7 +15,7 @@ from rich.table import Table
 
 from megabiomed.align.chat import Chat, Sampling
 from megabiomed.align.text_scores import text_scores
-from megabiomed.encoders.placement import MODALITIES
+from megabiomed.encoders.schedule import MODALITIES
 from megabiomed.ground.files import write_json
 from megabiomed.samples.multimodal.records import QaRecord
 from megabiomed.samples.multimodal.store import QaStore

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from megabiomed.encoders.placement import Item
+from megabiomed.encoders.schedule import Item
 
 
 @contextmanager

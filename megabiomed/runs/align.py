@@ -103,7 +103,7 @@ class StageTrainer(Trainer):
         engine.base = stage_source(self.whole, self.number)
         engine.template = str(self.items.stores[0].manifest["settings"]["template"])
         engine.frozen = {"language_model": frozen_reference(self.whole)}
-        engine.frozen |= {str(name): value for name, value in engine.side.initial.items()}
+        engine.frozen |= {str(name): value for name, value in engine.encoders.initial.items()}
         if self._start.checkpoint is not None:
             check_frozen(self._start.checkpoint.trainer["frozen"], engine.frozen, self._start.checkpoint.path)
         modes = {name: getattr(self.stage, name) for name in ("molecule", "protein", "language_model")}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from megabiomed.config import to_yaml
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.topology import check_run, default_world
-from megabiomed.encoders.placement import check_ranks, encoding_ranks
+from megabiomed.encoders.schedule import check_ranks, encoding_ranks
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.files import make_writable, write_atomic
 from megabiomed.model.origin import check_frozen_folder

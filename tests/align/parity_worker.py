@@ -36,7 +36,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
         result = engine.align_step(batch, 1.0)
         losses.append(result.loss)
         norms.append(result.grad_norm)
-    parameters = {name: whole(p) for name, p in engine.side._named() if not p.is_meta}
+    parameters = {name: whole(p) for name, p in engine.encoders._named() if not p.is_meta}
     held = {}
     for fragment in engine.engine.fragments():
         key = f"{fragment.box.name}|{fragment.box.offset}|{fragment.box.shape}"

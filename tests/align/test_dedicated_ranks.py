@@ -15,7 +15,7 @@ from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.align import AdaptorConfig, AlignRunConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.adaptors import build_adaptor
-from megabiomed.encoders.placement import deal
+from megabiomed.encoders.schedule import deal
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.model.hf_folder import export_hf
 from megabiomed.runs.start_align import describe

@@ -18,10 +18,10 @@ from support.spawn import run_ranks
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.encoders.encoder_stack import build_encoders
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import is_lora, item_noise, set_dropout
-from megabiomed.encoders.side import build_encoders
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.adapters import factor_names
 

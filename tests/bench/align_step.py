@@ -24,10 +24,10 @@ from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.packing import Inserts, MicroBatch
-from megabiomed.encoders.bridge import Bridge
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import ProteinBatch
-from megabiomed.encoders.placement import Item, Modality
+from megabiomed.encoders.exchange import Exchange
+from megabiomed.encoders.schedule import Item, Modality
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.kernels.documents import Documents
 from megabiomed.processes import platform
@@ -37,7 +37,7 @@ SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
 
 
-class _NoBridge(Bridge):
+class _NoExchange(Exchange):
     """Everybody encodes what it embeds; nothing travels."""
 
     def deliver(self, rows: Tensor) -> Tensor:
@@ -50,22 +50,22 @@ class _NoBridge(Bridge):
 class RedundantEngine(AlignEngine):
     """Each tensor rank encodes all items of its replica, and keeps the graph, so that nothing is computed again."""
 
-    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Bridge, dict[Modality, _Share], list[MicroBatch]]:
-        bridge = _NoBridge(self.mesh, batch.items, [self.mesh.rank] * len(batch.items))
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[Modality, _Share], list[MicroBatch]]:
+        exchange = _NoExchange(self.mesh, batch.items, [self.mesh.rank] * len(batch.items))
         collated = ProteinBatch.of([batch.features(item) for item in batch.items])
-        with torch.set_grad_enabled("protein" in self.side.trained):
-            rows = self.side.encode("protein", collated)
+        with torch.set_grad_enabled("protein" in self.encoders.trained):
+            rows = self.encoders.encode("protein", collated)
         with torch.no_grad():
-            out = self.side.adapt("protein", rows, collated.rows)
+            out = self.encoders.adapt("protein", rows, collated.rows)
         share = _Share(list(range(len(batch.items))), collated, rows, [])
-        return bridge, {"protein": share}, self._filled(batch, out, gradients)
+        return exchange, {"protein": share}, self._filled(batch, out, gradients)
 
     def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
         leaf = share.rows.detach().requires_grad_()
-        out = self.side.adapt(modality, leaf, share.batch.rows)
+        out = self.encoders.adapt(modality, leaf, share.batch.rows)
         # Both ranks have the whole gradient, and the side modules sum over them.
         torch.autograd.backward(out, torch.cat(gradients) / self.mesh.tp)
-        if modality in self.side.trained:
+        if modality in self.encoders.trained:
             assert leaf.grad is not None
             share.rows.backward(leaf.grad)
 

@@ -24,7 +24,7 @@ from megabiomed.align.memory import state_bytes
 from megabiomed.config.align import Esm2Config
 from megabiomed.encoders.gin.featurise import Molecule, featurise
 from megabiomed.encoders.gin.model import MoleculeBatch
-from megabiomed.encoders.placement import esm2_flops, imbalance, longest_first
+from megabiomed.encoders.schedule import esm2_flops, imbalance, longest_first
 from megabiomed.runs.worker_align import load
 from megabiomed.samples.multimodal.building import build_dataset
 from megabiomed.samples.multimodal.generate import generate_questions

@@ -12,7 +12,7 @@ from megabiomed.config.align import AlignConfig
 from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
-from megabiomed.encoders.placement import Item
+from megabiomed.encoders.schedule import Item
 from megabiomed.kernels.documents import Documents
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from support.lora import LORA

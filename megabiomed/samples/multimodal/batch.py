@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from megabiomed.data.loader import StepBatch
 from megabiomed.encoders.esm2.alphabet import Protein
 from megabiomed.encoders.gin.featurise import Molecule
-from megabiomed.encoders.placement import Item
+from megabiomed.encoders.schedule import Item
 
 Features = Molecule | Protein
 

@@ -17,7 +17,7 @@ from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch, Window, p
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
-from megabiomed.encoders.placement import MODALITIES, Item
+from megabiomed.encoders.schedule import MODALITIES, Item
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.batch import AlignBatch, Features, empty_ids
 from megabiomed.samples.multimodal.store import QaStore

@@ -13,7 +13,7 @@ import pyarrow as pa
 from megabiomed.data.arrow import flat_lists
 from megabiomed.encoders.esm2.alphabet import Protein, ProteinError, encode
 from megabiomed.encoders.gin.featurise import FEATURISER_VERSION, Molecule, MoleculeError, Salts, featurise
-from megabiomed.encoders.placement import MODALITIES
+from megabiomed.encoders.schedule import MODALITIES
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import sha256_file
 from megabiomed.samples.multimodal.batch import Features

@@ -26,7 +26,7 @@ from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
-from megabiomed.encoders.placement import MODALITIES, Modality, encoding_ranks
+from megabiomed.encoders.schedule import MODALITIES, Modality, encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash, load_esm2, load_gin
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
 from megabiomed.kernels.dropout import Noise
@@ -55,7 +55,7 @@ def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn
     return encoders, nn.ModuleDict(adaptors)
 
 
-class SideModules:
+class EncoderStack:
     """Everything besides the language model on one rank.
 
     Attributes:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megabiomed.config.align import AlignConfig, Esm2Config
-from megabiomed.encoders.placement import Item, check_ranks, deal, esm2_flops, imbalance, longest_first
+from megabiomed.encoders.schedule import Item, check_ranks, deal, esm2_flops, imbalance, longest_first
 from megabiomed.encoders.watchdog import watch
 from megabiomed.ground.errors import TopologyError
 

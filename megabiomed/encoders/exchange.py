@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed.encoders.placement import Item
+from megabiomed.encoders.schedule import Item
 from megabiomed.engine.mesh import Mesh
 
 
-class Bridge:
+class Exchange:
     """The traffic of one global batch.
 
     All tensor ranks of the first stage of a replica get the rows of its items. Gradients with respect to embeddings are

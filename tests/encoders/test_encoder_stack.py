@@ -12,10 +12,10 @@ import torch.distributed as dist
 
 from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, Esm2Config, EsmLoraConfig
+from megabiomed.encoders.encoder_stack import EncoderStack
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.lora import add_lora, is_lora, item_noise
-from megabiomed.encoders.side import SideModules
 from megabiomed.encoders.weights import fingerprint, function_hash
 
 PROTEINS = [encode(s) for s in ("MKTAYIAKQR", "M", "ACDEFGHIKLMNPQRSTVWY")]
@@ -29,12 +29,12 @@ def alone() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def side(stage: int, cache: Path) -> SideModules:
+def side(stage: int, cache: Path) -> EncoderStack:
     """Stage 0 trains the protein encoder's LoRA with dropout, stage 1 leaves the encoder frozen."""
     protein = {**SIZES, "num_attention_heads": 2, "cache": str(cache), "lora": {"r": 3, "alpha": 6.0, "dropout": 0.3}}
     stages = [{"name": "a", "steps": 1, "protein": "lora"}, {"name": "b", "steps": 1}]
     align = AlignConfig.model_validate({"molecule": SIZES, "protein": protein, "stages": stages})
-    made = SideModules(align, align.stages[stage], OptimizerConfig(), hidden_size=24, seed=1)
+    made = EncoderStack(align, align.stages[stage], OptimizerConfig(), hidden_size=24, seed=1)
     torch.manual_seed(2)
     for name, parameter in made.encoders["protein"].named_parameters():
         if is_lora(f".{name}"):
