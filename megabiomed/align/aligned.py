@@ -14,6 +14,7 @@ from megabiomed.align.sources import StageSource, frozen_reference
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.state import Frozen
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.yaml_text import read_yaml
@@ -77,14 +78,14 @@ class AlignedCheckpoint:
     @property
     def template(self) -> str:
         """The prompt template of the training data."""
-        return str(self.checkpoint.trainer.get("template") or "biomedgpt")
+        return self.checkpoint.trainer.template or "biomedgpt"
 
     def modules(self) -> tuple[nn.ModuleDict, nn.ModuleDict]:
         """Encoders and adaptors with their trained values; what was frozen is checked against the stored hashes."""
         encoders, adaptors = build_encoders(self.config.align, self.config.model.hidden_size, self.config.seed)
         initial = {name: fingerprint(encoders[name]) for name in encoders}
-        now = {"language_model": frozen_reference(self.config), **initial}
-        check_frozen(self.checkpoint.trainer["frozen"], now, self.checkpoint.path)
+        now: Frozen = {"language_model": frozen_reference(self.config), **initial}
+        check_frozen(self.checkpoint.trainer.frozen, now, self.checkpoint.path)
         for prefix, modules in (("encoder", encoders), ("adaptor", adaptors)):
             for name, parameter in modules.named_parameters():
                 if self.source.holds(f"{prefix}.{name}"):
@@ -118,8 +119,11 @@ def open_checkpoint(run: Path) -> AlignedCheckpoint:
 
 
 def _chain(checkpoint: Checkpoint, config: AlignRunConfig) -> StageSource:
-    stage = checkpoint.trainer["stage"]
-    names = [held.name for held in config.align.stages]
+    stage, names = checkpoint.trainer.stage, [held.name for held in config.align.stages]
+    if stage not in names:
+        raise CheckpointError(
+            f"{checkpoint.path} is of no stage of its configuration", got=stage, expected=", ".join(names)
+        )
     root = checkpoint.path.resolve().parent.parent.parent
     chain = [checkpoint]
     for name in reversed(names[: names.index(stage)]):
@@ -139,11 +143,11 @@ def _find_checkpoint(run: Path) -> Checkpoint:
     if found is not None:
         return found
     stages = [latest_valid(folder)[0] for folder in sorted(run.glob("*/checkpoints"))]
-    whole = [checkpoint for checkpoint in stages if checkpoint is not None and "stage" in checkpoint.trainer]
+    whole = [checkpoint for checkpoint in stages if checkpoint is not None and checkpoint.trainer.stage is not None]
     if not whole:
         raise CheckpointError(f"{run} holds no alignment checkpoint", do="give an alignment run, or an export of one")
-    order = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
-    return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer["stage"]))
+    order: list[str | None] = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
+    return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer.stage))
 
 
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:

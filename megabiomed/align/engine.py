@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed.align.sources import STAGE_LORA
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
+from megabiomed.checkpoint.state import EngineState
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.data.packing import MicroBatch
@@ -87,11 +87,12 @@ class AlignEngine(TrainEngine):
         model = trained_tensors(self.config.model, self.config.lora) if self.trains_language_model else {}
         return {**model, **self.encoders.trained_shapes()}
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> EngineState:
         """Stage, hashes of what the run began with, and the prompt template of the data."""
-        lora = self.config.lora
-        adapters = {} if lora is None else {STAGE_LORA: lora.model_dump(mode="json")}
-        return {"stage": self.stage.name, "frozen": self.frozen, "template": self.template, **adapters}
+        found = EngineState(stage=self.stage.name, frozen=self.frozen, template=self.template)
+        if self.config.lora is not None:
+            found["stage_lora"] = self.config.lora
+        return found
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""

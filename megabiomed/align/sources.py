@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import AdapterInit, ChainSource
-from megabiomed.config import LoraConfig
+from megabiomed.checkpoint.state import Reference
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model import origin
 from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.model.origin import MergedSource
 
-STAGE_LORA = "stage_lora"
-"""Key of trainer.json with the settings of the language model's adapters, in checkpoints of stages that train them."""
 _BESIDE = ("encoder.", "adaptor.")
 
 
@@ -38,10 +34,9 @@ class StageSource(ChainSource):
         self.config, self.front = config, front
         self._fresh = AdapterInit(config.model, config.seed)
         for checkpoint in reversed(self.checkpoints):  # the oldest first
-            lora = checkpoint.trainer.get(STAGE_LORA)
+            lora = checkpoint.trainer.stage_lora
             if lora is not None:
-                settings = parse(LoraConfig, lora, str(checkpoint.path))
-                self.base = MergedSource(checkpoint, self.base, config.model, settings)
+                self.base = MergedSource(checkpoint, self.base, config.model, lora)
             elif names <= set(checkpoint.shapes):
                 self.base = checkpoint
 
@@ -82,11 +77,11 @@ def stage_source(config: AlignRunConfig, number: int) -> StageSource:
     return StageSource(checkpoints, config)
 
 
-def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, dict[str, Any]]:
+def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, origin.Described]:
     """The language model that the run begins with, and a description of it without its hash."""
     return origin.model_base(config.align.language_model, config.model, config.seed)
 
 
-def frozen_reference(config: AlignRunConfig) -> dict[str, Any]:
+def frozen_reference(config: AlignRunConfig) -> Reference:
     """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all."""
     return origin.frozen_reference(config.align.language_model, config.model, config.seed, config.folder)

@@ -33,6 +33,7 @@ from megabiomed.checkpoint.manifest import (
     Manifest,
     check_tiling,
 )
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
 from megabiomed.ground.errors import CheckpointError, SaveError
 from megabiomed.ground.files import (
@@ -95,14 +96,14 @@ class RunState:
     """What is stored beside the tensors; only rank 0's is used.
 
     Attributes:
-        trainer: progress of the run, plain JSON values (trainer.json).
+        trainer: progress of the run (trainer.json).
         architecture: the model, by the names of `ModelConfig` (into the manifest).
         config_text: the effective configuration as YAML (config.yaml).
         tokenizer: SentencePiece model to copy, or None.
         expected: full shape of every logical tensor of the model; a checkpoint without one of them is not committed.
     """
 
-    trainer: dict[str, Any]
+    trainer: TrainerState
     architecture: dict[str, Any]
     config_text: str
     tokenizer: Path | None = None
@@ -230,7 +231,7 @@ class CheckpointWriter:
 
 
 def _write_state(folder: Path, state: RunState) -> dict[str, FileRecord]:
-    write_json(folder / TRAINER, state.trainer)
+    write_json(folder / TRAINER, state.trainer.to_json())
     write_atomic(folder / CONFIG, state.config_text)
     names = [TRAINER, CONFIG]
     if state.tokenizer is not None:

@@ -21,9 +21,10 @@ from megabiomed.checkpoint.manifest import (
     read_manifest,
     shard_path,
 )
+from megabiomed.checkpoint.state import Reference, TrainerState, read_state
 from megabiomed.checkpoint.tensorfile import TensorFiles
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import inside, read_json, sha256_file
+from megabiomed.ground.files import inside, sha256_file
 
 _HASH_THREADS = 4
 
@@ -39,6 +40,7 @@ class Checkpoint:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self._files = TensorFiles()
+        self._trainer: TrainerState | None = None
         self._indexes: dict[tuple[str, str], _BoxIndex] = {}
 
     @classmethod
@@ -102,9 +104,26 @@ class Checkpoint:
         return self.manifest.architecture
 
     @property
-    def trainer(self) -> dict[str, Any]:
-        """Progress of the run as the trainer stored it."""
-        return read_json(inside(self.path, TRAINER))
+    def trainer(self) -> TrainerState:
+        """Progress of the run, and what it was trained with; `CheckpointError` as `read_state`."""
+        if self._trainer is None:
+            self._trainer = read_state(inside(self.path, TRAINER))
+        return self._trainer
+
+    @property
+    def language_model(self) -> Reference:
+        """The frozen language model that the checkpoint was trained with.
+
+        Raises:
+            CheckpointError: it names none.
+        """
+        found = self.trainer.language_model
+        if found is None:
+            raise CheckpointError(
+                f"{self.path / TRAINER} names no frozen language model", expected="the key frozen.language_model",
+                do="use a checkpoint of adapters or of an alignment",
+            )  # fmt: skip
+        return found
 
     @property
     def config_text(self) -> str:

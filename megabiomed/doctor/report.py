@@ -24,9 +24,10 @@ def summary(folder: Path) -> dict[str, Any]:
     """Facts of one checkpoint folder; an incomplete one has the reason instead."""
     try:
         checkpoint = Checkpoint.open(folder)
+        trainer = checkpoint.trainer
     except CheckpointError as error:
         return {"path": str(folder), "complete": False, "reason": str(error)}
-    manifest, trainer = checkpoint.manifest, checkpoint.trainer
+    manifest = checkpoint.manifest
     sizes: Counter[str] = Counter()
     for name, record in manifest.files.items():
         sizes[name.split("/")[0]] += record.bytes
@@ -34,8 +35,8 @@ def summary(folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "complete": True,
         "step": checkpoint.step,
-        "tokens": trainer.get("tokens_consumed"),
-        "topology": {"ranks": manifest.world_size, **trainer.get("topology", {})},
+        "tokens": trainer.tokens_consumed,
+        "topology": {"ranks": manifest.world_size, **trainer.topology.model_dump(exclude_none=True)},
         "tensors": len(manifest.tensors),
         "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
         "kinds": manifest.kinds(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +13,7 @@ from torch import Tensor
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.sources import ChainSource
+from megabiomed.checkpoint.state import EngineState, Frozen
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -24,7 +24,6 @@ from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.adapters import trained_tensors
 from megabiomed.model.hf_folder import logical_tensors
-from megabiomed.model.origin import LORA
 from megabiomed.processes import platform
 
 
@@ -52,7 +51,7 @@ class TrainEngine:
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
         self.base: ChainSource | None = None
-        self.frozen: dict[str, Any] = {}
+        self.frozen: Frozen = {}
 
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
@@ -62,10 +61,10 @@ class TrainEngine:
         """Full shape of every tensor that a checkpoint of this engine must hold: what is trained."""
         return trained_tensors(self.config.model, self.config.lora)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> EngineState:
         """What belongs into trainer.json besides the progress of the run."""
         lora = self.config.lora
-        return {} if lora is None else {"frozen": self.frozen, LORA: lora.model_dump(mode="json")}
+        return {} if lora is None else {"frozen": self.frozen, "lora": lora}
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""

@@ -18,7 +18,7 @@ from megabiomed.engine.mesh import build_mesh
 from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.ground.files import sha256_bytes
 from megabiomed.model.hf_folder import HuggingFaceSource, model_config_from_hf
-from megabiomed.model.origin import STAGE, check_frozen, whole_model
+from megabiomed.model.origin import check_frozen, whole_model
 from megabiomed.samples.questions.sources import stores_of
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
@@ -81,7 +81,7 @@ def _trained(path: Path, base: Path | None) -> Model:
     if not (path / "checkpoints").is_dir() and any(path.glob("*/checkpoints")):  # the stages of an alignment
         return _aligned(path, base)
     checkpoint = newest(path, hashes=False)
-    if STAGE in checkpoint.trainer:
+    if checkpoint.trainer.stage is not None:
         return _aligned(checkpoint.path, base)
     stored = stored_run(checkpoint.config_text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
@@ -101,7 +101,7 @@ def _aligned(path: Path, base: Path | None) -> Model:
     _no_base(path, base)
     found = open_checkpoint(path)
     checkpoint, config = found.checkpoint, found.config
-    stored, now = checkpoint.trainer["frozen"]["language_model"], frozen_reference(config)
+    stored, now = checkpoint.language_model, frozen_reference(config)
     check_frozen({"language_model": stored}, {"language_model": now}, checkpoint.path)
     run = checkpoint.path.resolve().parent.parent
     identity = sha256_bytes("".join(_fingerprint(held.path, "*.json") for held in found.source.checkpoints).encode())

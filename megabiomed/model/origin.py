@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.manifest import MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import AdapterInit, ChainSource, SeededInit
+from megabiomed.checkpoint.state import Frozen, Reference
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
@@ -26,10 +27,17 @@ from megabiomed.model.vocabulary import open_folder
 
 # Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
 _ORIGIN = ("init_from", "initializer_range")
-LORA = "lora"
-"""Key of trainer.json with the adapters' configuration, in checkpoints that store adapters."""
-STAGE = "stage"
-"""Key of trainer.json with the name of a stage, in checkpoints of an alignment."""
+
+
+class Described(NamedTuple):
+    """Where the language model of a run comes from, before its weights are hashed.
+
+    Attributes:
+        path: of a checkpoint or a Hugging Face folder; None for weights that the run's seed gives.
+    """
+
+    kind: Literal["checkpoint", "huggingface", "seeded"]
+    path: Path | None
 
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
@@ -51,7 +59,7 @@ def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
 
 def model_base(
     start: Path | None, model: ModelConfig, seed: int, tokenizer: Path | None = None
-) -> tuple[TensorSource, dict[str, Any]]:
+) -> tuple[TensorSource, Described]:
     """The language model that a run begins with, and a description of it without its hash.
 
     Args:
@@ -66,15 +74,15 @@ def model_base(
         checkpoint = newest(start, hashes=False)
         _refuse_growth(start, int(checkpoint.architecture["vocab_size"]), model)
         check_architecture(checkpoint, model)
-        return whole_model(checkpoint), {"kind": "checkpoint", "path": str(checkpoint.path.absolute())}
+        return whole_model(checkpoint), Described("checkpoint", checkpoint.path.absolute())
     folder = start or model.init_from
     if folder is not None:
-        described = {"kind": "huggingface", "path": str(folder.absolute())}
+        described = Described("huggingface", folder.absolute())
         if tokenizer is not None:
             return open_folder(model.model_copy(update={"init_from": folder}), tokenizer)[0], described
         check_frozen_folder(folder, model)
         return HuggingFaceSource(folder), described
-    return SeededInit(model, seed), {"kind": "seeded", "path": None}
+    return SeededInit(model, seed), Described("seeded", None)
 
 
 def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
@@ -97,26 +105,29 @@ def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
         )
 
 
-def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Path | None = None) -> dict[str, Any]:
+def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Path | None = None) -> Reference:
     """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all. Collective.
 
     Args:
         run: folder of the run, which remembers hashes of files that did not change.
     """
-    answer: list[Any] = [None]
+    answer: list[Reference | None] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
         _, described = model_base(start, model, seed)
-        answer[0] = {**described, "sha256": _hash(described, seed, FileHashes(run, write=True))}
+        path = described.path and str(described.path)
+        hashed = _hash(described, seed, FileHashes(run, write=True))
+        answer[0] = Reference(kind=described.kind, path=path, sha256=hashed)
     if dist.is_initialized():
         dist.broadcast_object_list(answer, src=0)
-    return cast(dict[str, Any], answer[0])
+    assert answer[0] is not None
+    return answer[0]
 
 
-def _hash(described: dict[str, Any], seed: int, hashes: FileHashes) -> str:
-    if described["kind"] == "seeded":
+def _hash(described: Described, seed: int, hashes: FileHashes) -> str:
+    path = described.path
+    if path is None:
         return hashlib.sha256(f"seed {seed}".encode()).hexdigest()
-    path = Path(described["path"])
-    if described["kind"] == "checkpoint":
+    if described.kind == "checkpoint":
         return sha256_file(path / MANIFEST)
     return hashlib.sha256("".join(hashes.sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
 
@@ -126,22 +137,22 @@ def same_start(checkpoint: Checkpoint, start: Path | None) -> Path | None:
 
     A run folder given as `start` may have newer checkpoints by now.
     """
-    named = checkpoint.trainer.get("frozen", {}).get("language_model", {})
-    if start is None or named.get("kind") != "checkpoint":
+    named = checkpoint.trainer.language_model
+    if start is None or named is None or named.kind != "checkpoint" or named.path is None:
         return start
-    held = Path(named["path"])
+    held = Path(named.path)
     return held if held.is_dir() and held.resolve().is_relative_to(start.resolve()) else start
 
 
-def check_frozen(stored: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+def check_frozen(stored: Frozen, now: Frozen, where: Path) -> None:
     """Refuse to continue with other frozen weights than those a checkpoint was trained beside."""
     for name, value in stored.items():
-        before, after = (held["sha256"] if isinstance(held, dict) else held for held in (value, now.get(name, "")))
+        before, after = (held.sha256 if isinstance(held, Reference) else held for held in (value, now.get(name, "")))
         if before != after:
             raise CheckpointError(
                 f"the frozen {name} is not the one that {where} was trained with",
-                got=str(after)[:16],
-                expected=str(before)[:16],
+                got=after[:16],
+                expected=before[:16],
                 do="restore what the run began with (finetune.start_from, align.language_model, model.init_from, the "
                 "encoder's init_from, the seed)",
             )
@@ -189,8 +200,7 @@ class MergedSource:
 
 def adapters_of(checkpoint: Checkpoint) -> LoraConfig | None:
     """The adapters' configuration of a checkpoint that stores adapters, else None."""
-    stored = checkpoint.trainer.get(LORA)
-    return None if stored is None else parse(LoraConfig, stored, str(checkpoint.path))
+    return checkpoint.trainer.lora
 
 
 def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
@@ -221,7 +231,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
     Raises:
         CheckpointError: the frozen model is gone, or is not the one that the adapters were trained beside.
     """
-    if STAGE in checkpoint.trainer:
+    if checkpoint.trainer.stage is not None:
         raise CheckpointError(
             f"{checkpoint.path} is of an alignment and holds what its stage trained",
             do="`megabiomed evaluate` and `generate` take it; `align-export` makes a whole model of it",
@@ -232,16 +242,16 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
     if lora is None:
         return checkpoint
     model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
-    stored = checkpoint.trainer["frozen"]["language_model"]
-    place = base or (Path(stored["path"]) if stored["path"] else None)
+    stored = checkpoint.language_model
+    place = base or (Path(stored.path) if stored.path else None)
     if place is not None and not place.exists():
         raise CheckpointError(
             f"{checkpoint.path} holds adapters; the model beside which they were trained is gone",
             got=f"no {place}",
             do="restore it, or give --base with the place where it is now",
         )
-    seed = int(checkpoint.trainer["seed"])
+    seed = checkpoint.trainer.seed
     frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
     hashed = _hash(described, seed, FileHashes(checkpoint.path.parent.parent))
-    check_frozen({"language model": stored}, {"language model": {"sha256": hashed}}, checkpoint.path)
+    check_frozen({"language model": stored.sha256}, {"language model": hashed}, checkpoint.path)
     return MergedSource(checkpoint, frozen, model, lora)

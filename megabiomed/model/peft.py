@@ -41,7 +41,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
     model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
     shapes = trained_tensors(model, lora)
-    began = checkpoint.trainer["frozen"]["language_model"]
+    began = checkpoint.language_model
     with new_folder(folder) as temporary:
         tensors = [
             LazyTensor(_PREFIX + name, torch.float32, shape, partial(checkpoint.read, Box.whole(name, shape)))
@@ -52,7 +52,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": lora.rank,
             "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none", "fan_in_fan_out": False,
             "target_modules": [f"{target}_proj" for target in lora.targets], "modules_to_save": None,
-            "base_model_name_or_path": base or (began["path"] if began["kind"] == "huggingface" else None),
+            "base_model_name_or_path": base or (began.path if began.kind == "huggingface" else None),
         }  # fmt: skip
         write_json(temporary / CONFIG, values)
     return sum(map(prod, shapes.values()))

@@ -17,6 +17,7 @@ from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
@@ -82,7 +83,7 @@ def resumed_progress(
 ) -> tuple[DataProgress, list[str]]:
     """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed."""
     trainer = checkpoint.trainer
-    progress = DataProgress.from_dict(trainer["data"])
+    progress = trainer.data
     found = verdict(progress, identity, checkpoint.step)
     if not found.identical and not config.checkpoint.allow_data_change:
         raise CheckpointError(
@@ -90,7 +91,7 @@ def resumed_progress(
             got="; ".join(found.lines[1:]),
             do="restore these settings, or set checkpoint.allow_data_change=true to go on all the same",
         )
-    before, now = trainer.get("global_batch_size"), config.data.global_batch_size
+    before, now = trainer.global_batch_size, config.data.global_batch_size
     if before not in (None, now):
         found.lines.append(
             f"global_batch_size: {before} -> {now}: no sample is repeated or skipped, steps hold other samples than before"
@@ -157,18 +158,20 @@ class Checkpoints:
         if step == self._saved_step:
             return
         mesh = self.engine.mesh
-        trainer = {
-            "global_step": step,
-            "tokens_consumed": tokens,
-            "samples_consumed": progress.next_sample,
-            "global_batch_size": self.config.data.global_batch_size,
-            "data": progress.to_dict(),
-            "seed": self.config.seed,
-            "topology": {"tensor": mesh.tp, "pipeline": mesh.pp, "data": mesh.dp, "engine": _engine(self.config)}
-            | ({"encoder_ranks": mesh.beside} if mesh.beside else {}),
-            "megabiomed": __version__,
-        }
-        trainer |= self.engine.extra_state()
+        trainer = TrainerState(
+            global_step=step,
+            tokens_consumed=tokens,
+            samples_consumed=progress.next_sample,
+            global_batch_size=self.config.data.global_batch_size,
+            data=progress,
+            seed=self.config.seed,
+            topology=Topology(
+                tensor=mesh.tp, pipeline=mesh.pp, data=mesh.dp, engine=_engine(self.config),
+                encoder_ranks=mesh.beside or None,
+            ),
+            megabiomed=__version__,
+            **self.engine.extra_state(),
+        )  # fmt: skip
         shapes = self.engine.stored_tensors()
         state = RunState(
             trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes

@@ -101,7 +101,7 @@ class Trainer:
             engine.base = adapter_chain(start, config.model, config.seed)
             engine.frozen = {"language_model": frozen_reference(start, config.model, config.seed, config.folder)}
             if resumed is not None:
-                check_frozen(resumed.trainer["frozen"], engine.frozen, resumed.path)
+                check_frozen(resumed.trainer.frozen, engine.frozen, resumed.path)
         return engine
 
     @property
@@ -134,7 +134,7 @@ class Trainer:
             check_architecture(point.checkpoint, config.model)
             self.progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config)
             lines += verdict
-            self.step, self.tokens = point.checkpoint.step, int(point.checkpoint.trainer["tokens_consumed"])
+            self.step, self.tokens = point.checkpoint.step, point.checkpoint.trainer.tokens_consumed
             self.loader.first_sample = self.progress.next_sample
         for line in lines:
             self.reporter.say(line)

@@ -25,6 +25,7 @@ from megabiomed.checkpoint.logical import KINDS
 from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
@@ -63,7 +64,7 @@ class Ours(Method):
     def save(self, step: int) -> Callable[[], object]:
         config = self.engine.config
         shapes = logical_tensors(config.model)
-        state = RunState({"global_step": step}, config.model.model_dump(mode="json"), "", None, shapes)
+        state = RunState(TrainerState(global_step=step), config.model.model_dump(mode="json"), "", None, shapes)
         self.saver.save(step, self.engine.fragments(), state)
         return self.saver.wait
 

@@ -19,6 +19,7 @@ from megabiomed.checkpoint.catalog import step_name
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import open_training_data
@@ -78,7 +79,7 @@ def save(name: str, engine: TrainEngine, config: RunConfig, folder: Path) -> Non
     _, progress = train(engine, config, DataProgress(), 0, SAVED)
     writer = CheckpointWriter(folder / name, Ranks.of_group(dist.new_group(backend="gloo")))
     architecture = config.model.model_dump(mode="json")
-    state = RunState({"data": progress.to_dict()}, architecture, "", None, logical_tensors(config.model))
+    state = RunState(TrainerState(data=progress), architecture, "", None, logical_tensors(config.model))
     writer.save(SAVED, engine.fragments(), state)
     found, _ = train(engine, config, progress, SAVED, STEPS)
     write(folder / f"{name}.json", found)
@@ -87,7 +88,7 @@ def save(name: str, engine: TrainEngine, config: RunConfig, folder: Path) -> Non
 def load(name: str, other: str, engine: TrainEngine, config: RunConfig, folder: Path) -> None:
     checkpoint = Checkpoint.open(folder / other / step_name(SAVED))
     engine.load_state(checkpoint, SAVED)
-    found, _ = train(engine, config, DataProgress.from_dict(checkpoint.trainer["data"]), SAVED, STEPS)
+    found, _ = train(engine, config, checkpoint.trainer.data, SAVED, STEPS)
     costs: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(costs, (checkpoint.bytes_read, needed(engine)))
     write(folder / f"{name}<{other}.json", found | {"costs": costs})

@@ -39,7 +39,7 @@ def test_the_values_of_the_moment_are_saved_not_those_of_later_steps(
     saver = BackgroundSaver(CheckpointWriter(tmp_path), committed.append)
     saver.save(1, [Fragment(WHOLE, {"param": weights})], run)
     weights.fill_(2)
-    run.trainer["tokens_consumed"] = -1
+    run.trainer.data.identity["seed"] = -1
     trained_on.set()
     saver.save(2, [Fragment(WHOLE, {"param": weights})], run)
     saver.wait()
@@ -47,7 +47,7 @@ def test_the_values_of_the_moment_are_saved_not_those_of_later_steps(
     first, second = (Checkpoint.open(path) for path in committed)
     assert torch.equal(first.read(WHOLE), torch.ones(4, 4))
     assert torch.equal(second.read(WHOLE), torch.full((4, 4), 2.0))
-    assert first.trainer["tokens_consumed"] == 4096
+    assert (first.trainer.tokens_consumed, first.trainer.data.identity) == (4096, {})
 
 
 def test_a_save_that_failed_is_reported_once_by_the_next_call(tmp_path: Path, run: Any) -> None:

@@ -16,7 +16,9 @@ from megabiomed.checkpoint.fence import Fence, default_owner
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.tensorfile import write_tensors
+from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import CheckpointError, SaveError
 from megabiomed.ground.files import write_atomic_at
 
@@ -153,9 +155,11 @@ def test_a_checkpoint_without_the_whole_model_is_not_committed(
 
 def test_a_trainer_state_that_json_cannot_hold_is_an_error_on_every_rank(tmp_path: Path, world: Any) -> None:
     ranks = world.cut_world(world.MODEL, 1, [0.5])
-    errors = world.save_world(tmp_path, 5, ranks, world.state(trainer={"rng": torch.zeros(2)}))
+    errors = world.save_world(
+        tmp_path, 5, ranks, world.state(trainer=TrainerState(data=DataProgress(identity={"rng": torch.zeros(2)})))
+    )
     assert [type(error) for error in errors] == [SaveError, SaveError]
-    assert "Tensor is not JSON serializable" in str(errors[1])
+    assert "Tensor" in str(errors[1])
 
 
 def test_saving_a_step_twice_writes_it_once(tmp_path: Path, run: Any) -> None:

@@ -17,9 +17,10 @@ from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.state import TrainerState
 
 ROWS = 12
-STATE = RunState(trainer={"global_step": 1}, architecture={}, config_text="")
+STATE = RunState(trainer=TrainerState(global_step=1), architecture={}, config_text="")
 
 
 def save_rows(rank: int, world_size: int, folder: Path) -> None:
@@ -57,7 +58,7 @@ writer = CheckpointWriter(Path(sys.argv[1]))
 for step in range(1, 10_000):
     view = torch.full((1 << 19,), float(step))
     fragments = [Fragment(Box.whole("w", view.shape), {"param": view, "exp_avg": view})]
-    writer.save(step, fragments, RunState({}, {}, ""))
+    writer.save(step, fragments, RunState(TrainerState(), {}, ""))
     print(step, flush=True)
     writer.prune(keep_last=2)
 """

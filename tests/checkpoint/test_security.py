@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST, check_tiling
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.sources import SeededInit
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import sha256_file, write_json
@@ -85,7 +86,7 @@ def use(folder: Path, world: Any) -> None:
     check_tiling(opened.manifest.tensors)
     for rank in world.cut_world(world.MODEL, 2, []):
         load_fragments(opened, rank)
-    assert isinstance(opened.trainer, dict)
+    assert isinstance(opened.trainer, TrainerState)
 
 
 def test_the_watch_sees_a_pickle(audited: list[str], tmp_path: Path) -> None:

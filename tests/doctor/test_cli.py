@@ -48,7 +48,7 @@ def test_inspect_lists_a_run_newest_first_with_reasons(run_folder: Path) -> None
     newest, older = json.loads(call("inspect", run_folder, "--json"))
     assert (newest["complete"], "trainer.json is missing" in newest["reason"]) == (False, True)
     assert (older["complete"], older["step"], older["tokens"]) == (True, 10, 4096)
-    assert older["topology"] == {"ranks": 4, "tp": 2, "dp": 2}
+    assert older["topology"] == {"ranks": 4, "tensor": 2, "data": 2}
     assert older["optimizer_bytes"] > older["model_bytes"] > older["parameters"] * 4
     assert older["kinds"] == ["exp_avg", "exp_avg_sq", "param"]
 
@@ -56,7 +56,7 @@ def test_inspect_lists_a_run_newest_first_with_reasons(run_folder: Path) -> None
 def test_inspect_prints_a_table(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
     table = call("inspect", run_folder / "checkpoints" / "step_00000010")
-    assert re.search(r"step_00000010 .*yes .*10 .*4,096 .*ranks=4 tp=2 dp=2", table)
+    assert re.search(r"step_00000010 .*yes .*10 .*4,096 .*ranks=4 tensor=2 data=2", table)
 
 
 def test_verify_finds_a_flipped_bit(run_folder: Path) -> None:

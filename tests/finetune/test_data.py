@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import DataConfig, load_config
 from megabiomed.config.finetune import FinetuneConfig, FinetuneRunConfig
 from megabiomed.data.packing import IGNORE_INDEX
@@ -173,7 +174,7 @@ def test_a_run_that_goes_on_takes_the_tokenizer_from_its_checkpoint(
     config = read(finetune_file, f"run_dir={tmp_path / 'r'}", f"finetune.start_from={tmp_path / 'gone'}", "lora=null")
     with pytest.raises(CheckpointError, match="gone"):
         tokenizer_of(config)
-    state = RunState({}, config.model.model_dump(mode="json"), "", tokenizer.path)
+    state = RunState(TrainerState(), config.model.model_dump(mode="json"), "", tokenizer.path)
     saved = CheckpointWriter(config.folder / "checkpoints").save(2, [], state)
     assert tokenizer_of(config) == saved / "tokenizer/tokenizer.model"
     stores, _, _ = opened(config)

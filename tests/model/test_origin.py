@@ -12,12 +12,13 @@ from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import AdapterInit, SeededInit
+from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.ground import hashes
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.adapters import trained_tensors
 from megabiomed.model.hf_folder import export_hf, logical_tensors
-from megabiomed.model.origin import LORA, check_adapters, frozen_reference, model_base, same_start, whole_model
+from megabiomed.model.origin import check_adapters, frozen_reference, model_base, same_start, whole_model
 from megabiomed.model.peft import export_adapter
 
 MODEL = ModelConfig(
@@ -27,9 +28,9 @@ MODEL = ModelConfig(
 ADAPTERS = LoraConfig(rank=3, alpha=6.0, targets=["q", "v", "down"])
 
 
-def saved(folder: Path, tensors: dict[str, torch.Tensor], trainer: dict[str, Any]) -> Checkpoint:
+def saved(folder: Path, tensors: dict[str, torch.Tensor], **trainer: Any) -> Checkpoint:
     fragments = [Fragment(Box.whole(name, tuple(t.shape)), {"param": t}) for name, t in tensors.items()]
-    state = RunState({"seed": 5, **trainer}, MODEL.model_dump(mode="json"), "name: t\n")
+    state = RunState(TrainerState(seed=5, **trainer), MODEL.model_dump(mode="json"), "name: t\n")
     return Checkpoint.open(CheckpointWriter(folder / "checkpoints").save(3, fragments, state))
 
 
@@ -39,7 +40,7 @@ def adapters(folder: Path, start: Path | None) -> tuple[Checkpoint, dict[str, to
         name: torch.randn(shape, generator=generator) for name, shape in trained_tensors(MODEL, ADAPTERS).items()
     }
     frozen = {"language_model": frozen_reference(start, MODEL, 5)}
-    return saved(folder, tensors, {"frozen": frozen, LORA: ADAPTERS.model_dump(mode="json")}), tensors
+    return saved(folder, tensors, frozen=frozen, lora=ADAPTERS), tensors
 
 
 def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
@@ -86,10 +87,10 @@ def test_a_base_that_moved_is_found_by_name_and_another_one_is_refused(tmp_path:
 
 def test_a_resumed_run_stays_beside_the_checkpoint_that_it_began_with(tmp_path: Path) -> None:
     weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
-    first = saved(tmp_path / "pretraining", weights, {})
+    first = saved(tmp_path / "pretraining", weights)
     checkpoint, _ = adapters(tmp_path / "run", tmp_path / "pretraining")
     later = first.path.with_name("step_00000009")
-    CheckpointWriter(later.parent).save(9, [], RunState({"seed": 5}, MODEL.model_dump(mode="json"), ""))
+    CheckpointWriter(later.parent).save(9, [], RunState(TrainerState(seed=5), MODEL.model_dump(mode="json"), ""))
     start = tmp_path / "pretraining"
     assert same_start(checkpoint, start) == first.path.absolute()
     assert same_start(first, start) == start
@@ -106,7 +107,7 @@ def test_a_run_goes_on_with_the_adapters_that_it_began_with(tmp_path: Path) -> N
 
 def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path) -> None:
     weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
-    whole = saved(tmp_path / "whole", weights, {})
+    whole = saved(tmp_path / "whole", weights)
     assert whole_model(whole) is whole
     with pytest.raises(CheckpointError, match="leave --base out"):
         whole_model(whole, tmp_path)
@@ -120,7 +121,7 @@ def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path
 
 def test_a_frozen_model_does_not_grow_with_the_tokenizer(tmp_path: Path) -> None:
     weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
-    saved(tmp_path / "run", weights, {})
+    saved(tmp_path / "run", weights)
     folder = export_hf(SeededInit(MODEL, 5), MODEL, tmp_path / "hf", "fp32")
     larger = MODEL.model_copy(update={"vocab_size": 43})
     for start, model in (
@@ -137,5 +138,5 @@ def test_a_hugging_face_base_is_hashed_once_for_a_run(tmp_path: Path, monkeypatc
     checkpoint, _ = adapters(run, folder)
     first = frozen_reference(folder, MODEL, 5, run)
     monkeypatch.setattr(hashes, "sha256_file", pytest.fail)
-    assert frozen_reference(folder, MODEL, 5, run) == first == checkpoint.trainer["frozen"]["language_model"]
+    assert frozen_reference(folder, MODEL, 5, run) == first == checkpoint.language_model
     whole_model(checkpoint)

@@ -16,6 +16,7 @@ import torch
 
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
+from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.schema import ModelConfig
 from megabiomed.model.hf_folder import logical_tensors
@@ -142,7 +143,7 @@ def random_truth(config: ModelConfig = MODEL, seed: int = 0) -> dict[str, dict[s
 def state(**changes: Any) -> RunState:
     """A small run state."""
     values: dict[str, Any] = {
-        "trainer": {"global_step": 1, "tokens_consumed": 4096, "topology": {"tp": 2, "dp": 2}},
+        "trainer": TrainerState(global_step=1, tokens_consumed=4096, topology=Topology(tensor=2, data=2)),
         "architecture": MODEL.model_dump(mode="json"),
         "config_text": CONFIG,
         "expected": logical_tensors(MODEL),

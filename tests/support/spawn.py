@@ -33,6 +33,8 @@ def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 
         "PYTHONPATH": os.pathsep.join([*_IMPORTED, os.environ.get("PYTHONPATH", "")]),
         "CUDA_VISIBLE_DEVICES": "",
     }
+    # Ranks import this checkout, whatever is installed.
+    shared["PYTHONPATH"] = os.pathsep.join([*filter(None, [shared.get("PYTHONPATH")]), str(Path(__file__).parents[2])])
     logs = [log_dir / f"rank_{rank}.log" for rank in range(world)]
     processes = []
     for rank, log in enumerate(logs):
