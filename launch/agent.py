@@ -17,7 +17,6 @@ from megabiomed.launch import records, scheduler
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
 from megabiomed.processes.hang_page import suspects, write_page
-from megabiomed.runs.kinds import COMMAND
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first
@@ -75,7 +74,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         records.append(run, "superseded", incarnation=incarnation, code=code)
         return Decision("done", "a later start took over")
     outcome = str(records.verdict(run, incarnation).get("outcome", ""))
-    if job["kind"] == COMMAND and code == 0:
+    if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
         with _full_disk():
             records.finished(run)

@@ -11,7 +11,7 @@ from megabiomed.config.base import Section, parse
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch.cluster import Flags, Time
-from megabiomed.runs.kinds import kind_of, parts, read_run
+from megabiomed.runs.kinds import kind_of_file, read_run
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$"
 
@@ -94,7 +94,7 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
     values = read_yaml_file(file)
     if not isinstance(values, dict) or "stages" not in values:
         config = read_run(path, overrides)
-        stage = StageConfig(name=kind_of(path).name, run=path, nodes=nodes or 1)
+        stage = StageConfig(name=kind_of_file(path, overrides).name, run=path, nodes=nodes or 1)
         return _expanded(ChainConfig(name=config.name[:61], stages=[stage]), overrides)
     if nodes is not None:
         raise LaunchError(
@@ -118,7 +118,7 @@ def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:
         before = [stages[-1].name] if stages else []
         after = before if stage.after is None else [last.get(name, name) for name in stage.after]
         config = read_run(stage.run, [*stage.overrides, *overrides]) if stage.run else None
-        names = parts(config) if config is not None and stage.stage is None else []
+        names = config.parts if config is not None and stage.stage is None else []
         for part in names:
             name = f"{stage.name}-{part}"[:61]
             stages.append(stage.model_copy(update={"name": name, "stage": part, "after": after}))

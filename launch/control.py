@@ -10,7 +10,6 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.status import find_runs, submitted_below
-from megabiomed.runs.kinds import COMMAND
 
 
 def jobs_of(run: Path) -> list[Path]:
@@ -54,7 +53,7 @@ def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
 
 def _cancel(folder: Path, save: bool) -> str:
     job_id, state = _found(folder)
-    if state == "RUNNING" and save and records.read_job(folder)["kind"] != COMMAND:
+    if state == "RUNNING" and save and records.read_job(folder)["kind"] != records.COMMAND:
         return f"asked to save and leave: job {job_id} ({ask(folder, 'end')})"
     if state not in scheduler.ACTIVE:
         return f"nothing to cancel: job {job_id} ({state})"

@@ -26,6 +26,8 @@ JOB = "job.json"
 INCARNATIONS = "incarnations.jsonl"
 VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
+COMMAND = "command"
+"""What JOB says of the kind of a stage that is no run."""
 _RESUBMITTED = "resubmitted"
 
 

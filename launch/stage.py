@@ -10,13 +10,14 @@ from itertools import accumulate
 from pathlib import Path
 
 from megabiomed.config import RunConfig
+from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch import records
 from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.launch.container import in_apptainer, in_pyxis
-from megabiomed.runs.kinds import COMMAND, kind_of, part_run, parts, read_paths, read_run
+from megabiomed.runs.kinds import WORKER, kind_of_file, part_run
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Stage:
     @property
     def ranks_per_node(self) -> int:
         """Tasks on each of `nodes`; a command is one."""
-        return 1 if self.kind == COMMAND else self.cluster.ranks_per_node
+        return 1 if self.kind == records.COMMAND else self.cluster.ranks_per_node
 
     @property
     def cpus_per_task(self) -> int:
         """Cores of a task; a command takes those of all ranks of a node."""
-        return self.cluster.cpus_per_task * (self.cluster.ranks_per_node if self.kind == COMMAND else 1)
+        return self.cluster.cpus_per_task * (self.cluster.ranks_per_node if self.kind == records.COMMAND else 1)
 
     def cpus_of(self, part: ComponentConfig) -> int:
         """Cores of a task on nodes of another kind."""
@@ -75,9 +76,14 @@ class Stage:
         return [self.folder, *whole]
 
     @property
+    def part(self) -> str | None:
+        """The part of the run that the stage does; None: all of it, or a command."""
+        return self.arguments[0] if self.arguments and self.kind != records.COMMAND else None
+
+    @property
     def words(self) -> list[str]:
         """What follows `python -m` on every rank."""
-        stored = [] if self.kind == COMMAND else [str(self.folder / records.SLURM / "config.yaml")]
+        stored = [] if self.kind == records.COMMAND else [str(self.folder / records.SLURM / "config.yaml")]
         return [self.module, *stored, *self.arguments]
 
 
@@ -116,7 +122,9 @@ def load_stages(
 def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides: list[str]) -> Stage:
     assert config.run is not None
     changes = [*config.overrides, *overrides]
-    run, kind = read_run(config.run, changes), kind_of(config.run)
+    kind = kind_of_file(config.run, changes)
+    run = kind.read(config.run, changes)
+    run = run.model_copy(update={"run_dir": run.folder.absolute()})
     part = [config.stage] if config.stage else []
     file = Path(config.run).absolute() if Path(config.run).is_file() else config.run
     here = f"run_dir={run.folder}"
@@ -129,7 +137,7 @@ def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides
     ]
     return Stage(
         chain=chain, name=config.name, kind=kind.name, folder=part_run(run, config.stage).folder, config=run,
-        module=kind.worker, arguments=tuple(part), typed=tuple(typed), makes=(), cluster=cluster, nodes=config.nodes,
+        module=WORKER, arguments=tuple(part), typed=tuple(typed), makes=(), cluster=cluster, nodes=config.nodes,
         time=config.time or cluster.time, after=tuple(config.after or ()), sbatch=cluster.sbatch | config.sbatch,
         components=tuple(config.components),
     )  # fmt: skip
@@ -139,7 +147,7 @@ def _command(chain: str, config: StageConfig, cluster: ClusterConfig) -> Stage:
     # No shell will see the words: patterns of existing files become their names here.
     words = tuple(found for word in config.command for found in (sorted(glob(word)) if "*" in word else ()) or [word])
     return Stage(
-        chain=chain, name=config.name, kind=COMMAND, folder=(Path("runs") / f"{chain}-{config.name}").absolute(),
+        chain=chain, name=config.name, kind=records.COMMAND, folder=(Path("runs") / f"{chain}-{config.name}").absolute(),
         config=None, module="megabiomed.cli", arguments=words, typed=words, makes=tuple(config.makes), cluster=cluster,
         nodes=1, time=config.time or cluster.time, after=tuple(config.after or ()),
         sbatch=cluster.sbatch | config.sbatch,
@@ -161,7 +169,7 @@ def _check(stage: Stage, before: list[Stage]) -> None:
             do="raise time, or lower grace_seconds",
         )
     if stage.config is not None:
-        check_run(part_run(stage.config, stage.arguments[0] if stage.arguments else None), stage.ranks)
+        check_run(part_run(stage.config, stage.part), stage.ranks)
         _check_components(stage, stage.config.ranks_beside)
         _check_order(stage, before)
     _check_files(stage, before)
@@ -189,11 +197,11 @@ def _check_components(stage: Stage, encoder_ranks: int) -> None:
 def _check_order(stage: Stage, before: list[Stage]) -> None:
     """A part of a run starts from the part in front of it, which is in the chain or finished already."""
     assert stage.config is not None
-    names = parts(stage.config)
-    at = names.index(stage.arguments[0]) if stage.arguments else 0
+    names = stage.config.parts
+    at = names.index(stage.part) if stage.part else 0
     if at == 0:
         return
-    earlier = part_run(stage.config, names[at - 1])
+    earlier = stage.config.part(names[at - 1])
     finished = records.committed_step(earlier.folder) >= (earlier.train.steps or 0)
     if not finished and earlier.folder not in [other.folder for other in _ancestors(stage, before)]:
         raise ConfigError(

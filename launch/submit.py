@@ -19,7 +19,7 @@ from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.stage import Stage
-from megabiomed.runs.kinds import COMMAND, part_run
+from megabiomed.runs.kinds import part_run
 
 _TEMPLATE = "job.sh.j2"
 _SCRIPT_PATH = r"""[^\s"'\\%]+"""
@@ -61,7 +61,7 @@ def render(stage: Stage) -> Job:
         ranks_per_node=stage.ranks_per_node,
         preflight=cluster.preflight,
         preflight_minutes=cluster.preflight_minutes,
-        joins=stage.kind != COMMAND,
+        joins=stage.kind != records.COMMAND,
         words=stage.words,
         code=stage.folder / records.SLURM / snapshot.CODE if cluster.snapshot else None,
         components=[component_directives(stage, part) for part in stage.components],
@@ -244,7 +244,7 @@ def is_done(stage: Stage) -> bool:
         return bool(records.read_job(stage.folder).get("words") == list(stage.typed))
     stored = stage.folder / "config.yaml"
     before = read_yaml(stored.read_text(), str(stored)) if stored.is_file() else {}
-    wanted = part_run(stage.config, stage.arguments[0] if stage.arguments else None).train.model_dump(mode="json")
+    wanted = part_run(stage.config, stage.part).train.model_dump(mode="json")
     return all(before.get("train", {}).get(key) == wanted[key] for key in ("steps", "epochs"))
 
 
@@ -266,7 +266,7 @@ def typed_commands(stage: Stage) -> list[str]:
     """The same stage without SLURM: what to type on each host, a line for each kind of host."""
     variables = [f"{name}={value}" for name, value in stage.cluster.variables.items()]
     front = shlex.join(["env", *variables]) + " " if variables else ""
-    if stage.kind == COMMAND:
+    if stage.kind == records.COMMAND:
         return [front + shlex.join(["megabiomed", *stage.typed])]
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     meet = '--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}"'

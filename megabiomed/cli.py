@@ -19,7 +19,8 @@ from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.kernels.cli import bench_app
-from megabiomed.launch.cli import register
+from megabiomed.launch.cli import register as register_launch
+from megabiomed.runs.cli import register as register_runs
 from megabiomed.samples.multimodal.cli import dataset_app
 from megabiomed.samples.questions.cli import qa_app
 
@@ -38,11 +39,6 @@ app.add_typer(dataset_app, name="dataset")
 app.add_typer(qa_app, name="qa")
 app.add_typer(encoder_app, name="encoder")
 
-RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
-Processes = Annotated[int | None, typer.Option(help="Processes to start here; default: what the topology needs.")]
-DryRun = Annotated[bool, typer.Option(help="Check, print the configuration and the bill, start nothing.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -59,44 +55,7 @@ def _root(
     pass
 
 
-@app.command(epilog="Example: megabiomed pretrain demo train.steps=20 parallel.zero_stage=1")
-def pretrain(
-    config: RunFile,
-    overrides: Overrides = None,
-    nproc: Processes = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
-    from megabiomed.runs.start_pretrain import pretrain as start
-
-    start(config, overrides or [], nproc, dry_run)
-
-
-@app.command(epilog="Example: megabiomed align align-demo parallel.tensor_parallel_size=2")
-def align(
-    config: RunFile,
-    overrides: Overrides = None,
-    nproc: Processes = None,
-    stage: Annotated[str | None, typer.Option(help="Run this stage only; default: all, in order.")] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Staged alignment of molecules and proteins with a language model; resumes where it stopped."""
-    from megabiomed.runs.start_align import align as start
-
-    start(config, overrides or [], nproc, stage, dry_run)
-
-
-@app.command(epilog="Example: megabiomed finetune finetune-demo lora=null parallel.tensor_parallel_size=2")
-def finetune(
-    config: RunFile,
-    overrides: Overrides = None,
-    nproc: Processes = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Fine-tune a model on questions, whole or with low-rank adapters; resumes where it stopped."""
-    from megabiomed.runs.start_finetune import finetune as start
-
-    start(config, overrides or [], nproc, dry_run)
+register_runs(app)
 
 
 @app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')
@@ -184,7 +143,7 @@ def validate(
     _leave()
 
 
-register(app)
+register_launch(app)
 register_evaluate(app)
 
 
@@ -192,18 +151,6 @@ def _leave() -> NoReturn:
     from megabiomed.processes import platform
 
     platform.leave()
-
-
-@app.command(epilog="Example: megabiomed plot runs/demo --output curve.svg")
-def plot(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    output: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("curve.svg"),
-) -> None:
-    """Draw training and validation loss of a run."""
-    from megabiomed.runs.plot import plot_run
-
-    plot_run(run, output)
-    typer.echo(f"written: {output}")
 
 
 def main() -> None:

@@ -216,6 +216,16 @@ class AlignRunConfig(RunConfig):
         """See the base class."""
         return self.align.dedicated_encoder_ranks
 
+    @property
+    def parts(self) -> list[str]:
+        """See the base class."""
+        return [stage.name for stage in self.align.stages]
+
+    def part(self, name: str) -> AlignRunConfig:
+        """See the base class."""
+        super().part(name)
+        return self.stage_run(self.parts.index(name))
+
     def stage_run(self, number: int) -> AlignRunConfig:
         """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""
         stage = self.align.stages[number]

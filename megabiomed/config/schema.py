@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalConfig
 from megabiomed.config.lora import LoraConfig
+from megabiomed.ground.errors import ConfigError
 
 
 class ModelConfig(Section):
@@ -235,6 +236,8 @@ class RunConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the run; letters, digits, dot, underscore and hyphen."""
+    kind: str | None = None
+    """pretrain, align, finetune, or `package.module:attribute` of a kind of your own; null: its sections tell the kind."""
     run_dir: Path | None = None
     """Folder of the run; null means runs/NAME."""
     seed: int = Field(1234, ge=0)
@@ -260,3 +263,22 @@ class RunConfig(Section):
     def ranks_beside(self) -> int:
         """Ranks of the run after those of the language model, which hold nothing of it."""
         return 0
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that can be jobs of their own, in order: the stages of an alignment. Others have none."""
+        return []
+
+    def part(self, name: str) -> RunConfig:
+        """The run of one part, in a folder of its own.
+
+        Raises:
+            ConfigError: there is no such part.
+        """
+        if name not in self.parts:
+            raise ConfigError(
+                f"{self.name} has no such stage",
+                got=repr(name),
+                expected=", ".join(self.parts) or "no stage: only alignment runs have stages",
+            )
+        return self

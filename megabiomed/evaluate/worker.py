@@ -19,14 +19,14 @@ def run(settings: EvaluateSettings) -> int:
     """Join the evaluation; returns the process's exit code."""
     outcome = ""
 
-    def evaluate(stop: StopFlag) -> str:
+    def evaluate(settings: EvaluateSettings, stop: StopFlag) -> str:
         nonlocal outcome
         from megabiomed.evaluate.runner import Evaluation
 
         outcome = Evaluation(settings, stop).run()
         return outcome
 
-    return join(evaluate) or (STOPPED if outcome == "stopped" else 0)
+    return join(lambda: settings, evaluate) or (STOPPED if outcome == "stopped" else 0)
 
 
 if __name__ == "__main__":

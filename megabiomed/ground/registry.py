@@ -12,6 +12,19 @@ from megabiomed.ground.errors import ConfigError
 T = TypeVar("T")
 
 
+def attribute(reference: str) -> object:
+    """What `package.module:attribute` names.
+
+    Raises:
+        ImportError, AttributeError, SyntaxError, ValueError: it cannot be imported.
+    """
+    module, _, path = reference.partition(":")
+    held: object = importlib.import_module(module)
+    for part in path.split("."):
+        held = getattr(held, part)
+    return held
+
+
 class Registry(Generic[T]):
     """Names of one kind of thing, each imported when it is asked for.
 
@@ -45,13 +58,11 @@ class Registry(Generic[T]):
 
     def _load(self, name: str) -> T:
         reference = self.shipped.get(name, name)
-        module, colon, attribute = reference.partition(":")
-        if not colon or not module or not attribute:
+        module, _, path = reference.partition(":")
+        if not module or not path:
             raise self._unknown(name)
         try:
-            held: object = importlib.import_module(module)
-            for part in attribute.split("."):
-                held = getattr(held, part)
+            held = attribute(reference)
         except (ImportError, AttributeError, SyntaxError, ValueError) as error:
             raise ConfigError(
                 f"the {self.what} {name!r} cannot be imported",

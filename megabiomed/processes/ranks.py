@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import write_json
@@ -18,16 +19,25 @@ from megabiomed.processes.signals import StopFlag
 VERDICT = "MEGABIOMED_VERDICT"
 
 
-def join(train: Callable[[StopFlag], str]) -> int:
-    """Join the process group, call `train`, say how it ended, report what goes wrong; returns the process's exit code."""
+T = TypeVar("T")
+
+
+def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
+    """Read what to do, join the process group, do it, say how it ended; returns the process's exit code.
+
+    Args:
+        read: needs no other rank and no torch. What goes wrong in it is reported as an error of `work` is.
+        work: returns how it ended: "finished", "stopped", "ended".
+    """
     stop = StopFlag()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
+        task = read()
         from megabiomed.processes import platform
 
         platform.init_distributed()
-        _tell(train(stop))
+        _tell(work(task, stop))
         _shut_down()
         return 0
     except MegabiomedError as error:

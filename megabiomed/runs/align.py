@@ -18,6 +18,7 @@ from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.ground.figures import shown
 from megabiomed.model.origin import check_frozen
 from megabiomed.processes.signals import StopFlag
+from megabiomed.runs.effective import keep
 from megabiomed.runs.trainer import Trainer
 from megabiomed.samples.multimodal.batch import AlignBatch
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
@@ -42,6 +43,10 @@ class StageTrainer(Trainer):
         super().__init__(cast(RunConfig, whole.stage_run(number)), stop)
         if self.mesh.rank == 0:
             stop.watch(whole.folder)  # requests are for a stage, or for the run, whatever its stage
+
+    def _keep(self) -> None:
+        keep(self.whole)
+        super()._keep()
 
     def _open_data(self) -> None:
         config, align, mesh = self.config, self.align, self.mesh
@@ -126,11 +131,11 @@ class StageTrainer(Trainer):
         return engine.align_step(cast(AlignBatch, batch), lr / self.config.optimizer.lr)
 
 
-def run_stages(config: AlignRunConfig, stop: StopFlag, only: str | None = None) -> str:
-    """Run all stages in order, or one; "finished", or "stopped" by a signal."""
+def train(config: AlignRunConfig, part: str | None, stop: StopFlag) -> str:
+    """Train all stages in order, or one, on this rank; says how the last of them ended."""
     outcome = "finished"
     for number, stage in enumerate(config.align.stages):
-        if only in (None, stage.name) and outcome == "finished":
+        if part in (None, stage.name) and outcome == "finished":
             outcome = StageTrainer(config, number, stop).run()
     return outcome
 

@@ -14,6 +14,11 @@ from megabiomed.samples.questions.loader import FinetuneLoader, QuestionValidati
 from megabiomed.samples.questions.sources import check_tokenizers, opened
 
 
+def train(config: FinetuneRunConfig, part: str | None, stop: StopFlag) -> str:
+    """Fine-tune on this rank; says how it ended."""
+    return FinetuneTrainer(config, stop).run()
+
+
 class FinetuneTrainer(Trainer):
     """One rank of a fine-tuning run."""
 

@@ -1,86 +1,125 @@
-"""What a stage can be: training of some kind (told by its run file), or any other command of megabiomed."""
+"""Every kind of run: how its file is read, what is checked before the start, what trains it.
+
+The command line, `submit`, chains and the ranks themselves look a kind up here. A kind of your own is a `Kind` that a run file
+names by `kind: package.module:attribute`; docs/architecture.md shows one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from megabiomed.config import RunConfig, kinds, load_config, shipped
-from megabiomed.config.align import AlignRunConfig
-from megabiomed.config.base import Section
-from megabiomed.config.yaml_text import read_yaml
+from megabiomed.config.kinds import ConfigKind
+from megabiomed.config.yaml_text import read_yaml, read_yaml_file
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.registry import attribute
+from megabiomed.processes.signals import StopFlag
 
-COMMAND = "command"
+WORKER = "megabiomed.runs.worker"
+"""Module that every rank of a run of any kind runs."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of training.
+class Kind(ConfigKind):
+    """A kind of run. The three functions are named by `module:function`, so that a name costs no import of torch.
 
     Attributes:
-        name: also the command that starts it: `megabiomed NAME RUN`.
-        section: top-level key that only run files of this kind have; empty for pretraining.
-        config: class of its run files.
-        worker: module that every rank runs, on CONFIG.yaml and, for a kind with parts, the name of the part.
+        title: with its article, for messages: "an alignment run".
+        trainer: trains on one rank: (configuration, part or None, stop flag) -> "finished", "stopped" or "ended".
+        check: refuses what cannot run on so many processes: (configuration, processes) -> None. The topology was checked.
+        describe: what the run would compute and hold, for a dry run: (configuration, processes) -> lines.
     """
 
-    name: str
-    section: str
-    config: type[RunConfig]
-    worker: str
+    title: str
+    trainer: str
+    check: str
+    describe: str
+
+    def read(self, run: str, overrides: list[str]) -> RunConfig:
+        """The configuration of a run file of this kind."""
+        return load_config(run, overrides, self.config)
+
+    def train(self, config: RunConfig, part: str | None, stop: StopFlag) -> str:
+        """Train on this rank; says how it ended."""
+        return cast(Callable[[RunConfig, str | None, StopFlag], str], attribute(self.trainer))(config, part, stop)
+
+    def check_start(self, config: RunConfig, world: int) -> None:
+        """Refuse what cannot run; a few milliseconds to seconds, no rank is started."""
+        cast(Callable[[RunConfig, int], None], attribute(self.check))(config, world)
+
+    def description(self, config: RunConfig, world: int) -> list[str]:
+        """Lines of a dry run."""
+        return cast(Callable[[RunConfig, int], list[str]], attribute(self.describe))(config, world)
 
 
-# Every kind has a worker of the same form; the first whose section is in the run file counts.
-KINDS = (
-    *(Kind(section, section, config, f"megabiomed.runs.worker_{section}") for section, config in kinds.KINDS.items()),
-    Kind("pretrain", "", RunConfig, "megabiomed.runs.worker_pretrain"),
-)
+def _shipped(config: ConfigKind, title: str) -> Kind:
+    name = config.name
+    preview = f"megabiomed.runs.preview.{name}"
+    return Kind(
+        name, config.section, config.config, title,
+        trainer=f"megabiomed.runs.{name}:train", check=f"{preview}:check", describe=f"{preview}:describe",
+    )  # fmt: skip
 
 
-def kind_of(run: str) -> Kind:
-    """The kind of a run file."""
-    values = read_yaml(shipped.find("runs", run).read_text(), run)
-    return next(kind for kind in KINDS if not kind.section or (isinstance(values, dict) and kind.section in values))
+PRETRAIN = _shipped(kinds.PRETRAIN, "a pretraining run")
+ALIGN = _shipped(kinds.ALIGN, "an alignment run")
+FINETUNE = _shipped(kinds.FINETUNE, "a fine-tuning run")
+SHIPPED = {kind.name: kind for kind in (PRETRAIN, ALIGN, FINETUNE)}
+
+
+def kind_of(values: object) -> Kind:
+    """The kind of the values of a run file.
+
+    Raises:
+        ConfigError: its key `kind` names none.
+    """
+    found = kinds.kind_of(values)
+    return found if isinstance(found, Kind) else SHIPPED[found.name]
+
+
+def kind_of_file(run: str, overrides: list[str]) -> Kind:
+    """The kind of a run file, or of a shipped one by its name.
+
+    Raises:
+        ConfigError: there is no such file, or it is a chain of runs.
+    """
+    if not Path(run).is_file() and run in shipped.names("chains") and run not in shipped.names("runs"):
+        raise _is_chain(run)
+    values = read_yaml_file(shipped.find("runs", run))
+    if isinstance(values, dict) and "stages" in values:
+        raise _is_chain(run)
+    named = [text.removeprefix("kind=") for text in overrides if text.startswith("kind=")]
+    return kind_of({**values, "kind": read_yaml(named[-1], run)} if named else values)
+
+
+def kind_of_config(config: RunConfig) -> Kind:
+    """The kind of a configuration that was read."""
+    return kind_of({**dict.fromkeys(type(config).model_fields), "kind": config.kind})
 
 
 def read_run(run: str, overrides: list[str]) -> RunConfig:
-    """A run file of any kind; its run folder made absolute."""
-    config = load_config(run, overrides, kind_of(run).config)
-    return config.model_copy(update={"run_dir": config.folder.absolute()})
+    """The configuration of a run file of any kind; a key that is wrong is a `ConfigError`."""
+    return kind_of_file(run, overrides).read(run, overrides)
 
 
-def parts(config: RunConfig) -> list[str]:
-    """Names of the parts that are jobs of their own: the stages of an alignment; none for others."""
-    return [stage.name for stage in config.align.stages] if isinstance(config, AlignRunConfig) else []
+def check_kind(found: Kind, run: str, expected: str | None) -> None:
+    """Refuse a run file of another kind than a command is for.
+
+    Args:
+        expected: name of the kind; None: any.
+    """
+    if expected not in (None, found.name):
+        own = f"`megabiomed {found.name} {run}` or " if found.name in SHIPPED else ""
+        raise ConfigError(f"{run} is {found.title}", do=f"use {own}`megabiomed run {run}`")
 
 
 def part_run(config: RunConfig, part: str | None) -> RunConfig:
-    """The run of one part, with a folder of its own; the run itself without parts."""
-    if part is None or not isinstance(config, AlignRunConfig):
-        return config
-    names = parts(config)
-    if part not in names:
-        raise ConfigError(f"{config.name} has no such stage", got=repr(part), expected=", ".join(names))
-    return config.stage_run(names.index(part))
+    """The run of one part, with a folder of its own; without a part the run itself."""
+    return config if part is None else config.part(part)
 
 
-def read_paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
-    """(key, path) of everything on disk that a configuration reads."""
-    for name in type(section).model_fields:
-        for key, value in _entries(f"{at}{name}", getattr(section, name)):
-            if isinstance(value, Section):
-                yield from read_paths(value, f"{key}.")
-            elif isinstance(value, Path) and key != "run_dir":
-                yield key, value
-            elif key == "checkpoint.resume" and value not in ("auto", "never"):
-                yield key, Path(value)
-
-
-def _entries(key: str, value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, list | dict):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return [(f"{key}.{name}", item) for name, item in pairs]
-    return [(key, value)]
+def _is_chain(run: str) -> ConfigError:
+    return ConfigError(f"{run} is a chain of runs", do=f"use `megabiomed submit {run} --cluster CLUSTER`")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from megabiomed.config import RunConfig, to_yaml
+from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import (
     HeldOutLoader,
@@ -26,7 +26,6 @@ from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
 from megabiomed.ground.errors import NonFiniteError, TokenizerError
-from megabiomed.ground.files import write_atomic
 from megabiomed.model.origin import (
     adapter_chain,
     check_adapters,
@@ -39,7 +38,6 @@ from megabiomed.model.origin import (
 from megabiomed.processes import platform
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.signals import Request, StopFlag
-from megabiomed.runs.bill import bill
 from megabiomed.runs.checkpointing import (
     Checkpoints,
     ResumePoint,
@@ -49,6 +47,8 @@ from megabiomed.runs.checkpointing import (
     resumed_progress,
     take_over,
 )
+from megabiomed.runs.effective import keep
+from megabiomed.runs.estimate import estimate
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.schedule import learning_rate, total_steps
 
@@ -76,7 +76,7 @@ class Trainer:
         limits = config.train.hang_timeout_s, config.train.hang_start_timeout_s
         place = f"{config.name}, rank {rank} of {self.mesh.place()}"
         self.guard = HangGuard(config.folder / "logs", rank, place, *limits)
-        for line in bill(config, world, self.total, self.loader.samples_per_epoch):
+        for line in estimate(config, world, self.total, self.loader.samples_per_epoch):
             self.reporter.say(line)
         for line in self.evaluation.lines if self.evaluation else []:
             self.reporter.say(line)
@@ -148,7 +148,7 @@ class Trainer:
             self._start = self._find_start()
         self.reporter.track()
         if self.reporter.active:
-            write_atomic(config.folder / "config.yaml", to_yaml(config))
+            self._keep()
         started = time.monotonic()
         self.engine = self._build()
         if self._start.checkpoint is not None:
@@ -162,6 +162,10 @@ class Trainer:
         self.reporter.say(f"setup: {time.monotonic() - started:.1f} s")
         kind, sample = "resume" if self.step else "start", self.progress.next_sample
         self.reporter.event(kind, step=self.step, sample=sample, total_steps=self.total)
+
+    def _keep(self) -> None:
+        """Keep the effective configuration in the run folder."""
+        keep(self.config)
 
     def run(self) -> str:
         """Train to the end or to a stop request.

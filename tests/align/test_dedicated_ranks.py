@@ -18,8 +18,7 @@ from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.schedule import deal
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.model.hf_folder import export_hf
-from megabiomed.runs.start_align import describe
-from megabiomed.runs.worker_align import load
+from megabiomed.runs.kinds import ALIGN, read_run
 
 BESIDE = "align.dedicated_encoder_ranks"
 
@@ -32,7 +31,7 @@ def test_all_items_go_to_the_dedicated_ranks_which_are_the_last_of_the_world() -
 
 def test_what_contradicts_is_refused_with_the_way_out(align_file: Path) -> None:
     def config(*words: str) -> AlignRunConfig:
-        return load(str(align_file), [f"{BESIDE}=2", *words])
+        return read_run(str(align_file), [f"{BESIDE}=2", *words])
 
     with pytest.raises(ConfigError, match="remove one of the two"):
         config("align.encoder_ranks=[0]")
@@ -46,11 +45,11 @@ def test_what_contradicts_is_refused_with_the_way_out(align_file: Path) -> None:
 
 
 def test_the_dry_run_says_which_ranks_do_what_and_what_an_encoder_rank_holds() -> None:
-    said = describe(load("biomedgpt-10b", [f"{BESIDE}=4"]), 12)
+    said = ALIGN.description(read_run("biomedgpt-10b", [f"{BESIDE}=4"]), 12)
     assert said[0] == "ranks: 0 to 7: language model; 8 to 11: encoders"
     # 2.8 G parameters x 16 bytes over 4 ranks are 10.6 GiB; the language model's ranks hold nothing of them.
     assert "language_model 6.28 GiB; per encoder rank: molecule 0.03 GiB, protein 10.5" in said[2]
-    chosen = describe(load("biomedgpt-10b", ["align.encoder_ranks=[1,3]"]), 8)
+    chosen = ALIGN.description(read_run("biomedgpt-10b", ["align.encoder_ranks=[1,3]"]), 8)
     assert chosen[0] == "ranks: 0 to 7: language model; 1, 3: encoders"
 
 
@@ -84,7 +83,7 @@ def test_stages_go_on_with_and_without_dedicated_ranks_and_end_alike(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     text = _text(questions, tmp_path)
     words = ["train.eval_every=2", "eval.every=1", "eval.samples=4", f"eval.perplexity={{text: {text}}}"]
-    model = load(str(align_file)).model
+    model = read_run(str(align_file), []).model
     words += [f"model.init_from={export_hf(SeededInit(model, 5), model, tmp_path / 'hf', 'fp16')}"]
     command("align", align_file, f"run_dir={whole}", *words)
     for stage, processes, more in STARTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from megabiomed.config.align import AlignRunConfig
 from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.ground.files import sha256_file
 from megabiomed.model.hf_folder import export_hf
-from megabiomed.runs.start_align import align
+from megabiomed.runs.start import StartOptions, start
 from megabiomed.samples.multimodal.records import QaRecord
 
 
@@ -199,11 +199,11 @@ def test_a_stage_without_its_predecessor_is_refused(command: Any, align_file: Pa
 def test_a_language_model_without_rows_for_the_pieces_of_the_dataset_is_refused(
     align_file: Path, tmp_path: Path
 ) -> None:
-    smaller = cast(AlignRunConfig, load_config(align_file, ["model.vocab_size=396"], AlignRunConfig)).model
+    smaller = load_config(align_file, ["model.vocab_size=396"], AlignRunConfig).model
     folder = export_hf(SeededInit(smaller, 5), smaller, tmp_path / "hf", "fp16")
     for key in ("align.language_model", "model.init_from"):
         with pytest.raises(CheckpointError, match=r"396 rows, expected model\.vocab_size = 400"):
-            align(str(align_file), [f"{key}={folder}"], nproc=1, stage=None, dry_run=True)
+            start(str(align_file), [f"{key}={folder}"], StartOptions(nproc=1, dry_run=True))
 
 
 def test_a_dry_run_names_the_memory_of_each_stage(command: Any) -> None:

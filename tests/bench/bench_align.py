@@ -21,11 +21,11 @@ from support.spawn import run_ranks
 
 from bench.record import store, table
 from megabiomed.align.memory import state_bytes
-from megabiomed.config.align import Esm2Config
+from megabiomed.config import load_config
+from megabiomed.config.align import AlignRunConfig, Esm2Config
 from megabiomed.encoders.gin.featurise import Molecule, featurise
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.schedule import esm2_flops, imbalance, longest_first
-from megabiomed.runs.worker_align import load
 from megabiomed.samples.multimodal.building import build_dataset
 from megabiomed.samples.multimodal.generate import generate_questions
 from megabiomed.samples.multimodal.store import BuildSettings, QaStore
@@ -116,7 +116,7 @@ def molecules() -> list[dict[str, Any]]:
 
 def memory() -> list[dict[str, Any]]:
     """Bytes of weights, gradients and optimizer of BioMedGPT-10B by arithmetic; nothing is measured here."""
-    config, rows = load("biomedgpt-10b"), []
+    config, rows = load_config("biomedgpt-10b", None, AlignRunConfig), []
     for gpus in (8, 32):
         for stage in config.align.stages:
             held = state_bytes(config, stage, gpus)

@@ -64,7 +64,7 @@ def test_the_effective_config_reads_back_equal(run_file: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", shipped.names("runs"))
 def test_every_shipped_run_is_valid(name: str) -> None:
     kind = kind_of(read_yaml(shipped.find("runs", name).read_text(), name))
-    assert load_config(name, kind=kind).name
+    assert load_config(name, None, kind.config).name
 
 
 def test_published_hyperparameters_of_the_paper() -> None:

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.evaluation import TOPOLOGIES, settings
 
-from megabiomed.config import load_config
+from megabiomed.config import RunConfig, load_config
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.processes import platform
 from megabiomed.processes.ranks import join
@@ -20,10 +20,9 @@ from megabiomed.processes.signals import StopFlag
 def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
     """Train, then evaluate."""
 
-    def act(stop: StopFlag) -> str:
+    def act(config: RunConfig, stop: StopFlag) -> str:
         from megabiomed.runs.trainer import Trainer
 
-        config = load_config(run_file, [f"run_dir={run}", "train.steps=3"])
         outcome = Trainer(config, stop).run()
         sets = [{"name": "abstracts", "path": str(questions / "pubmedqa" / "ori_pqal.json")},
                 {"name": "open", "path": str(questions / "free" / "test.jsonl")}]  # fmt: skip
@@ -36,7 +35,7 @@ def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
             assert Evaluation(asked, stop).run() == "finished"
         return outcome
 
-    return join(act)
+    return join(lambda: load_config(run_file, [f"run_dir={run}", "train.steps=3"]), act)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.model.export import export_certified
 from megabiomed.model.origin import whole_model
 from megabiomed.model.peft import export_adapter
-from megabiomed.runs.start_finetune import describe, finetune
-from megabiomed.runs.worker_finetune import load
+from megabiomed.runs.kinds import FINETUNE, read_run
+from megabiomed.runs.start import StartOptions, start
 from megabiomed.samples.questions.store import BuildSettings, build_store
 from megabiomed.tokenizer.extend import extend_tokenizer
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
+DRY = StartOptions(nproc=1, dry_run=True)
 TP2_ZERO3 = ["parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.zero_stage=3"]
 
 
@@ -115,7 +116,7 @@ def more_pieces(corpus: Path, tmp_path: Path) -> Path:
 
 def test_adapters_on_a_model_without_rows_for_new_pieces_are_refused(finetune_file: Path, more_pieces: Path) -> None:
     with pytest.raises(CheckpointError, match=r"600 rows, expected model\.vocab_size = 637; .* without adapters"):
-        finetune(str(finetune_file), [f"data.tokenizer={more_pieces}", "model.vocab_size=637"], nproc=1, dry_run=True)
+        start(str(finetune_file), [f"data.tokenizer={more_pieces}", "model.vocab_size=637"], DRY)
 
 
 @pytest.mark.slow
@@ -147,9 +148,9 @@ def test_whole_fine_tuning_grows_with_the_tokenizer_and_adapters_follow(
 
 @pytest.mark.parametrize("name", ["medmcqa", "pubmedqa", "usmle"])
 def test_shipped_recipes_fit_eight_devices(name: str) -> None:
-    config = load(f"biomedgpt-lm-7b-{name}")
+    config = read_run(f"biomedgpt-lm-7b-{name}", [])
     check_run(config, 8)
-    found = dict(line.split(": ", 1) for line in describe(config, 8))
+    found = dict(line.split(": ", 1) for line in FINETUNE.description(config, 8))
     assert found["model"].startswith("6,738,415,616 parameters, bf16")
     assert found["length"].startswith("unknown until the questions are stores")
     assert "FLOP in all" not in found["compute"]
@@ -162,20 +163,22 @@ def test_a_dry_run_counts_the_steps_of_stores_and_names_the_file_that_is_missing
     build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", Tokenizer(corpus / "tokenizer/tokenizer.model"),
                 BuildSettings(256))  # fmt: skip
     epochs = ["finetune.replay=[]", "finetune.replay_share=0", "train.steps=null", "train.epochs=2"]
-    finetune(str(finetune_file), [f"finetune.train=[{{path: {tmp_path / 's'}}}]", *epochs], nproc=1, dry_run=True)
+    start(str(finetune_file), [f"finetune.train=[{{path: {tmp_path / 's'}}}]", *epochs], DRY)
     said = capsys.readouterr().out
     assert re.search(r"length: \d+ steps, .* 2\.\d\d epochs of \d+ samples", said)
     assert "FLOP in all" in said
     watched = ["eval.tasks=[{name: x, path: gone.json}]", f"eval.perplexity={{here: {corpus}/train, there: gone}}"]
-    finetune(str(finetune_file), watched, nproc=1, dry_run=True)
+    start(str(finetune_file), watched, DRY)
     absent = [line for line in capsys.readouterr().out.splitlines() if "not there yet" in line]
     assert absent == ["eval.tasks x: gone.json, not there yet", "eval.perplexity.there: gone, not there yet"]
     with pytest.raises(DataError, match=r"medmcqa/train\.json is not there"):
-        finetune("biomedgpt-lm-7b-medmcqa", [], nproc=8, dry_run=True)
+        start("biomedgpt-lm-7b-medmcqa", [], StartOptions(nproc=8, dry_run=True))
 
 
 def test_the_bill_says_what_is_trained_and_what_it_takes() -> None:
-    lines = describe(load("biomedgpt-lm-7b-medmcqa", ["lora.rank=8", "train.steps=100", "train.epochs=null"]), 8)
+    lines = FINETUNE.description(
+        read_run("biomedgpt-lm-7b-medmcqa", ["lora.rank=8", "train.steps=100", "train.epochs=null"]), 8
+    )
     found = dict(line.split(": ", 1) for line in lines)
     assert "trained: 19,988,480 (0.30%) in adapters of rank 8 on q, k, v, o, gate, up, down" in found["model"]
     assert "optimizer 28.6 MiB" in found["memory per rank"]  # 20 M parameters x 12 bytes over 8 replicas

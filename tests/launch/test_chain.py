@@ -100,7 +100,7 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert second.folder == tmp_path / "runs" / "align-demo" / "s2-encoders"
     assert second.controls == [second.folder, second.folder.parent]
     last = render(second).script.splitlines()[-6]
-    assert last == f"  -m megabiomed.runs.worker_align {second.folder}/slurm/config.yaml s2-encoders &"
+    assert last == f"  -m megabiomed.runs.worker {second.folder}/slurm/config.yaml s2-encoders &"
     assert "MASTER_ADDR=" not in render(score).script  # alone: it must not think that it was started as a rank
 
 
@@ -112,7 +112,7 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
     _, stage = load(first, tune)
     assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
     last = render(stage).script.splitlines()[-6]
-    assert last == f"  -m megabiomed.runs.worker_finetune {stage.folder}/slurm/config.yaml &"
+    assert last == f"  -m megabiomed.runs.worker {stage.folder}/slurm/config.yaml &"
     with pytest.raises(ConfigError, match=r"finetune\.start_from of stage tune does not exist"):
         load(first, tune | {"after": []})
 

@@ -102,7 +102,7 @@ def _environment(run: Path, rank: int) -> dict[str, str]:
         with suppress(psutil.Error):
             known = process.environ()
             words = " ".join(process.cmdline())
-            if known.get("SLURM_PROCID") == str(rank) and "align.worker" in words and str(run) in words:
+            if known.get("SLURM_PROCID") == str(rank) and "runs.worker" in words and str(run) in words:
                 return known
     raise AssertionError(f"rank {rank} of {run} does not run")
 

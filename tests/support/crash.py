@@ -235,7 +235,7 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
     import deepspeed  # noqa: F401  (every fork starts with it)
 
-    import megabiomed.runs.trainer  # noqa: F401
+    import megabiomed.runs.pretrain  # noqa: F401
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

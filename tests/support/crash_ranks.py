@@ -15,7 +15,7 @@ from pathlib import Path
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.processes import platform
-from megabiomed.runs import worker_pretrain as worker
+from megabiomed.runs import worker
 from support.spawn import meeting
 
 POLL_S = 0.0005

@@ -1,4 +1,4 @@
-"""The bill of the run, printed before step 1: what it will compute, hold, store and read."""
+"""What a run will compute, hold and store, printed before step 1 and by a dry run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megabiomed.model.flops import (
 from megabiomed.processes import platform
 
 
-def bill(config: RunConfig, world: int, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
+def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
     """Lines of `key: value`.
 
     Args:

@@ -1,40 +1,23 @@
-"""`megabiomed finetune`: read and check the configuration, then join the ranks or start them here."""
+"""A fine-tuning run before its start."""
 
 from __future__ import annotations
 
 from megabiomed.config.finetune import FinetuneRunConfig
-from megabiomed.config.topology import check_run, default_world
-from megabiomed.processes.local import under_launcher
-from megabiomed.runs.start_pretrain import compact, start_here
-from megabiomed.runs.worker_finetune import load, run
 
 
-def finetune(path: str, overrides: list[str], nproc: int | None, dry_run: bool) -> None:
-    """Start a run, join one, or (dry run) only say what would be done."""
-    config = load(path, overrides)
-    from megabiomed.processes import platform
-
-    if under_launcher() and not dry_run:
-        platform.leave(run(config))
+def check(config: FinetuneRunConfig, world: int) -> None:
+    """The questions exist, and frozen weights have a row for every piece of the tokenizer."""
     from megabiomed.model.origin import check_frozen_folder
     from megabiomed.samples.questions.sources import check_sources
 
-    world = nproc or default_world(config.parallel, platform.device_count())
-    check_run(config, world)
     check_sources(config)
     if config.lora is not None:
         check_frozen_folder(config.finetune.start_from, config.model)
-    print(compact(config), flush=True)
-    if dry_run:
-        for line in describe(config, world):
-            print(line)
-        return
-    start_here("megabiomed.runs.worker_finetune", config, world)
 
 
 def describe(config: FinetuneRunConfig, world: int) -> list[str]:
-    """The bill; the length is exact where the questions are there as stores."""
-    from megabiomed.runs.bill import bill
+    """The estimate; the length is exact where the questions are there as stores."""
+    from megabiomed.runs.estimate import estimate
     from megabiomed.runs.schedule import total_steps
     from megabiomed.samples.questions.loader import FinetuneLoader
     from megabiomed.samples.questions.store import QuestionStore
@@ -52,7 +35,7 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
     total = total_steps(config, samples or 0) if samples or config.train.steps else None
     absent = [f"replay: {source.path}, not there yet" for source in config.finetune.replay if not source.path.exists()]
     origin = f"starts from: {_origin(config)}"
-    return [*lines, *bill(config, world, total, samples), origin, *absent, *config.eval.absent()]
+    return [*lines, *estimate(config, world, total, samples), origin, *absent, *config.eval.absent()]
 
 
 def _origin(config: FinetuneRunConfig) -> str:

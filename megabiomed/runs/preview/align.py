@@ -1,44 +1,18 @@
-"""`megabiomed align`: read and check the configuration, then join the ranks or start them here."""
+"""An alignment before its start."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megabiomed.config import to_yaml
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.schedule import check_ranks, encoding_ranks
-from megabiomed.ground.errors import ConfigError
-from megabiomed.ground.files import make_writable, write_atomic
 from megabiomed.model.origin import check_frozen_folder
-from megabiomed.processes.local import under_launcher
-from megabiomed.runs.start_pretrain import compact, start_here
-from megabiomed.runs.worker_align import load, run
 
 
-def align(path: str, overrides: list[str], nproc: int | None, stage: str | None, dry_run: bool) -> None:
-    """Start a run, join one, or (dry run) only say what would be done."""
-    config = load(path, overrides)
-    names = [held.name for held in config.align.stages]
-    if stage is not None and stage not in names:
-        raise ConfigError("there is no such stage", got=stage, expected=", ".join(names))
-    from megabiomed.processes import platform
-
-    if under_launcher() and not dry_run:
-        platform.leave(run(config, stage))
-
-    world = nproc or default_world(config.parallel, platform.device_count(), config.ranks_beside)
-    check_run(config, world)
+def check(config: AlignRunConfig, world: int) -> None:
+    """The ranks that encode exist, and the language model has a row for every piece of the tokenizer."""
     check_ranks(config.align, world)
     check_frozen_folder(config.align.language_model, config.model)
-    print(compact(config), flush=True)
-    if dry_run:
-        for line in describe(config, world):
-            print(line)
-        return
-    make_writable(config.folder)
-    write_atomic(config.folder / "config.yaml", to_yaml(config))
-    start_here("megabiomed.runs.worker_align", config, world, *([stage] if stage else []))
 
 
 def describe(config: AlignRunConfig, world: int) -> list[str]:

@@ -1,0 +1,81 @@
+"""`megabiomed run | pretrain | align | finetune | plot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
+Processes = Annotated[int | None, typer.Option(help="Processes to start here; default: what the topology needs.")]
+DryRun = Annotated[
+    bool, typer.Option(help="Check, print the configuration and what the run would take; start nothing.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
+Stage = Annotated[str | None, typer.Option(help="Run this stage of an alignment only; default: all, in order.")]
+
+
+def run(
+    config: RunFile,
+    overrides: Overrides = None,
+    nproc: Processes = None,
+    stage: Stage = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train what the run file says, of whatever kind. Starts its workers itself; under torchrun or srun it joins them."""
+    _start(None, config, overrides, nproc, stage, dry_run)
+
+
+def pretrain(config: RunFile, overrides: Overrides = None, nproc: Processes = None, dry_run: DryRun = False) -> None:
+    """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
+    _start("pretrain", config, overrides, nproc, None, dry_run)
+
+
+def align(
+    config: RunFile,
+    overrides: Overrides = None,
+    nproc: Processes = None,
+    stage: Stage = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Staged alignment of molecules and proteins with a language model; resumes where it stopped."""
+    _start("align", config, overrides, nproc, stage, dry_run)
+
+
+def finetune(config: RunFile, overrides: Overrides = None, nproc: Processes = None, dry_run: DryRun = False) -> None:
+    """Fine-tune a model on questions, all of it or with low-rank adapters; resumes where it stopped."""
+    _start("finetune", config, overrides, nproc, None, dry_run)
+
+
+def plot(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    output: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("curve.svg"),
+) -> None:
+    """Draw training and validation loss of a run."""
+    from megabiomed.runs.plot import plot_run
+
+    plot_run(run, output)
+    typer.echo(f"written: {output}")
+
+
+def _start(
+    kind: str | None, run: str, overrides: list[str] | None, nproc: int | None, stage: str | None, dry_run: bool
+) -> None:
+    from megabiomed.runs.start import StartOptions, start
+
+    start(run, overrides or [], StartOptions(nproc, stage, dry_run), kind)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    examples: dict[Callable[..., None], str] = {
+        run: "run demo train.steps=20 --dry-run",
+        pretrain: "pretrain demo train.steps=20 parallel.zero_stage=1",
+        align: "align align-demo parallel.tensor_parallel_size=2",
+        finetune: "finetune finetune-demo lora=null parallel.tensor_parallel_size=2",
+        plot: "plot runs/demo --output curve.svg",
+    }
+    for command, example in examples.items():
+        app.command(epilog=f"Example: megabiomed {example}")(command)

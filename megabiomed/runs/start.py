@@ -1,0 +1,70 @@
+"""Start a run of any kind: read and check its file, then join the ranks that a launcher started, or start them here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from megabiomed.config import RunConfig, to_yaml
+from megabiomed.config.topology import check_run, default_world
+from megabiomed.ground.files import make_writable, write_atomic
+from megabiomed.processes.local import run_workers, under_launcher
+from megabiomed.runs import kinds, worker
+from megabiomed.runs.effective import FILE, compact
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How a run is started.
+
+    Attributes:
+        nproc: processes to start on this machine; None: what the topology needs.
+        part: one part of the run only (a stage of an alignment); None: all of it.
+        dry_run: check, and say what the run would take; start nothing.
+    """
+
+    nproc: int | None = None
+    part: str | None = None
+    dry_run: bool = False
+
+
+def start(run: str, overrides: list[str], options: StartOptions, expected: str | None = None) -> None:
+    """Start a run, join one, or (dry run) only say what would be done.
+
+    Args:
+        run: run file, or the name of a shipped one.
+        expected: name of the only kind that is accepted; None: any.
+
+    Raises:
+        ConfigError: the file is wrong or of another kind, or the run cannot be done as it says.
+        WorkerError: a rank that was started here died.
+    """
+    kind = kinds.kind_of_file(run, overrides)
+    kinds.check_kind(kind, run, expected)
+    config = kind.read(run, overrides)
+    if options.part is not None:
+        config.part(options.part)
+    from megabiomed.processes import platform
+
+    if under_launcher() and not options.dry_run:
+        platform.leave(worker.run(lambda: config, options.part))
+    world = options.nproc or default_world(config.parallel, platform.device_count(), config.ranks_beside)
+    check_run(config, world)
+    kind.check_start(config, world)
+    if options.dry_run:
+        print(compact(config))
+        for line in kind.description(config, world):
+            print(line)
+        print(f"command: torchrun --nproc_per_node={world} -m megabiomed.cli {kind.name} ...")
+        return
+    _start_here(config, world, options.part)
+
+
+def _start_here(config: RunConfig, world: int, part: str | None) -> None:
+    """Run the ranks on this machine, each with the effective configuration and a log in a folder of this start."""
+    logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
+    make_writable(logs)
+    effective = logs / FILE
+    write_atomic(effective, to_yaml(config))
+    run_workers(kinds.WORKER, [str(effective), *([part] if part else [])], world, logs)
