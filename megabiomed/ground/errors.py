@@ -78,5 +78,9 @@ class WorkerError(MegabiomedError):
     """A worker process died; the message carries the first worker's own error."""
 
 
+class RendezvousError(WorkerError):
+    """The ranks of a start did not meet; nothing had begun."""
+
+
 class NonFiniteError(MegabiomedError):
     """Loss or gradient norm is NaN or infinite."""

@@ -8,8 +8,8 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -33,8 +33,23 @@ def has_cuda() -> bool:
 
 
 def device() -> torch.device:
-    """The device of this process: `cuda:LOCAL_RANK`, or the CPU."""
-    return torch.device("cuda", local_rank()) if has_cuda() else torch.device("cpu")
+    """The device of this process: the only CUDA device that it sees, or `cuda:LOCAL_RANK`; without CUDA the CPU.
+
+    Raises:
+        LaunchError: there are more processes on this host than devices.
+    """
+    if not has_cuda():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    # `srun --gpus-per-task=1` shows every task one device, which is number 0 for it.
+    index = 0 if count == 1 else local_rank()
+    if index >= count:
+        raise LaunchError(
+            "this host has fewer devices than processes",
+            got=f"local rank {index}, {count} devices",
+            do="start at most one process per GPU of a host",
+        )
+    return torch.device("cuda", index)
 
 
 def local_rank() -> int:
@@ -47,7 +62,9 @@ def device_count() -> int:
     return torch.cuda.device_count() if has_cuda() else 0
 
 
-def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
+def init_distributed(
+    timeout_s: float = 600.0, megatron: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (or SLURM's equivalents).
 
     Backend: NCCL with CUDA (plus gloo for host tensors), gloo without. Where the launcher named a file to meet by
@@ -55,6 +72,7 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
 
     Args:
         megatron: also prepare megatron-core's layers, whose import takes seconds.
+        stopped: whether this process was asked to leave; asked while it waits for the others.
     """
     if dist.is_initialized():
         return
@@ -79,12 +97,12 @@ def init_distributed(timeout_s: float = 600.0, megatron: bool = True) -> None:
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
     if has_cuda():
         torch.cuda.set_device(device())
+        os.environ["LOCAL_RANK"] = str(device().index)  # DeepSpeed takes it for the number of the device
     backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = open_store(Path(meeting), rank, world, timeout_s) if meeting else None
-    # torch reads the same from the environment where it is given no store.
-    place = {"store": store, "rank": rank, "world_size": world} if store else {}
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **place)
+    store = open_store(rank, world, timeout_s, stopped)
+    limit = timedelta(seconds=timeout_s)
+    dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=world)
     if megatron:
         prepare_megatron()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.errors import MegabiomedError, RendezvousError, UserError
 from megabiomed.ground.files import write_json
 from megabiomed.processes.local import ERROR_FILE
 from megabiomed.processes.signals import StopFlag
@@ -36,12 +36,13 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
         task = read()
         from megabiomed.processes import platform
 
-        platform.init_distributed()
+        platform.init_distributed(stopped=lambda: stop.received is not None)
         _tell(work(task, stop))
         _shut_down()
         return 0
     except MegabiomedError as error:
-        _report(error, "" if error.exit_code == 2 else traceback.format_exc())
+        # Where a rank waited in vain, its stack says nothing.
+        _report(error, "" if isinstance(error, UserError | RendezvousError) else traceback.format_exc())
         return error.exit_code
     except Exception as error:
         _report(error, traceback.format_exc())

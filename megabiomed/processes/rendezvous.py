@@ -1,41 +1,189 @@
-"""Where the ranks of a run meet: at a port that the system gave rank 0, which tells the others by a file.
+"""Where the ranks of a run meet.
 
-A port that is chosen before rank 0 binds it may be taken by then; this one cannot be.
+On one host they meet in a file of the launcher's private folder: no port, and nobody else's process can join or write. Across
+hosts they meet at a port that the system gave rank 0, which tells the others by a file (a port chosen earlier may be taken by
+then), on the interface of MASTER_ADDR. Without a launcher of ours, torch's variables say where.
+
+Nothing here authenticates: across hosts the network between the nodes must be trusted (torch's TCPStore).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megabiomed.ground.errors import WorkerError
+from megabiomed.ground.errors import LaunchError, RendezvousError
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import Store, TCPStore
 
 MEETING = "MEGABIOMED_MEETING"
-"""Set by the launchers: a file that no other start uses, in a folder that is there and that all ranks see."""
+"""Set by the launchers: a file that no other start uses, in an existing folder that all ranks see."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_HERE = "megabiomed/here"
+_PATIENCE_S = 5.0  # longer than a start on a busy machine takes; then a person wants to know what is waited for
+_REPEAT_S = 60.0
 
 
-def open_store(file: Path, rank: int, world: int, timeout_s: float) -> TCPStore:
-    """The store of a process group at MASTER_ADDR, opened by rank 0; sets MASTER_PORT.
+class Waiting:
+    """One wait: says what it waits for when it takes long, ends when asked to or when the time is over.
+
+    Args:
+        what: what is waited for; called again for every message.
+        stopped: whether this process was asked to leave.
+        timeout_s: seconds from now.
+    """
+
+    def __init__(self, what: Callable[[], str], stopped: Callable[[], bool], timeout_s: float) -> None:
+        self._what, self._stopped, self._timeout_s = what, stopped, timeout_s
+        self._begun = time.monotonic()
+        self._next_word = self._begun + _PATIENCE_S
+        self._pause = 0.02
+
+    def pause(self) -> None:
+        """Sleep a moment, longer each time up to a second.
+
+        Raises:
+            RendezvousError: the time is over, or a stop signal came.
+        """
+        now = time.monotonic()
+        if self._stopped():
+            raise RendezvousError(
+                f"stopped while waiting for {self._what()}", do="nothing had begun; start the run again"
+            )
+        if now - self._begun > self._timeout_s:
+            raise RendezvousError(
+                f"waited in vain for {self._what()}",
+                got=f"nothing for {self._timeout_s:.0f} s",
+                do="see the logs of the other ranks; if there are none, unset RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
+            )
+        if now >= self._next_word:
+            print(f"waiting for {self._what()}", file=sys.stderr, flush=True)
+            self._next_word = now + _REPEAT_S
+        time.sleep(self._pause)
+        self._pause = min(1.0, 1.5 * self._pause)
+
+
+def open_store(rank: int, world: int, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> Store:
+    """The store of this start's process group, with all ranks connected to it. Collective.
+
+    Args:
+        stopped: asked while waiting; a rank that was told to leave before the run began leaves.
 
     Raises:
-        WorkerError: rank 0 did not tell its port in time.
+        RendezvousError: somebody did not come in time, or this rank was told to leave.
+        LaunchError: rank 0 cannot listen where the variables say.
     """
+    from torch.distributed import FileStore, HashStore
+
+    meeting, address = os.environ.get(MEETING), os.environ["MASTER_ADDR"]
+    store: Store
+    if world == 1:
+        return HashStore()
+    if meeting and address in _LOCAL:
+        store, where = FileStore(f"{meeting}.store", world), meeting
+        # gloo's own connections: not on an interface that other hosts can reach.
+        loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0] if loopback else "")
+    elif meeting:
+        store = _store_at_told_port(Path(meeting), rank, world, timeout_s, stopped)
+        where = f"{address}:{os.environ['MASTER_PORT']}"
+    else:
+        store = _store_of_variables(rank, world, timeout_s, stopped)
+        where = f"{address}:{os.environ['MASTER_PORT']}, as RANK and WORLD_SIZE say"
+    _await_all(store, world, where, timeout_s, stopped)
+    return store
+
+
+def _await_all(store: Store, world: int, where: str, timeout_s: float, stopped: Callable[[], bool]) -> None:
+    """Return when every rank has come."""
+    come = store.add(_HERE, 1)
+    waiting = Waiting(lambda: f"{world - come} of {world} ranks at {where}", stopped, timeout_s)
+    while come < world:
+        waiting.pause()
+        come = store.add(_HERE, 0)
+
+
+def _store_at_told_port(file: Path, rank: int, world: int, timeout_s: float, stopped: Callable[[], bool]) -> TCPStore:
+    """The store at MASTER_ADDR, opened by rank 0, which tells its port by the file; sets MASTER_PORT."""
+    address = os.environ["MASTER_ADDR"]
+    if rank == 0:
+        with _listening_at(address, 0) as listener:
+            port = int(listener.getsockname()[1])
+            store = _tcp_store(address, port, world, timeout_s, listener)
+        _tell(file, port)
+    else:
+        port = _told(file, timeout_s, stopped)
+        store = _tcp_store(address, port, world, timeout_s)
+    os.environ["MASTER_PORT"] = str(port)
+    return store
+
+
+def _store_of_variables(rank: int, world: int, timeout_s: float, stopped: Callable[[], bool]) -> Store:
+    """The store where MASTER_ADDR and MASTER_PORT say: of torchrun's agent, or opened by rank 0."""
+    from torch.distributed import PrefixStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if rank == 0 and not of_agent:
+        with _listening_at(address, port) as listener:
+            os.environ["MASTER_PORT"] = str(listener.getsockname()[1])
+            return _tcp_store(address, int(os.environ["MASTER_PORT"]), world, timeout_s, listener)
+    waiting = Waiting(lambda: f"rank 0 at {address}:{port}, as MASTER_ADDR and MASTER_PORT say", stopped, timeout_s)
+    while not _answers(address, port):
+        waiting.pause()
+    store = _tcp_store(address, port, world, timeout_s)
+    # torchrun's agent keeps one store over all its restarts; the prefix is torch's own.
+    return PrefixStore(f"/worker/attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store) if of_agent else store
+
+
+def _answers(address: str, port: int) -> bool:
+    """Whether somebody listens there. torch's own connection attempt cannot be interrupted by a signal."""
+    with suppress(OSError), socket.create_connection((address, port), timeout=2):
+        return True
+    return False
+
+
+def _listening_at(address: str, port: int) -> socket.socket:
+    """A listening socket on the interface of `address` alone, where other hosts can reach that.
+
+    Raises:
+        LaunchError: the port is taken, or the address is not of this host.
+    """
+    try:
+        # /etc/hosts often maps a node's own name to a loopback address, which the other nodes cannot reach.
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        is_loopback = ipaddress.ip_address(found[4][0]).is_loopback
+        host = "" if is_loopback and address not in _LOCAL else str(found[4][0])
+        return socket.create_server((host, port), family=found[0], backlog=2048)
+    except OSError as error:
+        raise LaunchError(
+            "rank 0 cannot listen where the ranks are to meet",
+            got=f"{address}:{port}: {error.strerror or error}",
+            do="set MASTER_ADDR to this host and MASTER_PORT to a free port; with torchrun on one host use --standalone",
+        ) from None
+
+
+def _tcp_store(
+    address: str, port: int, world: int, timeout_s: float, listener: socket.socket | None = None
+) -> TCPStore:
+    """torch's store at this place; the one with a listener serves the others."""
     from torch.distributed import TCPStore
 
-    port = 0 if rank == 0 else _told(file, timeout_s)
     limit = timedelta(seconds=timeout_s)
-    store = TCPStore(os.environ["MASTER_ADDR"], port, world, rank == 0, limit, wait_for_workers=False)
-    if rank == 0:
-        _tell(file, store.port)
-    os.environ["MASTER_PORT"] = str(store.port)
-    return store
+    if listener is None:
+        return TCPStore(address, port, world, False, limit, wait_for_workers=False)
+    # The store takes the socket over and closes it.
+    descriptor = listener.detach()
+    return TCPStore(address, port, world, True, limit, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def _tell(file: Path, port: int) -> None:
@@ -44,18 +192,11 @@ def _tell(file: Path, port: int) -> None:
     half.replace(file)
 
 
-def _told(file: Path, timeout_s: float) -> int:
-    deadline, pause = time.monotonic() + timeout_s, 0.02
+def _told(file: Path, timeout_s: float, stopped: Callable[[], bool] = lambda: False) -> int:
+    waiting = Waiting(lambda: f"rank 0 to say in {file} where the ranks meet", stopped, timeout_s)
     while True:
         # Listing a folder asks its server; a name looked up too early may stay absent for a minute (nfs(5), lookupcache).
         with suppress(OSError):
             if file.name in os.listdir(file.parent):
                 return int(file.read_text())
-        if time.monotonic() > deadline:
-            raise WorkerError(
-                "rank 0 did not say where the ranks meet",
-                got=f"no {file} in {timeout_s:.0f} s",
-                do="see the log of rank 0; it may have died, or its node does not write into the run folder",
-            )
-        time.sleep(pause)
-        pause = min(1.0, 1.5 * pause)
+        waiting.pause()

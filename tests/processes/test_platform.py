@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from megabiomed.ground.errors import LaunchError
+from megabiomed.processes import platform
 
 RANK = """
 import torch
@@ -36,3 +40,22 @@ def test_no_rank_of_the_tests_ends_by_python_s_own_end() -> None:
     ]
     assert len(workers) >= 10
     assert [file.name for file in workers if "platform.leave(" not in file.read_text()] == []
+
+
+@pytest.mark.parametrize(("devices", "local_rank", "chosen"), [(1, 3, 0), (4, 3, 3), (8, 0, 0)])
+def test_a_process_that_sees_one_device_takes_it(
+    devices: int, local_rank: int, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`srun --gpus-per-task=1` shows every task another device, each as number 0."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    assert platform.device() == torch.device("cuda", chosen)
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(LaunchError, match="fewer devices than processes: got local rank 4, 4 devices"):
+        platform.device()
