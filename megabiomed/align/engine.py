@@ -72,7 +72,7 @@ class AlignEngine(TrainEngine):
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
             known = [self.encoders.initial]
-            dist.broadcast_object_list(known, src=mesh.size, group=self._waiting)  # the first rank that read the files
+            dist.broadcast_object_list(known, src=len(mesh.grid), group=self._waiting)  # the first rank that read the files
             self.encoders.initial = known[0]
         self.dtype = platform.DTYPES[config.train.precision]
         self.template = ""
@@ -143,14 +143,14 @@ class AlignEngine(TrainEngine):
     def _run_language_model(self, micro_batches: list[MicroBatch]) -> tuple[float, float]:
         """Phase 2, forward and backward: mean loss and unmasked tokens of the global batch."""
         mesh = self.mesh
-        (tokens,) = mesh.sum_over(mesh.dp_group, sum(micro.num_loss_tokens for micro in micro_batches))
-        # Engines average over dp; the factor dp turns that into the sum that the global mean needs.
-        scaled = self.pipeline.run(micro_batches, mesh.dp / max(tokens, 1.0))
-        return self._sum_over_replicas(scaled / mesh.dp), tokens
+        (tokens,) = mesh.sum_over(mesh.group("replicas"), sum(micro.num_loss_tokens for micro in micro_batches))
+        # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
+        scaled = self.pipeline.run(micro_batches, mesh.size("shards") / max(tokens, 1.0))
+        return self._sum_of_all(scaled / mesh.size("shards")), tokens
 
     def _known_to_all(self, *figures: float) -> list[float]:
         """Figures of a step that the ranks of one half know and those of the other have as 0."""
-        first = self.mesh.rank in (0, self.mesh.size)  # of its half; the others of it know the same
+        first = self.mesh.rank in (0, len(self.mesh.grid))  # of its half; the others of it know the same
         return self.mesh.sum_over(dist.group.WORLD, *(value if first else 0.0 for value in figures))
 
     def evaluate_items(self, batch: AlignBatch) -> tuple[float, int]:
@@ -207,7 +207,7 @@ class AlignEngine(TrainEngine):
         return [name for name in MODALITIES if any(item.modality == name for item in batch.items)]
 
     def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[MicroBatch]:
-        first_stage = self.mesh.pp_rank == 0
+        first_stage = self.mesh.in_model and self.mesh.coordinate("pp") == 0
         filled, start = [], 0
         for micro in self.with_noise(batch.micro_batches) if gradients else batch.micro_batches:
             assert micro.inserts is not None
@@ -226,9 +226,10 @@ class AlignEngine(TrainEngine):
         """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
         leaves = [m.inserts.rows for m in filled if m.inserts is not None and m.inserts.rows is not None]
         parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        # The schedule multiplies by dp because engines average; encoders sum.
+        # The schedule multiplies by the number of shards because engines average; encoders sum.
         with self._watch("exchange of gradients", batch, exchange):
-            gradient = exchange.give_back(self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.dp).float()
+            share = self._whole(torch.cat([self._no_rows(), *parts])) / self.mesh.size("shards")
+            gradient = exchange.give_back(share).float()
         sizes = [batch.items[n].rows_out for n in exchange.mine]
         held = dict(zip(exchange.mine, gradient.split(sizes)))
         for modality, share in shares.items():
@@ -238,7 +239,7 @@ class AlignEngine(TrainEngine):
     def _whole(self, gradient: Tensor) -> Tensor:
         """Under sequence parallelism each tensor rank has the gradient of the rows that fell into its tokens."""
         if self.config.parallel.sequence_parallel and self.mesh.in_model:
-            dist.all_reduce(gradient, group=self.mesh.tp_group)
+            dist.all_reduce(gradient, group=self.mesh.group("tp"))
         return gradient
 
     def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:

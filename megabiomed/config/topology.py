@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from megabiomed.config.grid import Grid
 from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
@@ -25,6 +26,16 @@ def data_parallel_size(parallel: ParallelConfig, world: int, beside: int = 0) ->
             + (" or align.dedicated_encoder_ranks" if beside else ""),
         )
     return ranks // (tp * pp)
+
+
+def grid_of(parallel: ParallelConfig, world: int, beside: int = 0) -> Grid:
+    """The grid of the model's ranks in a world of this many processes; one that it does not fit is a `TopologyError`.
+
+    Args:
+        beside: ranks of the world that hold nothing of the model.
+    """
+    replicas = data_parallel_size(parallel, world, beside)
+    return Grid.of(pp=parallel.pipeline_parallel_size, dp=replicas, tp=parallel.tensor_parallel_size)
 
 
 def default_world(parallel: ParallelConfig, devices: int, beside: int = 0) -> int:

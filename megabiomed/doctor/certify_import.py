@@ -82,4 +82,4 @@ def _logits(engine: TrainEngine) -> torch.Tensor:
 def _topology(engine: TrainEngine) -> str:
     mesh, parallel = engine.mesh, engine.config.parallel
     kind = "fsdp2" if parallel.engine == "fsdp2" else f"zero{parallel.zero_stage}"
-    return f"tp{mesh.tp} pp{mesh.pp} dp{mesh.dp} {kind}"
+    return f"tp{mesh.size('tp')} pp{mesh.size('pp')} dp{mesh.size('dp')} {kind}"

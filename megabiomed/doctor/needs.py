@@ -10,8 +10,9 @@ import yaml
 
 from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.config.base import parse
+from megabiomed.config.grid import PipelineParts
 from megabiomed.config.schema import ParallelConfig
-from megabiomed.config.topology import check_run, data_parallel_size
+from megabiomed.config.topology import check_run, grid_of
 from megabiomed.ground.errors import ConfigError
 from megabiomed.model.adapters import is_replicated, trained_tensors
 from megabiomed.model.decoder import chunk_ranges
@@ -61,17 +62,20 @@ def stage_needs(
 
     Beside adapters the frozen weights are neither saved nor in the checkpoint; what is read of them is not counted.
     """
-    tp, pp, dp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size, data_parallel_size(parallel, world)
+    grid = grid_of(parallel, world)
     sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
-    state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else dp
+    state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else grid.size("shards")
     found = []
-    for stage in range(pp):
-        held = sum(_share(name, shape, tp) for name, shape in _tensors_of(model, parallel, stage, lora).items())
+    for stage in range(grid.size("pp")):
+        ranks = [rank for rank in range(len(grid)) if grid.coordinate(rank, "pp") == stage]
+        held = sum(
+            _share(name, shape, grid.size("tp")) for name, shape in _tensors_of(model, parallel, stage, lora).items()
+        )
         state = 12 * -(-held // state_parts)
         found.append(
             StageNeeds(
                 stage=stage,
-                ranks=(stage * dp * tp, (stage + 1) * dp * tp - 1),
+                ranks=(ranks[0], ranks[-1]),
                 parameters=held,
                 # Compute weights of engines that hold whole shards are read a second time, as they are not sharded.
                 read_bytes=state + (0 if sharded else 4 * held),
@@ -86,11 +90,11 @@ def stage_needs(
 def _tensors_of(
     model: ModelConfig, parallel: ParallelConfig, stage: int, lora: LoraConfig | None
 ) -> dict[str, tuple[int, ...]]:
-    pp, virtual = parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages
-    ranges = chunk_ranges(model.num_hidden_layers, pp * virtual)[stage::pp]
-    layers = {index for first, last in ranges for index in range(first, last)}
-    ends = [(0, EMBEDDING), (pp - 1, "model.norm.weight"), (pp - 1, HEAD)]
-    mine = {name for edge, name in ends if edge == stage}
+    parts = PipelineParts(parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages)
+    ranges, held = chunk_ranges(model.num_hidden_layers, len(parts)), parts.of_stage(stage)
+    layers = {index for part in held for index in range(*ranges[part])}
+    ends = [(0, EMBEDDING), (len(parts) - 1, "model.norm.weight"), (len(parts) - 1, HEAD)]
+    mine = {name for part, name in ends if part in held}
     return {
         name: shape
         for name, shape in trained_tensors(model, lora).items()

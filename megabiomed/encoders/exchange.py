@@ -29,10 +29,10 @@ class Exchange:
         self.consumed = self._consumed_by(mesh.rank)
 
     def _consumed_by(self, rank: int) -> list[int]:
-        mesh = self.mesh
-        if rank >= mesh.dp * mesh.tp:  # not in the first stage
+        grid = self.mesh.grid
+        if rank not in grid or grid.coordinate(rank, "pp") > 0:  # only the first stage embeds
             return []
-        replica = rank // mesh.tp
+        replica = grid.coordinate(rank, "replicas")
         return [number for number, item in enumerate(self.items) if item.consumer == replica]
 
     def deliver(self, rows: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Exchange:
     def give_back(self, gradients: Tensor) -> Tensor:
         """Gradients of the rows of `deliver` -> gradients of the rows of my items. Collective."""
         mesh = self.mesh
-        first = [rank % mesh.tp == 0 for rank in range(mesh.world)]
+        first = [rank in mesh.grid and mesh.grid.coordinate(rank, "tp") == 0 for rank in range(mesh.world)]
         outgoing = [
             [n for n in self.consumed if self.owners[n] == r] if first[mesh.rank] else [] for r in range(mesh.world)
         ]

@@ -19,8 +19,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class DataParallelEngine(ABC):
     """One pipeline stage under one data-parallel scheme.
 
-    Contract: the loss handed to backward is already divided by the global token count and multiplied by dp, because all
-    engines average gradients over the data-parallel ranks; the optimizer then sees the gradient of the global mean.
+    Contract: the loss handed to backward is already divided by the global token count and multiplied by the number of
+    shards, because all engines average gradients over those; the optimizer then sees the gradient of the global mean.
     """
 
     mesh: Mesh

@@ -47,7 +47,7 @@ class TrainEngine:
 
     def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine) -> None:
         self.config, self.mesh, self.engine = config, mesh, engine
-        micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.dp)
+        micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.size("replicas"))
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
         self.base: ChainSource | None = None
@@ -87,29 +87,29 @@ class TrainEngine:
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> StepResult:
         """Forward, backward and update over this rank's micro-batches of one global batch."""
         mesh = self.mesh
-        (tokens,) = mesh.sum_over(mesh.dp_group, sum(batch.num_loss_tokens for batch in micro_batches))
+        (tokens,) = mesh.sum_over(mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches))
         self.engine.train(True)
         self.engine.begin_step()
         batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
-        # Engines average over dp; the factor dp turns that into the sum that the global mean needs.
-        scaled = self.pipeline.run(batches, mesh.dp / max(tokens, 1.0))
+        # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
+        scaled = self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0))
         grad_norm = self.engine.step(lr)
         self.optimizer_step_count += 1
-        return StepResult(self._sum_over_replicas(scaled / mesh.dp), grad_norm, int(tokens))
+        return StepResult(self._sum_of_all(scaled / mesh.size("shards")), grad_norm, int(tokens))
 
     def with_noise(self, micro_batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
         """The micro-batches of this rank with the names of their random numbers, where adapters have dropout."""
         if self.config.lora is None or not self.config.lora.dropout:
             return micro_batches
         data, seed, step = self.config.data, self.config.seed, self.optimizer_step_count
-        first = self.mesh.dp_rank * data.global_batch_size // self.mesh.dp  # samples of the replicas before this one
-        places = [(first + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
+        before = self.mesh.coordinate("replicas") * data.global_batch_size // self.mesh.size("replicas")  # samples
+        places = [(before + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
         return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]
 
-    def _sum_over_replicas(self, value: float) -> float:
-        """Sum over data-parallel ranks of a value that only last stages have."""
-        (total,) = self.mesh.sum_over(self.mesh.dp_group, value)
-        (total,) = self.mesh.sum_over(self.mesh.pp_group, total)
+    def _sum_of_all(self, value: float) -> float:
+        """Sum over all shards of a value that only last stages have."""
+        (total,) = self.mesh.sum_over(self.mesh.group("shards"), value)
+        (total,) = self.mesh.sum_over(self.mesh.group("pp"), total)
         return total
 
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, int]:
@@ -117,8 +117,10 @@ class TrainEngine:
         self.engine.train(False)
         batches = [batch.to(platform.device()) for batch in micro_batches]
         losses = self.pipeline.forward_only(batches)
-        (tokens,) = self.mesh.sum_over(self.mesh.dp_group, sum(batch.num_loss_tokens for batch in micro_batches))
-        total = self._sum_over_replicas(float(sum(loss.double().sum() for loss in losses)))
+        (tokens,) = self.mesh.sum_over(
+            self.mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches)
+        )
+        total = self._sum_of_all(float(sum(loss.double().sum() for loss in losses)))
         self.engine.train(True)
         return total, int(tokens)
 
@@ -126,12 +128,12 @@ class TrainEngine:
         """Logits of one micro-batch, [t, vocab_size] fp32, on every rank."""
         self.engine.train(False)
         parts = self.pipeline.forward_only([batch.to(platform.device())], return_logits=True)
-        padded = -(-self.config.model.vocab_size // self.mesh.tp)
+        padded = -(-self.config.model.vocab_size // self.mesh.size("tp"))
         device = platform.device()
         local = parts[0].float() if parts else torch.zeros(batch.tokens.numel(), padded, device=device)  # [t, v/tp]
-        dist.all_reduce(local, group=self.mesh.pp_group)
-        shards = [torch.empty_like(local) for _ in range(self.mesh.tp)]
-        dist.all_gather(shards, local.contiguous(), group=self.mesh.tp_group)
+        dist.all_reduce(local, group=self.mesh.group("pp"))
+        shards = [torch.empty_like(local) for _ in range(self.mesh.size("tp"))]
+        dist.all_gather(shards, local.contiguous(), group=self.mesh.group("tp"))
         self.engine.train(True)
         return torch.cat(shards, dim=-1)[:, : self.config.model.vocab_size]  # [t, v]
 

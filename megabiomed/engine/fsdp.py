@@ -34,7 +34,7 @@ class FsdpEngine(DataParallelEngine):
         with torch.device("meta"):
             self.stage = Stage(config, mesh, torch.float32)
         device = platform.device()
-        device_mesh = DeviceMesh.from_group(mesh.dp_group, device.type)
+        device_mesh = DeviceMesh.from_group(mesh.group("shards"), device.type)
         policy = MixedPrecisionPolicy()
         if config.train.precision == "bf16":
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -67,7 +67,7 @@ class FsdpEngine(DataParallelEngine):
             for name, parameter in self.stage.named_parameters()
             if parameter.grad is not None
         ]
-        norm = global_grad_norm(pairs, self.mesh, sharded_over_dp=True)
+        norm = global_grad_norm(pairs, self.mesh, sharded=True)
         clip_([gradient for gradient, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -79,7 +79,7 @@ class FsdpEngine(DataParallelEngine):
         self.stage.train(mode)
 
     def fragments(self) -> list[Fragment]:
-        """See the base class. FSDP2 shards dimension 0 in chunks of ceil(rows / dp)."""
+        """See the base class. FSDP2 shards dimension 0 in chunks of ceil(rows / shards)."""
         found: list[Fragment] = []
         for name, parameter in self._trained().items():
             state = self.optimizer.state[parameter]
@@ -98,10 +98,12 @@ class FsdpEngine(DataParallelEngine):
         placement, local = self.stage.placements[name], _local(parameter)
         if local.numel() == 0:
             return
-        rows = -(-parameter.shape[0] // self.mesh.dp)
-        start = self.mesh.dp_rank * rows * (parameter.numel() // parameter.shape[0])
+        rows = -(-parameter.shape[0] // self.mesh.size("shards"))
+        start = self.mesh.coordinate("shards") * rows * (parameter.numel() // parameter.shape[0])
         flats = {kind: view.detach().view(-1) for kind, view in {"param": local, **moments}.items()}
-        yield from flat_fragments(placement, start, flats, owner=self.mesh.tp_rank == 0 or not placement.replicated)
+        yield from flat_fragments(
+            placement, start, flats, owner=self.mesh.coordinate("tp") == 0 or not placement.replicated
+        )
 
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
@@ -110,7 +112,7 @@ class FsdpEngine(DataParallelEngine):
         for name, parameter in self.stage.named_parameters():
             placement = self.stage.placements[name]
             rows = sum(piece.box.shape[0] for piece in placement.pieces)
-            first = self.mesh.dp_rank * -(-parameter.shape[0] // self.mesh.dp)
+            first = self.mesh.coordinate("shards") * -(-parameter.shape[0] // self.mesh.size("shards"))
             local = _local(parameter)
             if first + local.shape[0] > rows:
                 local[max(0, rows - first) :].zero_()

@@ -11,22 +11,24 @@ from torch import Tensor
 from megabiomed.engine.mesh import Mesh
 
 
-def global_grad_norm(gradients: Iterable[tuple[Tensor, bool]], mesh: Mesh, *, sharded_over_dp: bool) -> Tensor:
-    """L2 norm over tensor x pipeline (x data) ranks.
+def global_grad_norm(gradients: Iterable[tuple[Tensor, bool]], mesh: Mesh, *, sharded: bool) -> Tensor:
+    """L2 norm over the ranks of the model (and those that share its state).
 
     Args:
         gradients: (local gradient, replicated over the tensor ranks); replicated ones count on tensor rank 0 only.
-        sharded_over_dp: True when each data-parallel rank holds another part (ZeRO, FSDP), False when all hold the same.
+        sharded: True when each rank along `shards` holds another part (ZeRO, FSDP), False when all hold the same.
 
     Returns:
         fp32 scalar tensor, equal on all ranks.
     """
-    parts = [g.detach().float().pow(2).sum() for g, replicated in gradients if not replicated or mesh.tp_rank == 0]
+    parts = [
+        g.detach().float().pow(2).sum() for g, replicated in gradients if not replicated or mesh.coordinate("tp") == 0
+    ]
     device = parts[0].device if parts else torch.device("cpu")
     total = torch.stack(parts).sum() if parts else torch.zeros((), device=device)
-    if sharded_over_dp:
-        dist.all_reduce(total, group=mesh.dp_group)
-    dist.all_reduce(total, group=mesh.model_group)
+    if sharded:
+        dist.all_reduce(total, group=mesh.group("shards"))
+    dist.all_reduce(total, group=mesh.group("model"))
     return total.sqrt()
 
 

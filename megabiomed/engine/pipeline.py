@@ -20,9 +20,11 @@ from torch.distributed.pipelining import (
 )
 
 from megabiomed.config import RunConfig
+from megabiomed.config.grid import PipelineParts
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
+from megabiomed.model.rows import TokenRows
 from megabiomed.processes import platform
 
 
@@ -45,28 +47,32 @@ class Pipeline:
         self.batches: Sequence[MicroBatch] = []
         self.scale = 1.0
         self.micro_batches = micro_batches
-        self.virtual = config.parallel.virtual_pipeline_stages
-        self._schedule = self._build_schedule() if mesh.pp > 1 and mesh.in_model else None
+        self.parts = PipelineParts(mesh.size("pp"), config.parallel.virtual_pipeline_stages)
+        self.stage = mesh.coordinate("pp") if mesh.in_model else 0
+        self._schedule = self._build_schedule() if self.parts.stages > 1 and mesh.in_model else None
+
+    @property
+    def _rows(self) -> TokenRows:
+        return TokenRows.of(self.mesh.size("tp"), self.mesh.coordinate("tp"), self.config.parallel.sequence_parallel)
 
     @property
     def _hidden(self) -> Tensor:
         """An example of what travels between stages: [t, h], or [t/tp, h] under sequence parallelism."""
-        tokens = self.config.data.micro_batch_size * self.config.data.seq_length
-        rows = tokens // self.mesh.tp if self.config.parallel.sequence_parallel else tokens
+        rows = self._rows.held(self.config.data.micro_batch_size * self.config.data.seq_length)
         dtype = platform.DTYPES[self.config.train.precision]
         shape = (rows, self.config.model.hidden_size)
         return torch.empty(shape, dtype=dtype, device=platform.device(), requires_grad=True)
 
     def _build_schedule(self) -> Any:
-        stages = [self._torch_stage(chunk) for chunk in range(self.virtual)]
+        stages = [self._torch_stage(chunk) for chunk in range(self.parts.chunks)]
         kinds: dict[str, Callable[..., Any]] = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
         options: dict[str, Any] = {"loss_fn": self._scaled, "scale_grads": False}
-        if self.virtual > 1:
+        if self.parts.chunks > 1:
             return ScheduleInterleaved1F1B(stages, self.micro_batches, **options)
         return kinds[self.config.parallel.pipeline_schedule](stages[0], self.micro_batches, **options)
 
     def _torch_stage(self, chunk: int) -> PipelineStage:
-        number, total = self.mesh.pp_rank + chunk * self.mesh.pp, self.mesh.pp * self.virtual
+        number, total = self.parts.part(self.stage, chunk), len(self.parts)
         device = platform.device()
         index, loss = (
             torch.zeros(1, dtype=torch.int64, device=device),
@@ -79,8 +85,13 @@ class Pipeline:
             device,
             input_args=(index if number == 0 else self._hidden,),
             output_args=(loss if number == total - 1 else self._hidden,),
-            group=self.mesh.pp_group,
+            group=self.mesh.group("pp"),
         )
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this rank computes the loss."""
+        return self.stage == self.parts.stage(len(self.parts) - 1)
 
     def _scaled(self, loss_sum: Tensor, _: Tensor) -> Tensor:
         return loss_sum.sum() * self.scale
@@ -101,10 +112,10 @@ class Pipeline:
         # The schedule cuts these into one index per micro-batch and hands one to each call of `_ChunkModule`.
         index = torch.arange(self.micro_batches, device=platform.device())
         losses: list[Tensor] = []
-        inputs = (index,) if self.mesh.pp_rank == 0 else ()
-        target = index if self.mesh.is_last_stage else None
+        inputs = (index,) if self.parts.part(self.stage, 0) == 0 else ()
+        target = index if self.is_last else None
         self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False, index=index)
-        return float(sum(loss.detach() for loss in losses)) if self.mesh.is_last_stage else 0.0
+        return float(sum(loss.detach() for loss in losses)) if self.is_last else 0.0
 
     def _run_alone(self) -> float:
         total = torch.zeros((), device=platform.device())
@@ -123,31 +134,28 @@ class Pipeline:
         """
         outputs: list[Tensor] = []
         pending: list[tuple[dist.Work, Tensor]] = []
-        for chunk in range(self.virtual):
-            number = self.mesh.pp_rank + chunk * self.mesh.pp
+        for chunk, number in enumerate(self.parts.of_stage(self.stage)):
             for batch in batches:
-                x = self._receive(batch) if number > 0 else None
+                x = self._receive(batch, self.parts.stage(number - 1)) if number > 0 else None
                 y = self.engine.forward(chunk, x, batch, return_logits)
-                if number == self.mesh.pp * self.virtual - 1:
+                if number == len(self.parts) - 1:
                     outputs.append(y)
                 else:
                     # Asynchronous: a blocking send to a stage that is itself sending would deadlock.
-                    pending.append((self._send(y), y))
+                    pending.append((self._send(y, self.parts.stage(number + 1)), y))
         for work, _ in pending:
             work.wait()
         return outputs
 
-    def _receive(self, batch: MicroBatch) -> Tensor:
-        tokens = batch.tokens.numel()
-        rows = tokens // self.mesh.tp if self.config.parallel.sequence_parallel else tokens
+    def _receive(self, batch: MicroBatch, stage: int) -> Tensor:
         hidden = self._hidden
-        x = torch.empty(rows, hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
-        previous = (self.mesh.pp_rank - 1) % self.mesh.pp
-        dist.recv(x, group=self.mesh.pp_group, group_src=previous)
+        x = torch.empty(
+            self._rows.held(batch.tokens.numel()), hidden.shape[1], dtype=hidden.dtype, device=hidden.device
+        )
+        dist.recv(x, group=self.mesh.group("pp"), group_src=stage)
         return x
 
-    def _send(self, y: Tensor) -> dist.Work:
-        following = (self.mesh.pp_rank + 1) % self.mesh.pp
-        work = dist.isend(y.contiguous(), group=self.mesh.pp_group, group_dst=following)
+    def _send(self, y: Tensor, stage: int) -> dist.Work:
+        work = dist.isend(y.contiguous(), group=self.mesh.group("pp"), group_dst=stage)
         assert work is not None
         return work

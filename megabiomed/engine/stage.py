@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
 from megabiomed.config import RunConfig
+from megabiomed.config.grid import PipelineParts
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.adapters import freeze_base
@@ -17,7 +18,7 @@ from megabiomed.model.parallelize import TensorParallelLayers
 
 
 class Stage(nn.Module):
-    """The chunks of this rank: chunk v of rank p is part p + v * pp of the pipeline (one chunk unless interleaved)."""
+    """The chunks of this rank: one chunk, or several under an interleaved schedule (`PipelineParts`)."""
 
     placements: dict[str, Placement]
 
@@ -25,12 +26,12 @@ class Stage(nn.Module):
         super().__init__()
         model, parallel = config.model, config.parallel
         layers = TensorParallelLayers(
-            model, mesh.tp_group, sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
+            model, mesh.group("tp"), sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
             z_loss=config.train.z_loss, lora=config.lora,
         )  # fmt: skip
-        virtual = parallel.virtual_pipeline_stages
-        ranges = chunk_ranges(model.num_hidden_layers, mesh.pp * virtual)
-        mine = [ranges[mesh.pp_rank + index * mesh.pp] for index in range(virtual)]
+        parts = PipelineParts(mesh.size("pp"), parallel.virtual_pipeline_stages)
+        ranges = chunk_ranges(model.num_hidden_layers, len(parts))
+        mine = [ranges[part] for part in parts.of_stage(mesh.coordinate("pp"))]
         recompute = parallel.activation_checkpointing
         self.chunks = nn.ModuleList(LlamaChunk(model, layers, first, last, recompute) for first, last in mine)
         if config.lora is not None:

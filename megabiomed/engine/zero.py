@@ -16,7 +16,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine import deepspeed_fixes as fixes
+from megabiomed.engine import patches
 from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments, read_local
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
@@ -35,14 +35,14 @@ class ZeroEngine(DataParallelEngine):
         self.mesh, self.config = mesh, config
         self.stage_number = config.parallel.zero_stage
         deepspeed = _import_deepspeed()
-        fixes.check_traces_inside(mesh.dp_group)
+        patches.check_traces_inside(mesh.group("shards"))
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
             self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
         for name, parameter in self.stage.named_parameters():
-            fixes.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.tp_rank == 0)
+            patches.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.coordinate("tp") == 0)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
-        with fixes.barriers_among(mesh.everyone):
+        with patches.barriers_among(mesh.everyone):
             self.engine, *_ = deepspeed.initialize(
                 model=self.stage,
                 optimizer=adamw(groups, config.optimizer),
@@ -61,7 +61,9 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number < 3:
             return nullcontext()
         return deepspeed.zero.Init(
-            data_parallel_group=self.mesh.dp_group, config_dict_or_path=settings, mpu=DeepSpeedTopology(self.mesh)
+            data_parallel_group=self.mesh.group("shards"),
+            config_dict_or_path=settings,
+            mpu=DeepSpeedTopology(self.mesh),
         )
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
@@ -69,12 +71,12 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 0:
             # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.
             return cast(Tensor, self.stage(chunk, x, batch, return_logits))
-        return fixes.mark_backward(self.engine(chunk, x, batch, return_logits), self.optimizer)
+        return patches.mark_backward(self.engine(chunk, x, batch, return_logits), self.optimizer)
 
     def begin_step(self) -> None:
         """See the base class."""
         if self.stage_number == 3:
-            fixes.forget_old_gradients(self.optimizer)
+            patches.forget_old_gradients(self.optimizer)
 
     def step(self, lr: float) -> float:
         """See the base class."""
@@ -93,7 +95,7 @@ class ZeroEngine(DataParallelEngine):
         # Stage 0 in fp32: DeepSpeed clips by a norm that it does not report; ours is the rule of all engines.
         named = [(n, p) for n, p in self.stage.named_parameters() if p.grad is not None]
         pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
-        norm = global_grad_norm(pairs, self.mesh, sharded_over_dp=False)
+        norm = global_grad_norm(pairs, self.mesh, sharded=False)
         clip_([g for g, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
         self._norm = float(norm)
 
@@ -129,9 +131,9 @@ class ZeroEngine(DataParallelEngine):
             if not parameter.requires_grad:
                 continue
             placement = self.stage.placements[name]
-            owner = self.mesh.tp_rank == 0 or not placement.replicated
+            owner = self.mesh.coordinate("tp") == 0 or not placement.replicated
             if self.stage_number == 0:
-                owner = owner and self.mesh.dp_rank == 0
+                owner = owner and self.mesh.coordinate("shards") == 0
             for start, flats in self._flat_state(parameter):
                 found.extend(flat_fragments(placement, start, flats, owner))
         return found
@@ -151,7 +153,7 @@ class ZeroEngine(DataParallelEngine):
 
     def _partition(self, parameter: nn.Parameter) -> tuple[int, int]:
         """(first element, elements) of a parameter on this rank under ZeRO-3; the last ranks' partitions end in padding."""
-        start = parameter.partition_numel() * self.mesh.dp_rank
+        start = parameter.partition_numel() * self.mesh.coordinate("shards")
         return start, max(0, min(parameter.partition_numel(), parameter.ds_numel - start))
 
     def _flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -195,7 +197,7 @@ class ZeroEngine(DataParallelEngine):
             partition = parameter.ds_tensor
             for start, flats in self._flat_state(parameter):
                 length = flats["param"].numel()
-                assert start == parameter.partition_numel() * self.mesh.dp_rank
+                assert start == parameter.partition_numel() * self.mesh.coordinate("shards")
                 partition.data.view(-1)[:length].copy_(flats["param"])
         if persistent:
             persistent[0].all_gather(persistent)
@@ -243,5 +245,5 @@ def _import_deepspeed() -> Any:
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
-    fixes.skip_shared_memory_build()
+    patches.skip_shared_memory_build()
     return deepspeed

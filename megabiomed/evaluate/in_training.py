@@ -46,7 +46,7 @@ class TrainingEvaluation:
         ]  # fmt: skip
         self.window = data.micro_batch_size * data.seq_length
         self.domains = {
-            name: ValidationLoader(_open(path, opened), data, chosen.samples, mesh.dp_rank, mesh.dp)
+            name: ValidationLoader(_open(path, opened), data, chosen.samples, mesh.replica or 0, mesh.size("replicas"))
             for name, path in chosen.perplexity.items()
         }
         self.lines = [f"eval: {task.name}: {len(task.items)} questions of {task.path}, contamination checked: {task.searched}"

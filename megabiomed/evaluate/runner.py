@@ -113,7 +113,12 @@ class Evaluation:
     def _perplexity(self, name: str, path: Path) -> dict[str, Any]:
         engine = self.engine
         store, loader = open_domain(
-            path, self.settings, self.model, engine.config.data, engine.mesh.dp_rank, engine.mesh.dp
+            path,
+            self.settings,
+            self.model,
+            engine.config.data,
+            engine.mesh.coordinate("replicas"),
+            engine.mesh.size("replicas"),
         )
         total, tokens = engine.evaluate(loader.micro_batches())
         loss = total / max(1, tokens)

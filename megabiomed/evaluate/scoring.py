@@ -56,8 +56,9 @@ def score(
         2, max(1, len(requests)), dtype=torch.float64
     )  # log-likelihood; tokens that are not the greedy ones
     engine.engine.train(False)
-    for first in range(0, len(windows), mesh.dp):
-        mine = first + mesh.dp_rank
+    # Every shard takes windows of its own, also such as would share those of a training step: nothing is averaged here.
+    for first in range(0, len(windows), mesh.size("shards")):
+        mine = first + mesh.coordinate("shards")
         batch = (windows[mine] if mine < len(windows) else empty_batch(multiple)).to(platform.device())
         outputs = engine.pipeline.forward_only([batch.micro], return_logits=True)
         if outputs and batch.target.numel():
@@ -79,7 +80,7 @@ def score(
 def _add(sums: Tensor, local: Tensor, batch: ScoreBatch, mesh: Mesh, vocab_size: int) -> None:
     """Add what this window says; one tensor rank of a replica adds, all of them compute."""
     logprob, greedy = target_logprobs(local.float(), batch.row, batch.target, mesh, vocab_size)
-    if mesh.tp_rank == 0:
+    if mesh.coordinate("tp") == 0:
         request = batch.request.cpu()
         sums[0].index_add_(0, request, logprob.double().cpu())
         sums[1].index_add_(0, request, (~greedy).double().cpu())
@@ -98,13 +99,13 @@ def target_logprobs(
         [m] fp32 and [m] bool, equal on the tensor ranks.
     """
     share = local.size(1)
-    low = mesh.tp_rank * share
+    low = mesh.coordinate("tp") * share
     local[:, max(0, min(share, vocab_size - low)) :] = -torch.inf  # padding of the vocabulary
     largest = local.max(dim=1).values  # [n]
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=mesh.tp_group)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=mesh.group("tp"))
     total = (local - largest[:, None]).exp_().sum(dim=1)  # [n]
-    dist.all_reduce(total, group=mesh.tp_group)
+    dist.all_reduce(total, group=mesh.group("tp"))
     here = (target >= low) & (target < low + share)
     found = torch.where(here, local[row, (target - low).clamp(0, share - 1)], 0.0)  # [m]
-    dist.all_reduce(found, group=mesh.tp_group)
+    dist.all_reduce(found, group=mesh.group("tp"))
     return found - largest[row] - total.log()[row], found >= largest[row]

@@ -22,13 +22,14 @@ from megabiomed.kernels.dropout import Noise
 from megabiomed.kernels.rope import rope_table
 from megabiomed.kernels.shared_prefix import SharedPrefixes, shared_prefix_attention
 from megabiomed.kernels.swiglu import swiglu
+from megabiomed.model.rows import TokenRows
 
 
 class Layers(Protocol):
     """What a block needs from its surroundings. Names are logical (Hugging Face) names."""
 
     tensor_parallel_size: int
-    rank: int
+    rows: TokenRows
     kernels: KernelsConfig
 
     def norm(self, name: str) -> nn.Module:
@@ -127,7 +128,7 @@ class LlamaChunk(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers, first: int, last: int, recompute: str) -> None:
         super().__init__()
-        self.config, self.recompute, self.tensor_rank = config, recompute, layers.rank
+        self.config, self.recompute, self.rows = config, recompute, layers.rows
         self.embed = layers.embedding() if first == 0 else None
         self.blocks = nn.ModuleList(Block(config, layers, index, recompute) for index in range(first, last))
         is_last = last == config.num_hidden_layers
@@ -167,8 +168,8 @@ class LlamaChunk(nn.Module):
         if batch.inserts is None or batch.inserts.rows is None:
             return x
         rows, places = batch.inserts.rows, batch.inserts.places
-        if len(x) < batch.tokens.numel():  # sequence parallel: this rank holds tokens [first, first + len(x))
-            places = places - self.tensor_rank * len(x)
+        if self.rows.parts > 1:
+            places = places - self.rows.first(len(x))
             here = (places >= 0) & (places < len(x))
             places, rows = places[here], rows[here]
         return x.index_copy(0, places, rows.to(x.dtype))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from megabiomed.config import LoraConfig
 from megabiomed.kernels.dropout import Noise, drop
+from megabiomed.model.rows import TokenRows
 
 
 class ColumnAdapter(nn.Module):
@@ -52,8 +53,8 @@ class ColumnAdapter(nn.Module):
         """y [t, outputs/tp] of the frozen matrices plus the adapters' part of x [., h]."""
         a = copy_to_tensor_model_parallel_region(self.lora_A, self.group) if self.sequence_parallel else self.lora_A
         if noise is not None:
-            first = self.group.rank() * x.shape[0] if self.sequence_parallel else 0
-            x = drop(x, noise, self.lora.dropout, self.name, first_row=first)
+            rows = TokenRows.of(self.group.size(), self.group.rank(), self.sequence_parallel)
+            x = drop(x, noise, self.lora.dropout, self.name, first_row=rows.first(x.shape[0]))
         low = nn.functional.linear(x, a)  # [., n r]
         if self.sequence_parallel:
             low = gather_from_sequence_parallel_region(low, tensor_parallel_output_grad=True, group=self.group)

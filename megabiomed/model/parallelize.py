@@ -22,6 +22,7 @@ from megabiomed.model.adapters import factor_names, short
 from megabiomed.model.decoder import Adapted
 from megabiomed.model.head import VocabularyHead
 from megabiomed.model.lora import ColumnAdapter, RowAdapter
+from megabiomed.model.rows import TokenRows
 
 
 class RMSNorm(nn.Module):
@@ -82,6 +83,7 @@ class TensorParallelLayers:
         self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
         self.config, self.group, self.dtype, self.sequence_parallel = config, tp_group, dtype, sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
+        self.rows = TokenRows.of(tp_group.size(), tp_group.rank(), sequence_parallel)
         self.placements: dict[nn.Parameter, Placement] = {}
         self.parallel = ModelParallelConfig(
             tensor_model_parallel_size=tp_group.size(),

@@ -13,6 +13,7 @@ from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.kernels.rope import rope_table
 from megabiomed.model.decoder import Block
 from megabiomed.model.hf_folder import EMBEDDING, HEAD
+from megabiomed.model.rows import TokenRows
 
 Read = Callable[[str], Tensor]
 
@@ -26,7 +27,7 @@ class PlainLayers:
 
     def __init__(self, config: ModelConfig, read: Read) -> None:
         self._config, self._read = config, read
-        self.tensor_parallel_size, self.rank, self.kernels = 1, 0, KernelsConfig()
+        self.tensor_parallel_size, self.rows, self.kernels = 1, TokenRows(), KernelsConfig()
 
     def norm(self, name: str) -> nn.Module:
         """RMSNorm over h, of the stream and what is pending to be added to it."""

@@ -53,8 +53,10 @@ class StageTrainer(Trainer):
         if not align.train:
             raise DataError("there is nothing to train on", got="align.train is empty", do="list dataset splits there")
         stores = [QaStore(source.path) for source in align.train]
-        replica = mesh.dp_rank if mesh.in_model else None
-        loader = AlignLoader(stores, align, config.data, config.seed, self.stage.text_share, replica, mesh.dp)
+        replica = mesh.replica
+        loader = AlignLoader(
+            stores, align, config.data, config.seed, self.stage.text_share, replica, mesh.size("replicas")
+        )
         held_out = [QaStore(align.validation)] if align.validation else []
         texts = [loader.text] if loader.text is not None else []
         self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
@@ -63,7 +65,9 @@ class StageTrainer(Trainer):
         self.validation = self.right_items = self.wrong_items = None
         if held_out:
             self.right_items, self.wrong_items = (
-                AlignValidation(held_out[0], align, config.data, samples, config.seed, replica, mesh.dp, shift)
+                AlignValidation(
+                    held_out[0], align, config.data, samples, config.seed, replica, mesh.size("replicas"), shift
+                )
                 for shift in (0, 1)
             )
 

@@ -166,7 +166,7 @@ class Checkpoints:
             data=progress,
             seed=self.config.seed,
             topology=Topology(
-                tensor=mesh.tp, pipeline=mesh.pp, data=mesh.dp, engine=_engine(self.config),
+                tensor=mesh.size("tp"), pipeline=mesh.size("pp"), data=mesh.size("dp"), engine=_engine(self.config),
                 encoder_ranks=mesh.beside or None,
             ),
             megabiomed=__version__,

@@ -35,13 +35,17 @@ class FinetuneTrainer(Trainer):
     def _open_data(self) -> None:
         config, mesh = self.config, self.mesh
         stores, held_out, self.warnings = opened(config)
-        self.loader = FinetuneLoader(stores, config.finetune, config.data, config.seed, mesh.dp_rank, mesh.dp)
+        self.loader = FinetuneLoader(
+            stores, config.finetune, config.data, config.seed, mesh.coordinate("replicas"), mesh.size("replicas")
+        )
         replay = [TokenStore.open(source.path) for source in config.finetune.replay]
         self.tokenizer = check_tokenizers(config, [*stores, *([held_out] if held_out else []), *replay])
         samples = config.train.eval_samples
         self.validation = None
         if held_out is not None:
-            self.validation = QuestionValidation(held_out, config.data, samples, config.seed, mesh.dp_rank, mesh.dp)
+            self.validation = QuestionValidation(
+                held_out, config.data, samples, config.seed, mesh.coordinate("replicas"), mesh.size("replicas")
+            )
 
     def _build(self) -> TrainEngine:
         loader = cast(FinetuneLoader, self.loader)

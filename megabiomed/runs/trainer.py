@@ -85,8 +85,10 @@ class Trainer:
     def _open_data(self) -> None:
         """Set loader, validation and tokenizer."""
         config, mesh = self.config, self.mesh
-        loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
-        validation = open_validation_data(config.data, config.train.eval_samples, mesh.dp_rank, mesh.dp)
+        loader = open_training_data(config.data, config.seed, mesh.coordinate("replicas"), mesh.size("replicas"))
+        validation = open_validation_data(
+            config.data, config.train.eval_samples, mesh.coordinate("replicas"), mesh.size("replicas")
+        )
         self.loader = loader
         self.validation = validation
         self.tokenizer = check_tokenizer(config, loader)
@@ -213,7 +215,7 @@ class Trainer:
         self._advanced = True
         lr = learning_rate(self.step, self.total, self.config.optimizer)
         # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
-        platform.seed_all(self.config.seed, self.step, self.mesh.dp_rank)
+        platform.seed_all(self.config.seed, self.step, self.mesh.replica or 0)
         result = self._compute(batch, lr)
         self._check_finite(result, batch)
         self.step += 1

@@ -64,7 +64,7 @@ class RedundantEngine(AlignEngine):
         leaf = share.rows.detach().requires_grad_()
         out = self.encoders.adapt(modality, leaf, share.batch.rows)
         # Both ranks have the whole gradient, and the side modules sum over them.
-        torch.autograd.backward(out, torch.cat(gradients) / self.mesh.tp)
+        torch.autograd.backward(out, torch.cat(gradients) / self.mesh.size("tp"))
         if modality in self.encoders.trained:
             assert leaf.grad is not None
             share.rows.backward(leaf.grad)

@@ -58,7 +58,11 @@ def ours(config: RunConfig) -> tuple[Callable[[list[MicroBatch]], float], int, i
     mesh = build_mesh(config.parallel)
     engine = build_engine(config, mesh)
     engine.load_weights(SeededInit(config.model, config.seed))
-    return lambda batches: engine.train_step(batches, config.optimizer.lr).loss, mesh.dp_rank, mesh.dp
+    return (
+        lambda batches: engine.train_step(batches, config.optimizer.lr).loss,
+        mesh.coordinate("replicas"),
+        mesh.size("replicas"),
+    )
 
 
 def hugging_face(config: RunConfig) -> Any:

@@ -60,7 +60,7 @@ def config_of(parallel: dict[str, Any], store: str) -> RunConfig:
 def train(engine: TrainEngine, config: RunConfig, progress: DataProgress, first: int, last: int) -> Any:
     """Train steps [first, last) on the samples that follow `progress`; returns losses, norms and the new progress."""
     mesh = engine.mesh
-    loader = open_training_data(config.data, config.seed, mesh.dp_rank, mesh.dp)
+    loader = open_training_data(config.data, config.seed, mesh.coordinate("replicas"), mesh.size("replicas"))
     loader.first_sample = progress.next_sample
     losses, norms = [], []
     batches = iter(loader)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import parity_worker
 
-from megabiomed.engine import deepspeed_fixes, zero
+from megabiomed.engine import patches, zero
 
 SETTINGS: dict[str, Any] = {"managed_gradient_accumulation": True, "gradient_accumulation_steps": 4}
 
@@ -20,10 +20,10 @@ def switch_off(measure: str) -> None:
         original = zero.deepspeed_settings
         zero.deepspeed_settings = lambda config: {**original(config), measure: SETTINGS[measure]}
     elif measure == "mark_backward":
-        deepspeed_fixes.mark_backward = lambda y, optimizer: y
+        patches.mark_backward = lambda y, optimizer: y
     else:
-        assert hasattr(deepspeed_fixes, measure)
-        setattr(deepspeed_fixes, measure, lambda *args: None)
+        assert hasattr(patches, measure)
+        setattr(patches, measure, lambda *args: None)
 
 
 if __name__ == "__main__":

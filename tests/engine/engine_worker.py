@@ -34,8 +34,8 @@ def micro_batches(engine: TrainEngine) -> list[list[MicroBatch]]:
     """This rank's micro-batches of every step."""
     steps, mesh = [], engine.mesh
     for _, windows in zip(range(STEPS), global_batches(engine.config)):
-        share = len(windows) // mesh.dp
-        mine = windows[mesh.dp_rank * share : (mesh.dp_rank + 1) * share]
+        share = len(windows) // mesh.size("replicas")
+        mine = windows[mesh.coordinate("replicas") * share : (mesh.coordinate("replicas") + 1) * share]
         steps.append([MicroBatch.from_windows([window]) for window in mine])
     return steps
 
@@ -46,7 +46,7 @@ def decay(cases: list[dict[str, Any]]) -> Any:
     for case in cases:
         engine = engine_of(case)
         before = {f.box: f.views["param"].clone() for f in engine.fragments()}
-        empty = [MicroBatch.from_windows([padding_window(32)])] * (8 // engine.mesh.dp)
+        empty = [MicroBatch.from_windows([padding_window(32)])] * (8 // engine.mesh.size("replicas"))
         engine.train_step(empty, lr=0.01)
         factors: dict[str, float] = {}
         for fragment in engine.fragments():

@@ -37,8 +37,8 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     engine.load_weights(engine.base or SeededInit(config.model, config.seed))
     losses, norms = [], []
     for step, windows in zip(range(STEPS), global_batches(config)):
-        share = len(windows) // mesh.dp
-        mine = windows[mesh.dp_rank * share : (mesh.dp_rank + 1) * share]
+        share = len(windows) // mesh.size("replicas")
+        mine = windows[mesh.coordinate("replicas") * share : (mesh.coordinate("replicas") + 1) * share]
         size = config.data.micro_batch_size
         batches = [MicroBatch.from_windows(mine[i : i + size]) for i in range(0, share, size)]
         if step == 1:  # an evaluation between two steps must disturb nothing
