@@ -96,12 +96,12 @@ class AlignEngine(TrainEngine):
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""
-        return [*self.engine.fragments(), *self.encoders.fragments()]
+        return [*self.data_parallel.fragments(), *self.encoders.fragments()]
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the language model; encoders and adaptors keep their own start where the source has none of them."""
-        load_fragments(source, self.engine.fragments(), ("param",))
-        self.engine.publish(source)
+        load_fragments(source, self.data_parallel.fragments(), ("param",))
+        self.data_parallel.publish(source)
         self._load_encoders(source, ("param",))
         self.language_model_goes_on(False)
 
@@ -115,26 +115,26 @@ class AlignEngine(TrainEngine):
         load_fragments(source, self.fragments(), ("param", *MOMENTS))
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
-        self.engine.publish(source)
+        self.data_parallel.publish(source)
         frozen = set(self.encoders.shapes) - set(self.encoders.trained_shapes())
         holds = getattr(source, "holds", lambda name: False)
         rest = [f for f in self.encoders.fragments(trained_only=False) if f.box.name in frozen and holds(f.box.name)]
         load_fragments(source, rest, ("param",))
-        self.engine.set_step_count(step)
+        self.data_parallel.set_step_count(step)
         self.encoders.set_step_count(step)
         self.optimizer_step_count = step
         self.language_model_goes_on(False)
 
     def align_step(self, batch: AlignBatch, share_of_peak: float) -> StepResult:
         """One optimizer step. `share_of_peak` is the schedule's value in (0, 1]. Collective."""
-        self.engine.train(True)
-        self.engine.begin_step()
+        self.data_parallel.train(True)
+        self.data_parallel.begin_step()
         exchange, shares, micro_batches = self._encode(batch, gradients=True)
         with self._watch("language model", batch, exchange):
             loss, tokens = self._run_language_model(micro_batches) if self.mesh.in_model else (0.0, 0.0)
         self._backward(batch, exchange, shares, micro_batches)
         of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
-        of_model = self.engine.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
+        of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
         if self.mesh.beside:
             loss, tokens, of_encoders, of_model = self._known_to_all(loss, tokens, of_encoders, of_model)

@@ -64,7 +64,7 @@ def _held_diff(engine: TrainEngine, stored: StoredTensors) -> float:
     """Largest difference between this rank's weights (masters of trained ones) and the folder."""
     worst, names = 0.0, logical_tensors(engine.config.model)
     # Beside adapters the weights are frozen and held in the compute type; fresh adapters add nothing to them.
-    held = [*engine.fragments(), *engine.engine.frozen_fragments()]
+    held = [*engine.fragments(), *engine.data_parallel.frozen_fragments()]
     for fragment in (f for f in held if f.box.name in names):
         box, view = fragment.box, fragment.views["param"].detach()
         there = stored.raw(box.name, box.slices_in(Box.whole(box.name, box.global_shape)))

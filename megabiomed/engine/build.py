@@ -46,7 +46,9 @@ class TrainEngine:
     """A model spread over a mesh, with its optimizer and its schedule."""
 
     def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine) -> None:
-        self.config, self.mesh, self.engine = config, mesh, engine
+        self.config = config
+        self.mesh = mesh
+        self.data_parallel = engine
         micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.size("replicas"))
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
@@ -69,31 +71,31 @@ class TrainEngine:
     def load_weights(self, source: TensorSource) -> None:
         """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""
         load_fragments(source, self.fragments(), ("param",))
-        self.engine.publish(source)
+        self.data_parallel.publish(source)
 
     def load_state(self, source: TensorSource, step: int) -> None:
         """Continue from a checkpoint: weights, moments, and AdamW's step number; what it does not hold from `base`."""
         load_fragments(source, self.fragments(), ("param", *MOMENTS))
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
-        self.engine.publish(source)
-        self.engine.set_step_count(step)
+        self.data_parallel.publish(source)
+        self.data_parallel.set_step_count(step)
         self.optimizer_step_count = step
 
     def fragments(self) -> list[Fragment]:
         """This rank's part of the training state."""
-        return self.engine.fragments()
+        return self.data_parallel.fragments()
 
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> StepResult:
         """Forward, backward and update over this rank's micro-batches of one global batch."""
         mesh = self.mesh
         (tokens,) = mesh.sum_over(mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches))
-        self.engine.train(True)
-        self.engine.begin_step()
+        self.data_parallel.train(True)
+        self.data_parallel.begin_step()
         batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
         # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
         scaled = self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0))
-        grad_norm = self.engine.step(lr)
+        grad_norm = self.data_parallel.step(lr)
         self.optimizer_step_count += 1
         return StepResult(self._sum_of_all(scaled / mesh.size("shards")), grad_norm, int(tokens))
 
@@ -114,19 +116,19 @@ class TrainEngine:
 
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, int]:
         """(summed loss, unmasked tokens) of micro-batches over all replicas; every rank must bring equally many."""
-        self.engine.train(False)
+        self.data_parallel.train(False)
         batches = [batch.to(platform.device()) for batch in micro_batches]
         losses = self.pipeline.forward_only(batches)
         (tokens,) = self.mesh.sum_over(
             self.mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches)
         )
         total = self._sum_of_all(float(sum(loss.double().sum() for loss in losses)))
-        self.engine.train(True)
+        self.data_parallel.train(True)
         return total, int(tokens)
 
     def logits(self, batch: MicroBatch) -> Tensor:
         """Logits of one micro-batch, [t, vocab_size] fp32, on every rank."""
-        self.engine.train(False)
+        self.data_parallel.train(False)
         parts = self.pipeline.forward_only([batch.to(platform.device())], return_logits=True)
         padded = -(-self.config.model.vocab_size // self.mesh.size("tp"))
         device = platform.device()
@@ -134,7 +136,7 @@ class TrainEngine:
         dist.all_reduce(local, group=self.mesh.group("pp"))
         shards = [torch.empty_like(local) for _ in range(self.mesh.size("tp"))]
         dist.all_gather(shards, local.contiguous(), group=self.mesh.group("tp"))
-        self.engine.train(True)
+        self.data_parallel.train(True)
         return torch.cat(shards, dim=-1)[:, : self.config.model.vocab_size]  # [t, v]
 
 

@@ -86,6 +86,7 @@ def build_mesh(parallel: ParallelConfig, beside: int = 0) -> Mesh:
     """
     world, rank = dist.get_world_size(), dist.get_rank()
     grid = grid_of(parallel, world, beside)
+    patches.check("megatron-core")
     parallel_state.destroy_model_parallel()
     with patches.world_of(len(grid)):
         parallel_state.initialize_model_parallel(

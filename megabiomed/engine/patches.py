@@ -1,21 +1,148 @@
-"""What DeepSpeed 0.19.8 needs to be exact inside a pipeline stage. Each measure is one function with a test without it.
+"""Everything that is changed in the libraries under the engine, or read past their interfaces, in one list.
 
-DeepSpeed refuses ZeRO-2/3 under its own pipeline engine; one engine per stage under a foreign schedule works, given these
-(docs/parallelism.md tells what each one prevents).
+Each entry has one function below and a test that fails without it (tests/engine/test_patches.py). DeepSpeed refuses ZeRO-2/3
+under its own pipeline engine; one engine per stage under a foreign schedule works, given these. docs/parallelism.md tells
+what each one prevents. `platform.prepare_megatron` stands apart, because it is for hosts without CUDA alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from importlib.metadata import version
+from types import CodeType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from megabiomed.ground.errors import LaunchError
 from megabiomed.processes import platform
+
+MADE_FOR = {"deepspeed": "0.19.8", "megatron-core": "0.16.1"}
+"""Versions that the parity suite ran with; setup.py asks for them."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A symbol of a library that the engine replaces, sets, or reads although it is private.
+
+    Attributes:
+        symbol: dotted name: module, then class or function, then an attribute that it has or that its code sets.
+        why: what the library does without it.
+        stages: ZeRO stages that need it; none where it has nothing to do with DeepSpeed.
+    """
+
+    library: str
+    symbol: str
+    why: str
+    stages: tuple[int, ...] = ()
+
+
+_RUN = "deepspeed.runtime"
+_ZERO3 = f"{_RUN}.zero.stage3.DeepSpeedZeroOptimizer_Stage3"
+_TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
+
+
+def _zero(stages: str, symbol: str, why: str) -> Patch:
+    return Patch("deepspeed", symbol, why, tuple(map(int, stages)))
+
+
+PATCHES = (
+    Patch("megatron-core", "torch.distributed.get_world_size", "lays its grid over all ranks of the world"),
+    Patch("megatron-core", "torch.cuda.current_device", "asks a CPU for its CUDA device (platform.prepare_megatron)"),
+    _zero("0123", "deepspeed.ops.__compatible_ops__", "compiles an operation for inference on CPU hosts"),
+    _zero("0", f"{_RUN}.engine.DeepSpeedEngine.clip_fp32_gradients", "clips by a norm that it does not report"),
+    _zero(
+        "12",
+        "deepspeed.utils.mixed_precision_linkage.link_hp_params._hp_mapping",
+        "hides which part of a parameter this is",
+    ),
+    _zero(
+        "23",
+        f"{_RUN}.base_optimizer.ZeROOptimizer.clear_backward_seen_flag",
+        "learns of a new backward in forward only",
+    ),
+    _zero("3", "deepspeed.comm.barrier", "waits for the world while the optimizer is built"),
+    _zero(
+        "3", f"{_RUN}.zero.parameter_offload.DeepSpeedZeRoOffload.param_coordinator", "compares traces over the world"
+    ),
+    _zero("3", f"{_TRACE}.PartitionedParameterCoordinator.reset_step", "compares traces over the world"),
+    _zero("3", f"{_TRACE}.assert_ints_same_as_other_ranks", "compares traces over the world"),
+    _zero("3", f"{_RUN}.utils.is_model_parallel_parameter", "counts replicated parameters on the first stage alone"),
+    _zero("3", f"{_ZERO3}.grad_partitions_flat_buffer", "keeps gradients of the step before"),
+    _zero("3", f"{_ZERO3}.micro_step_id", "copies the first micro-batch's gradients instead of adding them"),
+    _zero("3", f"{_ZERO3}.grad_position", "hides where a parameter lies in the flat partition"),
+    _zero("3", f"{_ZERO3}.fp32_partitioned_groups_flat", "hides the partitions that the optimizer steps"),
+    _zero("3", f"{_ZERO3}.persistent_parameters", "gathers small parameters before weights are loaded"),
+)
+
+
+@cache
+def check(library: str, zero_stage: int | None = None) -> None:
+    """Compare an installed library with the one that the patches were made for; once per process.
+
+    Another version is said on rank 0 in one line of standard error.
+
+    Raises:
+        LaunchError: a symbol that is needed is gone.
+    """
+    found, known = version(library), MADE_FOR[library]
+    for patch in PATCHES:
+        needed = patch.library == library and (not patch.stages or zero_stage in patch.stages)
+        if needed and not _exists(patch.symbol):
+            raise LaunchError(
+                f"{library} has no {patch.symbol} any more, which the engine needs",
+                got=f"{library} {found}", expected=f"{library} {known}", do=f"pip install {library}=={known}",
+            )  # fmt: skip
+    if found != known and dist.get_rank() == 0:
+        print(f"warning: {library} {found}: the engine was proven exact with {known}", file=sys.stderr, flush=True)
+
+
+def _exists(symbol: str) -> bool:
+    """Whether a dotted name can be reached; the last part may be an attribute that only the code of the part before sets."""
+    names = symbol.split(".")
+    held: Any = import_module(names[0])
+    for place, name in enumerate(names[1:], 1):
+        if hasattr(held, name):
+            held = getattr(held, name)
+            continue
+        try:
+            held = import_module(".".join(names[: place + 1]))
+        except ImportError:
+            return place == len(names) - 1 and _sets(held, name)
+    return True
+
+
+def _sets(owner: Any, name: str) -> bool:
+    """Whether the code of a function, or of one of a class's methods, names an attribute."""
+    functions = vars(owner).values() if isinstance(owner, type) else (owner,)
+    codes = [code for function in functions if (code := getattr(function, "__code__", None)) is not None]
+    while codes:
+        code = codes.pop()
+        if name in code.co_names:
+            return True
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return False
+
+
+@contextmanager
+def world_of(size: int) -> Iterator[None]:
+    """megatron-core lays its grid over torch's world. Here it sees the first `size` ranks of it alone.
+
+    The others call it too, because making a group is collective over the world, and get none.
+    """
+    asked = torch.distributed.get_world_size
+    try:
+        torch.distributed.get_world_size = lambda group=None: size if group is None else asked(group)
+        yield
+    finally:
+        torch.distributed.get_world_size = asked
 
 
 def skip_shared_memory_build() -> None:
@@ -25,25 +152,53 @@ def skip_shared_memory_build() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def check_traces_inside(dp_group: dist.ProcessGroup) -> None:
-    """Compare ZeRO-3's module traces inside the stage's data-parallel group.
+def clip_with(deepspeed: Any, clip: Callable[[], None]) -> None:
+    """ZeRO-0: let `clip` clip the gradients before each step."""
+    deepspeed.clip_fp32_gradients = clip
+
+
+def check_traces_inside(optimizer: Any, shards: dist.ProcessGroup) -> None:
+    """ZeRO-3: compare the module traces of this engine inside its own group.
 
     The original broadcasts from global rank 0 over the world; stages run different modules at different times, so it
-    deadlocks (runtime/zero/utils.py `assert_ints_same_as_other_ranks`).
+    deadlocks. The comparison is replaced while this engine's coordinator runs it, and for no other engine of the process.
     """
-    import deepspeed.runtime.zero.partitioned_param_coordinator as coordinator
+    import deepspeed.runtime.zero.partitioned_param_coordinator as module
 
-    def same_in_group(ints: list[int]) -> None:
-        if dp_group.size() == 1:
-            return
-        mine = torch.tensor(_fingerprint(ints), dtype=torch.int64, device=platform.device())
-        low, high = mine.clone(), mine.clone()
-        dist.all_reduce(low, op=dist.ReduceOp.MIN, group=dp_group)
-        dist.all_reduce(high, op=dist.ReduceOp.MAX, group=dp_group)
-        if not torch.equal(low, high):
-            raise RuntimeError("ZeRO-3 ran different modules on the ranks of one data-parallel group")
+    coordinator = optimizer.parameter_offload.param_coordinator
+    reset, compared = coordinator.reset_step, partial(_same_in, shards)
 
-    coordinator.assert_ints_same_as_other_ranks = same_in_group
+    def reset_step() -> None:
+        original = module.assert_ints_same_as_other_ranks
+        try:
+            module.assert_ints_same_as_other_ranks = compared
+            reset()
+        finally:
+            module.assert_ints_same_as_other_ranks = original
+
+    coordinator.reset_step = reset_step
+
+
+def _same_in(group: dist.ProcessGroup, ints: list[int]) -> None:
+    if group.size() == 1:
+        return
+    mine = torch.tensor(_fingerprint(ints), dtype=torch.int64, device=platform.device())
+    low, high = mine.clone(), mine.clone()
+    dist.all_reduce(low, op=dist.ReduceOp.MIN, group=group)
+    dist.all_reduce(high, op=dist.ReduceOp.MAX, group=group)
+    if not torch.equal(low, high):
+        raise RuntimeError("ZeRO-3 ran different modules on the ranks of one data-parallel group")
+
+
+def _fingerprint(ints: list[int]) -> list[int]:
+    # Length and two polynomial hashes: the trace can have thousands of entries. Ids count from the process's first engine,
+    # and a process may have built others before, so they are compared relative to the smallest.
+    base = min(ints, default=0)
+    first = second = 0
+    for value in (entry - base for entry in ints):
+        first = (first * 1_000_003 + value + 1) % (2**31 - 1)
+        second = (second * 998_244_353 + value + 7) % (2**31 - 19)
+    return [len(ints), first, second]
 
 
 @contextmanager
@@ -66,17 +221,6 @@ def barriers_among(ranks: dist.ProcessGroup | None) -> Iterator[None]:
         comm.barrier = original
 
 
-def _fingerprint(ints: list[int]) -> list[int]:
-    # Length and two polynomial hashes: the trace can have thousands of entries. Ids count from the process's first engine,
-    # and a process may have built others before, so they are compared relative to the smallest.
-    base = min(ints, default=0)
-    first = second = 0
-    for value in (entry - base for entry in ints):
-        first = (first * 1_000_003 + value + 1) % (2**31 - 1)
-        second = (second * 998_244_353 + value + 7) % (2**31 - 19)
-    return [len(ints), first, second]
-
-
 class _BeginBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, optimizer: Any) -> Tensor:
@@ -90,14 +234,20 @@ class _BeginBackward(torch.autograd.Function):
 
 
 def mark_backward(y: Tensor, optimizer: Any) -> Tensor:
-    """Identity whose backward tells ZeRO that a new backward begins.
+    """ZeRO-2 and 3: identity whose backward tells ZeRO that a new backward begins.
 
     ZeRO resets that state in forward only; under 1F1B and GPipe several backwards follow one another, and from the second
     on gradients would not be reduced.
     """
-    if torch.is_grad_enabled() and y.requires_grad and hasattr(optimizer, "clear_backward_seen_flag"):
+    if torch.is_grad_enabled() and y.requires_grad:
         return _BeginBackward.apply(y, optimizer)
     return y
+
+
+def mark_replicated(parameter: nn.Parameter, counts_here: bool) -> None:
+    """ZeRO-3: make a parameter that all tensor ranks hold count once in the global norm, on the first one of each stage."""
+    if counts_here:
+        parameter.model_parallel = True
 
 
 def forget_old_gradients(optimizer: Any) -> None:
@@ -106,27 +256,58 @@ def forget_old_gradients(optimizer: Any) -> None:
     The first micro-batch of a step copies into them and later ones add; a parameter that the first one did not use would
     keep the previous step's gradient (seen: wrong interleaved schedules, wrong mixed molecule/protein batches).
     """
-    buffer = getattr(optimizer, "grad_partitions_flat_buffer", None)
-    if buffer is not None:
-        buffer.zero_()
+    if optimizer.grad_partitions_flat_buffer is not None:
+        optimizer.grad_partitions_flat_buffer.zero_()
         optimizer.micro_step_id = 1
 
 
-def mark_replicated(parameter: torch.nn.Parameter, counts_here: bool) -> None:
-    """Make a parameter that all tensor ranks hold count once in the global norm, on the first tensor rank of each stage."""
-    if counts_here:
-        parameter.model_parallel = True
+@dataclass(frozen=True)
+class HeldPart:
+    """The part of one parameter that is on this rank under ZeRO-1 to 3.
+
+    Attributes:
+        master: the flat fp32 partition that it lies in, which the optimizer steps.
+        offset: its first element there.
+        start, length: its first element in the flattened parameter, and its elements.
+    """
+
+    master: Tensor
+    offset: int
+    start: int
+    length: int
+
+
+def masters(optimizer: Any) -> list[Tensor]:
+    """ZeRO-3: the flat fp32 partitions that the optimizer steps."""
+    return list(optimizer.fp32_partitioned_groups_flat)
+
+
+def partition(parameter: nn.Parameter, shard: int) -> tuple[int, int]:
+    """ZeRO-3: (first element, elements) of a parameter on this rank; the last ranks' partitions end in padding."""
+    start = parameter.partition_numel() * shard
+    return start, max(0, min(parameter.partition_numel(), parameter.ds_numel - start))
+
+
+def held_part(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: int) -> HeldPart | None:
+    """Where a trained parameter lies in this rank's masters; None where another rank has it."""
+    if zero_stage == 3:
+        group, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        held = HeldPart(optimizer.fp32_partitioned_groups_flat[group], offset, *partition(parameter, shard))
+        return held if held.length else None
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    master = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
+    address = mapping.lp_fragment_address
+    return HeldPart(master, mapping.hp_fragment_address.start, address.start, address.numel)
 
 
 @contextmanager
-def world_of(size: int) -> Iterator[None]:
-    """megatron-core 0.16.1 lays its grid over torch's world. Here it sees the first `size` ranks of it alone.
-
-    The others call it too, because making a group is collective over the world, and get none.
-    """
-    asked = torch.distributed.get_world_size
-    try:
-        torch.distributed.get_world_size = lambda group=None: size if group is None else asked(group)
-        yield
-    finally:
-        torch.distributed.get_world_size = asked
+def persistent_apart(optimizer: Any) -> Iterator[None]:
+    """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""
+    persistent = optimizer.persistent_parameters
+    if persistent:
+        persistent[0].partition(persistent)
+    yield
+    if persistent:
+        persistent[0].all_gather(persistent)

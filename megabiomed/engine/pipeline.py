@@ -36,14 +36,16 @@ class _ChunkModule(nn.Module):
         self.pipeline, self.chunk = pipeline, chunk
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        return self.pipeline.engine.forward(self.chunk, x, self.pipeline.batches[int(index)])
+        return self.pipeline.data_parallel.forward(self.chunk, x, self.pipeline.batches[int(index)])
 
 
 class Pipeline:
     """Runs the micro-batches of one optimizer step through the stages, forward and backward."""
 
     def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine, micro_batches: int) -> None:
-        self.mesh, self.engine, self.config = mesh, engine, config
+        self.config = config
+        self.mesh = mesh
+        self.data_parallel = engine
         self.batches: Sequence[MicroBatch] = []
         self.scale = 1.0
         self.micro_batches = micro_batches
@@ -120,7 +122,7 @@ class Pipeline:
     def _run_alone(self) -> float:
         total = torch.zeros((), device=platform.device())
         for batch in self.batches:
-            loss = self.engine.forward(0, None, batch).sum() * self.scale
+            loss = self.data_parallel.forward(0, None, batch).sum() * self.scale
             loss.backward()
             total += loss.detach()
         return float(total)
@@ -137,7 +139,7 @@ class Pipeline:
         for chunk, number in enumerate(self.parts.of_stage(self.stage)):
             for batch in batches:
                 x = self._receive(batch, self.parts.stage(number - 1)) if number > 0 else None
-                y = self.engine.forward(chunk, x, batch, return_logits)
+                y = self.data_parallel.forward(chunk, x, batch, return_logits)
                 if number == len(self.parts) - 1:
                     outputs.append(y)
                 else:

@@ -34,26 +34,29 @@ class ZeroEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
         self.stage_number = config.parallel.zero_stage
-        deepspeed = _import_deepspeed()
-        patches.check_traces_inside(mesh.group("shards"))
+        deepspeed = _import_deepspeed(self.stage_number)
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
             self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
-        for name, parameter in self.stage.named_parameters():
-            patches.mark_replicated(parameter, self.stage.placements[name].replicated and mesh.coordinate("tp") == 0)
+        if self.stage_number == 3:
+            for name, parameter in self.stage.named_parameters():
+                replicated = self.stage.placements[name].replicated
+                patches.mark_replicated(parameter, replicated and mesh.coordinate("tp") == 0)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
-        with patches.barriers_among(mesh.everyone):
-            self.engine, *_ = deepspeed.initialize(
+        with patches.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
+            self.deepspeed, *_ = deepspeed.initialize(
                 model=self.stage,
                 optimizer=adamw(groups, config.optimizer),
                 config=settings,
                 mpu=DeepSpeedTopology(mesh),
                 dist_init_required=False,
             )
-        self.optimizer: Any = self.engine.optimizer
+        self.optimizer: Any = self.deepspeed.optimizer
         self._norm = float("nan")
         if self.stage_number == 0:
-            self.engine.clip_fp32_gradients = self._clip_replicated
+            patches.clip_with(self.deepspeed, self._clip_replicated)
+        if self.stage_number == 3:
+            patches.check_traces_inside(self.optimizer, mesh.group("shards"))
         self._create_moments()
 
     def _construction(self, deepspeed: Any, settings: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -71,7 +74,8 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 0:
             # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.
             return cast(Tensor, self.stage(chunk, x, batch, return_logits))
-        return patches.mark_backward(self.engine(chunk, x, batch, return_logits), self.optimizer)
+        y: Tensor = self.deepspeed(chunk, x, batch, return_logits)
+        return patches.mark_backward(y, self.optimizer) if self.stage_number >= 2 else y
 
     def begin_step(self) -> None:
         """See the base class."""
@@ -82,14 +86,14 @@ class ZeroEngine(DataParallelEngine):
         """See the base class."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.step()
+        self.deepspeed.step()
         if self.stage_number > 0:
-            self._norm = float(self.engine.get_global_grad_norm())
+            self._norm = float(self.deepspeed.get_global_grad_norm())
         return self._norm
 
     def train(self, mode: bool) -> None:
         """See the base class."""
-        self.engine.train(mode)
+        self.deepspeed.train(mode)
 
     def _clip_replicated(self) -> None:
         # Stage 0 in fp32: DeepSpeed clips by a norm that it does not report; ours is the rule of all engines.
@@ -102,16 +106,16 @@ class ZeroEngine(DataParallelEngine):
     def _master_partitions(self) -> list[Tensor]:
         """The fp32 tensors that AdamW steps: parameters (stage 0) or flat partitions."""
         if self.stage_number == 3:
-            return list(self.optimizer.fp32_partitioned_groups_flat)
-        return [p for group in self._torch_optimizer().param_groups for p in group["params"]]
+            return patches.masters(self.optimizer)
+        return [p for group in self.torch_optimizer().param_groups for p in group["params"]]
 
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
+    def torch_optimizer(self) -> torch.optim.Optimizer:
         inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         return inner
 
     def _create_moments(self) -> None:
         # AdamW makes its state at the first step; a checkpoint must be loadable before it.
-        state = self._torch_optimizer().state
+        state = self.torch_optimizer().state
         for master in self._master_partitions():
             # Loading fills what is stored; vocabulary padding never is, and left uninitialised it can hold inf.
             master.detach().zero_()
@@ -120,7 +124,7 @@ class ZeroEngine(DataParallelEngine):
 
     def set_step_count(self, step: int) -> None:
         """See the base class."""
-        state = self._torch_optimizer().state
+        state = self.torch_optimizer().state
         for master in self._master_partitions():
             state[master]["step"].fill_(float(step))
 
@@ -146,36 +150,23 @@ class ZeroEngine(DataParallelEngine):
                 continue
             start, flat = 0, parameter.detach()
             if self.stage_number == 3:
-                start, length = self._partition(parameter)
+                start, length = patches.partition(parameter, self.mesh.coordinate("shards"))
                 flat = parameter.ds_tensor.detach()[:length]
             found.extend(flat_fragments(self.stage.placements[name], start, {"param": flat.view(-1)}, owner=False))
         return found
 
-    def _partition(self, parameter: nn.Parameter) -> tuple[int, int]:
-        """(first element, elements) of a parameter on this rank under ZeRO-3; the last ranks' partitions end in padding."""
-        start = parameter.partition_numel() * self.mesh.coordinate("shards")
-        return start, max(0, min(parameter.partition_numel(), parameter.ds_numel - start))
-
     def _flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first element, flat fp32 views) of the part of one parameter that this rank owns; nothing if it owns none."""
-        state = self._torch_optimizer().state
+        state = self.torch_optimizer().state
         if self.stage_number == 0:
             views = {"param": parameter.detach(), **{kind: state[parameter][kind] for kind in MOMENTS}}
             yield 0, {kind: view.view(-1) for kind, view in views.items()}
             return
-        if self.stage_number == 3:
-            group, offset, _ = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
-            master, (start, length) = self.optimizer.fp32_partitioned_groups_flat[group], self._partition(parameter)
-        else:
-            mapping = parameter._hp_mapping
-            if mapping is None:
-                return
-            master = self.optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
-            start, length = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
-            offset = mapping.hp_fragment_address.start
-        if length:
-            flats = {"param": master.detach(), **{kind: state[master][kind] for kind in MOMENTS}}
-            yield start, {kind: flat.view(-1)[offset : offset + length] for kind, flat in flats.items()}
+        held = patches.held_part(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
+        if held is not None:
+            flats = {"param": held.master.detach(), **{kind: state[held.master][kind] for kind in MOMENTS}}
+            inside = slice(held.offset, held.offset + held.length)
+            yield held.start, {kind: flat.view(-1)[inside] for kind, flat in flats.items()}
 
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
@@ -187,20 +178,14 @@ class ZeroEngine(DataParallelEngine):
             read_local(source, self.stage.placements[name], parameter.data)
 
     def _publish_partitions(self, source: TensorSource) -> None:
-        persistent = self.optimizer.persistent_parameters
-        if persistent:
-            persistent[0].partition(persistent)
-        self._read_frozen(source)
-        for parameter in self.stage.parameters():
-            if not parameter.requires_grad:
-                continue
-            partition = parameter.ds_tensor
-            for start, flats in self._flat_state(parameter):
-                length = flats["param"].numel()
-                assert start == parameter.partition_numel() * self.mesh.coordinate("shards")
-                partition.data.view(-1)[:length].copy_(flats["param"])
-        if persistent:
-            persistent[0].all_gather(persistent)
+        with patches.persistent_apart(self.optimizer):
+            self._read_frozen(source)
+            for parameter in self.stage.parameters():
+                if not parameter.requires_grad:
+                    continue
+                for _, flats in self._flat_state(parameter):
+                    length = flats["param"].numel()
+                    parameter.ds_tensor.data.view(-1)[:length].copy_(flats["param"])
 
     def _read_frozen(self, source: TensorSource) -> None:
         for parameter in self.stage.parameters():
@@ -221,7 +206,7 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": config.data.micro_batch_size,
         "gradient_accumulation_steps": 1,  # more would divide the loss once per stage
-        "managed_gradient_accumulation": False,  # step() is the boundary, not every backward
+        "managed_gradient_accumulation": parallel.zero_stage == 3,  # below 3 step() is the boundary, not every backward
         "gradient_clipping": config.optimizer.clip_grad_norm or _NO_CLIPPING,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
@@ -238,12 +223,13 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _import_deepspeed() -> Any:
+def _import_deepspeed(zero_stage: int) -> Any:
     if not platform.has_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
     import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
+    patches.check("deepspeed", zero_stage)
     patches.skip_shared_memory_build()
     return deepspeed

@@ -55,7 +55,7 @@ def score(
     sums = torch.zeros(
         2, max(1, len(requests)), dtype=torch.float64
     )  # log-likelihood; tokens that are not the greedy ones
-    engine.engine.train(False)
+    engine.data_parallel.train(False)
     # Every shard takes windows of its own, also such as would share those of a training step: nothing is averaged here.
     for first in range(0, len(windows), mesh.size("shards")):
         mine = first + mesh.coordinate("shards")
@@ -64,7 +64,7 @@ def score(
         if outputs and batch.target.numel():
             _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
         tick()
-    engine.engine.train(True)
+    engine.data_parallel.train(True)
     sums = sums.to(platform.device())
     dist.all_reduce(sums, group=mesh.everyone)
     total, missed = sums.cpu().tolist()

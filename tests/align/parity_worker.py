@@ -38,7 +38,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
         norms.append(result.grad_norm)
     parameters = {name: whole(p) for name, p in engine.encoders._named() if not p.is_meta}
     held = {}
-    for fragment in engine.engine.fragments():
+    for fragment in engine.data_parallel.fragments():
         key = f"{fragment.box.name}|{fragment.box.offset}|{fragment.box.shape}"
         held[key] = fragment.views["param"].detach().clone()
     torch.save(

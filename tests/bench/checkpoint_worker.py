@@ -81,12 +81,12 @@ class DeepSpeed(Method):
         self._engine().load_checkpoint(str(self.folder), tag=f"step_{step}")
 
     def _engine(self) -> Any:
-        return self.engine.engine.engine  # type: ignore[attr-defined]
+        return self.engine.data_parallel.deepspeed  # type: ignore[attr-defined]
 
 
 class Dcp(Method):
     def _state(self) -> dict[str, Any]:
-        inner: Any = self.engine.engine
+        inner: Any = self.engine.data_parallel
         model, optimizer = get_state_dict(inner.stage, inner.optimizer)
         return {"model": model, "optimizer": optimizer}
 
@@ -99,7 +99,7 @@ class Dcp(Method):
     def load(self, step: int) -> None:
         import torch.distributed.checkpoint as dcp
 
-        inner: Any = self.engine.engine
+        inner: Any = self.engine.data_parallel
         state = self._state()
         dcp.load(state, checkpoint_id=str(self.folder / f"step_{step}"))
         set_state_dict(

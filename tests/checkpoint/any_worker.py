@@ -99,7 +99,7 @@ def needed(engine: TrainEngine) -> int:
     held = sum(view.nbytes for fragment in engine.fragments() for view in fragment.views.values())
     if engine.config.parallel.engine == "fsdp2" or engine.config.parallel.zero_stage == 3:
         return held
-    blocks = (box for placement in engine.engine.stage.placements.values() for _, box in placement.blocks())
+    blocks = (box for placement in engine.data_parallel.stage.placements.values() for _, box in placement.blocks())
     return held + sum(4 * box.numel for box in blocks)
 
 

@@ -62,10 +62,10 @@ def run_case(case: dict[str, Any], output: Path) -> None:
 
 def optimizer_elements(engine: TrainEngine) -> int:
     """Elements of the moments on this rank; frozen weights have none, and no gradients."""
-    inner = engine.engine
+    inner = engine.data_parallel
     assert isinstance(inner, ZeroEngine | FsdpEngine)
     assert all(p.grad is None for p in inner.stage.parameters() if not p.requires_grad)
-    optimizer = inner._torch_optimizer() if isinstance(inner, ZeroEngine) else inner.optimizer
+    optimizer = inner.torch_optimizer() if isinstance(inner, ZeroEngine) else inner.optimizer
     moments = (state[kind] for state in optimizer.state.values() for kind in MOMENTS)
     return sum(m.to_local().numel() if isinstance(m, DTensor) else m.numel() for m in moments)
 
