@@ -72,7 +72,9 @@ class AlignEngine(TrainEngine):
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
             known = [self.encoders.initial]
-            dist.broadcast_object_list(known, src=len(mesh.grid), group=self._waiting)  # the first rank that read the files
+            dist.broadcast_object_list(
+                known, src=len(mesh.grid), group=self._waiting
+            )  # the first rank that read the files
             self.encoders.initial = known[0]
         self.dtype = platform.DTYPES[config.train.precision]
         self.template = ""
