@@ -17,7 +17,7 @@ from megabiomed.doctor.cli_hf import Dtype
 from megabiomed.encoders.cli import encoder_app
 from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
-from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.outcome import end
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
 from megabiomed.runs.cli import register as register_runs
@@ -154,12 +154,11 @@ def _leave() -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; a wrong input is one message and exit code 2."""
+    """Run the command; a wrong input is one message and exit code 2, a defect says that it is one."""
     try:
         app()
-    except MegabiomedError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(end(error, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from megabiomed.config.grid import Grid
 from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
@@ -70,7 +72,7 @@ def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
     for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         count = getattr(model, key)
         if count % tp:
-            legal = max(n for n in range(1, tp + 1) if _divides_all(model, n))
+            legal = _largest_divisor(model, tp)
             raise TopologyError(
                 f"tensor_parallel_size does not divide model.{key}",
                 got=f"{key} {count} over {tp} ranks",
@@ -85,8 +87,10 @@ def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
         )
 
 
-def _divides_all(model: ModelConfig, n: int) -> bool:
-    return not any(size % n for size in (model.num_attention_heads, model.num_key_value_heads, model.intermediate_size))
+def _largest_divisor(model: ModelConfig, at_most: int) -> int:
+    """The largest number of tensor ranks up to `at_most` that heads and feed-forward layer divide by."""
+    common = gcd(model.num_attention_heads, model.num_key_value_heads, model.intermediate_size)
+    return next(n for n in range(min(common, at_most), 0, -1) if common % n == 0)
 
 
 def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:
