@@ -64,6 +64,9 @@ def chat(
     question: Annotated[str | None, typer.Option(help="What to ask; default: every line of standard input.")] = None,
     molecule: Annotated[list[str] | None, typer.Option(help="SMILES; may be repeated.")] = None,
     protein: Annotated[list[str] | None, typer.Option(help="Sequence or FASTA file; may be repeated.")] = None,
+    item: Annotated[
+        list[str] | None, typer.Option(metavar="MODALITY=TEXT", help="An item of any modality; may be repeated.")
+    ] = None,
     batch: Annotated[Path | None, typer.Option(help="File of questions in any dataset layout.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="JSONL for the answers of a batch; continued if it exists.")
@@ -79,7 +82,11 @@ def chat(
     from megabiomed.align.chat import Sampling, chat_command
 
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    chat_command(run, question, molecule or [], protein or [], batch, output, sampling, template)
+    items = {"molecule": molecule or [], "protein": protein or []}
+    for text in item or []:
+        name, _, value = text.partition("=")
+        items.setdefault(name, []).append(value)
+    chat_command(run, question, items, batch, output, sampling, template)
     _leave()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,17 +19,15 @@ from megabiomed.checkpoint.state import Frozen
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.yaml_text import read_yaml
+from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.encoder_stack import build_encoders
-from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
-from megabiomed.encoders.gin.featurise import Molecule
-from megabiomed.encoders.gin.model import MoleculeBatch
+from megabiomed.encoders.modality import Features, Modality, modality_of
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import read_json, sha256_file
 from megabiomed.model.as_transformers import as_transformers
 from megabiomed.model.origin import check_frozen
 from megabiomed.processes import platform
-from megabiomed.samples.multimodal.batch import Features
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
 DESCRIPTION, ENCODERS, ADAPTORS = "alignment.json", "encoders.safetensors", "adaptors.safetensors"
@@ -53,11 +52,26 @@ class AlignedModel:
     template: str
     origin: Path
 
+    @cached_property
+    def modalities(self) -> dict[str, Modality[Any, Any]]:
+        """By name, in the order in which items come before a question."""
+        return {part.name: modality_of(part.kind) for part in self.align.parts()}
+
+    def features(self, name: str, text: str) -> Features:
+        """Features of one item, under the limits of its encoder.
+
+        Raises:
+            ItemError: the text is no such item.
+        """
+        modality = self.modalities[name]
+        encoder = next(part.encoder for part in self.align.parts() if part.name == name)
+        found: Features = modality.featurise(text, modality.limits_of(encoder))
+        return found
+
     @torch.no_grad()
-    def rows(self, features: Features) -> Tensor:
-        """Embeddings of one molecule or protein, [n, h]."""
-        name = "molecule" if isinstance(features, Molecule) else "protein"
-        batch: Any = MoleculeBatch.of([features]) if isinstance(features, Molecule) else ProteinBatch.of([features])
+    def rows(self, name: str, features: Features) -> Tensor:
+        """Embeddings of one item of a modality, [n, h]."""
+        batch = self.modalities[name].collate([features])
         encoded = self.encoders[name](batch.to(platform.device()))
         return cast(Tensor, self.adaptors[name](encoded, batch.rows))
 
@@ -171,8 +185,10 @@ def _from_export(folder: Path) -> AlignedModel:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if platform.has_cuda() else torch.float32)
     encoders, adaptors = build_encoders(align, model.config.hidden_size, 0)
     values = load_file(folder / ENCODERS)
-    esm2 = cast(Esm2, encoders["protein"])
-    esm2.inv_freq = values.pop("protein.inv_freq")
+    for part in align.parts():
+        encoder, module = encoder_of(part), encoders[part.name]
+        constants = {name: values.pop(f"{part.name}.{name}") for name in encoder.constants(module)}
+        encoder.set_constants(module, constants)
     encoders.load_state_dict(values)
     adaptors.load_state_dict(load_file(folder / ADAPTORS))
     for modules in (model, encoders, adaptors):

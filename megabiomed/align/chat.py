@@ -1,4 +1,4 @@
-"""Free-text answers about molecules and proteins: transformers' generation (key/value cache, sampling, streaming) on the
+"""Free-text answers about items of any modality: transformers' generation (key/value cache, sampling, streaming) on the
 weights of any alignment checkpoint or export, in one process."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,10 @@ from rich.progress import track
 from torch import Tensor
 
 from megabiomed.align.aligned import open_aligned
-from megabiomed.encoders.esm2.alphabet import encode
-from megabiomed.encoders.gin.featurise import featurise
+from megabiomed.encoders.modality import Features
 from megabiomed.ground.errors import DataError
 from megabiomed.processes import platform
-from megabiomed.samples.multimodal.batch import Features
-from megabiomed.samples.multimodal.prompts import find_template, pieces, render
+from megabiomed.samples.multimodal.prompts import Prompt, find_template, render
 from megabiomed.samples.multimodal.records import QaRecord, read_records
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
@@ -60,16 +58,20 @@ class Chat:
         """Answer one question.
 
         Args:
-            features: in place of those of the record's molecules and proteins, in the order of the placeholders.
+            features: in place of those of the record's items, in the order of the placeholders.
 
         Raises:
-            DataError: a molecule, a protein or the placeholders are wrong, or the prompt is too long.
+            DataError: an item or the placeholders are wrong, or the prompt is too long.
         """
-        prompt, kinds = render(self.template, record.question, record.molecules, record.proteins)
-        x = self._embedded(prompt, self._features(record, kinds) if features is None else features)  # [1, s, h]
+        prompt = render(self.template, record, list(self.parts.modalities.values()))
+        if features is None:
+            features = [self.parts.features(name, text) for name, text in prompt.items]
+        x = self._embedded(prompt, features)  # [1, s, h]
         room = self.parts.model.config.max_position_embeddings - x.shape[1]
         if room < 1:
-            raise DataError("the prompt fills the whole context", got=f"{x.shape[1]} places", do="shorten the protein")
+            raise DataError(
+                "the prompt fills the whole context", got=f"{x.shape[1]} places", do="shorten the question or its items"
+            )
         options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
@@ -81,22 +83,16 @@ class Chat:
         )  # fmt: skip
         return self.tokenizer.decode([int(i) for i in out[0] if int(i) != self.tokenizer.eos_id]).strip()
 
-    def _embedded(self, prompt: str, features: Sequence[Features]) -> Tensor:
+    def _embedded(self, prompt: Prompt, features: Sequence[Features]) -> Tensor:
         embed = self.parts.model.get_input_embeddings()
         parts = []
-        for number, piece in enumerate(pieces(prompt)):
+        for number, piece in enumerate(prompt.pieces):
             ids = [self.tokenizer.bos_id] * (number == 0) + (self.tokenizer.encode(piece) if piece else [])
             parts.append(embed(torch.tensor(ids, dtype=torch.int64, device=platform.device())))
-            parts += [self.parts.rows(features[number]).to(parts[0].dtype)] if number < len(features) else []
+            if number < len(features):
+                name, _ = prompt.items[number]
+                parts.append(self.parts.rows(name, features[number]).to(parts[0].dtype))
         return torch.cat(parts)[None]  # [1, s, h]
-
-    def _features(self, record: QaRecord, kinds: list[str]) -> list[Features]:
-        align, molecules, proteins = self.parts.align, iter(record.molecules), iter(record.proteins)
-        return [
-            featurise(next(molecules), align.molecule.max_atoms) if kind == "molecule"
-            else encode(next(proteins), align.protein.max_residues)
-            for kind in kinds
-        ]  # fmt: skip
 
 
 class _Printer:
@@ -117,17 +113,25 @@ class _Printer:
 
 
 def chat_command(
-    run: Path, question: str | None, molecules: list[str], proteins: list[str], batch: Path | None, output: Path | None,
+    run: Path, question: str | None, items: Mapping[str, list[str]], batch: Path | None, output: Path | None,
     sampling: Sampling, template: str | None,
 ) -> None:  # fmt: skip
-    """Answer a question on the terminal, every line of standard input (no question), or a file of questions."""
+    """Answer a question on the terminal, every line of standard input (no question), or a file of questions.
+
+    Args:
+        items: what the question is about, by modality; an argument may stand for a file.
+    """
     if batch is not None:
         answer_file(Chat(run, template), batch, output, sampling)
         return
-    sequences, chat = [read_protein(text) for text in proteins], Chat(run, template)
+    chat = Chat(run, template)
+    known = chat.parts.modalities
+    about = {
+        name: [known[name].read(text) if name in known else text for text in given] for name, given in items.items()
+    }
     for asked in [question] if question is not None else _typed():
         try:
-            chat.answer(QaRecord("terminal", asked, "", molecules, sequences), sampling, _Printer(chat.tokenizer))
+            chat.answer(QaRecord("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
         except DataError as error:
             if question is not None:
                 raise
@@ -176,7 +180,7 @@ def _answered(output: Path) -> set[str]:
     if None in idents or not rest.startswith(_BEGINNING[: len(rest)]):
         number = idents.index(None) + 1 if None in idents else len(idents) + 1
         raise DataError(
-            f"{output} is no file of answers",
+            f"{output} is not a file of answers",
             got=f"line {number} has no id with an answer or error",
             do="choose another --output",
         )
@@ -192,13 +196,3 @@ def _ident(line: bytes) -> str | None:
         return None
     ours = isinstance(held, dict) and isinstance(held.get("id"), str) and ("answer" in held or "error" in held)
     return str(held["id"]) if ours else None
-
-
-def read_protein(text: str) -> str:
-    """A sequence, or the first one of a FASTA file."""
-    path = Path(text)
-    if len(text) > 255 or not path.is_file():
-        return text
-    lines = path.read_text().split(">")
-    first = lines[1] if len(lines) > 1 else lines[0]
-    return "".join(first.splitlines()[1 if len(lines) > 1 else 0 :])

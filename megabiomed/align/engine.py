@@ -26,11 +26,10 @@ from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.encoders.encoder_stack import EncoderStack
-from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.exchange import Exchange
-from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import item_noise
-from megabiomed.encoders.schedule import MODALITIES, Modality, check_ranks, deal
+from megabiomed.encoders.modality import modality_of
+from megabiomed.encoders.schedule import check_ranks, deal
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.absent import AbsentEngine
 from megabiomed.engine.base import MOMENTS, DataParallelEngine
@@ -46,7 +45,6 @@ from megabiomed.samples.multimodal.batch import AlignBatch
 
 # Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
 _PATIENCE = timedelta(hours=24)
-_COLLATE: dict[Modality, Any] = {"molecule": MoleculeBatch.of, "protein": ProteinBatch.of}
 
 
 @dataclass
@@ -67,6 +65,7 @@ class AlignEngine(TrainEngine):
         self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if mesh.beside else None
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
+        self._modalities = {part.name: modality_of(part.kind) for part in align.parts()}
         precision = config.train.precision
         hidden, group = config.model.hidden_size, mesh.beside_group
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
@@ -180,15 +179,15 @@ class AlignEngine(TrainEngine):
             return super().logits(batch)
         return torch.zeros(batch.tokens.numel(), self.config.model.vocab_size, device=platform.device())
 
-    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[Modality, _Share], list[MicroBatch]]:
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[str, _Share], list[MicroBatch]]:
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
         exchange = Exchange(self.mesh, items, deal(items, self.align, self.mesh.world))
-        shares: dict[Modality, _Share] = {}
+        shares: dict[str, _Share] = {}
         outputs: dict[int, Tensor] = {}
         for modality in self._present(batch) if self.encoders.held else ():
             numbers = [n for n in exchange.mine if items[n].modality == modality]
-            collated = _COLLATE[modality]([batch.features(items[n]) for n in numbers])
+            collated = self._modalities[modality].collate([batch.features(items[n]) for n in numbers])
             with self._watch(f"encode {modality}", batch, exchange), torch.no_grad():
                 step = self.optimizer_step_count
                 noises = [item_noise(self.config.seed, step, number) for number in numbers] if gradients else []
@@ -204,9 +203,9 @@ class AlignEngine(TrainEngine):
         """No embeddings, [0, h]."""
         return torch.zeros(0, self.config.model.hidden_size, dtype=self.dtype, device=platform.device())
 
-    def _present(self, batch: AlignBatch) -> list[Modality]:
+    def _present(self, batch: AlignBatch) -> list[str]:
         """Modalities that anybody has in this batch: the same answer on every rank."""
-        return [name for name in MODALITIES if any(item.modality == name for item in batch.items)]
+        return [name for name in self._modalities if any(item.modality == name for item in batch.items)]
 
     def _filled(self, batch: AlignBatch, rows: Tensor, gradients: bool) -> list[MicroBatch]:
         first_stage = self.mesh.in_model and self.mesh.coordinate("pp") == 0
@@ -223,7 +222,7 @@ class AlignEngine(TrainEngine):
         return filled
 
     def _backward(
-        self, batch: AlignBatch, exchange: Exchange, shares: dict[Modality, _Share], filled: list[MicroBatch]
+        self, batch: AlignBatch, exchange: Exchange, shares: dict[str, _Share], filled: list[MicroBatch]
     ) -> None:
         """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
         leaves = [m.inserts.rows for m in filled if m.inserts is not None and m.inserts.rows is not None]
@@ -244,7 +243,7 @@ class AlignEngine(TrainEngine):
             dist.all_reduce(gradient, group=self.mesh.group("tp"))
         return gradient
 
-    def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
+    def _backward_one(self, modality: str, share: _Share, gradients: list[Tensor]) -> None:
         trained = modality in self.encoders.trained
         rows = self.encoders.encode(modality, share.batch, share.noises) if trained else share.rows
         leaf = rows.detach().requires_grad_()

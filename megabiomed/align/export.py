@@ -14,11 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from megabiomed.align.aligned import ADAPTORS, DESCRIPTION, ENCODERS, FORMAT, AlignedCheckpoint, open_checkpoint
+from megabiomed.config.align import AlignConfig
+from megabiomed.config.modalities import MODALITIES
+from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.lora import merged_state
 from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.hf_folder import export_hf
 
-_PARTS = ("molecule", "protein", "molecule_adaptor", "protein_adaptor")
+_DROPPED = {"init_from", "cache", "cache_gib", "lora", "placement"}
 
 
 def export_aligned(run: Path, folder: Path, dtype: Literal["bf16", "fp16", "fp32"]) -> Path:
@@ -31,7 +34,7 @@ def export_aligned(run: Path, folder: Path, dtype: Literal["bf16", "fp16", "fp32
     encoders, adaptors = found.modules()
 
     def add(temporary: Path) -> None:
-        save_file(_encoder_state(encoders), temporary / ENCODERS)
+        save_file(_encoder_state(found.config.align, encoders), temporary / ENCODERS)
         save_file({name: value.contiguous() for name, value in adaptors.state_dict().items()}, temporary / ADAPTORS)
         hashes = {name: sha256_file(temporary / name) for name in (ENCODERS, ADAPTORS)}
         write_json(temporary / DESCRIPTION, {**_description(found), "sha256": hashes})
@@ -39,16 +42,24 @@ def export_aligned(run: Path, folder: Path, dtype: Literal["bf16", "fp16", "fp32
     return export_hf(found.source, found.config.model, folder, dtype, found.tokenizer, inspect=add)
 
 
-def _encoder_state(encoders: nn.ModuleDict) -> dict[str, torch.Tensor]:
-    state = {
-        f"{name}.{key}": value.contiguous() for name in encoders for key, value in merged_state(encoders[name]).items()
-    }
-    inv_freq = encoders["protein"].inv_freq
-    assert isinstance(inv_freq, torch.Tensor)
-    return {**state, "protein.inv_freq": inv_freq}
+def _encoder_state(align: AlignConfig, encoders: nn.ModuleDict) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for part in align.parts():
+        module = encoders[part.name]
+        held = {**merged_state(module), **encoder_of(part).constants(module)}
+        state |= {f"{part.name}.{key}": value.contiguous() for key, value in held.items()}
+    return state
 
 
 def _description(found: AlignedCheckpoint) -> dict[str, Any]:
-    dropped = {"init_from", "cache", "cache_gib", "lora", "placement"}
-    align = {part: getattr(found.config.align, part).model_dump(mode="json", exclude=dropped) for part in _PARTS}
+    config = found.config.align
+    align: dict[str, Any] = dict.fromkeys(MODALITIES.names())
+    added = {}
+    for part in config.parts():
+        encoder, adaptor = part.encoder.model_dump(mode="json", exclude=_DROPPED), part.adaptor.model_dump(mode="json")
+        if part.name in config.modalities:
+            added[part.name] = {"kind": part.kind, "encoder": encoder, "adaptor": adaptor}
+        else:
+            align |= {part.name: encoder, f"{part.name}_adaptor": adaptor}
+    align |= {"modalities": added} if added else {}  # which older versions could not read
     return {"format": FORMAT, "align": align, "template": found.template, "made_from": str(found.checkpoint.path)}

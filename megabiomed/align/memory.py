@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from megabiomed.config import LoraConfig
-from megabiomed.config.align import AdaptorConfig, AlignRunConfig, Esm2Config, GinConfig, StageConfig
+from megabiomed.config.align import AlignRunConfig, StageConfig
+from megabiomed.config.modalities import Part, Training
 from megabiomed.config.topology import data_parallel_size
+from megabiomed.encoders.adaptors import adaptor_parameters
+from megabiomed.encoders.encoder import encoder_of
+from megabiomed.encoders.lora import add_lora, is_lora
 from megabiomed.model.flops import parameter_count, state_bytes_per_rank
 
 _TRAINED = 16  # fp32 weights, gradients and two moments
@@ -22,45 +28,24 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
         run = config.model_copy(update={"lora": lora})
         replicas = data_parallel_size(parallel, world, config.ranks_beside)
         model = sum(state_bytes_per_rank(run, replicas).values())
-    sizes = {"molecule": gin_parameters(align.molecule), "protein": esm2_parameters(align.protein)}
-    found = {"language_model": float(model)}
-    for name, count in sizes.items():
-        part, mode = getattr(align, name), getattr(stage, name)
-        shards = (config.ranks_beside or world) if part.placement == "zero3" else 1
-        found[name] = count * (_TRAINED if mode == "full" else 4) / shards
-        if mode == "lora":
-            found[name] += _TRAINED * lora_parameters(part) / shards
-    width = config.model.hidden_size
-    pairs = (align.molecule_adaptor, align.molecule), (align.protein_adaptor, align.protein)
-    counts = [adaptor_parameters(adaptor, encoder.hidden_size, width) for adaptor, encoder in pairs]
-    return found | {"adaptors": float(_TRAINED * sum(counts))}
+    found, width = {"language_model": float(model)}, config.model.hidden_size
+    adaptors = 0
+    for part in align.parts():
+        found[part.name] = _encoder_bytes(part, stage.mode(part.name), config.ranks_beside or world)
+        adaptors += adaptor_parameters(part.adaptor, part.encoder.hidden_size, width)
+    return found | {"adaptors": float(_TRAINED * adaptors)}
 
 
-def adaptor_parameters(config: AdaptorConfig, inputs: int, outputs: int) -> int:
-    """Parameters of an adaptor from encoder width to hidden size."""
-    square = outputs * outputs + outputs
-    if config.kind == "resampler":
-        return config.num_queries * outputs + 2 * (inputs * outputs + outputs) + square
-    return inputs * outputs + outputs + (square if config.kind == "mlp" else 0)
+def _encoder_bytes(part: Part, mode: Training, ranks: int) -> float:
+    shards = ranks if part.encoder.placement == "zero3" else 1
+    held = encoder_of(part).parameters(part.encoder) * (_TRAINED if mode == "full" else 4) / shards
+    return held + (_TRAINED * lora_parameters(part) / shards if mode == "lora" else 0.0)
 
 
-def lora_parameters(config: Esm2Config | GinConfig) -> int:
-    """Parameters of an encoder's LoRA: r (inputs + outputs) for each matrix."""
-    w, r = config.hidden_size, config.lora.r
-    if isinstance(config, GinConfig):
-        return config.num_layers * 2 * r * 3 * w
-    sides = {"fc1": 5 * w, "fc2": 5 * w}
-    return config.num_layers * sum(r * sides.get(name, 2 * w) for name in config.lora.targets)
-
-
-def esm2_parameters(config: Esm2Config) -> int:
-    """Parameters of the trunk."""
-    w = config.hidden_size
-    layer = 4 * (w * w + w) + 2 * 4 * w * w + 5 * w + 4 * w
-    return 33 * w + config.num_layers * layer + 2 * w
-
-
-def gin_parameters(config: GinConfig) -> int:
-    """Parameters of the graph network."""
-    w = config.hidden_size
-    return 123 * w + config.num_layers * (4 * w * w + 3 * w + 9 * w + 2 * w)
+def lora_parameters(part: Part) -> int:
+    """Parameters of an encoder's low-rank updates, counted on a module without memory."""
+    encoder = encoder_of(part)
+    with torch.device("meta"):
+        module = encoder.build(part.encoder)
+        add_lora(module, part.encoder.lora, encoder.lora_matrices(part.encoder), 0)
+    return sum(p.numel() for name, p in module.named_parameters() if is_lora(f".{name}"))

@@ -1,6 +1,6 @@
 """Scores of answers: BLEU-2/4 and METEOR (nltk), ROUGE-1/2/L (rouge-score), with a retrieval baseline and wrong items.
 
-A model that reads its molecules and proteins must lose when they are exchanged; text scores alone do not show that it does.
+A model that reads its items must lose when they are exchanged; text scores alone do not show that it does.
 """
 
 from __future__ import annotations
@@ -15,51 +15,37 @@ from rich.table import Table
 
 from megabiomed.align.chat import Chat, Sampling
 from megabiomed.align.text_scores import text_scores
-from megabiomed.encoders.schedule import MODALITIES
 from megabiomed.ground.files import write_json
 from megabiomed.samples.multimodal.records import QaRecord
-from megabiomed.samples.multimodal.store import QaStore
+from megabiomed.samples.multimodal.store import QaStore, StoredItem
 
 
-def nearest_answer(store: QaStore, kind: int, text: str, question: str) -> str:
-    """Retrieval baseline: the answer to the same question on the most similar item of the training split."""
-    table = store.records
-    best, found = -1.0, ""
-    wanted = _features_of(kind, text)
-    for record in range(len(store)):
-        items = store.record_items(record)
-        if not items or items[0][0] != kind or table["question"][record].as_py() != question:
-            continue
-        score = _similarity(kind, wanted, _features_of(kind, store.item_text(kind, items[0][1])))
-        if score > best:
-            best, found = score, table["answer"][record].as_py()
-    return found
+class Nearest:
+    """Retrieval baseline: answers of the most similar items of the training split."""
 
+    def __init__(self, store: QaStore) -> None:
+        self.store = store
+        self._fingerprints: dict[tuple[str, str], Any] = {}
 
-_CACHE: dict[tuple[int, str], Any] = {}
+    def answer(self, name: str, text: str, question: str) -> str:
+        """The answer to the same question on the most similar item of a modality; "" where nobody asked it."""
+        store, best, found = self.store, -1.0, ""
+        wanted = self._fingerprint(name, text)
+        for record in range(len(store)):
+            items = store.record_items(record)
+            _, asked, answer = store.text(record)
+            if not items or items[0].modality != name or asked != question:
+                continue
+            other = self._fingerprint(name, store.item_text(name, items[0].row))
+            score = store.modalities[name].similarity(wanted, other)
+            if score > best:
+                best, found = score, answer
+        return found
 
-
-def _features_of(kind: int, text: str) -> Any:
-    """Morgan fingerprint (radius 2, 2,048 bits), or the set of 3-mers of a sequence."""
-    if (kind, text) not in _CACHE:
-        if kind == 0:
-            from rdkit import Chem, rdBase
-            from rdkit.Chem import rdFingerprintGenerator
-
-            generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-            with rdBase.BlockLogs():
-                _CACHE[kind, text] = generator.GetFingerprint(Chem.MolFromSmiles(text))
-        else:
-            _CACHE[kind, text] = {text[i : i + 3] for i in range(max(1, len(text) - 2))}
-    return _CACHE[kind, text]
-
-
-def _similarity(kind: int, a: Any, b: Any) -> float:
-    if kind == 0:
-        from rdkit.DataStructs import TanimotoSimilarity
-
-        return float(TanimotoSimilarity(a, b))
-    return len(a & b) / max(1, len(a | b))
+    def _fingerprint(self, name: str, text: str) -> Any:
+        if (name, text) not in self._fingerprints:
+            self._fingerprints[name, text] = self.store.modalities[name].fingerprint(text)
+        return self._fingerprints[name, text]
 
 
 def evaluate_command(
@@ -68,7 +54,7 @@ def evaluate_command(
     """Answer held-out questions, print the table, write the JSON."""
     chat, store = Chat(run), QaStore(split)
     sampling = Sampling(max_new_tokens)
-    training = QaStore(train) if train else None
+    training = Nearest(QaStore(train)) if train else None
     rows = [_answer(chat, store, training, number, sampling)
             for number in track(range(min(samples, len(store))), "answer", transient=True)]  # fmt: skip
     result: dict[str, Any] = {
@@ -78,8 +64,8 @@ def evaluate_command(
         "scores": {},
     }
     table = Table("questions", "answers by", *_NAMES, title=f"{len(rows)} held-out questions")
-    for kind, modality in enumerate(MODALITIES):
-        chosen = [row for row in rows if row["kind"] == kind]
+    for modality in store.modalities:
+        chosen = [row for row in rows if row["modality"] == modality]
         for column in ("model", "wrong_item", "retrieval"):
             if chosen and chosen[0].get(column) is not None:
                 scores = text_scores([row[column] for row in chosen], [row["reference"] for row in chosen])
@@ -95,33 +81,28 @@ def evaluate_command(
 _NAMES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
 
 
-def _answer(chat: Chat, store: QaStore, training: QaStore | None, number: int, sampling: Sampling) -> dict[str, Any]:
+def _answer(chat: Chat, store: QaStore, training: Nearest | None, number: int, sampling: Sampling) -> dict[str, Any]:
     """One question answered with its own items, with those of another record of the same kind, and by retrieval."""
     ident, question, reference = store.text(number)
     items = store.record_items(number)
-    kinds = [kind for kind, _, _ in items]
-    texts = [store.item_text(kind, row) for kind, row, _ in items]
-    record = QaRecord(ident, question, reference, [t for k, t in zip(kinds, texts) if k == 0],
-                      [t for k, t in zip(kinds, texts) if k == 1])  # fmt: skip
-    own = [store.features(kind, row) for kind, row, _ in items]
-    other = next((store.record_items(r) for r in _others(store, number) if _kinds(store, r) == kinds
-                  and store.record_items(r) != items), items)  # fmt: skip
-    wrong = [store.features(kind, row) for kind, row, _ in other]
-    found = {"id": ident, "kind": kinds[0] if kinds else -1, "question": question, "reference": reference}
+    record = QaRecord(ident, question, reference, store.item_texts(number))
+    own = [store.features(item.modality, item.row) for item in items]
+    wrong = [store.features(item.modality, item.row) for item in _wrong_items(store, number)]
+    name = items[0].modality if items else None
+    found = {"id": ident, "modality": name, "question": question, "reference": reference}
     found["model"] = chat.answer(record, sampling, features=own)
     found["wrong_item"] = chat.answer(record, sampling, features=wrong)
-    if training is not None and kinds:
-        found["retrieval"] = nearest_answer(training, kinds[0], texts[0], question)
+    if training is not None and name is not None:
+        found["retrieval"] = training.answer(name, store.item_text(name, items[0].row), question)
     return found
 
 
-def _others(store: QaStore, number: int) -> list[int]:
-    count = len(store)
-    return [(number + count // 2 + step) % count for step in range(count)]
-
-
-def _kinds(store: QaStore, record: int) -> list[int]:
-    return [kind for kind, _, _ in store.record_items(record)]
+def _wrong_items(store: QaStore, number: int) -> list[StoredItem]:
+    """Items of another record that has as many of each modality in the same order; its own where there is none."""
+    own, count = store.record_items(number), len(store)
+    others = (store.record_items((number + count // 2 + step) % count) for step in range(count))
+    kinds = [item.modality for item in own]
+    return next((other for other in others if other != own and [item.modality for item in other] == kinds), own)
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -2,104 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from megabiomed.config.base import Section
 from megabiomed.config.lora import LoraConfig
+from megabiomed.config.modalities import (
+    MODALITIES,
+    AdaptorConfig,
+    EncoderConfig,
+    ModalityConfig,
+    Part,
+    Training,
+    default_encoder,
+    encoder_class,
+    encoder_section,
+    nested,
+)
 from megabiomed.config.schema import RunConfig
-
-Placement = Literal["replicate", "zero3"]
-Training = Literal["frozen", "lora", "full"]
-EsmMatrix = Literal["query", "key", "value", "output", "fc1", "fc2"]
-
-
-class EncoderLoraConfig(Section):
-    """Low-rank adaptation of an encoder (Hu et al. 2021, arXiv 2106.09685), used by stages that say `lora`."""
-
-    r: PositiveInt = 8
-    """Rank of the update of each matrix (OpenBioMed: 8)."""
-    alpha: float = Field(32.0, gt=0)
-    """The update is multiplied by alpha / r (OpenBioMed: 32)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the input of the update; its masks depend on seed, step and sample alone, never on the topology."""
-
-
-class EsmLoraConfig(EncoderLoraConfig):
-    """LoRA of the protein encoder."""
-
-    targets: list[EsmMatrix] = Field(["query", "value"], min_length=1)
-    """Matrices of each layer that get an update (OpenBioMed: query, value)."""
-
-
-class GinConfig(Section):
-    """The molecule encoder: GIN of pretrain-gnns and GraphMVP (Hu et al. 2020; Liu et al. 2022), or another graph network."""
-
-    kind: Literal["gin", "gat"] = "gin"
-    """gin: pretrain-gnns' GIN; gat: torch-geometric's graph attention (GATv2), for which no published weights are read."""
-    num_layers: PositiveInt = 5
-    """Graph convolutions."""
-    hidden_size: PositiveInt = 300
-    """Width of an atom's embedding."""
-    max_atoms: PositiveInt = 256
-    """Larger molecules are skipped and counted."""
-    init_from: Path | None = None
-    """Weights: a state dict (.pth, .pt; read without executing it) or safetensors; null starts from random weights."""
-    placement: Placement = "replicate"
-    """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3; pays only when trained)."""
-    lora: EncoderLoraConfig = Field(default_factory=EncoderLoraConfig)
-    """Updates of both matrices of every convolution, in stages with `molecule: lora`."""
-
-    @model_validator(mode="after")
-    def _gat_starts_alone(self) -> GinConfig:
-        if self.kind == "gat" and self.init_from is not None:
-            raise ValueError("init_from holds a GIN and kind is gat; set kind: gin, or leave init_from out")
-        return self
-
-
-class Esm2Config(Section):
-    """The protein encoder: ESM-2 (Lin et al. 2023)."""
-
-    num_layers: PositiveInt = 6
-    """Transformer layers."""
-    hidden_size: PositiveInt = 320
-    """Width of a residue's embedding."""
-    num_attention_heads: PositiveInt = 20
-    """Attention heads."""
-    max_residues: PositiveInt = 1022
-    """Residues that are kept of a protein; the rest is cut off and counted."""
-    activation_checkpointing: bool = True
-    """Recompute each layer in the backward pass."""
-    init_from: Path | None = None
-    """Weights: an official fair-esm .pt (read without executing it) or a Hugging Face EsmModel folder."""
-    placement: Placement = "replicate"
-    """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3)."""
-    lora: EsmLoraConfig = Field(default_factory=EsmLoraConfig)
-    """Updates in stages with `protein: lora`."""
-    cache: Path | None = None
-    """Folder for residue embeddings of a frozen encoder, keyed by its weights; shared by ranks and runs. null: no cache."""
-    cache_gib: float = Field(100.0, gt=0)
-    """Nothing is added to the cache beyond this size."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Esm2Config:
-        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} needs heads of an even size; change num_attention_heads "
-                f"{self.num_attention_heads}"
-            )
-        return self
-
-
-class AdaptorConfig(Section):
-    """What turns encoder rows into embeddings of the language model."""
-
-    kind: Literal["linear", "mlp", "resampler"] = "mlp"
-    """linear: one matrix, as BioMedGPT-10B; mlp: two layers; resampler: learned queries attend to the rows of an item."""
-    num_queries: PositiveInt = 32
-    """Embeddings that the resampler makes of each item."""
 
 
 class StageConfig(Section):
@@ -110,7 +44,7 @@ class StageConfig(Section):
     steps: PositiveInt
     """Optimizer steps."""
     molecule: Training = "frozen"
-    """Molecule encoder: frozen, its LoRA trained, or trained."""
+    """Molecule encoder: frozen, its LoRA trained, or trained. Each modality of `align.modalities` has such a key."""
     protein: Training = "frozen"
     """Protein encoder: frozen, its LoRA trained, or trained."""
     language_model: Training = "frozen"
@@ -124,9 +58,21 @@ class StageConfig(Section):
     text_share: float = Field(0.0, ge=0, lt=1)
     """Share of the samples that come from `replay` (text only), against forgetting."""
 
+    def mode(self, modality: str) -> Training:
+        """What is trained of the encoder of a modality."""
+        found: Training = getattr(self, modality)
+        return found
+
+
+@lru_cache
+def stage_class(added: tuple[str, ...]) -> type[StageConfig]:
+    """The stages of runs with these added modalities: each has a key of its own, as `molecule` and `protein` have."""
+    keys: dict[str, Any] = {name: (Training, Field("frozen", description=f"Encoder of {name}.")) for name in added}
+    return create_model("StageConfig", __base__=StageConfig, **keys) if added else StageConfig
+
 
 class AlignSource(Section):
-    """One dataset of questions on molecules and proteins."""
+    """One dataset of questions."""
 
     path: Path
     """Folder of one split, made by `megabiomed dataset build`."""
@@ -137,10 +83,14 @@ class AlignSource(Section):
 class AlignConfig(Section):
     """The multimodal part of an alignment run."""
 
-    molecule: GinConfig = Field(default_factory=GinConfig)
-    protein: Esm2Config = Field(default_factory=Esm2Config)
+    molecule: SerializeAsAny[EncoderConfig] | None = Field(default_factory=default_encoder("molecule"))
+    """The molecule encoder; null: the run has no molecules."""
+    protein: SerializeAsAny[EncoderConfig] | None = Field(default_factory=default_encoder("protein"))
+    """The protein encoder; null: the run has no proteins."""
     molecule_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
     protein_adaptor: AdaptorConfig = Field(default_factory=AdaptorConfig)
+    modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
+    """Further modalities by name, each `{kind, encoder, adaptor}` (docs/extending.md)."""
     train: list[AlignSource] = Field(default_factory=list)
     """Training splits with their shares."""
     validation: Path | None = None
@@ -149,7 +99,7 @@ class AlignConfig(Section):
     """Token store for `text_share`."""
     language_model: Path | None = None
     """Checkpoint of a pretraining run to start from; null takes model.init_from or random weights."""
-    stages: list[StageConfig] = Field(min_length=1)
+    stages: list[SerializeAsAny[StageConfig]] = Field(min_length=1)
     """The stages, in order; each starts from the checkpoint of the one before."""
     encoder_ranks: list[NonNegativeInt] | None = Field(None, min_length=1)
     """World ranks that encode; null: all, which is the fastest. The others hold no weights of frozen, replicated encoders."""
@@ -171,20 +121,60 @@ class AlignConfig(Section):
                 "encoder_ranks chooses among the ranks of the language model, and with dedicated_encoder_ranks none of those "
                 "encodes; remove one of the two"
             )
-        if self.molecule.kind == "gat" and self.uses_lora("molecule"):
-            raise ValueError(
-                "molecule: lora is for kind gin; set the stage's molecule to full, or molecule.kind to gin"
-            )
-        if self.protein.cache is not None and self.protein.placement == "zero3":
-            raise ValueError(
-                "protein.cache with placement zero3: a rank that finds its proteins in the cache would not join the gathers; "
-                "set align.protein.placement=replicate, which a frozen encoder wants anyway"
-            )
+        absent = [name for name in MODALITIES.names() if getattr(self, name) is None]
+        for name in absent:
+            if any(stage.mode(name) != "frozen" for stage in self.stages):
+                raise ValueError(f"a stage trains the encoder of {name}, and align.{name} is null")
+        for part in self.parts():
+            at = f"align.{part.name}" if part.name in MODALITIES.names() else f"align.modalities.{part.name}.encoder"
+            part.check(self.uses_lora(part.name), at)
         return self
+
+    @field_validator("molecule", "protein", mode="plain")
+    @classmethod
+    def _encoder_by_kind(cls, values: Any, info: ValidationInfo) -> EncoderConfig | None:
+        return None if values is None else encoder_section(str(info.field_name), values, info.mode)
+
+    @field_validator("modalities", mode="after")
+    @classmethod
+    def _names_are_free(cls, modalities: dict[str, ModalityConfig]) -> dict[str, ModalityConfig]:
+        for name in modalities:
+            if name in (*cls.model_fields, *StageConfig.model_fields):
+                raise ValueError(f"{name} is a key of align or of its stages; give the modality another name")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{name!r} cannot name a modality; use lower-case letters, digits and _")
+        return modalities
+
+    @field_validator("stages", mode="plain")
+    @classmethod
+    def _stages_know_all_modalities(cls, values: Any, info: ValidationInfo) -> list[StageConfig]:
+        if isinstance(values, list) and all(isinstance(stage, StageConfig) for stage in values):
+            return values
+        kind = stage_class(tuple(info.data.get("modalities", ())))
+        adapter: TypeAdapter[list[StageConfig]] = TypeAdapter(Annotated[list[kind], Field(min_length=1)])  # type: ignore[valid-type, arg-type]
+        return nested(adapter, values, info.mode)
+
+    @classmethod
+    def section_at(cls, key: str, values: object) -> type[Section] | None:
+        """See the base class."""
+        held = values if isinstance(values, dict) else {}
+        if key in MODALITIES.names():
+            return encoder_class(key, held.get(key))
+        if key == "stages" and isinstance(held.get("modalities"), dict):
+            return stage_class(tuple(held["modalities"]))
+        return super().section_at(key, values)
+
+    def parts(self) -> list[Part]:
+        """The modalities of the run with their encoders and adaptors, always in this order."""
+        shipped = [
+            Part(name, name, encoder, getattr(self, f"{name}_adaptor"))
+            for name in MODALITIES.names() if (encoder := getattr(self, name)) is not None
+        ]  # fmt: skip
+        return [*shipped, *(Part(name, m.kind, m.encoder, m.adaptor) for name, m in self.modalities.items())]
 
     def uses_lora(self, modality: str) -> bool:
         """Whether any stage trains LoRA matrices of this encoder; they start as no change."""
-        return any(getattr(stage, modality) == "lora" for stage in self.stages)
+        return any(stage.mode(modality) == "lora" for stage in self.stages)
 
 
 class AlignRunConfig(RunConfig):

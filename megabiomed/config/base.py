@@ -20,6 +20,16 @@ class Section(BaseModel):
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    @classmethod
+    def section_at(cls, key: str, values: object) -> type[Section] | None:
+        """The class of the section, or of the sections, under a key; None where there is none.
+
+        Args:
+            values: of this section, for keys whose class depends on them.
+        """
+        field = cls.model_fields.get(key)
+        return None if field is None else _section_of(field.annotation)
+
 
 def nearest(name: str, options: list[str]) -> str | None:
     """The option most like `name`, or None when nothing is similar."""
@@ -40,17 +50,17 @@ def parse(cls: type[S], values: Any, source: str) -> S:
     except ValidationError as error:
         raise ConfigError(
             f"{source} is not a valid configuration\n"
-            + "\n".join(f"  {_describe(cls, complaint)}" for complaint in error.errors())
+            + "\n".join(f"  {_describe(cls, values, complaint)}" for complaint in error.errors())
             + "\n ",
             do="correct the keys above (docs/configuration.md lists all of them)",
         ) from None
 
 
-def _describe(cls: type[Section], complaint: Any) -> str:
+def _describe(cls: type[Section], values: Any, complaint: Any) -> str:
     path = [str(part) for part in complaint["loc"]]
     dotted = ".".join(path)
     if complaint["type"] == "extra_forbidden":
-        near = nearest(path[-1], _fields_at(cls, path[:-1]))
+        near = nearest(path[-1], _fields_at(cls, values, path[:-1]))
         return f"unknown key {dotted!r}" + (f": did you mean {'.'.join([*path[:-1], near])!r}?" if near else "")
     if complaint["type"] == "missing":
         return f"missing key {dotted!r}"
@@ -59,15 +69,25 @@ def _describe(cls: type[Section], complaint: Any) -> str:
     return f"{where}{message}" + ("" if complaint["type"] == "value_error" else f", got {complaint['input']!r}")
 
 
-def _fields_at(cls: Any, path: list[str]) -> list[str]:
+def _fields_at(cls: type[Section], values: Any, path: list[str]) -> list[str]:
+    """Keys that a section below `cls` may have."""
+    here: type[Section] | None = cls
+    named = False  # whether the next part names an entry of a mapping or list of sections
     for part in path:
-        if part.isdigit():
-            continue
-        field = getattr(cls, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        cls = _section_of(field.annotation)
-    return list(getattr(cls, "model_fields", {}))
+        if named or part.isdigit():
+            named = False
+        elif here is not None:
+            field = here.model_fields.get(part)
+            named = field is not None and str(field.annotation).startswith("dict[")
+            here = here.section_at(part, values)
+        values = _inside(values, part)
+    return list(here.model_fields) if here is not None else []
+
+
+def _inside(values: Any, part: str) -> Any:
+    if isinstance(values, list) and part.isdigit():
+        return values[int(part)]
+    return values.get(part) if isinstance(values, dict) else None
 
 
 def _section_of(annotation: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from megabiomed.config import shipped
 from megabiomed.config.base import parse
+from megabiomed.config.modalities import encoder_places
 from megabiomed.config.schema import RunConfig
 from megabiomed.config.yaml_text import read_yaml, read_yaml_file, write_yaml
 from megabiomed.ground.errors import ConfigError
@@ -27,7 +28,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
 
     `path` is a file, or the name of one shipped in configs/runs (`demo`, `biomedgpt-lm-7b`). `model:` may be the name of
     a file in configs/models, or a mapping whose `base:` is such a name and whose other keys replace its values; the same
-    holds for `align.molecule` and `align.protein` with configs/encoders.
+    holds for every encoder of `align` with configs/encoders.
 
     Args:
         kind: RunConfig, or the class of another kind of run.
@@ -41,8 +42,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
     values["model"] = _resolve(values.get("model", {}), "models")
     align = values.get("align")
     if isinstance(align, dict):
-        for encoder in ("molecule", "protein"):
-            align[encoder] = _resolve(align.get(encoder, {}), "encoders")
+        for holder, key in encoder_places(align):
+            holder[key] = _resolve(holder.get(key, {}), "encoders")
     return parse(kind, values, str(file))
 
 

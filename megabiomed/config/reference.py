@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalTaskConfig
 from megabiomed.config.finetune import FinetuneConfig, QuestionSource
 from megabiomed.config.lora import LoraConfig
+from megabiomed.config.modalities import ModalityConfig
 from megabiomed.config.schema import RunConfig
 
 _HEAD = """# Configuration
@@ -28,11 +30,14 @@ def reference() -> str:
     """The whole page as Markdown."""
     tasks = [*_section("eval.tasks", "eval.tasks.N.", EvalTaskConfig)]
     align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
+    added = [*_section("align.modalities", "align.modalities.NAME.", ModalityConfig)]
     stages = [*_section("align.stages", "align.stages.N.", StageConfig)]
     lora = [*_section("lora (or null)", "lora.", LoraConfig)]
     finetune = [*_section("finetune (only for `megabiomed finetune`)", "finetune.", FinetuneConfig)]
     questions = [*_section("finetune.train", "finetune.train.N.", QuestionSource)]
-    return "\n".join([_HEAD, *_section("Run", "", RunConfig), *tasks, *lora, *align, *stages, *finetune, *questions])
+    return "\n".join(
+        [_HEAD, *_section("Run", "", RunConfig), *tasks, *lora, *align, *added, *stages, *finetune, *questions]
+    )
 
 
 def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
@@ -41,7 +46,7 @@ def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     inner = []
     for name, field in section.model_fields.items():
-        kind = field.annotation
+        kind = _section_class(field)
         if isinstance(kind, type) and issubclass(kind, Section):
             inner.append((name, kind))
             continue
@@ -51,6 +56,12 @@ def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
         yield from _section(f"{prefix}{name}", f"{prefix}{name}.", kind)
 
 
+def _section_class(field: FieldInfo) -> Any:
+    """The annotation of a key, or the class of its default where the class depends on the values."""
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    return type(value) if isinstance(value, Section) else field.annotation
+
+
 def _type(annotation: Any) -> str:
     text = str(annotation)
     for noise in (
@@ -58,6 +69,8 @@ def _type(annotation: Any) -> str:
         "pathlib.",
         "megabiomed.config.schema.",
         "megabiomed.config.align.",
+        "megabiomed.config.modalities.",
+        "megabiomed.encoders.esm2.config.",
         "megabiomed.config.evaluation.",
         "megabiomed.config.finetune.",
         "megabiomed.config.lora.",
@@ -66,6 +79,7 @@ def _type(annotation: Any) -> str:
         "Annotated[int, Gt(gt=0)]",
     ):
         text = text.replace(noise, "int > 0" if noise.startswith("Annotated") else "")
+    text = re.sub(r"Annotated\[(\w+), SerializeAsAny\(\)\]", r"\1", text)
     text = text.replace("Literal[", "one of [").replace("NoneType", "null").replace("None", "null")
     return f"`{text}`".replace("|", "\\|")
 

@@ -1,1 +1,1 @@
-"""Molecule and protein encoders that live beside the language model."""
+"""Encoders that live beside the language model, and the modalities that they read."""

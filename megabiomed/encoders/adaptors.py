@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megabiomed.config.align import AdaptorConfig
+from megabiomed.config.modalities import AdaptorConfig
 
 
 class Projector(nn.Module):
@@ -59,3 +59,11 @@ def build_adaptor(config: AdaptorConfig, inputs: int, outputs: int) -> nn.Module
 def rows_out(config: AdaptorConfig, rows: int) -> int:
     """Embeddings that the language model sees of an item with so many encoder rows."""
     return config.num_queries if config.kind == "resampler" else rows
+
+
+def adaptor_parameters(config: AdaptorConfig, inputs: int, outputs: int) -> int:
+    """Parameters of an adaptor from encoder width to hidden size."""
+    square = outputs * outputs + outputs
+    if config.kind == "resampler":
+        return config.num_queries * outputs + 2 * (inputs * outputs + outputs) + square
+    return inputs * outputs + outputs + (square if config.kind == "mlp" else 0)

@@ -1,7 +1,7 @@
-"""Residue embeddings of a frozen protein encoder on disk: a protein that comes again is read and not encoded.
+"""Rows of a frozen encoder on disk: an item that comes again is read and not encoded.
 
-folder/<hash of the encoder and type>/<xx>/<hash of the tokens>.safetensors. A file appears under its name only when whole,
-so that ranks and runs may share a folder; two that write the same protein write the same content.
+folder/<hash of the encoder and type>/<xx>/<hash of the item>.safetensors. A file appears under its name only when complete,
+so that ranks and runs may share a folder; two that write the same item write the same content.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import os
 import threading
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
 class FeatureCache:
-    """Rows of proteins under one set of weights.
+    """Rows of items under one set of weights.
 
     Args:
         weights: hash of the encoder and the type it computes in; another encoder never sees these files.
@@ -33,9 +32,9 @@ class FeatureCache:
         self.room = max(0.0, limit - present) * share
         self.hits = self.misses = 0
 
-    def read(self, tokens: Tensor) -> Tensor | None:
-        """Rows [n, w] of a protein, or None; a damaged file counts as absent and is written again."""
-        path = self._path(tokens)
+    def read(self, item: bytes) -> Tensor | None:
+        """Rows [n, w] of an item, or None; a damaged file counts as absent and is written again."""
+        path = self._path(item)
         try:
             rows = load_file(path)["rows"] if path.is_file() else None
         except (SafetensorError, OSError, KeyError):
@@ -44,18 +43,18 @@ class FeatureCache:
         self.hits, self.misses = self.hits + (rows is not None), self.misses + (rows is None)
         return rows
 
-    def write(self, tokens: Tensor, rows: Tensor) -> None:
-        """Keep the rows of a protein while there is room."""
+    def write(self, item: bytes, rows: Tensor) -> None:
+        """Keep the rows of an item while there is room."""
         size = rows.numel() * rows.element_size()
         if size > self.room:
             return
-        path = self._path(tokens)
+        path = self._path(item)
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
         save_file({"rows": rows.detach().cpu().contiguous()}, temporary)
         os.replace(temporary, path)
         self.room -= size
 
-    def _path(self, tokens: Tensor) -> Path:
-        key = hashlib.sha256(tokens.to(torch.uint8).cpu().numpy().tobytes()).hexdigest()
+    def _path(self, item: bytes) -> Path:
+        key = hashlib.sha256(item).hexdigest()
         return self.folder / key[:2] / f"{key}.safetensors"

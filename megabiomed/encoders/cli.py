@@ -1,4 +1,4 @@
-"""`megabiomed encoder`: weights of molecule and protein encoders."""
+"""`megabiomed encoder`: weights of encoders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-encoder_app = typer.Typer(no_args_is_help=True, help="Weights of molecule and protein encoders.")
+encoder_app = typer.Typer(no_args_is_help=True, help="Weights of encoders.")
 
 
 @encoder_app.callback()
@@ -21,9 +21,10 @@ def check(
         Path, typer.Argument(help="GIN .pth, fair-esm .pt, safetensors, or a Hugging Face EsmModel folder.")
     ],
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads, if an ESM-2 has unusual ones.")] = None,
+    kind: Annotated[str | None, typer.Option(help="An encoder of your own, as package.module:ATTRIBUTE.")] = None,
 ) -> None:
     """Read encoder weights, say which settings fit, and compare with fair-esm or torch-geometric on fixed inputs."""
     from megabiomed.encoders.check import check_encoder
 
-    for line in check_encoder(path, heads).lines():
+    for line in check_encoder(path, {} if heads is None else {"num_attention_heads": heads}, kind):
         typer.echo(line)

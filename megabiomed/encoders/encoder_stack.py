@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -20,14 +20,13 @@ from torch.distributed.tensor import DTensor
 from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
 from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.config.modalities import CachedEncoderConfig
 from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.cache import FeatureCache
-from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
-from megabiomed.encoders.gin.gat import Gat
-from megabiomed.encoders.gin.model import Gin
+from megabiomed.encoders.encoder import Batch, Cacheable, encoder_of
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
-from megabiomed.encoders.schedule import MODALITIES, Modality, encoding_ranks
-from megabiomed.encoders.weights import fingerprint, function_hash, load_esm2, load_gin
+from megabiomed.encoders.schedule import encoding_ranks
+from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
@@ -37,21 +36,18 @@ Shapes = dict[str, tuple[int, ...]]
 
 def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn.ModuleDict, nn.ModuleDict]:
     """Encoders (from their files, or seeded) and seeded adaptors, whole, on the CPU."""
+    parts = config.parts()
     torch.manual_seed(seed)
-    molecule = Gat(config.molecule) if config.molecule.kind == "gat" else Gin(config.molecule)
-    esm2 = Esm2(config.protein)
-    if isinstance(molecule, Gin) and config.molecule.init_from is not None:
-        load_gin(molecule, config.molecule.init_from)
-    if config.protein.init_from is not None:
-        load_esm2(esm2, config.protein.init_from)
-    widths = {"molecule": config.molecule.hidden_size, "protein": config.protein.hidden_size}
-    settings = {"molecule": config.molecule_adaptor, "protein": config.protein_adaptor}
+    encoders = nn.ModuleDict({part.name: encoder_of(part).build(part.encoder) for part in parts})
+    for part in parts:
+        if part.encoder.init_from is not None:
+            encoder_of(part).load(encoders[part.name], part.encoder, part.encoder.init_from)
     torch.manual_seed(seed + 1)
-    adaptors = {name: build_adaptor(settings[name], widths[name], hidden_size) for name in MODALITIES}
-    encoders = nn.ModuleDict({"molecule": molecule, "protein": esm2})
-    for number, name in enumerate(MODALITIES):
-        if config.uses_lora(name):
-            add_lora(encoders[name], getattr(config, name).lora, seed + 2 + number)
+    adaptors = {part.name: build_adaptor(part.adaptor, part.encoder.hidden_size, hidden_size) for part in parts}
+    for number, part in enumerate(parts):
+        if config.uses_lora(part.name):
+            matrices = encoder_of(part).lora_matrices(part.encoder)
+            add_lora(encoders[part.name], part.encoder.lora, matrices, seed + 2 + number)
     return encoders, nn.ModuleDict(adaptors)
 
 
@@ -78,31 +74,32 @@ class EncoderStack:
         precision: str = "fp32",
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.config, self.stage, self.settings, self.precision = config, stage, optimizer, precision
+        self.config, self.settings, self.precision = config, optimizer, precision
+        self.stage, self.parts = stage, {part.name: part for part in config.parts()}
         self.group, self.world, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
         self.held = self.rank >= 0  # torch's rank of a process in a group that it is not in is -1
         device = platform.device() if self.held else torch.device("meta")
         with torch.device("cpu" if self.held else "meta"):
             encoders, adaptors = build_encoders(config if self.held else _seeded(config), hidden_size, seed)
-        self.initial = {name: fingerprint(encoders[name]) for name in MODALITIES} if self.held else {}
+        self.initial = {name: fingerprint(encoders[name]) for name in self.parts} if self.held else {}
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
-        self.trained: set[Modality] = {name for name in MODALITIES if getattr(stage, name) != "frozen"}
-        self.sharded = {name for name in MODALITIES if getattr(config, name).placement == "zero3"}
+        self.trained = {name for name in self.parts if stage.mode(name) != "frozen"}
+        self.sharded = {name for name, part in self.parts.items() if part.encoder.placement == "zero3"}
         self.shapes = {name: tuple(p.shape) for name, p in self._named()}
         self.encodes = dist.get_rank() in encoding_ranks(config, dist.get_world_size())
-        for name in MODALITIES:
+        for name in self.parts:
             self._place(name, device)
-        self._cache: FeatureCache | None = None
+        self._caches: dict[str, FeatureCache] = {}
         if self.held:
             self._make_optimizer()
 
-    def _place(self, name: Modality, device: torch.device) -> None:
-        encoder, mode = self.encoders[name], getattr(self.stage, name)
+    def _place(self, name: str, device: torch.device) -> None:
+        encoder, mode = self.encoders[name], self.stage.mode(name)
         for key, parameter in encoder.named_parameters():
             parameter.requires_grad_(mode == "full" or (mode == "lora" and is_lora(f".{key}")))
         if name in self.sharded:
             if self.held:
-                self._shard(encoder, self._device_mesh(device))
+                self._shard(name, self._device_mesh(device))
         elif mode == "frozen" and not self.encodes:
             encoder.to("meta")  # never called here, and in no collective
 
@@ -115,8 +112,9 @@ class EncoderStack:
         groups = (("encoder", self.encoders), ("adaptor", self.adaptors))
         return [(f"{prefix}.{name}", p) for prefix, modules in groups for name, p in modules.named_parameters()]
 
-    def _shard(self, encoder: nn.Module, mesh: DeviceMesh) -> None:
-        for layer in encoder.layers if isinstance(encoder, Esm2) else ():
+    def _shard(self, name: str, mesh: DeviceMesh) -> None:
+        encoder = self.encoders[name]
+        for layer in encoder_of(self.parts[name]).fsdp_layers(encoder):
             fully_shard(layer, mesh=mesh)
         fully_shard(encoder, mesh=mesh)
 
@@ -138,47 +136,47 @@ class EncoderStack:
             zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
             self.optimizer.state[parameter] = {"step": step, **zeros}
 
-    def encode(self, modality: Modality, batch: Any, noises: Sequence[Noise] = ()) -> Tensor:
+    def encode(self, modality: str, batch: Batch, noises: Sequence[Noise] = ()) -> Tensor:
         """Rows of a batch of one modality, [t, w].
 
         Args:
             noises: of the items' dropout, one each; none means no dropout. A frozen encoder never drops.
         """
-        encoder = self.encoders[modality]
+        encoder, settings = self.encoders[modality], self.parts[modality].encoder
         if next(encoder.parameters()).is_meta:
-            return torch.zeros(0, getattr(self.config, modality).hidden_size, device=platform.device())
+            return torch.zeros(0, settings.hidden_size, device=platform.device())
         set_dropout(encoder, batch.rows, noises if modality in self.trained else ())
-        if modality == "protein" and self.config.protein.cache is not None and modality not in self.trained:
-            return self._encode_cached(batch)
+        if isinstance(settings, CachedEncoderConfig) and settings.cache is not None and modality not in self.trained:
+            return self._encode_cached(modality, settings, batch)
         with self._compute_type():
             return cast(Tensor, encoder(batch.to(platform.device())))
 
-    def _encode_cached(self, batch: ProteinBatch) -> Tensor:
-        """As `encode`, by one call for the proteins that the cache does not have."""
-        cache, device = self._opened_cache(), platform.device()
-        parts = list(batch.tokens.split(batch.rows))
-        found = [cache.read(tokens) for tokens in parts]
+    def _encode_cached(self, modality: str, settings: CachedEncoderConfig, batch: Batch) -> Tensor:
+        """As `encode`, by one call for the items that the cache does not have."""
+        assert isinstance(batch, Cacheable)
+        cache, device, keys = self._opened_cache(modality, settings), platform.device(), batch.keys()
+        found = [cache.read(key) for key in keys]
         absent = [number for number, rows in enumerate(found) if rows is None]
-        lengths = [batch.rows[number] for number in absent]
-        missing = torch.cat([batch.tokens[:0], *(parts[number] for number in absent)])
+        missing = batch.select(absent)
         with self._compute_type():
-            fresh = self.encoders["protein"](ProteinBatch(missing, lengths).to(device))
-        for number, rows in zip(absent, fresh.split(lengths)):
-            cache.write(parts[number], rows)
+            fresh = self.encoders[modality](missing.to(device))
+        for number, rows in zip(absent, fresh.split(missing.rows)):
+            cache.write(keys[number], rows)
             found[number] = rows
         return torch.cat([fresh[:0], *(rows.to(device) for rows in found if rows is not None)])
 
-    def _opened_cache(self) -> FeatureCache:
+    def _opened_cache(self, modality: str, settings: CachedEncoderConfig) -> FeatureCache:
         """Opened at the first use: only then are the weights those of the stage."""
-        settings = self.config.protein
-        if self._cache is None:
+        if modality not in self._caches:
             assert settings.cache is not None
-            weights = f"{function_hash(cast(Esm2, self.encoders['protein']))[:32]}-{self.precision}"
+            encoder, module = encoder_of(self.parts[modality]), self.encoders[modality]
+            weights = function_hash(module, encoder.constants(module), encoder.function_text(settings))
             ranks = len(encoding_ranks(self.config, dist.get_world_size()))
-            self._cache = FeatureCache(settings.cache, weights, settings.cache_gib * 2**30, 1 / ranks)
-        return self._cache
+            name, limit = f"{weights[:32]}-{self.precision}", settings.cache_gib * 2**30
+            self._caches[modality] = FeatureCache(settings.cache, name, limit, 1 / ranks)
+        return self._caches[modality]
 
-    def adapt(self, modality: Modality, rows: Tensor, lengths: list[int]) -> Tensor:
+    def adapt(self, modality: str, rows: Tensor, lengths: list[int]) -> Tensor:
         """Embeddings for the language model."""
         with self._compute_type():
             return cast(Tensor, self.adaptors[modality](rows, lengths))
@@ -225,7 +223,7 @@ class EncoderStack:
             (sharded if isinstance(parameter, DTensor) else replicated).append(_local(parameter.grad))
         return replicated, sharded
 
-    def gradient_scale(self, modality: Modality) -> float:
+    def gradient_scale(self, modality: str) -> float:
         """FSDP averages over its ranks; what enters it is multiplied by their number to be a sum."""
         return float(self.world) if isinstance(self.encoders[modality], FSDPModule) else 1.0
 
@@ -259,8 +257,17 @@ class EncoderStack:
 
 def _seeded(config: AlignConfig) -> AlignConfig:
     """The same architecture without files to read."""
-    parts = {str(name): getattr(config, name).model_copy(update={"init_from": None}) for name in MODALITIES}
-    return config.model_copy(update=parts)
+    empty = {"init_from": None}
+    shipped = {
+        part.name: part.encoder.model_copy(update=empty)
+        for part in config.parts()
+        if part.name not in config.modalities
+    }
+    added = {
+        name: held.model_copy(update={"encoder": held.encoder.model_copy(update=empty)})
+        for name, held in config.modalities.items()
+    }
+    return config.model_copy(update={**shipped, "modalities": added})
 
 
 def _local(tensor: Tensor) -> Tensor:

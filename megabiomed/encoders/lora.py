@@ -7,25 +7,17 @@ begins at zero, so that a fresh update changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megabiomed.config.align import EncoderLoraConfig, EsmLoraConfig
+from megabiomed.config.modalities import EncoderLoraConfig
 from megabiomed.kernels.dropout import Noise, drop
 
 _MOST_ROWS = 1 << 16  # of one item; items take places one after the other
-_ESM_MATRICES = {
-    "query": "q_proj",
-    "key": "k_proj",
-    "value": "v_proj",
-    "output": "out_proj",
-    "fc1": "fc1",
-    "fc2": "fc2",
-}
 
 
 @dataclass
@@ -70,15 +62,14 @@ class LoraLinear(nn.Linear):
         return self.weight.detach() + self.scale * (self.lora_B.weight @ self.lora_A.weight).detach()
 
 
-def add_lora(encoder: nn.Module, config: EncoderLoraConfig, seed: int) -> None:
-    """Put updates beside the chosen matrices of an encoder: `lora.targets` of ESM-2, both of every GIN convolution."""
+def add_lora(encoder: nn.Module, config: EncoderLoraConfig, matrices: Collection[str], seed: int) -> None:
+    """Put updates beside the linear layers of an encoder whose names end in one of `matrices`."""
     torch.manual_seed(seed)
-    wanted = {_ESM_MATRICES[name] for name in config.targets} if isinstance(config, EsmLoraConfig) else {"0", "2"}
     dropout = ItemDropout(config.dropout)
     encoder.lora_dropout = dropout
     for path, child in list(encoder.named_modules()):
         parent, _, name = path.rpartition(".")
-        if isinstance(child, nn.Linear) and name in wanted:
+        if isinstance(child, nn.Linear) and name in matrices:
             encoder.get_submodule(parent).register_module(name, LoraLinear(child, config, dropout, path))
 
 

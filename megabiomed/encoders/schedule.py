@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from megabiomed.config.align import AlignConfig, Esm2Config, GinConfig
-from megabiomed.ground.errors import TopologyError
-
-Modality = Literal["molecule", "protein"]
-MODALITIES: tuple[Modality, ...] = ("molecule", "protein")
+from megabiomed.config.align import AlignConfig
+from megabiomed.encoders.encoder import encoder_of
+from megabiomed.ground.errors import ConfigError, DataError, TopologyError
 
 
 @dataclass(frozen=True)
 class Item:
-    """One molecule or protein of a global batch.
+    """One molecule, protein or item of another modality of a global batch.
 
     Attributes:
-        modality: which encoder.
+        modality: its name.
         source, row: where its features are stored (number of the store, row of its table).
         rows_in, rows_out: rows of the encoder, embeddings in the language model.
         consumer: data-parallel rank whose samples hold it.
         sample: global number of the sample, for messages.
     """
 
-    modality: Modality
+    modality: str
     source: int
     row: int
     rows_in: int
@@ -34,35 +32,43 @@ class Item:
     sample: int
 
 
-def cost(item: Item, config: AlignConfig) -> float:
-    """FLOPs of one forward pass: matrices linear in the rows, attention quadratic."""
-    if item.modality == "molecule":
-        return gin_flops(config.molecule, item.rows_in)
-    return esm2_flops(config.protein, item.rows_in)
+def costs(items: Sequence[Item], config: AlignConfig) -> list[float]:
+    """FLOPs of one forward pass of each item, as its encoder says.
+
+    Raises:
+        DataError: an item of a modality that the run does not have.
+        ConfigError: an encoder says something that cannot be a cost.
+    """
+    parts = {part.name: (encoder_of(part), part.encoder) for part in config.parts()}
+    found = []
+    for item in items:
+        if item.modality not in parts:
+            raise DataError(
+                f"an item is a {item.modality}, of which this run has no encoder", expected=f"one of {', '.join(parts)}",
+                do=f"add align.modalities.{item.modality}, or leave the dataset out",
+            )  # fmt: skip
+        encoder, settings = parts[item.modality]
+        flops = encoder.flops(settings, item.rows_in)
+        if not (isinstance(flops, int | float) and 0 < flops < math.inf):
+            raise ConfigError(
+                f"encoder {settings.kind} gives no cost of {item.rows_in} rows", got=flops, expected="FLOPs above zero",
+                do="correct its method flops",
+            )  # fmt: skip
+        found.append(float(flops))
+    return found
 
 
-def gin_flops(config: GinConfig, atoms: int) -> float:
-    """FLOPs of a molecule of so many atoms."""
-    return 2.0 * config.num_layers * 4 * config.hidden_size**2 * atoms
-
-
-def esm2_flops(config: Esm2Config, tokens: int) -> float:
-    """FLOPs of a protein of so many tokens."""
-    width, layers = config.hidden_size, config.num_layers
-    return 2.0 * layers * 12 * width**2 * tokens + 4.0 * layers * width * tokens**2
-
-
-def longest_first(costs: Sequence[float], ranks: int) -> list[int]:
+def longest_first(loads: Sequence[float], ranks: int) -> list[int]:
     """Owner of each item: the longest first, each to the rank with the least so far (Graham 1969); ties by number.
 
     Every rank computes the same plan, so that nothing is communicated.
     """
     load = [0.0] * ranks
-    owners = [0] * len(costs)
-    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+    owners = [0] * len(loads)
+    for index in sorted(range(len(loads)), key=lambda i: (-loads[i], i)):
         rank = min(range(ranks), key=lambda r: (load[r], r))
         owners[index] = rank
-        load[rank] += costs[index]
+        load[rank] += loads[index]
     return owners
 
 
@@ -87,12 +93,12 @@ def encoding_ranks(config: AlignConfig, world: int) -> Sequence[int]:
 def deal(items: Sequence[Item], config: AlignConfig, world: int) -> list[int]:
     """World rank that encodes each item: `longest_first` over the ranks that encode."""
     ranks = encoding_ranks(config, world)
-    return [ranks[place] for place in longest_first([cost(item, config) for item in items], len(ranks))]
+    return [ranks[place] for place in longest_first(costs(items, config), len(ranks))]
 
 
-def imbalance(costs: Sequence[float], owners: Sequence[int], ranks: int) -> float:
+def imbalance(loads: Sequence[float], owners: Sequence[int], ranks: int) -> float:
     """Load of the busiest rank over the mean load; 1 is ideal."""
     load = [0.0] * ranks
     for index, owner in enumerate(owners):
-        load[owner] += costs[index]
+        load[owner] += loads[index]
     return max(load) * ranks / max(sum(load), 1e-30)

@@ -115,7 +115,8 @@ class StageTrainer(Trainer):
         engine.frozen |= {str(name): value for name, value in engine.encoders.initial.items()}
         if self._start.checkpoint is not None:
             check_frozen(self._start.checkpoint.trainer.frozen, engine.frozen, self._start.checkpoint.path)
-        modes = {name: getattr(self.stage, name) for name in ("molecule", "protein", "language_model")}
+        names = [*(part.name for part in self.align.parts()), "language_model"]
+        modes = {name: getattr(self.stage, name) for name in names}
         trained = "".join(f", {name} ({mode})" for name, mode in modes.items() if mode != "frozen")
         self.reporter.say(f"stage: {self.stage.name}, trains adaptors{trained}")
         return engine

@@ -31,9 +31,8 @@ align:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.samples.multimodal.building import build_dataset
+    from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
     from megabiomed.samples.multimodal.generate import generate_questions
-    from megabiomed.samples.multimodal.store import BuildSettings
     from megabiomed.tokenizer.tokenizer import train_tokenizer
 
     folder = tmp_path_factory.mktemp("qa")

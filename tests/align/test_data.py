@@ -13,13 +13,17 @@ from megabiomed.config.align import AlignConfig
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.data.windows import window_count
+from megabiomed.encoders.modality import modality_of
 from megabiomed.ground.errors import DataError
+from megabiomed.samples.multimodal.building import BuildSettings, build_split
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
-from megabiomed.samples.multimodal.prompts import TEMPLATES, pieces, render
+from megabiomed.samples.multimodal.prompts import TEMPLATES, render
 from megabiomed.samples.multimodal.records import QaRecord, read_records
 from megabiomed.samples.multimodal.splits import leakage, split_records
-from megabiomed.samples.multimodal.store import BuildSettings, QaStore, build_split
+from megabiomed.samples.multimodal.store import QaStore
 from megabiomed.tokenizer.tokenizer import Tokenizer
+
+MODALITIES = [modality_of(name) for name in ("molecule", "protein")]
 
 
 def align_config(questions: Path) -> AlignConfig:
@@ -39,38 +43,45 @@ def test_the_published_layouts_are_read(tmp_path: Path) -> None:
     )
     (tmp_path / "chembl.json").write_text(json.dumps({"CC": [["q", "a"], ["r", "b"]]}))
     (molecule,) = read_records(tmp_path / "chebi.txt")
-    assert (molecule.molecules, molecule.answer, molecule.ident) == (
+    assert (molecule.of("molecule"), molecule.answer, molecule.ident) == (
         ["CCO"],
         'The molecule is "ethanol".',
         "chebi.txt:7",
     )
-    assert next(read_records(tmp_path / "pqa.json")).proteins == ["MK"]
-    assert next(read_records(tmp_path / "v2.json")) == QaRecord("v2.json:0", "q", "a", [], ["MKL"])
+    assert next(read_records(tmp_path / "pqa.json")).of("protein") == ["MK"]
+    assert next(read_records(tmp_path / "v2.json")) == QaRecord("v2.json:0", "q", "a", {"protein": ["MKL"]})
     assert [r.answer for r in read_records(tmp_path / "chembl.json")] == ["a", "b"]
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         read_records(tmp_path / "none.json")
 
 
 def test_the_prompt_is_biomedgpts() -> None:
-    prompt, kinds = render(TEMPLATES["biomedgpt"], "What is the function of this protein?", [], ["MK"])
+    asked = QaRecord("a", "What is the function of this protein?", "", {"protein": ["MK"]})
+    rendered = render(TEMPLATES["biomedgpt"], asked, MODALITIES)
+    prompt = "<proteinHere>".join(rendered.pieces)
     assert prompt.endswith(
         "### Human: <protein><proteinHere></protein> What is the function of this protein? ### Assistant: "
     )
     assert prompt.startswith("You are working as an excellent assistant in chemistry and molecule discovery.")
-    assert kinds == ["protein"]
-    assert len(pieces(prompt)) == 2
+    assert rendered.items == [("protein", "MK")]
+    assert len(rendered.pieces) == 2
     for molecules, question in [([], "<moleculeHere>?"), (["C", "C"], "<moleculeHere>?")]:
         with pytest.raises(DataError, match="placeholders and data"):
-            render(TEMPLATES["plain"], question, molecules, [])
+            render(TEMPLATES["plain"], QaRecord("a", question, "", {"molecule": molecules}), MODALITIES)
 
 
 def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> None:
     bad = {
-        "a": QaRecord("a", "q", "x", ["C1CC"]), "b": QaRecord("b", "q", "x", [], ["M1K"]), "c": QaRecord("c", "q", " ", ["C"]),
-        "d": QaRecord("d", "<proteinHere>?", "x", ["C"]), "e": QaRecord("e", "q", "x", ["C" * 300]),
-        "f": QaRecord("f", "q", "x", [], [""]),
+        "a": QaRecord("a", "q", "x", {"molecule": ["C1CC"]}), "b": QaRecord("b", "q", "x", {"protein": ["M1K"]}),
+        "c": QaRecord("c", "q", " ", {"molecule": ["C"]}),
+        "d": QaRecord("d", "<proteinHere>?", "x", {"molecule": ["C"]}),
+        "e": QaRecord("e", "q", "x", {"molecule": ["C" * 300]}),
+        "f": QaRecord("f", "q", "x", {"protein": [""]}),
     }  # fmt: skip
-    good = [QaRecord("g", "q", "two molecules", ["C", "[Na+]"]), QaRecord("h", "q", "x", [], ["mkJ*x" + "A" * 2000])]
+    good = [
+        QaRecord("g", "q", "two molecules", {"molecule": ["C", "[Na+]"]}),
+        QaRecord("h", "q", "x", {"protein": ["mkJ*x" + "A" * 2000]}),
+    ]
     tokenizer = Tokenizer(questions / "train/tokenizer.model")
     manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
     assert manifest["left_out"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
@@ -78,7 +89,7 @@ def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> 
     store = QaStore(tmp_path / "s")
     assert [reject.ident for reject in store.rejects()] == list(bad)
     assert [len(store.record_items(record)) for record in range(2)] == [2, 1]
-    assert store.record_items(1)[0][2] == 1024
+    assert store.record_items(1)[0].rows == 1024
     with pytest.raises(DataError, match="already exists"):
         build_split([], tmp_path / "s", tokenizer, BuildSettings())
 
@@ -93,7 +104,7 @@ def test_loss_falls_on_answer_and_eos_only(questions: Path) -> None:
         answers = [windows.store.text(record)[2] for record in windows.records(window)]
         expected = [i for answer in answers for i in [*tokenizer.encode(answer), tokenizer.eos_id]]
         assert labels.tolist() == expected
-        covered = np.concatenate([np.arange(at, at + n) for *_, at, n in placed.items])
+        covered = np.concatenate([np.arange(item.at, item.at + item.places) for item in placed.items])
         assert len(set(covered.tolist())) == len(covered)
         assert (placed.window.labels[covered[:-1]] == IGNORE_INDEX).all()
 
@@ -137,10 +148,10 @@ def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) 
 
 
 def test_cluster_splits_keep_relatives_together() -> None:
-    aromatic = [QaRecord(str(n), "q", "a", ["c1ccccc1" + "C" * n]) for n in range(1, 30)]
-    family = [QaRecord(f"p{n}", "q", "a", [], ["MKTAYIAKQRQISFVKSHFSRQ" * 3 + "G" * n]) for n in range(30)]
-    others = [QaRecord(f"o{n}", "q", "a", ["N" * n + "O"]) for n in range(1, 60)]
-    split = split_records([*aromatic, *family, *others], "cluster", seed=0)
-    assert leakage(split)["same_cluster"] == 0.0
+    aromatic = [QaRecord(str(n), "q", "a", {"molecule": ["c1ccccc1" + "C" * n]}) for n in range(1, 30)]
+    family = [QaRecord(f"p{n}", "q", "a", {"protein": ["MKTAYIAKQRQISFVKSHFSRQ" * 3 + "G" * n]}) for n in range(30)]
+    others = [QaRecord(f"o{n}", "q", "a", {"molecule": ["N" * n + "O"]}) for n in range(1, 60)]
+    split = split_records([*aromatic, *family, *others], "cluster", 0, MODALITIES)
+    assert leakage(split, MODALITIES)["same_cluster"] == 0.0
     for group in (aromatic, family):
         assert len({name for name, part in split.items() for record in group if record in part}) == 1

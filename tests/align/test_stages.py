@@ -54,7 +54,7 @@ def test_four_stages_stop_resume_on_another_topology_and_answer(
     fourth = Checkpoint.open(whole / "four/checkpoints/step_00000002").shapes  # begins with the adapters merged
     assert not any(".lora_" in name for name in fourth)
     answers = [
-        Chat(run).answer(QaRecord("t", "What does this molecule contain?", "", ["CCBr"]), _short())
+        Chat(run).answer(QaRecord("t", "What does this molecule contain?", "", {"molecule": ["CCBr"]}), _short())
         for run in (whole, parts)
     ]
     assert answers[0] == answers[1]

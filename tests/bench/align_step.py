@@ -27,7 +27,7 @@ from megabiomed.data.packing import Inserts, MicroBatch
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.exchange import Exchange
-from megabiomed.encoders.schedule import Item, Modality
+from megabiomed.encoders.schedule import Item
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.kernels.documents import Documents
 from megabiomed.processes import platform
@@ -50,7 +50,7 @@ class _NoExchange(Exchange):
 class RedundantEngine(AlignEngine):
     """Each tensor rank encodes all items of its replica, and keeps the graph, so that nothing is computed again."""
 
-    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[Modality, _Share], list[MicroBatch]]:
+    def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[str, _Share], list[MicroBatch]]:
         exchange = _NoExchange(self.mesh, batch.items, [self.mesh.rank] * len(batch.items))
         collated = ProteinBatch.of([batch.features(item) for item in batch.items])
         with torch.set_grad_enabled("protein" in self.encoders.trained):
@@ -60,7 +60,7 @@ class RedundantEngine(AlignEngine):
         share = _Share(list(range(len(batch.items))), collated, rows, [])
         return exchange, {"protein": share}, self._filled(batch, out, gradients)
 
-    def _backward_one(self, modality: Modality, share: _Share, gradients: list[Tensor]) -> None:
+    def _backward_one(self, modality: str, share: _Share, gradients: list[Tensor]) -> None:
         leaf = share.rows.detach().requires_grad_()
         out = self.encoders.adapt(modality, leaf, share.batch.rows)
         # Both ranks have the whole gradient, and the side modules sum over them.

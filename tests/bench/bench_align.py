@@ -22,13 +22,15 @@ from support.spawn import run_ranks
 from bench.record import store, table
 from megabiomed.align.memory import state_bytes
 from megabiomed.config import load_config
-from megabiomed.config.align import AlignRunConfig, Esm2Config
+from megabiomed.config.align import AlignRunConfig
+from megabiomed.encoders.esm2 import ESM2
+from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.gin.featurise import Molecule, featurise
 from megabiomed.encoders.gin.model import MoleculeBatch
-from megabiomed.encoders.schedule import esm2_flops, imbalance, longest_first
-from megabiomed.samples.multimodal.building import build_dataset
+from megabiomed.encoders.schedule import imbalance, longest_first
+from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
 from megabiomed.samples.multimodal.generate import generate_questions
-from megabiomed.samples.multimodal.store import BuildSettings, QaStore
+from megabiomed.samples.multimodal.store import QaStore
 from megabiomed.tokenizer.tokenizer import train_tokenizer
 
 ESM2_3B = Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40)
@@ -53,7 +55,7 @@ def balance() -> list[dict[str, Any]]:
     for ranks, per_rank, tp in ((8, 4, 2), (8, 8, 2), (32, 8, 2), (32, 8, 8), (256, 8, 8)):
         plans: dict[str, list[float]] = {"redundant": [], "lands": [], "plan": []}
         for _ in range(50):
-            costs = [esm2_flops(ESM2_3B, int(n)) for n in rng.choice(known, ranks * per_rank)]
+            costs = [ESM2.flops(ESM2_3B, int(n)) for n in rng.choice(known, ranks * per_rank)]
             lands = [number // per_rank for number in range(len(costs))]
             plans["lands"].append(imbalance(costs, lands, ranks))
             replicas = [number // (per_rank * tp) for number in range(len(costs))]
@@ -92,11 +94,11 @@ def molecules() -> list[dict[str, Any]]:
         folder = Path(name)
         generate_questions(folder / "q.json", proteins=1)
         train_tokenizer(iter([(folder / "q.json").read_text()]), folder / "t.model", 400)
-        build_dataset([folder / "q.json"], folder / "qa", folder / "t.model", "none", BuildSettings("plain"), None, 0)
+        build_dataset([folder / "q.json"], folder / "qa", folder / "t.model", None, BuildSettings("plain"))
         qa = QaStore(folder / "qa" / "all")
-        count = int(qa.manifest["molecules"])
-        smiles = [qa.item_text(0, row) for row in range(count)]
-        cached = [qa.features(0, row) for row in range(count)]
+        count = int(qa.manifest["modalities"]["molecule"]["items"])
+        smiles = [qa.item_text("molecule", row) for row in range(count)]
+        cached = [qa.features("molecule", row) for row in range(count)]
         assert all(isinstance(m, Molecule) for m in cached)
 
         def data(m: Any) -> Data:
@@ -106,7 +108,9 @@ def molecules() -> list[dict[str, Any]]:
         ready = [data(m) for m in cached]
         rates = {
             "from SMILES": rate(lambda: len(MoleculeBatch.of([featurise(s) for s in smiles]).rows)),
-            "from the Arrow cache": rate(lambda: len(MoleculeBatch.of([qa.features(0, r) for r in range(count)]).rows)),
+            "from the Arrow cache": rate(
+                lambda: len(MoleculeBatch.of([qa.features("molecule", r) for r in range(count)]).rows)
+            ),
             "torch-geometric Batch of ready Data": rate(lambda: Batch.from_data_list(ready).num_graphs),
         }
     peer = rates["torch-geometric Batch of ready Data"]

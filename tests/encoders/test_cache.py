@@ -9,7 +9,7 @@ import torch
 
 from megabiomed.encoders.cache import FeatureCache
 
-TOKENS = torch.tensor([0, 20, 15, 11, 2])
+TOKENS = bytes([0, 20, 15, 11, 2])
 ROWS = torch.randn(5, 8)
 
 
@@ -47,7 +47,7 @@ def test_the_limit_holds_over_starts_and_ranks(tmp_path: Path) -> None:
         for rank in range(2):
             cache = FeatureCache(tmp_path, "w", limit, share=0.5)
             for number in range(10):
-                cache.write(torch.tensor([start, rank, number]), ROWS)
+                cache.write(bytes([start, rank, number]), ROWS)
     held = list(tmp_path.rglob("*.safetensors"))
     assert 1 <= len(held) <= limit / size
 

@@ -10,8 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from megabiomed.cli import app
-from megabiomed.config.align import GinConfig
 from megabiomed.encoders.check import check_encoder
+from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.model import Gin, GinConv
 from megabiomed.ground.errors import CheckpointError
 
@@ -37,7 +37,7 @@ def test_another_result_is_refused(gin_file: Path, monkeypatch: pytest.MonkeyPat
     forward = GinConv.forward
     monkeypatch.setattr(GinConv, "forward", lambda self, x, edges, bonds: forward(self, x, edges, bonds) * 1.01)
     with pytest.raises(CheckpointError, match="another result"):
-        check_encoder(gin_file)
+        check_encoder(gin_file, {})
 
 
 def test_an_official_esm2_file_is_compared_with_fair_esm(tmp_path: Path) -> None:
@@ -46,12 +46,12 @@ def test_an_official_esm2_file_is_compared_with_fair_esm(tmp_path: Path) -> None
     torch.manual_seed(0)
     state = {f"encoder.sentence_encoder.{k}": v for k, v in ESM2(2, 40, 4).state_dict().items() if "head" not in k}
     torch.save({"cfg": {"model": argparse.Namespace(encoder_layers=2)}, "model": state}, tmp_path / "esm2.pt")
-    found = check_encoder(tmp_path / "esm2.pt", heads=4)
-    assert found.settings == {"num_layers": 2, "hidden_size": 40, "num_attention_heads": 4}
-    assert found.difference <= 1e-5
+    lines = check_encoder(tmp_path / "esm2.pt", {"num_attention_heads": 4})
+    assert lines[0] == "align.protein: {num_layers: 2, hidden_size: 40, num_attention_heads: 4}"
+    assert lines[3].startswith("difference to fair-esm: ")
 
 
 def test_other_weights_are_no_encoder(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="neither a GIN nor an ESM-2"):
-        check_encoder(tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="of no known encoder"):
+        check_encoder(tmp_path / "other.pt", {})

@@ -11,9 +11,11 @@ import torch
 import torch.distributed as dist
 
 from megabiomed.config import OptimizerConfig
-from megabiomed.config.align import AlignConfig, Esm2Config, EsmLoraConfig
+from megabiomed.config.align import AlignConfig
 from megabiomed.encoders.encoder_stack import EncoderStack
+from megabiomed.encoders.esm2 import ESM2
 from megabiomed.encoders.esm2.alphabet import encode
+from megabiomed.encoders.esm2.config import Esm2Config, EsmLoraConfig
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.lora import add_lora, is_lora, item_noise
 from megabiomed.encoders.weights import fingerprint, function_hash
@@ -52,20 +54,24 @@ def test_an_encoder_frozen_after_lora_drops_nothing_with_or_without_the_cache(al
     frozen.encode("protein", ProteinBatch.of(PROTEINS[:1]), noises[:1])  # then one is in the cache and two are not
     for _ in range(2):
         assert torch.allclose(frozen.encode("protein", batch, noises), expected, atol=1e-5)
-    assert frozen._opened_cache().hits == 4
+    assert frozen._caches["protein"].hits == 4
 
 
 def test_the_key_of_the_cache_knows_all_that_rows_depend_on() -> None:
     def esm2(heads: int = 2, alpha: float = 6.0) -> Esm2:
         torch.manual_seed(0)
-        model = Esm2(Esm2Config(**SIZES, num_attention_heads=heads))
-        add_lora(model, EsmLoraConfig(r=3, alpha=alpha), 1)
+        config = Esm2Config(**SIZES, num_attention_heads=heads, lora=EsmLoraConfig(r=3, alpha=alpha))
+        model = Esm2(config)
+        add_lora(model, config.lora, ESM2.lora_matrices(config), 1)
         return model
+
+    def key(model: Esm2) -> str:
+        return function_hash(model, ESM2.constants(model), ESM2.function_text(model.config))
 
     rounded, tuned = esm2(), esm2()
     rounded.inv_freq = rounded.inv_freq.half().float()
     next(p for name, p in tuned.named_parameters() if is_lora(f".{name}")).data.add_(1)
     models = [esm2(), esm2(heads=4), esm2(alpha=3.0), rounded, tuned]
     assert len({fingerprint(model) for model in models}) == 1
-    assert len({function_hash(model) for model in models}) == 5
-    assert function_hash(esm2()) == function_hash(models[0])
+    assert len({key(model) for model in models}) == 5
+    assert key(esm2()) == key(models[0])

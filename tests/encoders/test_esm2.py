@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from megabiomed.config.align import Esm2Config
 from megabiomed.encoders.esm2.alphabet import MASK, Protein, ProteinError, encode
+from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
-from megabiomed.encoders.weights import load_esm2
+from megabiomed.encoders.esm2.weights import load_esm2
 from megabiomed.ground.errors import CheckpointError
 
 CONFIG = Esm2Config(num_layers=3, hidden_size=40, num_attention_heads=4)

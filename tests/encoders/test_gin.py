@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from megabiomed.config.align import GinConfig
+from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import MISC_ATOM, MoleculeError, featurise
 from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
 from megabiomed.encoders.gin.reference import reference_gin
-from megabiomed.encoders.weights import load_gin
+from megabiomed.encoders.gin.weights import load_gin
 from megabiomed.ground.errors import CheckpointError
 
 SMILES = ["CCO", "[Na+]", "F/C=C/F", "N[C@@H](C)C(=O)O", "c1ccccc1C(=O)[O-].[Na+]", "*CCO", "[NH3]->[Cu]", "C$C"]

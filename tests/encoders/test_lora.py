@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from megabiomed.config.align import EncoderLoraConfig, Esm2Config, EsmLoraConfig, GinConfig
+from megabiomed.config.modalities import EncoderLoraConfig
+from megabiomed.encoders.esm2 import ESM2
 from megabiomed.encoders.esm2.alphabet import encode
+from megabiomed.encoders.esm2.config import Esm2Config, EsmLoraConfig
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
+from megabiomed.encoders.gin import GIN
+from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
 from megabiomed.encoders.lora import add_lora, is_lora, item_noise, merged_state, set_dropout
@@ -20,15 +24,18 @@ MOLECULES = [featurise(s) for s in ("CCO", "[Na+]", "c1ccccc1")]
 
 def esm2(dropout: float = 0.0) -> Esm2:
     torch.manual_seed(0)
-    model = Esm2(Esm2Config(num_layers=2, hidden_size=16, num_attention_heads=2))
-    add_lora(model, EsmLoraConfig(r=3, alpha=6.0, dropout=dropout, targets=["query", "value", "fc1"]), 1)
+    lora = EsmLoraConfig(r=3, alpha=6.0, dropout=dropout, targets=["query", "value", "fc1"])
+    config = Esm2Config(num_layers=2, hidden_size=16, num_attention_heads=2, lora=lora)
+    model = Esm2(config)
+    add_lora(model, lora, ESM2.lora_matrices(config), 1)
     return model
 
 
 def gin() -> Gin:
     torch.manual_seed(0)
-    model = Gin(GinConfig(num_layers=2, hidden_size=12))
-    add_lora(model, EncoderLoraConfig(r=3, alpha=6.0), 1)
+    config = GinConfig(num_layers=2, hidden_size=12)
+    model = Gin(config)
+    add_lora(model, EncoderLoraConfig(r=3, alpha=6.0), GIN.lora_matrices(config), 1)
     return model
 
 

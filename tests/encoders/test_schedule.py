@@ -7,8 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from megabiomed.config.align import AlignConfig, Esm2Config
-from megabiomed.encoders.schedule import Item, check_ranks, deal, esm2_flops, imbalance, longest_first
+from megabiomed.config.align import AlignConfig
+from megabiomed.encoders.esm2 import ESM2
+from megabiomed.encoders.esm2.config import Esm2Config
+from megabiomed.encoders.schedule import Item, check_ranks, deal, imbalance, longest_first
 from megabiomed.encoders.watchdog import watch
 from megabiomed.ground.errors import TopologyError
 
@@ -16,7 +18,8 @@ from megabiomed.ground.errors import TopologyError
 def test_real_lengths_are_balanced_to_five_percent() -> None:
     rng = np.random.default_rng(0)
     lengths = np.minimum(rng.lognormal(5.7, 0.6, 64).astype(int) + 2, 1024)
-    costs = [esm2_flops(Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40), int(n)) for n in lengths]
+    config = Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40)
+    costs = [ESM2.flops(config, int(n)) for n in lengths]
     plan = longest_first(costs, 8)
     assert imbalance(costs, plan, 8) <= 1.05
     assert imbalance(costs, [n % 8 for n in range(64)], 8) > 1.2

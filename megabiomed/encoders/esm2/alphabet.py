@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.ground.errors import DataError
+from megabiomed.encoders.modality import ItemError
 
 CLS, PAD, EOS, UNK, MASK = 0, 1, 2, 3, 32
 TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 Long = Literal["truncate", "refuse"]
 
 
-class ProteinError(DataError):
-    """A sequence that gives no tokens.
+class ProteinError(ItemError):
+    """A sequence that gives no tokens; the reason is one of empty, invalid, too_long."""
 
-    Attributes:
-        reason: one of empty, invalid, too_long.
-    """
+    modality = "protein"
 
     def __init__(self, reason: str, sequence: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(f"protein refused ({reason})", got=f"{sequence[:40]!r}: {detail}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return ProteinError, (self.reason, str(self.got), "")
+        super().__init__(reason, f"{sequence[:40]!r}", detail)
 
 
 def _table() -> NDArray[np.uint8]:
@@ -57,6 +52,11 @@ class Protein:
         """Embeddings that the encoder makes of it."""
         return len(self.tokens)
 
+    def resized(self, rows: int) -> Protein:
+        """So many tokens: residues repeated or cut off between <cls> and <eos>."""
+        inner = np.resize(self.tokens[1:-1], max(1, rows - 2))
+        return Protein(np.concatenate((self.tokens[:1], inner, [EOS])).astype(np.uint8))
+
 
 def encode(sequence: str, max_residues: int = 1022, long: Long = "truncate") -> Protein:
     """Tokens of a sequence; white space and a final stop are dropped, case does not matter.
@@ -83,3 +83,13 @@ def encode(sequence: str, max_residues: int = 1022, long: Long = "truncate") -> 
     kept = found[:max_residues]
     changed = int(np.isin(letters[:max_residues], np.frombuffer(b"Jj*", np.uint8)).sum())
     return Protein(np.concatenate(([CLS], kept, [EOS])).astype(np.uint8), changed, len(found) > max_residues)
+
+
+def read_protein(text: str) -> str:
+    """A sequence, or the first one of a FASTA file."""
+    path = Path(text)
+    if len(text) > 255 or not path.is_file():
+        return text
+    lines = path.read_text().split(">")
+    first = lines[1] if len(lines) > 1 else lines[0]
+    return "".join(first.splitlines()[1 if len(lines) > 1 else 0 :])

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from megabiomed.config.align import Esm2Config
 from megabiomed.encoders.esm2.alphabet import MASK, PAD, TOKENS, Protein
+from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.kernels.segment_attention import segment_attention
 
 _MASK_RATIO_TRAIN = 0.15 * 0.8  # share of <mask> tokens in pretraining; token dropout rescales by it
@@ -33,6 +33,16 @@ class ProteinBatch:
         """Concatenate."""
         flat = np.concatenate([np.zeros(0, np.int64), *(p.tokens.astype(np.int64) for p in proteins)])
         return cls(torch.from_numpy(flat.astype(np.int64)), [protein.rows for protein in proteins])
+
+    def keys(self) -> list[bytes]:
+        """Tokens of each protein, as they name its rows in a cache."""
+        return [part.to(torch.uint8).cpu().numpy().tobytes() for part in self.tokens.split(self.rows)]
+
+    def select(self, numbers: Sequence[int]) -> ProteinBatch:
+        """The batch of some of the proteins."""
+        parts = self.tokens.split(self.rows)
+        tokens = torch.cat([self.tokens[:0], *(parts[number] for number in numbers)])
+        return ProteinBatch(tokens, [self.rows[number] for number in numbers])
 
     def to(self, device: torch.device) -> ProteinBatch:
         """The same batch on a device."""

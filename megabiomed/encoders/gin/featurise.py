@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.ground.errors import DataError
+from megabiomed.encoders.modality import ItemError
 
-FEATURISER_VERSION = 1
 MISC_ATOM = 118
 _CHIRALITY = {"CHI_UNSPECIFIED": 0, "CHI_TETRAHEDRAL_CW": 1, "CHI_TETRAHEDRAL_CCW": 2}
 _BOND = {"SINGLE": 0, "DOUBLE": 1, "TRIPLE": 2, "AROMATIC": 3}
@@ -22,19 +21,13 @@ _DIRECTION = {"NONE": 0, "ENDUPRIGHT": 1, "ENDDOWNRIGHT": 2}
 Salts = Literal["keep", "largest", "refuse"]
 
 
-class MoleculeError(DataError):
-    """A SMILES that gives no graph.
+class MoleculeError(ItemError):
+    """A SMILES that gives no graph; the reason is one of empty, invalid, salt, too_large."""
 
-    Attributes:
-        reason: one of empty, invalid, salt, too_large.
-    """
+    modality = "molecule"
 
     def __init__(self, reason: str, smiles: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(f"molecule refused ({reason})", got=f"{smiles[:80]!r}: {detail}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return MoleculeError, (self.reason, str(self.got), "")
+        super().__init__(reason, f"{smiles[:80]!r}", detail)
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,11 @@ class Molecule:
     def rows(self) -> int:
         """Embeddings that the encoder makes of it: one an atom."""
         return len(self.atoms)
+
+    def resized(self, rows: int) -> Molecule:
+        """So many of its atoms, repeated where it has fewer, with the bonds between those that are left."""
+        keep = (self.edges < rows).all(axis=0)
+        return Molecule(np.resize(self.atoms, (rows, 2)), self.edges[:, keep], self.bonds[keep])
 
 
 def featurise(smiles: str, max_atoms: int = 256, salts: Salts = "keep") -> Molecule:

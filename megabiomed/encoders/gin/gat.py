@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from megabiomed.config.align import GinConfig
+from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.model import ATOMS, BONDS, CHIRALITIES, DIRECTIONS, MoleculeBatch
 
 

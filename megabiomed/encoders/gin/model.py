@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from megabiomed.config.align import GinConfig
+from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import Molecule
 
 ATOMS, CHIRALITIES, BONDS, DIRECTIONS, _SELF_LOOP = 120, 3, 6, 3, 4

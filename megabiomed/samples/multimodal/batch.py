@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megabiomed.data.loader import StepBatch
-from megabiomed.encoders.esm2.alphabet import Protein
-from megabiomed.encoders.gin.featurise import Molecule
+from megabiomed.encoders.modality import Features
 from megabiomed.encoders.schedule import Item
-
-Features = Molecule | Protein
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,168 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.records import read_records
-from megabiomed.samples.multimodal.splits import leakage, split_records
-from megabiomed.samples.multimodal.store import BuildSettings, build_split
+from megabiomed.config.base import Section, parse
+from megabiomed.config.modalities import MODALITIES
+from megabiomed.encoders.modality import ItemError, Modality, modality_of
+from megabiomed.ground.errors import ConfigError, DataError
+from megabiomed.samples.multimodal.prompts import find_template, render
+from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.samples.multimodal.splits import Split, leakage, split_records
+from megabiomed.samples.multimodal.store import RECORD_FIELDS, table_fields
+from megabiomed.samples.rejects import Reject
+from megabiomed.samples.store import RECORDS, Table, check_new, write_store
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
+class BuildSettings:
+    """How records become samples; stored in the manifest.
+
+    Attributes:
+        limits: keys of the modalities' `limits`, by name of the modality.
+        added: references to modalities besides the shipped ones.
+        layout: of the files; None takes the one of each file's suffix.
+    """
+
+    template: str = "biomedgpt"
+    limits: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    layout: str | None = None
+    max_answer_tokens: int = 512
+
+    def modalities(self) -> dict[str, Modality[Any, Any]]:
+        """All modalities of the dataset by registered name or reference.
+
+        Raises:
+            ConfigError: there is no such modality, or limits are given for one that is not in the dataset.
+        """
+        found = {kind: modality_of(kind) for kind in (*MODALITIES.names(), *self.added)}
+        names = [modality.name for modality in found.values()]
+        unknown = [name for name in self.limits if name not in names]
+        if unknown:
+            raise ConfigError("there is no such modality", got=unknown[0], expected=", ".join(names))
+        return found
+
+    def limits_of(self, modality: Modality[Any, Any]) -> Section:
+        """The checked limits of a modality."""
+        return parse(modality.limits, dict(self.limits.get(modality.name, {})), f"the limits of {modality.name}")
+
+
+class _Builder:
+    def __init__(self, tokenizer: Tokenizer, settings: BuildSettings) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
+        self.template = find_template(settings.template)
+        self.kinds = settings.modalities()
+        self.modalities = {modality.name: modality for modality in self.kinds.values()}
+        self.limits = {name: settings.limits_of(modality) for name, modality in self.modalities.items()}
+        self.records = Table.empty(RECORD_FIELDS)
+        self.tables = {name: Table.empty(table_fields(modality)) for name, modality in self.modalities.items()}
+        self.seen: dict[tuple[str, str], tuple[int, int]] = {}
+        self.changed: Counter[str] = Counter()
+
+    def add(self, record: QaRecord) -> Reject | None:
+        """Append a record, or say why it cannot be a sample."""
+        try:
+            self._add(record)
+        except ItemError as error:
+            return Reject("", record.ident, f"{error.modality} {error.reason}", str(error))
+        except DataError as error:
+            return Reject("", record.ident, "placeholder" if "placeholder" in str(error) else "other", str(error))
+        return None
+
+    def _add(self, record: QaRecord) -> None:
+        answer = record.answer.strip()
+        if not answer:
+            raise DataError("the answer is empty", got=record.ident)
+        prompt = render(self.template, record, list(self.modalities.values()))
+        placed = [self._item(name, text) for name, text in prompt.items]
+        ids = [self.tokenizer.bos_id]
+        for number, piece in enumerate(prompt.pieces):
+            ids += self.tokenizer.encode(piece) if piece else []
+            ids += [-1 - number] if number < len(placed) else []
+        numbers = {name: number for number, name in enumerate(self.modalities)}
+        said = self.tokenizer.encode(answer)[: self.settings.max_answer_tokens]
+        self.records.append(
+            ident=record.ident, question=record.question, answer=answer, ids=[*ids, *said, self.tokenizer.eos_id],
+            answer_start=len(ids), kinds=[numbers[name] for name, _ in prompt.items],
+            rows=[rows for _, rows in placed], items=[row for row, _ in placed],
+        )  # fmt: skip
+
+    def _item(self, name: str, text: str) -> tuple[int, int]:
+        """(row in its table, encoder rows); each item is stored once."""
+        if (name, text) not in self.seen:
+            modality = self.modalities[name]
+            try:
+                features = modality.featurise(text, self.limits[name])
+            except ItemError as error:
+                error.modality = name
+                raise
+            self.tables[name].append(text=text, **modality.to_row(features))
+            self.changed.update(modality.changes(text, features))
+            self.seen[name, text] = len(self.tables[name]) - 1, features.rows
+        return self.seen[name, text]
+
+    def about(self) -> dict[str, Any]:
+        """What the manifest says besides hashes and counts of records."""
+        said = {
+            modality.name: {
+                "kind": kind, "version": modality.version, "table": modality.table,
+                "items": len(self.tables[modality.name]), "limits": self.limits[modality.name].model_dump(mode="json"),
+            }
+            for kind, modality in self.kinds.items()
+        }  # fmt: skip
+        settings = {"template": self.settings.template, "max_answer_tokens": self.settings.max_answer_tokens}
+        return {"modalities": said, "settings": settings, "changed": dict(self.changed)}
+
+
+def build_split(
+    records: Iterable[QaRecord], folder: Path, tokenizer: Tokenizer, settings: BuildSettings,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write one split and return its manifest; records that cannot be samples are counted by reason and listed."""
+    check_new(folder)
+    builder, rejects = _Builder(tokenizer, settings), []
+    for record in records:
+        reject = builder.add(record)
+        rejects += [reject] if reject is not None else []
+        progress()
+    tables = {builder.modalities[name].table: table for name, table in builder.tables.items()}
+    return write_store(folder, {RECORDS: builder.records, **tables}, rejects, tokenizer, builder.about())
+
+
 def build_dataset(
-    files: list[Path], output: Path, tokenizer: Path, how: str, settings: BuildSettings, limit: int | None, seed: int
-) -> list[str]:
-    """Write train/, validation/ and test/ (or all/ under `none`); returns lines for the operator."""
-    records = list(islice(chain.from_iterable(read_records(file) for file in files), limit))
+    files: list[Path], output: Path, tokenizer: Path, how: Split | None, settings: BuildSettings,
+    limit: int | None = None, seed: int = 0,
+) -> list[str]:  # fmt: skip
+    """Write train/, validation/ and test/, or all/ where `how` is None; returns lines for the operator."""
+    read = chain.from_iterable(read_records(file, settings.layout) for file in files)
+    records, modalities = list(islice(read, limit)), list(settings.modalities().values())
     if not records:
         raise DataError("the files hold no question", got=", ".join(map(str, files)))
-    split = {"all": records} if how == "none" else split_records(records, how, seed)  # type: ignore[arg-type]
+    split = {"all": records} if how is None else split_records(records, how, seed, modalities)
     made, lines = Tokenizer(tokenizer), []
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("featurise", total=len(records))
         for name, part in split.items():
             manifest = build_split(part, output / name, made, settings, lambda: progress.advance(task))
-            counts = ", ".join(f"{manifest[key]} {key}" for key in ("records", "molecules", "proteins"))
-            lines.append(f"{name}: {counts}, skipped {manifest['left_out'] or 'none'}, changed {manifest['changed']}")
-    if how != "none":
-        found = leakage(split)
+            lines.append(f"{name}: {_counts(manifest)}")
+    if how is not None:
+        found = leakage(split, modalities)
         lines.append("leakage of held-out records: " + ", ".join(f"{key} {value:.1%}" for key, value in found.items()))
     return lines
+
+
+def _counts(manifest: dict[str, Any]) -> str:
+    tables = "".join(f", {held['items']} {held['table']}" for held in manifest["modalities"].values())
+    left_out = manifest["left_out"] or "none"
+    return f"{manifest['records']} records{tables}, skipped {left_out}, changed {manifest['changed']}"

@@ -29,20 +29,34 @@ def build(
     files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, ChEBI-20 .txt, Swiss-Prot .dat, .sdf, .csv.")],
     output: Annotated[Path, typer.Option(help="Folder for train/, validation/ and test/.")],
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
-    split: Annotated[str, typer.Option(help="random, cluster (scaffolds, similar sequences), or none.")] = "random",
+    split: Annotated[
+        Literal["random", "cluster", "none"],
+        typer.Option(help="cluster keeps scaffolds and similar sequences together."),
+    ] = "random",
     template: Annotated[str, typer.Option(help="Prompt template: biomedgpt, biomedgpt-smiles or plain.")] = "biomedgpt",
     max_atoms: Annotated[int, typer.Option(min=1, help="Larger molecules are skipped.")] = 256,
     max_residues: Annotated[int, typer.Option(min=1, help="Longer proteins are cut.")] = 1022,
-    salts: Annotated[str, typer.Option(help="Several fragments: keep, largest or refuse.")] = "keep",
+    salts: Annotated[
+        Literal["keep", "largest", "refuse"], typer.Option(help="What to do with several fragments.")
+    ] = "keep",
+    modality: Annotated[
+        list[str] | None, typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; may be repeated.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the files: a name, or package.module:ATTRIBUTE; default: by suffix.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="MODALITY.KEY=VALUE", help="A limit; may be repeated.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Records to read at most.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
     """Featurise, tokenize and split; what cannot be used is counted and listed in rejects.jsonl."""
-    from megabiomed.samples.multimodal.building import build_dataset
-    from megabiomed.samples.multimodal.store import BuildSettings
+    from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
 
-    settings = BuildSettings(template, max_atoms, max_residues, _one_of(salts, "salts", ("keep", "largest", "refuse")))
-    how = _one_of(split, "split", ("random", "cluster", "none"))
+    limits = _limits({"max_atoms": max_atoms, "max_residues": max_residues, "salts": salts}, set_ or [])
+    settings = BuildSettings(template, limits, tuple(modality or ()), layout)
+    how = None if split == "none" else split
     for line in build_dataset(files, output, tokenizer, how, settings, limit, seed):
         typer.echo(line)
 
@@ -62,9 +76,21 @@ def inspect(split: Annotated[Path, typer.Argument(help="Folder of one split.")])
         typer.echo(f"first: {ident}: {question} -> {answer}")
 
 
-def _one_of(value: str, name: str, options: tuple[str, ...]) -> Literal["keep", "largest", "refuse"]:
+def _limits(flags: dict[str, object], given: list[str]) -> dict[str, dict[str, object]]:
+    """Limits by modality: of flags, which belong to the shipped modality that has such a key, and of `--set`."""
+    from megabiomed.config.modalities import MODALITIES
+    from megabiomed.config.yaml_text import read_yaml
+    from megabiomed.encoders.modality import modality_of
     from megabiomed.ground.errors import ConfigError
 
-    if value not in options:
-        raise ConfigError(f"--{name} has no such value", got=value, expected=", ".join(options))
-    return value  # type: ignore[return-value]
+    found: dict[str, dict[str, object]] = {}
+    for name in MODALITIES.names():
+        keys = modality_of(name).limits.model_fields
+        found[name] = {key: value for key, value in flags.items() if key in keys}
+    for text in given:
+        name, dot, rest = text.partition(".")
+        key, equals, value = rest.partition("=")
+        if not (dot and equals and key):
+            raise ConfigError("--set cannot be read", got=text, expected="MODALITY.KEY=VALUE")
+        found.setdefault(name, {})[key] = read_yaml(value, text)
+    return found

@@ -1,10 +1,10 @@
-"""From global sample numbers to windows with molecules and proteins in them, in the same resumable order as text."""
+"""From global sample numbers to windows with items in them, in the same resumable order as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,72 +17,111 @@ from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch, Window, p
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
-from megabiomed.encoders.schedule import MODALITIES, Item
+from megabiomed.encoders.modality import Features, modality_of
+from megabiomed.encoders.schedule import Item
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.batch import AlignBatch, Features, empty_ids
-from megabiomed.samples.multimodal.store import QaStore
+from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
+from megabiomed.samples.multimodal.store import QaStore, StoredItem
 from megabiomed.samples.windows import AnswerWindows, Expanded
 
 ORDER_VERSION = 1
 
 
+class PlacedItem(NamedTuple):
+    """An item in a window.
+
+    Attributes:
+        at, places: first of its places in the window, and their number.
+    """
+
+    stored: StoredItem
+    at: int
+    places: int
+
+
 @dataclass(frozen=True)
 class Placed:
-    """A window with its items: (modality number, table row, encoder rows, first place, places)."""
+    """A window with its items, in the order of their places."""
 
     window: Window
-    items: list[tuple[int, int, int, int, int]]
+    items: list[PlacedItem]
 
 
 class QaWindows(AnswerWindows):
-    """Records of a split packed into windows of `seq_length` places, with room for the items of each."""
+    """Records of a split packed into windows of `seq_length` places, with room for the items of each.
+
+    Raises:
+        DataError: the split has items of a modality that the run does not have, or nothing that fits into a window.
+    """
 
     store: QaStore
 
     def __init__(self, store: QaStore, align: AlignConfig, seq_length: int, seed: int) -> None:
-        self._adaptors = (align.molecule_adaptor, align.protein_adaptor)
+        self._adaptors = {part.name: part.adaptor for part in align.parts()}
+        _check_modalities(store, align)
         super().__init__(store, seq_length, seed)
+        if len(self) == 0:
+            raise DataError(
+                f"{store.path} has no record that fits into a window",
+                got=f"{len(store)} records, {self.too_long} longer than data.seq_length = {seq_length}",
+                do="raise data.seq_length, or use adaptors of kind resampler, which shorten long items",
+            )
 
     def _lengths(self) -> NDArray[np.int64]:
         """Places of each record: its tokens and embeddings without the last token, which is only predicted."""
-        store = self.store
-        seen = np.array([self.places(int(k), int(r)) - 1 for k, r in zip(store.kinds, store.rows)], np.int64)
+        store, names = self.store, list(self.store.modalities)
+        seen = np.array([self.places(names[k], int(r)) - 1 for k, r in zip(store.kinds, store.rows)], np.int64)
         extra = np.add.reduceat(np.append(seen, 0), store.item_ends[:-1]) if len(store) else seen
         extra = np.where(np.diff(store.item_ends) > 0, extra, 0)
         return super()._lengths() + extra
 
-    def places(self, kind: int, rows: int) -> int:
+    def places(self, modality: str, rows: int) -> int:
         """Embeddings of an item in the language model."""
-        return rows_out(self._adaptors[kind], rows)
+        return rows_out(self._adaptors[modality], rows)
 
-    def items(self, window: int) -> list[tuple[int, int, int]]:
-        """(modality number, table row, encoder rows) of a window, in the order of their places."""
+    def items(self, window: int) -> list[StoredItem]:
+        """The items of a window, in the order of their places."""
         return [item for record in self.records(window) for item in self.store.record_items(record)]
 
     def place(self, window: int) -> Placed:
         """One window with its items."""
-        found: list[tuple[int, int, int, int, int]] = []
+        found: list[PlacedItem] = []
 
         def expand(record: int, place: int) -> Expanded:
             ids, targets, items = self._expand(record)
-            found.extend((kind, row, rows, place + at, n) for kind, row, rows, at, n in items)
+            found.extend(item._replace(at=place + item.at) for item in items)
             return ids, targets
 
         return Placed(self._pack(window, expand), found)
 
-    def _expand(self, record: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[int, int, int, int, int]]]:
+    def _expand(self, record: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[PlacedItem]]:
         """Inputs and next-token labels of a record with room for its items; labels only on answer and EOS."""
         stored, labels = self._masked(record)
-        items, parts, targets, low, at = [], [], [], 0, 0
-        for place, (kind, row, rows) in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
-            count_ = self.places(kind, rows)
-            parts += [stored[low:place], np.zeros(count_, np.int64)]
-            targets += [labels[low:place], np.full(count_, IGNORE_INDEX, np.int64)]
-            items.append((kind, row, rows, at + place - low, count_))
-            at, low = at + place - low + count_, place + 1
+        items, parts, targets, low, at = list[PlacedItem](), [], [], 0, 0
+        for place, item in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
+            count = self.places(item.modality, item.rows)
+            parts += [stored[low:place], np.zeros(count, np.int64)]
+            targets += [labels[low:place], np.full(count, IGNORE_INDEX, np.int64)]
+            items.append(PlacedItem(item, at + place - low, count))
+            at, low = at + place - low + count, place + 1
         full = np.concatenate([*parts, stored[low:]])
         target = np.concatenate([*targets, labels[low:]])
         return full[:-1], target[1:], items
+
+
+def _check_modalities(store: QaStore, align: AlignConfig) -> None:
+    kinds = {part.name: modality_of(part.kind) for part in align.parts()}
+    for name in {list(store.modalities)[kind] for kind in np.unique(store.kinds)}:
+        if name not in kinds:
+            raise DataError(
+                f"{store.path} has items of {name}, and the run has no such modality", expected=", ".join(kinds),
+                do=f"add align.modalities.{name}, or leave the dataset out",
+            )  # fmt: skip
+        if kinds[name] is not store.modalities[name]:
+            raise DataError(
+                f"{store.path} was made with another modality of the name {name}", got=repr(store.modalities[name]),
+                expected=repr(kinds[name]), do="make it again, or correct align.modalities",
+            )  # fmt: skip
 
 
 class AlignLoader(SampleLoader):
@@ -94,8 +133,6 @@ class AlignLoader(SampleLoader):
     ) -> None:  # fmt: skip
         self.stores = list(stores)
         self.windows = [QaWindows(store, align, data.seq_length, seed) for store in stores]
-        for windows in self.windows:
-            _check_windows(windows, data.seq_length)
         asked = zip(stores, self.windows, align.train)
         sources = [Source(store.fingerprint, len(windows), source.weight) for store, windows, source in asked]
         self.text = TokenStore.open(align.replay) if text_share and align.replay else None
@@ -103,7 +140,7 @@ class AlignLoader(SampleLoader):
             weight = text_share / (1 - text_share) * sum(source.weight for source in align.train)
             sources.append(Source(self.text.fingerprint, window_count(self.text, data.seq_length), weight))
         super().__init__(sources, data, seed, {"order_version": ORDER_VERSION}, dp_rank, dp_size)
-        rows = [rows_out(adaptor, -1) for adaptor in (align.molecule_adaptor, align.protein_adaptor)]
+        rows = [rows_out(part.adaptor, -1) for part in align.parts()]
         self.identity |= {"adaptors": rows, "sources": self.identity.pop("sources")}
 
     def batch_at(self, first_sample: int) -> AlignBatch:
@@ -128,7 +165,7 @@ class AlignLoader(SampleLoader):
 
     def features(self, item: Item) -> Features:
         """Features of one item."""
-        return self.stores[item.source].features(MODALITIES.index(item.modality), item.row)
+        return self.stores[item.source].features(item.modality, item.row)
 
 
 class AlignValidation:
@@ -142,7 +179,6 @@ class AlignValidation:
                  dp_rank: int | None = 0, dp_size: int = 1, shift: int = 0) -> None:  # fmt: skip
         self.store, self.data, self.dp_rank, self.dp_size, self.shift = store, data, dp_rank, dp_size, shift
         self.windows = QaWindows(store, align, data.seq_length, seed)
-        _check_windows(self.windows, data.seq_length)
         self.samples = min(samples, len(self.windows))
 
     def batch(self) -> AlignBatch:
@@ -155,30 +191,23 @@ class AlignValidation:
                 for n in _part(self.dp_rank, share)]  # fmt: skip
         return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
 
-    def _features(self, items: list[Item]) -> Any:
-        """Features by item; shifted ones come from the next item of the same kind, cut or repeated to its rows."""
+    def _features(self, items: list[Item]) -> Callable[[Item], Features]:
+        """Features by item; shifted ones come from the next item of the same kind, made to have its rows."""
+        store = self.store
         if not self.shift:
-            return lambda item: self.store.features(MODALITIES.index(item.modality), item.row)
-        by_kind = {m: [item.row for item in items if item.modality == m] for m in MODALITIES}
+            return lambda item: store.features(item.modality, item.row)
+        by_kind = {name: [item.row for item in items if item.modality == name] for name in store.modalities}
         other = {
-            (m, row): next((r for r in rows[i + self.shift :] + rows[:i] if r != row), row)
-            for m, rows in by_kind.items() for i, row in enumerate(rows)
+            (name, row): next((r for r in rows[i + self.shift :] + rows[:i] if r != row), row)
+            for name, rows in by_kind.items() for i, row in enumerate(rows)
         }  # fmt: skip
-        return lambda item: resized(
-            self.store.features(MODALITIES.index(item.modality), other[item.modality, item.row]), item.rows_in
-        )
 
+        def shifted(item: Item) -> Features:
+            features = store.features(item.modality, other[item.modality, item.row])
+            found: Features = store.modalities[item.modality].resized(features, item.rows_in)
+            return found
 
-def resized(features: Features, rows: int) -> Features:
-    """Another molecule or protein made to have so many rows, so that it fits where the right one was."""
-    from megabiomed.encoders.esm2.alphabet import EOS, Protein
-
-    if isinstance(features, Protein):
-        inner = np.resize(features.tokens[1:-1], max(1, rows - 2))
-        return Protein(np.concatenate((features.tokens[:1], inner, [EOS])).astype(np.uint8))
-    keep = (features.edges < rows).all(axis=0)
-    atoms = np.resize(features.atoms, (rows, 2))
-    return type(features)(atoms, features.edges[:, keep], features.bonds[keep])
+        return shifted
 
 
 def _part(dp_rank: int | None, share: int) -> range:
@@ -186,9 +215,9 @@ def _part(dp_rank: int | None, share: int) -> range:
     return range(0) if dp_rank is None else range(dp_rank * share, (dp_rank + 1) * share)
 
 
-def _item(windows: QaWindows, source: int, found: tuple[int, int, int], consumer: int, sample: int) -> Item:
-    kind, row, rows = found
-    return Item(MODALITIES[kind], source, row, rows, windows.places(kind, rows), consumer, sample)
+def _item(windows: QaWindows, source: int, found: StoredItem, consumer: int, sample: int) -> Item:
+    places = windows.places(found.modality, found.rows)
+    return Item(found.modality, source, found.row, found.rows, places, consumer, sample)
 
 
 def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:
@@ -198,16 +227,7 @@ def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:
 def _micro_batch(group: list[Placed]) -> MicroBatch:
     plain = MicroBatch.from_windows([p.window for p in group])
     length = len(group[0].window.tokens)
-    where = [np.arange(number * length + at, number * length + at + n)
-             for number, p in enumerate(group) for _, _, _, at, n in p.items]  # fmt: skip
+    where = [number * length + np.arange(item.at, item.at + item.places)
+             for number, p in enumerate(group) for item in p.items]  # fmt: skip
     places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))
     return replace(plain, inserts=Inserts(places))
-
-
-def _check_windows(windows: QaWindows, seq_length: int) -> None:
-    if len(windows) == 0:
-        raise DataError(
-            f"{windows.store.path} has no record that fits into a window",
-            got=f"{len(windows.store)} records, {windows.too_long} longer than data.seq_length = {seq_length}",
-            do="raise data.seq_length, or use adaptors of kind resampler, which shorten proteins",
-        )

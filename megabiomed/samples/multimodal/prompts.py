@@ -1,17 +1,21 @@
-"""Prompt templates. A placeholder stands where the embeddings of a molecule or a protein go."""
+"""Prompt templates. A placeholder stands where the embeddings of an item go."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from megabiomed.encoders.modality import Modality
 from megabiomed.ground.errors import ConfigError, DataError
+from megabiomed.samples.multimodal.records import QaRecord
 
-_PLACEHOLDER = re.compile(r"<(molecule|protein)Here>")
 _SYSTEM = (
     "You are working as an excellent assistant in chemistry and molecule discovery. Below a human expert gives the "
     "representation of a molecule or a protein. Answer questions about it. "
 )
+_BIOMEDGPT = _SYSTEM + "### Human: {items}{question} ### Assistant: "
 
 
 @dataclass(frozen=True)
@@ -19,29 +23,30 @@ class Template:
     """How question and items become a prompt.
 
     Attributes:
-        molecule, protein: text of one item, with its placeholder and, optionally, {smiles}.
-        prompt: whole prompt with {items} and {question}; the answer follows, then EOS.
+        prompt: complete prompt with {items} and {question}; the answer follows, then EOS.
+        item: text of one item, with {name} of its modality and {placeholder}.
+        items: the same for single modalities, by name; {text} is the item's own, its SMILES for example.
     """
 
-    molecule: str
-    protein: str
     prompt: str
+    item: str
+    items: Mapping[str, str] = field(default_factory=dict)
+
+    def item_text(self, modality: Modality[Any, Any], text: str) -> str:
+        """What stands in the prompt for one item."""
+        found = self.items.get(modality.name, self.item).replace("{name}", modality.name)
+        return found.replace("{placeholder}", modality.placeholder).replace("{text}", text)
 
 
 TEMPLATES = {
     # PharMolix/OpenBioMed, chat_utils.py and examples/biomedgpt_inference.ipynb
-    "biomedgpt": Template(
-        "<molecule><moleculeHere></molecule> ",
-        "<protein><proteinHere></protein> ",
-        _SYSTEM + "### Human: {items}{question} ### Assistant: ",
-    ),
+    "biomedgpt": Template(_BIOMEDGPT, "<{name}>{placeholder}</{name}> "),
     "biomedgpt-smiles": Template(
-        "<molecule><representation><moleculeHere></representation><SMILES>{smiles}</SMILES></molecule> ",
-        "<protein><proteinHere></protein> ",
-        _SYSTEM + "### Human: {items}{question} ### Assistant: ",
+        _BIOMEDGPT, "<{name}>{placeholder}</{name}> ",
+        {"molecule": "<molecule><representation>{placeholder}</representation><SMILES>{text}</SMILES></molecule> "},
     ),
-    "plain": Template("<moleculeHere> ", "<proteinHere> ", "{items}{question} "),
-}
+    "plain": Template("{items}{question} ", "{placeholder} "),
+}  # fmt: skip
 
 
 def find_template(name: str) -> Template:
@@ -51,30 +56,52 @@ def find_template(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def render(template: Template, question: str, molecules: list[str], proteins: list[str]) -> tuple[str, list[str]]:
-    """Prompt with placeholders, and the modality of each placeholder in order.
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt cut at its placeholders.
 
-    A question that has placeholders itself keeps them; otherwise the items come first, molecules before proteins.
+    Attributes:
+        pieces: the texts between the placeholders: one more than there are placeholders.
+        items: (modality, text) of each placeholder.
+    """
+
+    pieces: list[str]
+    items: list[tuple[str, str]]
+
+
+def render(template: Template, record: QaRecord, modalities: Sequence[Modality[Any, Any]]) -> Prompt:
+    """The prompt of a question.
+
+    A question that has placeholders itself keeps them; otherwise the items come first, in the order of `modalities`.
 
     Raises:
-        DataError: placeholders and items do not match.
+        DataError: placeholders and items do not match, or there is an item of another modality.
     """
+    names = {modality.placeholder: modality.name for modality in modalities}
+    _refuse_unknown(record, names.values())
+    placeholder = re.compile("(" + "|".join(map(re.escape, names)) + ")")
     items = ""
-    if not _PLACEHOLDER.search(question):
-        items = "".join(template.molecule.replace("{smiles}", smiles) for smiles in molecules)
-        items += template.protein * len(proteins)
-    prompt = template.prompt.replace("{items}", items).replace("{question}", question)
-    kinds = _PLACEHOLDER.findall(prompt)
-    found = kinds.count("molecule"), kinds.count("protein")
-    if found != (len(molecules), len(proteins)):
+    if not placeholder.search(record.question):
+        items = "".join(template.item_text(m, text) for m in modalities for text in record.of(m.name))
+    prompt = template.prompt.replace("{items}", items).replace("{question}", record.question)
+    parts = placeholder.split(prompt)
+    kinds = [names[part] for part in parts[1::2]]
+    found = {name: kinds.count(name) for name in names.values()}
+    wanted = {name: len(record.of(name)) for name in names.values()}
+    if found != wanted:
+        raise DataError("placeholders and data do not match", got=_shown(found), expected=_shown(wanted))
+    waiting = {name: iter(record.of(name)) for name in names.values()}
+    return Prompt(parts[::2], [(kind, next(waiting[kind])) for kind in kinds])
+
+
+def _refuse_unknown(record: QaRecord, names: Collection[str]) -> None:
+    unknown = [name for name, texts in record.items.items() if texts and name not in names]
+    if unknown:
         raise DataError(
-            "placeholders and data do not match",
-            got=f"{found[0]} molecule and {found[1]} protein placeholders",
-            expected=f"{len(molecules)} and {len(proteins)}",
-        )
-    return prompt, kinds
+            f"there is no modality {unknown[0]}", got=record.ident, expected=", ".join(names),
+            do="give it with --modality when the dataset is built, and in align.modalities",
+        )  # fmt: skip
 
 
-def pieces(prompt: str) -> list[str]:
-    """The texts between the placeholders: one more than there are placeholders."""
-    return _PLACEHOLDER.split(prompt)[::2]
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) + " placeholders"

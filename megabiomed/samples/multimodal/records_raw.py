@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.records import DESCRIBE, QaRecord
+from megabiomed.samples.multimodal.records import QaRecord, RecordLayout, opened
+from megabiomed.samples.multimodal.records_json import DESCRIBE
 
 # Topics of UniProtKB's CC lines (user manual, section 3.12) and the question that each answers: UniProtQA's four kinds.
 _TOPICS = {
@@ -35,7 +34,7 @@ class _Entry:
 
 def read_swissprot(path: Path) -> Iterator[QaRecord]:
     """Up to four questions per entry of a .dat or .dat.gz file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         entry = _Entry()
         for line in file:
             if line.startswith("//"):
@@ -72,21 +71,20 @@ def _questions(path: Path, entry: _Entry) -> Iterator[QaRecord]:
         if topic in _TOPICS:
             found.append((_TOPICS[topic], re.sub(r"(\s*\.)+$", ".", _EVIDENCE.sub("", text).strip())))
     for number, (question, answer) in enumerate(found):
-        yield QaRecord(f"{path.name}:{entry.accession}.{number}", question, answer, [], [entry.sequence])
+        yield QaRecord(f"{path.name}:{entry.accession}.{number}", question, answer, {"protein": [entry.sequence]})
 
 
 def read_csv(path: Path) -> Iterator[QaRecord]:
     """One description per row of a table with SMILES and description columns."""
-    with _opened(path) as file:
+    with opened(path) as file:
         rows = csv.DictReader(file)
         names = {(name or "").lower(): name for name in rows.fieldnames or []}
         if not {"smiles", "description"} <= set(names):
-            raise DataError(f"{path} is no table of molecules", got=rows.fieldnames, expected="smiles, description")
+            raise DataError(f"{path} is not a table of molecules", got=rows.fieldnames, expected="smiles, description")
         for number, row in enumerate(rows):
             ident = row.get(names.get("cid", ""), "") or str(number)
-            yield QaRecord(
-                f"{path.name}:{ident}", DESCRIBE, row[names["description"]] or "", [row[names["smiles"]] or ""]
-            )
+            items = {"molecule": [row[names["smiles"]] or ""]}
+            yield QaRecord(f"{path.name}:{ident}", DESCRIBE, row[names["description"]] or "", items)
 
 
 def read_sdf(path: Path) -> Iterator[QaRecord]:
@@ -99,14 +97,14 @@ def read_sdf(path: Path) -> Iterator[QaRecord]:
     smiles = dict(_structures(path))
     for number, (cid, description) in enumerate(wanted):
         if cid in smiles:
-            yield QaRecord(f"{path.name}:{cid}.{number}", DESCRIBE, description, [smiles[cid]])
+            yield QaRecord(f"{path.name}:{cid}.{number}", DESCRIBE, description, {"molecule": [smiles[cid]]})
 
 
 def _structures(path: Path) -> Iterator[tuple[str, str]]:
     """(CID, SMILES) of each block, from its data fields."""
     fields: dict[str, str] = {}
     key = ""
-    with _opened(path) as file:
+    with opened(path) as file:
         for line in file:
             text = line.strip()
             if text == "$$$$":
@@ -120,5 +118,6 @@ def _structures(path: Path) -> Iterator[tuple[str, str]]:
                 fields.setdefault(key, text)
 
 
-def _opened(path: Path) -> TextIOWrapper:
-    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
+SWISSPROT = RecordLayout(read_swissprot, (".dat",))
+CSV = RecordLayout(read_csv, (".csv",))
+SDF = RecordLayout(read_sdf, (".sdf",))

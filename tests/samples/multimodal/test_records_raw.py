@@ -32,7 +32,7 @@ def test_a_swissprot_entry_gives_its_questions(tmp_path: Path) -> None:
         file.write(ENTRY)
     records = list(read_records(tmp_path / "sprot.dat.gz"))
     assert {r.answer for r in records} == {"Test protein", "Binds water. Also binds salt.", "Cytoplasm."}
-    assert {r.proteins[0] for r in records} == {"MKTAYIAKQRQI"}
+    assert {r.of("protein")[0] for r in records} == {"MKTAYIAKQRQI"}
     assert records[0].ident == "sprot.dat.gz:P00001.0"
     (tmp_path / "cut.dat").write_text(ENTRY.replace("//\n", ""))
     with pytest.raises(DataError, match="ends inside entry P00001"):
@@ -46,7 +46,7 @@ def test_pubchem_structures_meet_their_descriptions(tmp_path: Path) -> None:
         list(read_records(tmp_path / "c.sdf"))
     (tmp_path / "descriptions.csv").write_text('CID,description\n7,"Ethanol, a solvent."\n9,unknown\n')
     (record,) = read_records(tmp_path / "c.sdf")
-    assert (record.molecules, record.answer) == (["CCO"], "Ethanol, a solvent.")
+    assert (record.of("molecule"), record.answer) == (["CCO"], "Ethanol, a solvent.")
     (tmp_path / "m.csv").write_text("cid,SMILES,Description\n3,CC,Ethane.\n")
     (record,) = read_records(tmp_path / "m.csv")
-    assert (record.ident, record.molecules, record.answer) == ("m.csv:3", ["CC"], "Ethane.")
+    assert (record.ident, record.of("molecule"), record.answer) == ("m.csv:3", ["CC"], "Ethane.")
