@@ -45,8 +45,8 @@ def _list(path: Path, held: list[Any]) -> Iterator[QaRecord]:
             sequences = _sequences(path) if sequences is None else sequences
             proteins = [sequences.get(name, "") for name in _several(entry["protein_accession"])]
         items = {"molecule": _several(entry.get("smiles")), "protein": proteins}
-        held = {name: texts for name, texts in items.items() if texts}
-        yield QaRecord(ident, str(entry["question"]), str(entry["answer"]), held)
+        given = {name: texts for name, texts in items.items() if texts}
+        yield QaRecord(ident, str(entry["question"]), str(entry["answer"]), given)
 
 
 def _sequences(path: Path) -> dict[str, str]:
