@@ -30,7 +30,9 @@ from megabiomed.model.origin import check_frozen
 from megabiomed.processes import platform
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
-DESCRIPTION, ENCODERS, ADAPTORS = "alignment.json", "encoders.safetensors", "adaptors.safetensors"
+DESCRIPTION = "alignment.json"
+ENCODERS = "encoders.safetensors"
+ADAPTORS = "adaptors.safetensors"
 FORMAT = 1
 
 

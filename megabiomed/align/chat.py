@@ -99,7 +99,9 @@ class _Printer:
     """Prints tokens as they come; transformers calls put and end."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer, self.ids, self.shown = tokenizer, [], ""  # type: tuple[Tokenizer, list[int], str]
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.shown = ""
 
     def put(self, value: Tensor) -> None:
         self.ids += [int(i) for i in value.flatten() if int(i) != self.tokenizer.eos_id]

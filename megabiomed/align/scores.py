@@ -29,7 +29,9 @@ class Nearest:
 
     def answer(self, name: str, text: str, question: str) -> str:
         """The answer to the same question on the most similar item of a modality; "" where nobody asked it."""
-        store, best, found = self.store, -1.0, ""
+        store = self.store
+        best = -1.0
+        found = ""
         wanted = self._fingerprint(name, text)
         for record in range(len(store)):
             items = store.record_items(record)

@@ -219,7 +219,9 @@ class HeldOutLoader:
 
     def __init__(self, windows: Readable, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1) -> None:
         self.windows, self.samples = windows, min(samples, len(windows))
-        self._data, self._dp_rank, self._dp_size = data, dp_rank, dp_size
+        self._data = data
+        self._dp_rank = dp_rank
+        self._dp_size = dp_size
 
     @property
     def seq_length(self) -> int:

@@ -74,9 +74,13 @@ class EncoderStack:
         precision: str = "fp32",
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.config, self.settings, self.precision = config, optimizer, precision
+        self.config = config
+        self.settings = optimizer
+        self.precision = precision
         self.stage, self.parts = stage, {part.name: part for part in config.parts()}
-        self.group, self.world, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
+        self.group = group
+        self.world = dist.get_world_size(group)
+        self.rank = dist.get_rank(group)
         self.held = self.rank >= 0  # torch's rank of a process in a group that it is not in is -1
         device = platform.device() if self.held else torch.device("meta")
         with torch.device("cpu" if self.held else "meta"):
@@ -154,7 +158,9 @@ class EncoderStack:
     def _encode_cached(self, modality: str, settings: CachedEncoderConfig, batch: Batch) -> Tensor:
         """As `encode`, by one call for the items that the cache does not have."""
         assert isinstance(batch, Cacheable)
-        cache, device, keys = self._opened_cache(modality, settings), platform.device(), batch.keys()
+        cache = self._opened_cache(modality, settings)
+        device = platform.device()
+        keys = batch.keys()
         found = [cache.read(key) for key in keys]
         absent = [number for number, rows in enumerate(found) if rows is None]
         missing = batch.select(absent)

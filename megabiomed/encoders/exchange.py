@@ -24,7 +24,9 @@ class Exchange:
     """
 
     def __init__(self, mesh: Mesh, items: Sequence[Item], owners: Sequence[int]) -> None:
-        self.mesh, self.items, self.owners = mesh, items, owners
+        self.mesh = mesh
+        self.items = items
+        self.owners = owners
         self.mine = [number for number, owner in enumerate(owners) if owner == mesh.rank]
         self.consumed = self._consumed_by(mesh.rank)
 

@@ -46,7 +46,9 @@ class LoraLinear(nn.Linear):
     def __init__(self, base: nn.Linear, config: EncoderLoraConfig, dropout: ItemDropout, layer: str) -> None:
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
-        self.scale, self.dropout, self.layer = config.alpha / config.r, dropout, layer
+        self.scale = config.alpha / config.r
+        self.dropout = dropout
+        self.layer = layer
         self.lora_A = nn.Linear(base.in_features, config.r, bias=False)
         self.lora_B = nn.Linear(config.r, base.out_features, bias=False)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))

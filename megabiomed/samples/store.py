@@ -20,7 +20,9 @@ from megabiomed.ground.files import new_folder, read_json, sha256_file, write_js
 from megabiomed.samples.rejects import REJECTS, Reject, counts, read_rejects, write_rejects
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
-MANIFEST, RECORDS, TOKENIZER = "manifest.json", "records", "tokenizer.model"
+MANIFEST = "manifest.json"
+RECORDS = "records"
+TOKENIZER = "tokenizer.model"
 FORMAT = 2
 ANSWER_FIELDS: dict[str, Any] = {"ident": pa.string(), "ids": pa.list_(pa.int32()), "answer_start": pa.int32()}
 """Columns of every records table: id, token ids that end with EOS, and the first of them that is answer."""

@@ -71,12 +71,18 @@ class AnswerWindows:
     def _pack(self, window: int, expand: Callable[[int, int], Expanded]) -> Window:
         """Lay the records out; `expand` gives inputs and labels of a record that begins at a place."""
         empty = padding_window(self.seq_length)
-        tokens, labels, start, end = empty.tokens, empty.labels, empty.start, empty.end.copy()
+        tokens = empty.tokens
+        labels = empty.labels
+        start = empty.start
+        end = empty.end.copy()
         place = 0
         for record in self.records(window):
             ids, targets = expand(record, place)
             stop = place + len(ids)
-            tokens[place:stop], labels[place:stop], start[place:stop], end[place:stop] = ids, targets, place, stop
+            tokens[place:stop] = ids
+            labels[place:stop] = targets
+            start[place:stop] = place
+            end[place:stop] = stop
             place = stop
         start[place:] = place
         return Window(tokens, labels, start, end)

@@ -40,7 +40,9 @@ class ProteinLimits(Section):
 class Proteins(Modality["Protein", ProteinLimits]):
     """Sequences as tokens."""
 
-    name, placeholder, table = "protein", "<proteinHere>", "proteins"
+    name = "protein"
+    placeholder = "<proteinHere>"
+    table = "proteins"
     columns: ClassVar[Mapping[str, str]] = {"tokens": "uint8"}
     limits = ProteinLimits
     encoders = encoders_of("protein", {"esm2": "megabiomed.encoders.esm2:ESM2"})
@@ -95,7 +97,9 @@ class Proteins(Modality["Protein", ProteinLimits]):
 class Esm2Encoder(Encoder[Esm2Config]):
     """The trunk of ESM-2."""
 
-    config, reads_weights, takes_lora = Esm2Config, True, True
+    config = Esm2Config
+    reads_weights = True
+    takes_lora = True
 
     def build(self, config: Esm2Config) -> nn.Module:
         """See the base class."""

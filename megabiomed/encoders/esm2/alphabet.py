@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from megabiomed.encoders.modality import ItemError
 
-CLS, PAD, EOS, UNK, MASK = 0, 1, 2, 3, 32
+CLS = 0
+PAD = 1
+EOS = 2
+UNK = 3
+MASK = 32
 TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 Long = Literal["truncate", "refuse"]
 

@@ -33,7 +33,9 @@ class MoleculeLimits(Section):
 class Molecules(Modality["Molecule", MoleculeLimits]):
     """SMILES as graphs."""
 
-    name, placeholder, table = "molecule", "<moleculeHere>", "molecules"
+    name = "molecule"
+    placeholder = "<moleculeHere>"
+    table = "molecules"
     columns: ClassVar[Mapping[str, str]] = {"atoms": "uint8", "edges": "uint16", "bonds": "uint8"}
     limits = MoleculeLimits
     encoders = encoders_of(
@@ -92,7 +94,9 @@ class Molecules(Modality["Molecule", MoleculeLimits]):
 class GinEncoder(Encoder[GinConfig]):
     """pretrain-gnns' graph isomorphism network."""
 
-    config, reads_weights, takes_lora = GinConfig, True, True
+    config = GinConfig
+    reads_weights = True
+    takes_lora = True
 
     def build(self, config: GinConfig) -> nn.Module:
         """See the base class."""

@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import Molecule
 
-ATOMS, CHIRALITIES, BONDS, DIRECTIONS, _SELF_LOOP = 120, 3, 6, 3, 4
+ATOMS = 120
+CHIRALITIES = 3
+BONDS = 6
+DIRECTIONS = 3
+_SELF_LOOP = 4
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,11 @@ class QaWindows(AnswerWindows):
     def _expand(self, record: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[PlacedItem]]:
         """Inputs and next-token labels of a record with room for its items; labels only on answer and EOS."""
         stored, labels = self._masked(record)
-        items, parts, targets, low, at = list[PlacedItem](), [], [], 0, 0
+        items = list[PlacedItem]()
+        parts = []
+        targets = []
+        low = 0
+        at = 0
         for place, item in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
             count = self.places(item.modality, item.rows)
             parts += [stored[low:place], np.zeros(count, np.int64)]
@@ -177,7 +181,11 @@ class AlignValidation:
 
     def __init__(self, store: QaStore, align: AlignConfig, data: DataConfig, samples: int, seed: int,
                  dp_rank: int | None = 0, dp_size: int = 1, shift: int = 0) -> None:  # fmt: skip
-        self.store, self.data, self.dp_rank, self.dp_size, self.shift = store, data, dp_rank, dp_size, shift
+        self.store = store
+        self.data = data
+        self.dp_rank = dp_rank
+        self.dp_size = dp_size
+        self.shift = shift
         self.windows = QaWindows(store, align, data.seq_length, seed)
         self.samples = min(samples, len(self.windows))
 
