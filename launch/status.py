@@ -31,11 +31,22 @@ _TAIL = 1 << 16
 
 
 def find_runs(where: Path | None) -> list[Path]:
-    """The runs that were submitted: the one that is named (with its chain), or all below a folder (default `runs/`)."""
+    """The runs that were submitted: the one that is named (with its chain), or all below a folder (default `runs/`).
+
+    Raises:
+        CheckpointError: the path is something else, a token store say.
+    """
     if where is not None and (record := records.read_job(where)):
         chain = [Path(folder) for folder in record["members"] if records.read_job(Path(folder))]
         return chain if where.absolute() in chain else [where]
-    return submitted_below(where or Path("runs"))
+    found = submitted_below(where or Path("runs"))
+    if not found and where is not None:
+        # Imported where it is needed: it brings torch, for which a look at a queue should not wait.
+        from megabiomed.checkpoint.locate import SUBMITTED, locate
+
+        run = locate(where).expect(SUBMITTED).run
+        return find_runs(run) if run is not None and run.resolve() != where.resolve() else []
+    return found
 
 
 def submitted_below(folder: Path) -> list[Path]:

@@ -120,15 +120,15 @@ def align_evaluate(
 
 @app.command(epilog='Example: megabiomed generate runs/demo --prompt "The molecular formula of aspirin is"')
 def generate(
-    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
-    """Continue a text with a checkpoint of any topology, in one process."""
-    from megabiomed.evaluate.generate import generate_text
+    """Continue a text, in one process."""
+    from megabiomed.evaluate.single import generate_text
 
     typer.echo(generate_text(run, prompt, max_new_tokens, temperature, seed, base))
     _leave()
@@ -136,16 +136,16 @@ def generate(
 
 @app.command(epilog="Example: megabiomed validate runs/demo --store corpus/s2orc/validation")
 def validate(
-    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],
     store: Annotated[Path | None, typer.Option(help="Token store; default: the run's validation store.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Windows to use at most.")] = 64,
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
-    """Mean loss per token of a checkpoint on a store, in one process."""
-    from megabiomed.evaluate.validate import validate_checkpoint
+    """Mean loss per token of a model on a store, in one process; the figure of `evaluate --perplexity`."""
+    from megabiomed.evaluate.single import validate as measure
     from megabiomed.ground.figures import shown
 
-    loss, perplexity, tokens = validate_checkpoint(run, store, samples, base)
+    loss, perplexity, tokens = measure(run, store, samples, base)
     typer.echo(f"validation_loss: {shown(loss, '.4f')} perplexity: {shown(perplexity, '.3f')} tokens: {tokens}")
     _leave()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from megabiomed.align.sources import StageSource, frozen_reference
 from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.locate import ALIGNED, ALIGNED_RUN, ALIGNMENT_EXPORT, Kind, locate
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import Frozen
@@ -30,7 +31,7 @@ from megabiomed.model.origin import check_frozen
 from megabiomed.processes import platform
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
-DESCRIPTION = "alignment.json"
+DESCRIPTION = ALIGNMENT_EXPORT
 ENCODERS = "encoders.safetensors"
 ADAPTORS = "adaptors.safetensors"
 FORMAT = 1
@@ -111,7 +112,7 @@ class AlignedCheckpoint:
 
 def open_aligned(path: Path) -> AlignedModel:
     """The model of a run folder (its last stage with a checkpoint), a stage's folder, a checkpoint, or an export."""
-    if (path / DESCRIPTION).is_file():
+    if locate(path).expect(ALIGNED).kind == Kind.EXPORT:
         return _from_export(path)
     found = open_checkpoint(path)
     encoders, adaptors = found.modules()
@@ -125,8 +126,8 @@ def open_aligned(path: Path) -> AlignedModel:
 
 
 def open_checkpoint(run: Path) -> AlignedCheckpoint:
-    """Find a checkpoint and what it refers to."""
-    checkpoint = _find_checkpoint(run)
+    """The checkpoint of an alignment run (its last stage with one), of a stage, or that one, and what it refers to."""
+    checkpoint = locate(run).expect(ALIGNED_RUN).open()
     text = read_yaml(checkpoint.config_text, str(checkpoint.path))
     config = parse(AlignRunConfig, text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
@@ -150,20 +151,6 @@ def _chain(checkpoint: Checkpoint, config: AlignRunConfig) -> StageSource:
             )
         chain.append(earlier)
     return StageSource(chain, config)
-
-
-def _find_checkpoint(run: Path) -> Checkpoint:
-    if (run / "COMMITTED").is_file():
-        return Checkpoint.open(run)
-    found, _ = latest_valid(run / "checkpoints")
-    if found is not None:
-        return found
-    stages = [latest_valid(folder)[0] for folder in sorted(run.glob("*/checkpoints"))]
-    whole = [checkpoint for checkpoint in stages if checkpoint is not None and checkpoint.trainer.stage is not None]
-    if not whole:
-        raise CheckpointError(f"{run} holds no alignment checkpoint", do="give an alignment run, or an export of one")
-    order: list[str | None] = [s["name"] for s in read_yaml(whole[0].config_text, str(run))["align"]["stages"]]
-    return max(whole, key=lambda checkpoint: order.index(checkpoint.trainer.stage))
 
 
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from megabiomed.doctor.cli_hf import export_hf, export_peft, import_hf
-from megabiomed.ground.errors import CheckpointError, ConfigError
+from megabiomed.ground.errors import CheckpointError
 
 # torch and the rest are imported inside the commands, so that --help answers at once.
 checkpoint_app = typer.Typer(
@@ -38,16 +38,16 @@ def inspect(
 
     Example: megabiomed checkpoint inspect runs/demo --topology "tp=2 dp=4 zero=3" --config biomedgpt-lm-7b
     """
-    from megabiomed.checkpoint.locate import folders
+    from megabiomed.checkpoint.locate import SAVED, locate
     from megabiomed.doctor.report import cell, summary, table_of
 
-    rows = [summary(folder) for folder in folders(path)]
+    located = locate(path).expect(SAVED)
+    rows = [summary(folder) for folder in located.checkpoints()]
     report: dict[str, Any] = {"checkpoints": rows}
     if topology or config:
-        from megabiomed.checkpoint.locate import newest
         from megabiomed.doctor.report_needs import config_report, needs_report
 
-        opened = newest(path, hashes=False)
+        opened = located.open()
         if topology:
             report["needs"] = needs_report(opened, topology)
         if config:
@@ -75,11 +75,11 @@ def verify(path: Where, as_json: AsJson = False) -> None:
 
     Exits 2 when one is damaged. Example: megabiomed checkpoint verify runs/demo/checkpoints/step_00000120
     """
-    from megabiomed.checkpoint.locate import folders
+    from megabiomed.checkpoint.locate import SAVED, locate
     from megabiomed.doctor.report import problems_of
 
     found = {}
-    for folder in folders(path):
+    for folder in locate(path).expect(SAVED).checkpoints():
         found[str(folder)] = problems = problems_of(folder)
         if not as_json:
             typer.echo(f"{folder}: " + ("; ".join(problems) if problems else "every file is as it was written"))
@@ -128,13 +128,12 @@ def prune(
     from megabiomed.checkpoint.catalog import prune as remove
     from megabiomed.checkpoint.catalog import superfluous
     from megabiomed.checkpoint.fence import holder
+    from megabiomed.checkpoint.locate import CHECKPOINTS, OWN_FOLDER, locate
 
-    run = path.parent if path.name == "checkpoints" else path
-    folder = run / "checkpoints"
-    if not folder.is_dir():
-        raise ConfigError(f"{path} is no run folder", expected="a folder `checkpoints` in it")
+    run = locate(path).expect(OWN_FOLDER).run
+    assert run is not None
     work = superfluous if dry_run else remove
-    doomed = work(folder, keep_last, keep_every, holder(run))
+    doomed = work(run / CHECKPOINTS, keep_last, keep_every, holder(run))
     for item in doomed:
         typer.echo(f"{'would remove' if dry_run else 'removed'}: {item}")
     if not doomed:

@@ -103,7 +103,7 @@ def export_hf(
 
     Example: megabiomed checkpoint export-hf runs/demo demo-hf --dtype bf16
     """
-    from megabiomed.checkpoint.locate import newest
+    from megabiomed.checkpoint.locate import SAVED, locate
     from megabiomed.checkpoint.manifest import MANIFEST
     from megabiomed.config.base import parse
     from megabiomed.config.schema import ModelConfig
@@ -111,7 +111,7 @@ def export_hf(
     from megabiomed.model.hf_folder import plan_shards
     from megabiomed.model.origin import adapters_of, whole_model
 
-    opened = newest(checkpoint, hashes=check)
+    opened = locate(checkpoint).expect(SAVED).open(hashes=check)
     model = parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST))
     limit = int(max_shard_gb * 1e9)
     plan = plan_shards(model, dtype.value, limit)
@@ -141,10 +141,10 @@ def export_peft(
 
     Example: megabiomed checkpoint export-peft runs/finetune-demo adapter --base demo-hf
     """
-    from megabiomed.checkpoint.locate import newest
+    from megabiomed.checkpoint.locate import SAVED, locate
     from megabiomed.model.peft import export_adapter
 
-    opened = newest(checkpoint, hashes=check)
+    opened = locate(checkpoint).expect(SAVED).open(hashes=check)
     count = export_adapter(opened, output, base)
     typer.echo(f"from: {opened.path} (step {opened.step:,})")
     typer.echo(f"written: {output}, {count:,} parameters")

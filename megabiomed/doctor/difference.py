@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from megabiomed.checkpoint.locate import is_checkpoint, newest
+from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.checkpoint.logical import KINDS, Box, TensorSource
-from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.model.hf_folder import HuggingFaceSource, logical_tensors, model_config_from_hf
 
 _BLOCK = 4 * 2**20  # elements in memory of each side
@@ -63,9 +62,10 @@ class TensorDifference:
 
 def open_side(path: Path) -> Side:
     """A checkpoint, a run folder (its newest valid checkpoint) or a Hugging Face folder."""
-    if (path / "config.json").is_file() and not is_checkpoint(path):
+    located = locate(path).expect(MODEL)
+    if located.is_hugging_face:
         return Side(path, HuggingFaceSource(path), logical_tensors(model_config_from_hf(path)), ("param",))
-    checkpoint: Checkpoint = newest(path, hashes=False)
+    checkpoint = located.open()
     kinds = tuple(kind for kind in KINDS if kind in checkpoint.manifest.kinds())
     return Side(checkpoint.path, checkpoint, checkpoint.shapes, kinds)
 

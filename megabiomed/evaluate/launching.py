@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.ground.errors import ConfigError, TopologyError, UserError
 from megabiomed.ground.files import read_json, write_json
@@ -16,6 +17,7 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
     """Start an evaluation, join one, or (dry run) only say what would be done."""
     if not settings.tasks and not settings.perplexity:
         raise ConfigError("there is nothing to evaluate", do="give --task NAME=FILE or --perplexity NAME=STORE")
+    locate(settings.model).expect(MODEL)
     if dry_run:
         for line in describe(settings, nproc or _world(settings)):
             print(line)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from megabiomed.checkpoint.locate import newest
+from megabiomed.checkpoint.locate import MODEL, Located, locate
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.config.kinds import stored_run
 from megabiomed.config.topology import check_run
+from megabiomed.data.loader import ValidationLoader
+from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.mesh import build_mesh
@@ -34,6 +36,7 @@ class Model:
         identity: changes when the weights may have changed.
         stores: token stores that it was trained on, as its configuration names them.
         questions: stores of questions that it was trained on.
+        trained: the configuration that it was trained with, None for an exported folder.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Model:
     step: int | None = None
     stores: tuple[Path, ...] = ()
     questions: tuple[Path, ...] = ()
+    trained: RunConfig | None = None
 
 
 def open_model(path: Path, base: Path | None = None) -> Model:
@@ -57,7 +61,8 @@ def open_model(path: Path, base: Path | None = None) -> Model:
         CheckpointError: none of these.
         TokenizerError: its tokenizer is missing or does not fit.
     """
-    model = _exported(path, base) if (path / "config.json").is_file() else _trained(path, base)
+    located = locate(path).expect(MODEL)
+    model = _exported(path, base) if located.is_hugging_face else _trained(located, base)
     if model.tokenizer.vocab_size > model.config.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model", got=f"{model.tokenizer.vocab_size} pieces",
@@ -77,12 +82,10 @@ def _exported(path: Path, base: Path | None) -> Model:
     return Model(path, config, source, Tokenizer(path / "tokenizer.model"), _fingerprint(path, "*.safetensors"))
 
 
-def _trained(path: Path, base: Path | None) -> Model:
-    if not (path / "checkpoints").is_dir() and any(path.glob("*/checkpoints")):  # the stages of an alignment
-        return _aligned(path, base)
-    checkpoint = newest(path, hashes=False)
-    if checkpoint.trainer.stage is not None:
-        return _aligned(checkpoint.path, base)
+def _trained(located: Located, base: Path | None) -> Model:
+    if located.is_aligned:
+        return _aligned(located.path, base)
+    checkpoint = located.open()
     stored = stored_run(checkpoint.config_text, str(checkpoint.path))
     if checkpoint.tokenizer is None:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
@@ -90,7 +93,9 @@ def _trained(path: Path, base: Path | None) -> Model:
     stores, questions = trained_on(stored, run)
     identity = _fingerprint(checkpoint.path, "*.json")
     tokenizer, source = Tokenizer(checkpoint.tokenizer), whole_model(checkpoint, base)
-    return Model(checkpoint.path, stored.model, source, tokenizer, identity, run, checkpoint.step, stores, questions)
+    return Model(
+        checkpoint.path, stored.model, source, tokenizer, identity, run, checkpoint.step, stores, questions, stored
+    )
 
 
 def _aligned(path: Path, base: Path | None) -> Model:
@@ -107,7 +112,7 @@ def _aligned(path: Path, base: Path | None) -> Model:
     identity = sha256_bytes("".join(_fingerprint(held.path, "*.json") for held in found.source.checkpoints).encode())
     stores, questions = trained_on(config, run)
     tokenizer, step = Tokenizer(found.tokenizer), checkpoint.step
-    return Model(checkpoint.path, config.model, found.source, tokenizer, identity, run, step, stores, questions)
+    return Model(checkpoint.path, config.model, found.source, tokenizer, identity, run, step, stores, questions, config)
 
 
 def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -128,10 +133,11 @@ def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Pa
     elif isinstance(config, AlignRunConfig):
         texts += [config.align.replay] if config.align.replay is not None else []
         start = config.align.language_model
-    if start is None or (start / "config.json").is_file():
+    located = None if start is None else locate(start)
+    if start is None or located is None or located.is_hugging_face:
         return tuple(texts), tuple(questions)
     try:
-        earlier = newest(start, hashes=False)
+        earlier = located.expect(MODEL).open()
     except CheckpointError:
         return (*texts, start), tuple(questions)
     before = trained_on(stored_run(earlier.config_text, str(earlier.path)), earlier.path.resolve().parent.parent)
@@ -160,6 +166,21 @@ def load_engine(model: Model, parallel: ParallelConfig, world: int, precision: s
     engine = TrainEngine(config, mesh, FrozenEngine(config, mesh))
     engine.load_weights(model.source)
     return engine
+
+
+def open_windows(
+    path: Path, model: Model, data: DataConfig, samples: int, dp_rank: int = 0, dp_size: int = 1
+) -> tuple[TokenStore, ValidationLoader]:  # fmt: skip
+    """A token store and its first windows.
+
+    Raises:
+        TokenizerError: it was made with another tokenizer than the model's.
+        DataError: it is no store, or shorter than one window.
+    """
+    store = TokenStore.open(path)
+    advice = "build the store with `corpus build --tokenizer` of this model"
+    model.tokenizer.check_made(path, store.tokenizer_sha256, advice)
+    return store, ValidationLoader(store, data, samples, dp_rank, dp_size)
 
 
 def scoring_config(model: Model, parallel: ParallelConfig, world: int, precision: str, window: int) -> RunConfig:

@@ -19,7 +19,7 @@ from megabiomed.engine.build import TrainEngine
 from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.metrics import Row, summarise
-from megabiomed.evaluate.model import Model, load_engine, open_model, scoring_config
+from megabiomed.evaluate.model import Model, load_engine, open_model, open_windows, scoring_config
 from megabiomed.evaluate.results import RESULTS, ResultFolder
 from megabiomed.evaluate.scoring import Score, score
 from megabiomed.evaluate.settings import EvaluateSettings
@@ -182,17 +182,9 @@ def build_tasks(settings: EvaluateSettings, model: Model) -> list[Task]:
 def open_domain(
     path: Path, settings: EvaluateSettings, model: Model, data: DataConfig, dp_rank: int = 0, dp_size: int = 1
 ) -> tuple[TokenStore, ValidationLoader]:  # fmt: skip
-    """A token store and its first windows.
-
-    Raises:
-        TokenizerError: it was made with another tokenizer than the model's.
-        DataError: it is no store, or shorter than one window.
-    """
-    store = TokenStore.open(path)
-    advice = "build the store with `corpus build --tokenizer` of this model"
-    model.tokenizer.check_made(path, store.tokenizer_sha256, advice)
+    """The windows of a perplexity, of the length that the settings ask for; raises as `open_windows`."""
     windows = data.model_copy(update={"seq_length": min(settings.seq_length, model.config.max_position_embeddings)})
-    return store, ValidationLoader(store, windows, settings.samples, dp_rank, dp_size)
+    return open_windows(path, model, windows, settings.samples, dp_rank, dp_size)
 
 
 def identity(settings: EvaluateSettings, model: Model, tasks: Sequence[Task]) -> str:

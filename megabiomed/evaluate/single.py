@@ -1,38 +1,83 @@
-"""Load a checkpoint of any topology into one process for inference."""
+"""Validation loss and text of any model in this process: `megabiomed validate` and `generate`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.config import ParallelConfig, RunConfig
-from megabiomed.config.kinds import stored_run
-from megabiomed.engine.build import TrainEngine, build_engine
-from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.origin import whole_model
+from megabiomed.config import ParallelConfig
+from megabiomed.engine.build import TrainEngine
+from megabiomed.evaluate.model import Model, load_engine, open_model, open_windows
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.figures import perplexity
+from megabiomed.model.as_transformers import as_transformers
 from megabiomed.processes import platform
 
+SEQ_LENGTH = 2048
+"""Tokens of a window where no training run says how many."""
 
-def load_single(checkpoint: Checkpoint, base: Path | None = None, **data: int) -> tuple[RunConfig, TrainEngine]:
-    """The model of a checkpoint in this process (fp32, one replica).
 
-    Args:
-        base: where the model is beside which adapters were trained, if it has moved.
-        data: replacements in the data section, e.g. micro_batch_size.
-    """
-    stored = stored_run(checkpoint.config_text, str(checkpoint.path))
-    config = stored.model_copy(
-        update={
-            "lora": None,  # adapters are merged as they are read
-            "parallel": ParallelConfig(zero_stage=0),
-            "train": stored.train.model_copy(update={"precision": "fp32"}),
-            "data": stored.data.model_copy(update={"global_batch_size": 1, "micro_batch_size": 1, **data}),
-        }
-    )
+def load_alone(path: Path, base: Path | None = None) -> tuple[Model, TrainEngine]:
+    """A model complete in this process, in fp32; windows have the length that the run trains with. Raises as `open_model`."""
+    model = open_model(path, base)
+    seq_length = model.trained.data.seq_length if model.trained else SEQ_LENGTH
     if not dist.is_initialized():
         platform.init_alone()
-    engine = build_engine(config, build_mesh(config.parallel))
-    engine.load_weights(whole_model(checkpoint, base))
-    return config, engine
+    return model, load_engine(model, ParallelConfig(), 1, "fp32", seq_length)
+
+
+def validate(path: Path, store: Path | None, samples: int, base: Path | None = None) -> tuple[float, float, int]:
+    """(mean loss per token in nats, perplexity, tokens) of a model on a token store, without optimizer state in memory.
+
+    Args:
+        path: run folder, checkpoint of any topology or Hugging Face folder.
+        store: None takes the one that the run validates on.
+        samples: windows at most, of the length that the run trains with.
+        base: where the model is beside which adapters were trained, if it has moved.
+
+    Raises:
+        CheckpointError: no such model.
+        DataError: no store is known, or it is damaged, too short or made with another tokenizer.
+    """
+    model, engine = load_alone(path, base)
+    held_out = model.trained.data.validation if model.trained else None
+    folder = store or held_out
+    if folder is None:
+        raise DataError(f"no validation store of {model.path} is known", do="pass --store")
+    _, windows = open_windows(folder, model, engine.config.data, samples)
+    total, tokens = engine.evaluate(windows.micro_batches())
+    loss = total / max(1, tokens)
+    return loss, perplexity(loss), tokens
+
+
+def generate_text(
+    path: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int, base: Path | None = None
+) -> str:
+    """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table; temperature 0 is greedy.
+
+    transformers' key/value cache does it. Raises as `validate`; `DataError` also for a prompt without room after it.
+    """
+    model = open_model(path, base)
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(prompt, bos=True)
+    room = min(max_new_tokens, model.config.max_position_embeddings - len(ids))
+    if room < 1:
+        raise DataError(
+            "the prompt fills the whole context", got=f"{len(ids)} tokens",
+            expected=f"fewer than max_position_embeddings = {model.config.max_position_embeddings}", do="shorten it",
+        )  # fmt: skip
+    whole = as_transformers(model.config, model.source, torch.float32, tokenizer.bos_id, tokenizer.eos_id)
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        options = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        torch.manual_seed(seed)
+    x = torch.tensor([ids], device=platform.device())  # [1, s]
+    with torch.no_grad():
+        out = whole.generate(
+            x, attention_mask=torch.ones_like(x), max_new_tokens=room, use_cache=True,
+            eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id, **options,
+        )  # fmt: skip
+    return tokenizer.decode([token for token in out[0].tolist() if token != tokenizer.eos_id])

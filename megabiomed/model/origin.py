@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from megabiomed.checkpoint.locate import newest
+from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.manifest import MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
@@ -70,9 +70,10 @@ def model_base(
     Raises:
         CheckpointError: nothing is there, or it is of another model, or has fewer rows than the run has pieces.
     """
-    if start is not None and not (start / "config.json").is_file():
-        checkpoint = newest(start, hashes=False)
-        _refuse_growth(start, int(checkpoint.architecture["vocab_size"]), model)
+    located = None if start is None else locate(start).expect(MODEL)
+    if located is not None and not located.is_hugging_face:
+        checkpoint = located.open()
+        _refuse_growth(located.path, int(checkpoint.architecture["vocab_size"]), model)
         check_architecture(checkpoint, model)
         return whole_model(checkpoint), Described("checkpoint", checkpoint.path.absolute())
     folder = start or model.init_from
@@ -88,7 +89,7 @@ def model_base(
 def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
     """Refuse, from headers alone, a Hugging Face folder that cannot be the frozen model of a run; other starts pass."""
     folder = start or model.init_from
-    if folder is not None and (folder / "config.json").is_file():
+    if folder is not None and locate(folder).is_hugging_face:
         _refuse_growth(folder, model_config_from_hf(folder).vocab_size, model)
         check_hugging_face(folder, model)
 

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from megabiomed.checkpoint.locate import RECORD, locate
 from megabiomed.ground.errors import DataError
 
 
@@ -26,7 +27,8 @@ def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
 
 def plot_run(run: Path, output: Path) -> None:
     """Training and validation loss over steps, with the starts and resumes of the run; format by the file's suffix."""
-    if not (run / "metrics.jsonl").is_file():
+    folder = locate(run).expect(RECORD).run
+    if folder is None or not (folder / "metrics.jsonl").is_file():
         raise DataError(f"{run} holds no metrics", do="give the folder of a run that has logged steps")
     import matplotlib
 
@@ -35,14 +37,14 @@ def plot_run(run: Path, output: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for key, label, style in (("train/loss", "training", "-"), ("validation/loss", "validation", "o-")):
-        steps, values = read_curve(run, key)
+        steps, values = read_curve(folder, key)
         if steps:
             axes.plot(steps, values, style, label=label, markersize=4)
-    for line in (run / "events.jsonl").read_text().splitlines():
+    for line in (folder / "events.jsonl").read_text().splitlines():
         event = json.loads(line)
         if event["event"] == "resume":
             axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
-    axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=run.name)
+    axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=folder.name)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(output)

@@ -54,6 +54,7 @@ import sys, torch
 from pathlib import Path
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
+from megabiomed.checkpoint.state import TrainerState
 writer = CheckpointWriter(Path(sys.argv[1]))
 for step in range(1, 10_000):
     view = torch.full((1 << 19,), float(step))

@@ -201,5 +201,5 @@ def test_import_refuses_a_folder_that_is_not_the_configured_model(tmp_path: Path
 def test_a_folder_without_checkpoints_says_so(tmp_path: Path, command: str) -> None:
     result = CliRunner().invoke(checkpoint_app, [command, str(tmp_path)])
     assert isinstance(result.exception, CheckpointError)
-    assert "there is no checkpoint in" in str(result.exception)
+    assert "a folder without a run, a checkpoint or a model: expected a run folder" in str(result.exception)
     assert "Example: megabiomed checkpoint" in call(command, "--help")

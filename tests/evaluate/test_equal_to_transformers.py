@@ -24,7 +24,7 @@ def rows(folder: Path, task: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """run/ with a checkpoint of tensor 2 and ZeRO-3, out/TOPOLOGY, and hf/."""
-    from megabiomed.checkpoint.locate import newest
+    from megabiomed.checkpoint.locate import locate
     from megabiomed.config.schema import ModelConfig
     from megabiomed.model.hf_folder import export_hf
 
@@ -32,7 +32,7 @@ def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFa
     (folder / "run.yaml").write_text(RUN.replace("CORPUS", str(corpus)))
     places = map(str, (folder / "run.yaml", folder / "run", questions, folder / "out"))
     run_ranks(2, [str(HERE / "evaluate_worker.py"), *places], folder / "logs", timeout_s=500)
-    checkpoint = newest(folder / "run", hashes=False)
+    checkpoint = locate(folder / "run").open()
     export_hf(checkpoint, ModelConfig(**checkpoint.architecture), folder / "hf", "fp32", checkpoint.tokenizer)
     return folder
 

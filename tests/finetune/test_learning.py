@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megabiomed.checkpoint.locate import newest
 from megabiomed.data.packing import MicroBatch, pack_window
-from megabiomed.evaluate.single import load_single
+from megabiomed.evaluate.single import load_alone
 from megabiomed.samples.questions.encode import encode_prompt
 from megabiomed.samples.questions.readers import read_questions
 from megabiomed.samples.questions.templates import find_template, render
-from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
 def accuracies(run: Path, file: Path) -> tuple[float, float]:
     """(share of the official test questions whose right option is the likeliest, share of the most frequent answer)."""
-    checkpoint = newest(run, hashes=False)
-    assert checkpoint.tokenizer is not None
-    tokenizer, (_, engine) = Tokenizer(checkpoint.tokenizer), load_single(checkpoint)
+    model, engine = load_alone(run)
+    tokenizer = model.tokenizer
     records = read_questions(file, "test").records
     _, template = find_template(None, "pubmedqa")
     right = 0

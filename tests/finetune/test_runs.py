@@ -17,7 +17,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import ModelConfig
 from megabiomed.config.topology import check_run
 from megabiomed.evaluate.model import open_model
-from megabiomed.evaluate.single import load_single
+from megabiomed.evaluate.single import load_alone
 from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.model.export import export_certified
 from megabiomed.model.origin import whole_model
@@ -56,7 +56,7 @@ def _check_exports(checkpoint: Checkpoint, base: Path, folder: Path) -> None:
     ids = torch.arange(40)[None] + 5
     merged, plain = (AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (folder / "merged", base))
     assert float((merged - plain).detach().abs().max()) > 1e-3
-    _, engine = load_single(checkpoint)
+    _, engine = load_alone(checkpoint.path)
     ours = engine.logits(_batch(ids[0]))
     assert torch.allclose(ours, merged[0], atol=2e-5)
     export_adapter(checkpoint, folder / "adapter")

@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.locate import newest
+from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.config.finetune import FinetuneRunConfig, QuestionSource
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import ConfigError, DataError, MegabiomedError, TokenizerError
@@ -172,16 +172,8 @@ def _known_tokenizer(config: FinetuneRunConfig) -> Path | None:
     # A run that goes on has its weights: the model that it once started from may be gone.
     own, _ = latest_valid(config.folder / "checkpoints")
     found = own.tokenizer if own else None
-    return found or _tokenizer_at(config.finetune.start_from or config.model.init_from)
-
-
-def _tokenizer_at(start: Path | None) -> Path | None:
-    if start is None:
-        return None
-    beside = start / "tokenizer.model"
-    if (start / "config.json").is_file():
-        return beside if beside.is_file() else None
-    return newest(start, hashes=False).tokenizer
+    start = config.finetune.start_from or config.model.init_from
+    return found or (locate(start).expect(MODEL).tokenizer if start else None)
 
 
 def check_tokenizers(config: FinetuneRunConfig, stores: list[QuestionStore | TokenStore]) -> Path:
