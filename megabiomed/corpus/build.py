@@ -1,14 +1,13 @@
-"""The corpus build: papers -> cleaned text -> token stores for training and validation, published whole or not at all."""
+"""The corpus build: papers -> cleaned text -> token stores for training and validation, published complete or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
-from megabiomed.corpus.dedup import SHARED_IDS, held_out, repeated
-from megabiomed.corpus.layouts import AUTO
+from megabiomed.corpus.dedup import SHARED_IDS, repeated
 from megabiomed.corpus.near import near_repeated
+from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
 from megabiomed.corpus.pool import run_jobs
-from megabiomed.corpus.readers import check_layout, parse_files
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
 from megabiomed.data.store import TokenStoreWriter
@@ -38,117 +35,53 @@ from megabiomed.ground.files import (
 )
 from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
-REPORT, REJECTS = "report.json", "rejects.jsonl"
-__all__ = ["BuildOptions", "build_corpus", "held_out"]
-SPLITS = ("train", "validation")
-DROPPED = -1
+__all__ = ["BuildOptions", "build_corpus"]
+REJECTS = "rejects.jsonl"
 IDENTITY = "identity.json"
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build.
-
-    Attributes:
-        inputs: .jsonl or .jsonl.gz files: shards of the Datasets API, or metadata shards of release 20200705v1.
-        output: folder for train/, validation/, tokenizer/, report.json and rejects.jsonl.
-        pdf_parses: for release 20200705v1, the folder (or shard) of pdf_parses to join.
-        tokenizer: tokenizer.model to use; None trains one of `vocab_size` pieces on the training papers.
-        validation_fraction: share of papers held out, chosen by a hash of their id.
-        workers: processes that clean and tokenize; the result does not depend on it. More than one are spawned, so a
-            script that calls `build_corpus` needs the usual `if __name__ == "__main__"`.
-        overwrite: replace an existing corpus at `output` (never another folder).
-        exact_dedup: drop papers whose cleaned text is that of an earlier one but for case and white space.
-        near_dedup: drop papers that share 80 % of their five-word shingles with an earlier one, estimated by MinHash.
-        evaluation: evaluation sets to look for in the papers; see corpus/decontaminate.py.
-        remove_contaminated: drop the papers found; False keeps them, and decontamination.json names the items.
-    """
-
-    inputs: list[Path]
-    output: Path
-    layout: str = AUTO
-    pdf_parses: Path | None = None
-    tokenizer: Path | None = None
-    vocab_size: int = 32000
-    validation_fraction: float = 0.03
-    workers: int = max(1, os.cpu_count() or 1)
-    rules: CleanRules = field(default_factory=CleanRules)
-    overwrite: bool = False
-    exact_dedup: bool = True
-    near_dedup: bool = False
-    evaluation: list[Path] = field(default_factory=list)
-    remove_contaminated: bool = True
+SPLITS = ("train", "validation")
+"""A document's split is its index here."""
+DROPPED = -1
 
 
 def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dict[str, Any]:
     """Run the build and return its report (also stored as report.json).
 
-    A build that was killed is gone on with by the same call: finished shards and parts are kept in a hidden folder beside
-    `output`, for as long as options and input files stay the same. A wrong input or option leaves nothing behind.
+    Calling it again resumes a killed build: finished shards and parts are kept in a hidden folder next to `output`, as long
+    as options and input files stay the same. A wrong input or option leaves nothing behind.
 
     Raises:
         DataError: an input is missing or empty, nothing is left after cleaning, or the output exists.
         TokenizerError: the tokenizer cannot be read, or the text is too small for one of `vocab_size` pieces.
-        WorkerError: a process died, or the disk is full; the same call goes on.
+        WorkerError: a process died, or the disk is full; calling it again resumes the build.
     """
-    _check(options)
+    check(options)
     working = options.output.with_name(f".{options.output.name}.building")
     _prepare(options, working)
     try:
         report = _Build(options, working, progress).run()
         _publish(working / "corpus", options.output)
     except UserError:
+        # Other input or options make another corpus: none of this work could be used for it.
         remove_tree(working)
         raise
     except OSError as error:
         raise WorkerError(
-            f"the work in {working} cannot be written", got=error.strerror or str(error),
-            do="make room on the disk and give the same command again: finished parts are kept",
-        ) from error  # fmt: skip
+            f"the work in {working} cannot be written",
+            got=error.strerror or str(error),
+            do="make room on the disk and run the same command again: finished parts are kept",
+        ) from error
     remove_tree(working)
     return report
 
 
 def _prepare(options: BuildOptions, working: Path) -> None:
-    """Keep the work of an earlier build of the very same corpus; remove that of any other."""
-    named = {name: str(value) for name, value in asdict(options).items() if name not in ("workers", "overwrite")}
-    given = [*_source_files(options), *options.evaluation, *([options.tokenizer] if options.tokenizer else [])]
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given if path.is_file()]
-    identity = json.dumps({"version": 2, "options": named, "files": files}, indent=1, default=str)
-    marker = working / IDENTITY
-    if marker.is_file() and marker.read_text() == identity:
+    """Keep the work of an unfinished build of the same corpus; remove that of any other."""
+    wanted, marker = identity(options), working / IDENTITY
+    if marker.is_file() and marker.read_text() == wanted:
         return
     remove_tree(working)
     working.mkdir(parents=True)
-    write_atomic(marker, identity)
-
-
-def _check(options: BuildOptions) -> None:
-    if not options.inputs:
-        raise DataError("no input files were given", do="name S2ORC .jsonl.gz files")
-    check_layout(options.layout, options.pdf_parses)
-    for path in options.inputs:
-        if not path.is_file():
-            raise DataError(f"{path} is not there", do="check the path; shell patterns must match at least one file")
-        if not path.stat().st_size:
-            raise DataError(f"{path} is empty", do="fetch it again, or leave it out")
-    for path in options.evaluation:
-        read_items(path)
-    namesakes = [name for name, count in Counter(path.name for path in options.inputs).items() if count > 1]
-    if namesakes:
-        raise DataError(
-            "two inputs have the same file name, which names a document's source", got=namesakes[0], do="rename one"
-        )
-    if not 0 <= options.validation_fraction < 1:
-        raise DataError("validation_fraction is out of range", got=options.validation_fraction, expected="0 to below 1")
-    if options.output.exists() and not options.overwrite:
-        raise DataError(f"{options.output} exists already", do="choose another --output, or pass --overwrite")
-    if options.output.exists() and not (options.output / REPORT).is_file():
-        raise DataError(
-            f"{options.output} is not a corpus, and --overwrite replaces nothing else",
-            got=f"no {REPORT} in it",
-            do="choose another --output, or remove it yourself",
-        )
+    write_atomic(marker, wanted)
 
 
 class _Build:
@@ -213,13 +146,15 @@ class _Build:
             self.tainted.extend(account["tainted"])
             self.parts.extend(job.folder / part for part in account["parts"])
         hashes = {account["file"]: account["sha256"] for account in accounts}
-        files = _source_files(o)
+        files = source_files(o)
         return [(path.name, hashes.get(path.name) or sha256_file(path)) for path in files]
 
     def _split(self) -> list[Path]:
         """Decide for every document of every part: train (0), validation (1), or dropped."""
         keys = [np.load(part.with_name(f"{part.name}.keys.npy"), mmap_mode="r") for part in self.parts]
         alive = [np.ones(len(part), dtype=np.bool_) for part in keys]
+        # From the surest reason to the weakest: a paper is counted under the first one that applies to it. Near duplicates
+        # come after all exact ones, because their table holds every paper that is still alive.
         for kind in ("id", *SHARED_IDS):
             self._drop_known(kind, keys, alive)
         if self.options.exact_dedup:
@@ -232,8 +167,10 @@ class _Build:
             self._discard(tainted, alive, "evaluation items in them")
         paths = []
         for part, key, kept in zip(self.parts, keys, alive):
-            held = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
-            split = np.where(kept, held.astype(np.int8), np.int8(DROPPED))
+            # The hash of its id decides, not a draw: a paper that was held out once is held out by every later build, of a
+            # larger corpus too, so a model that continues from an older one is not validated on what that one has read.
+            validation = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
+            split = np.where(kept, validation.astype(np.int8), np.int8(DROPPED))
             for number, name in enumerate(SPLITS):
                 self.counts[name] += int((split == number).sum())
             paths.append(part.with_name(f"{part.name}.split.npy"))
@@ -244,15 +181,18 @@ class _Build:
     def _drop_known(self, kind: str, keys: list[NDArray[Any]], alive: list[NDArray[np.bool_]]) -> None:
         """Drop papers with an id that an earlier one has; an abstract counts as later than any full text.
 
-        Papers dropped for another id are looked at as well: of papers that share ids in a chain, the first alone is kept.
+        Papers dropped for another id are compared as well: of papers that share ids in a chain, only the first is kept.
         """
         abstract = [part["abstract"] for part in keys]
+        # A key of zeros stands for "no such id", which two papers do not share.
         present = [np.asarray(part[kind].any(axis=1)) for part in keys]
         known = repeated([part[kind] for part in keys], present, abstract)
-        for whole, reason in ((True, f"{kind} seen before"), (False, f"an abstract whose {kind} was seen before")):
-            self._discard([k & (a != whole) for k, a in zip(known, abstract)], alive, reason)
+        reasons = {False: f"{kind} seen before", True: f"an abstract whose {kind} was seen before"}
+        for is_abstract, reason in reasons.items():
+            self._discard([k & (a == is_abstract) for k, a in zip(known, abstract)], alive, reason)
 
     def _discard(self, unwanted: list[NDArray[np.bool_]], alive: list[NDArray[np.bool_]], reason: str) -> None:
+        """Take papers out of `alive`, in place, and count those that were still in it."""
         if dropped := sum(int((part & kept).sum()) for kept, part in zip(alive, unwanted)):
             self.counts[f"papers: dropped, {reason}"] += dropped
         for kept, part in zip(alive, unwanted):
@@ -264,13 +204,15 @@ class _Build:
             return
         items = [item for path in self.options.evaluation for item in read_items(path)]
         hashes = {path.name: sha256_file(path) for path in self.options.evaluation}
-        found = [{**paper, "removed": self.options.remove_contaminated} for paper in self.tainted]
-        account = contamination_report(items, found, hashes)
+        papers = [{**paper, "removed": self.options.remove_contaminated} for paper in self.tainted]
+        account = contamination_report(items, papers, hashes)
         for split in SPLITS:
             write_json(final / split / CONTAMINATION, account)
         report["decontamination"] = {
-            "sets": account["sets"], "items_found": len(account["items"]), "papers": len(account["papers"]),
-        }  # fmt: skip
+            "sets": account["sets"],
+            "items_found": len(account["items"]),
+            "papers": len(account["papers"]),
+        }
 
     def _reject_lines(self) -> Iterator[str]:
         """One JSON line for each sample of damage: reason, how often it occurred in all, and the place."""
@@ -286,6 +228,7 @@ class _Build:
         return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "no records"
 
     def _training_texts(self, splits: list[Path]) -> Iterator[str]:
+        """Papers of the training split alone: a tokenizer that has seen the validation papers would cut them better."""
         for part, split in zip(self.parts, splits):
             for number, document in zip(np.load(split).tolist(), read_part(_text_file(part))):
                 if number == 0:
@@ -307,7 +250,7 @@ class _Build:
     def _tokenize(
         self, splits: list[Path], tokenizer: Tokenizer, hashes: list[tuple[str, str]], final: Path
     ) -> dict[str, Any]:
-        """Tokenize all parts and join them, in order, into one store a split; returns the figures of each split."""
+        """Tokenize all parts and join them, in order, into one store per split; returns the figures of each split."""
         started = time.monotonic()
         folders = [self.working / "tokens" / f"{part.parent.name}-{part.name}" for part in self.parts]
         jobs = [
@@ -327,6 +270,7 @@ class _Build:
             with TokenStoreWriter(
                 final / split, tokenizer.path, tokenizer.vocab_size, sources, tokenizer.bos_id, tokenizer.eos_id
             ) as store:
+                # In the order of the inputs, whichever worker was done first: the bytes do not depend on the workers.
                 for folder in folders:
                     store.append(folder / f"{split}.bin", np.load(folder / f"{split}.npy"), folder / f"{split}.jsonl")
             tokens = sum(account[split]["tokens"] for account in accounts)
@@ -366,6 +310,8 @@ def _rejects(account: dict[str, Any]) -> Rejects:
 def _publish(working: Path, output: Path) -> None:
     """Put the new corpus in its place; an old one is only deleted after that."""
     fsync_tree(working)
+    # A folder that is not empty cannot be replaced by one rename, so the old corpus steps aside first. A crash between the
+    # two renames leaves both corpora complete under other names, and the same command publishes again.
     old = output.with_name(f".{output.name}.replaced")
     remove_tree(old)
     if output.exists():
@@ -373,9 +319,3 @@ def _publish(working: Path, output: Path) -> None:
     working.rename(output)
     fsync_directory(output.parent)
     remove_tree(old)
-
-
-def _source_files(options: BuildOptions) -> list[Path]:
-    """All files that papers come from: the inputs, and the pdf_parses joined with them."""
-    joined = (parse_files(options.pdf_parses, path) for path in options.inputs) if options.pdf_parses else ()
-    return list(dict.fromkeys([*options.inputs, *(file for files in joined for file in files)]))

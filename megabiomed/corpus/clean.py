@@ -23,25 +23,28 @@ Interval = tuple[int, int]
 
 _REMOVABLE = {
     "authors": ("author", "authorfirstname", "authorlastname", "authoraffiliation"),
-    "bibliography": (
-        "bibentry", "bibauthor", "bibauthorfirstname", "bibauthorlastname", "bibtitle", "bibvenue",
-    ),
+    "bibliography": ("bibentry", "bibauthor", "bibauthorfirstname", "bibauthorlastname", "bibtitle", "bibvenue"),
     "figures": ("figure", "figurecaption"),
     "tables": ("table",),
     "publication": ("publisher", "venue"),
     "formulas": ("formula",),
     "mentions": ("figureref", "tableref"),
-}  # fmt: skip
+}
+"""Rule -> the annotations of S2ORC that it removes."""
 _BODY = ("abstract", "sectionheader", "paragraph")
 MAX_FRONT_MATTER = 5000
 """Characters; see `front_matter`."""
 
+# The repeats are bounded by RFC 5321 (64 characters before the @, 63 in a part of the domain): without bounds a line of
+# a million letters without an address would be searched once from each of them.
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 _URL = re.compile(r"(?:\b[a-z]{2,10}://|\bwww\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
 _SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
+# What str.splitlines and editors take for line ends. One of them in a document would split it in a file of lines.
 _LINE_END_CHARACTERS = "\r\v\f\x85\u2028\u2029"
 _LINE_ENDS = re.compile(f"\r\n|[{_LINE_END_CHARACTERS}]")
+# Control, format (soft hyphen, zero width), surrogate, private use (what is left of a PDF's symbol fonts), unassigned.
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
@@ -60,7 +63,7 @@ class CleanRules(SelectRules):
     publication: bool = True
     """Remove names of publisher and venue."""
     front_matter: bool = True
-    """Remove what stands around the title before abstract or first section: links, dates, licence lines."""
+    """Remove what surrounds the title before the abstract or first section: links, dates, licence lines."""
     empty_sections: bool = True
     """Remove a header when everything below it was removed, such as "References"."""
     emails: bool = True
@@ -71,7 +74,7 @@ class CleanRules(SelectRules):
     mentions: bool = False
     """Remove mentions of figures and tables in the text."""
     mark_citations: bool = False
-    """Put title and author of the cited work in the place of a citation, as MEDITRON does, where both are known."""
+    """Replace a citation by title and author of the cited work, as MEDITRON does, where both are known."""
 
 
 def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
@@ -91,6 +94,7 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
     text = remove_emails(text, counts) if rules.emails else text
     text = remove_urls(text, counts) if rules.urls else text
     text = normalise_characters(text, counts)
+    # Brackets are empty only once citations and invisible characters are gone; all of these leave gaps, so gaps are last.
     text = remove_empty_brackets(text, counts) if rules.citations else text
     text = collapse_whitespace(text, counts)
     if reason := why_dropped(text, rules):
@@ -105,13 +109,13 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
 def intervals_to_remove(
     paper: Paper, rules: CleanRules, counts: Counter[str], markers: Mapping[int, tuple[int, str]]
 ) -> tuple[list[Interval], dict[int, str]]:
-    """Merge the spans of all rules that are on. Each rule is credited with the characters that no earlier one took.
+    """Merge the spans of all active rules. Each rule is credited with the characters that no earlier one took.
 
     Args:
         markers: of `citation_markers`.
 
     Returns:
-        the intervals, and the markers that stand where nothing but a citation was removed, by their place.
+        the intervals, and by their place the markers of those citations that no other rule has removed.
     """
     removed: list[Interval] = []
 
@@ -125,13 +129,14 @@ def intervals_to_remove(
             take(name, ((span.start, span.end) for kind in kinds for span in paper.spans.get(kind, [])))
     if rules.front_matter:
         take("front matter", front_matter(paper))
+    # A citation inside a caption or a table went with it: a marker would be all that is left of the sentence around it.
     marked = {start: text for start, (end, text) in markers.items() if not _meets(removed, start, end)}
     if rules.mark_citations:
         counts["citations: marked"] += len(marked)
         take("citations", ((start, markers[start][0]) for start in marked))
     if rules.citations:
         take("citations", ((span.start, span.end) for span in paper.spans.get("bibref", [])))
-    if rules.empty_sections:
+    if rules.empty_sections:  # last, because it asks what the others have left
         take("empty sections", empty_sections(paper, removed))
     return removed, marked
 
@@ -148,15 +153,16 @@ def merge(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def front_matter(paper: Paper) -> list[Interval]:
-    """What stands before the title, and between the title and the first abstract, header or paragraph.
+    """The text before the title, and between the title and the first abstract, header or paragraph.
 
-    Nothing is taken when the body begins before the title, and no gap that is too long to be front matter: then the
-    annotations are incomplete, and the gap is text.
+    Nothing is taken when the body begins before the title. A gap longer than MAX_FRONT_MATTER stays: it is text whose
+    annotations are missing.
     """
     titles = paper.spans.get("title")
     if not titles:
         return []
     title = titles[0]
+    # Without any annotation of the body nobody knows where it begins: 0 lies before the title, so nothing is taken.
     body = min((span.start for kind in _BODY for span in paper.spans.get(kind, [])), default=0)
     if body < title.end:
         return []
@@ -177,6 +183,7 @@ def empty_sections(paper: Paper, removed: list[Interval]) -> list[Interval]:
 def cut(paper: Paper, removed: list[Interval], inserted: Mapping[int, str]) -> str:
     """Leave out merged intervals, break the line around titles, headers and paragraphs, and insert texts at places."""
     breaks = _breaks(paper.spans)
+    # Between two neighbouring edges everything is removed or nothing, so one pass over the edges builds the text.
     edges = sorted({0, len(paper.text), *breaks, *inserted, *(edge for interval in removed for edge in interval)})
     starts, ends = {start for start, _ in removed}, {end for _, end in removed}
     pieces, inside = [], False
@@ -204,6 +211,7 @@ def normalise_characters(text: str, counts: Counter[str]) -> str:
     if any(end in text for end in _LINE_END_CHARACTERS):
         text = _LINE_ENDS.sub("\n", text)
     kept = text
+    # A paper has a few hundred different characters and a hundred thousand places: look at each character once.
     for character in set(text) - {"\n", "\t"}:
         if _is_unwanted(character):
             kept = kept.replace(character, "")
@@ -222,7 +230,7 @@ def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
 
 
 def _in_lines_with(marks: Sequence[str], pattern: re.Pattern[str], text: str) -> str:
-    """Remove what a pattern finds within lines, searching only lines that hold a mark: the search is what costs."""
+    """Remove what a pattern matches within lines. Only lines that contain a mark are searched: the search is what costs."""
     if not any(mark in text for mark in marks):
         return text
     lines = text.split("\n")

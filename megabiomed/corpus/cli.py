@@ -31,23 +31,26 @@ def build(
     rule: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE (repeat it), such as language=en or figures=off; docs/corpus.md lists all rules."
+            help="NAME=VALUE, such as language=en or figures=off; repeat the option; docs/corpus.md lists all rules."
         ),
     ] = None,
-    all_papers: Annotated[bool, typer.Option(help="Also papers without PubMed Central or PubMed id.")] = False,
+    all_papers: Annotated[bool, typer.Option(help="Include papers without a PubMed Central or PubMed id.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
         1, os.cpu_count() or 1
     ),
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
     near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates (MinHash) as well as exact ones.")] = False,
     evaluation: Annotated[
-        list[Path] | None, typer.Option("--decontaminate", help="Evaluation set to look for (repeat it).")
+        list[Path] | None,
+        typer.Option("--decontaminate", help="Evaluation set whose questions to search for; repeat the option."),
     ] = None,
-    keep_contaminated: Annotated[bool, typer.Option(help="Only report papers with evaluation items.")] = False,
+    keep_contaminated: Annotated[
+        bool, typer.Option(help="Report papers that contain evaluation questions, but keep them.")
+    ] = False,
 ) -> None:
     """Read papers, select, clean and tokenize them into a training and a validation store.
 
-    A build that was killed goes on when the same command is given again: finished shards are not done twice.
+    Run the same command again to resume a killed build: finished shards are not repeated.
     """
     from rich.progress import (
         BarColumn,
@@ -64,10 +67,20 @@ def build(
 
     rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
-        inputs, output, layout, pdf_parses, tokenizer, vocab_size, validation_fraction, workers,
-        replace(rules, require_medical_id=rules.require_medical_id and not all_papers), overwrite,
-        near_dedup=near_dedup, evaluation=evaluation or [], remove_contaminated=not keep_contaminated,
-    )  # fmt: skip
+        inputs,
+        output,
+        layout,
+        pdf_parses,
+        tokenizer,
+        vocab_size,
+        validation_fraction,
+        workers,
+        rules=replace(rules, require_medical_id=rules.require_medical_id and not all_papers),
+        overwrite=overwrite,
+        near_dedup=near_dedup,
+        evaluation=evaluation or [],
+        remove_contaminated=not keep_contaminated,
+    )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -96,12 +109,12 @@ def generate(
 @corpus_app.command(epilog="Example: megabiomed corpus inspect corpus/s2orc")
 def inspect(
     path: Annotated[Path, typer.Argument(help="A built corpus.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json as it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json unchanged.")] = False,
     page: Annotated[
         Path | None, typer.Option("--html", help="Page to write; default: report.html in the corpus.")
     ] = None,
 ) -> None:
-    """Show what a corpus holds, what was dropped and why; write it as one HTML page with plots."""
+    """Show what a corpus contains, what was dropped and why; write it as one HTML page with plots."""
     report = path / "report.json"
     if not report.is_file():
         raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")

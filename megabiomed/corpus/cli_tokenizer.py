@@ -82,20 +82,21 @@ def check(
 )
 def report(
     texts: Texts,
-    model: Annotated[list[Path], typer.Option(help="tokenizer.model (repeat it to compare).")],
+    model: Annotated[list[Path], typer.Option(help="tokenizer.model; repeat the option to compare.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare tokenizers on a sample: tokens per word, characters per token, words that stay whole, words cut most."""
+    """Compare tokenizers on a sample: tokens per word, characters per token, words in one piece, words cut most."""
     from megabiomed.tokenizer.fertility import fertility
     from megabiomed.tokenizer.tokenizer import Tokenizer
 
     sample = list(read_texts(texts))
-    found = {str(path): fertility(Tokenizer(path), sample) for path in model}
+    compared = {str(path): fertility(Tokenizer(path), sample) for path in model}
     if as_json:
-        typer.echo(json.dumps({name: asdict(figures) for name, figures in found.items()}, ensure_ascii=False, indent=1))
+        rows = {name: asdict(figures) for name, figures in compared.items()}
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    first = next(iter(found.values()))
-    for name, figures in found.items():
+    first = next(iter(compared.values()))
+    for name, figures in compared.items():
         typer.echo(
             f"{name}: {figures.tokens:,} tokens ({figures.tokens / max(1, first.tokens):.1%} of the first), "
             f"{figures.tokens_per_word:.3f} tokens/word, {figures.characters_per_token:.3f} characters/token, "
@@ -105,7 +106,7 @@ def report(
 
 
 def read_texts(paths: list[Path]) -> Iterator[str]:
-    """Plain files as they are; papers cleaned, whether or not they have a medical id."""
+    """Plain files unchanged; papers cleaned, whether or not they have a medical id."""
     from collections import Counter
 
     from megabiomed.corpus.clean import CleanRules, clean

@@ -1,4 +1,4 @@
-"""Papers that hold the questions of an evaluation set, found by n-gram overlap (as MEDITRON does: 8 words, 80 %)."""
+"""Papers that contain questions of an evaluation set, found by n-gram overlap (as MEDITRON does: 8 words, 80 %)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IDS = ("id", "item_id", "pmid", "PMID")
 
 @dataclass(frozen=True)
 class Item:
-    """A question of an evaluation set; `prompt_sha256` is of its words in lower case, joined by one space."""
+    """A question of an evaluation set; `prompt_sha256` is the hash of its words in lower case, joined by one space."""
 
     file: str
     item_id: str
@@ -64,23 +64,25 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         try:
-            whole = json.loads(text)
-        except ValueError:
-            whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content = json.loads(text)
+        except ValueError:  # several values one after another are not JSON, but they may be JSON lines
+            content = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON or JSON lines", got=error, do="check the file") from None
-    is_one = isinstance(whole, dict) and any(key in whole for key in _QUESTIONS)
-    rows = [("", whole)] if is_one else whole.items() if isinstance(whole, dict) else (("", row) for row in whole)
+    is_one = isinstance(content, dict) and any(key in content for key in _QUESTIONS)
+    rows = (
+        [("", content)] if is_one else content.items() if isinstance(content, dict) else (("", row) for row in content)
+    )
     yield from ((name, row) for name, row in rows if isinstance(row, dict))
 
 
 class Contamination:
-    """Finds the items whose n-grams are, to `share` or more, in one document.
+    """Finds the items of which one document contains a share of `share` or more of the n-grams.
 
-    Items of fewer than `ngram` words are not looked for: they would be found by chance.
+    Items of fewer than `ngram` words are not searched for: they would be found by chance.
 
     Args:
-        common: n-grams of more items than this say nothing about any of them; None keeps all.
+        common: n-grams that more items than this share are ignored, as they identify none of them; None keeps all.
     """
 
     def __init__(self, items: list[Item], ngram: int = NGRAM, share: float = SHARE, common: int | None = None) -> None:
@@ -93,9 +95,9 @@ class Contamination:
             for gram in set(_grams(item.words, ngram)):
                 self._grams.setdefault(gram, []).append(number)
         if common is not None:
-            self._grams = {gram: held for gram, held in self._grams.items() if len(held) <= common}
-        for held in self._grams.values():
-            for number in held:
+            self._grams = {gram: owners for gram, owners in self._grams.items() if len(owners) <= common}
+        for owners in self._grams.values():
+            for number in owners:
                 self._sizes[number] += 1
 
     @property
@@ -104,23 +106,24 @@ class Contamination:
         return sum(size > 0 for size in self._sizes)
 
     def find(self, text: str) -> list[tuple[int, float]]:
-        """(item number, share of its n-grams that the text holds), of the items found."""
+        """(item number, share of its n-grams that are in the text), of the items found."""
         hits: Counter[int] = Counter()
+        # An intersection of sets, so a text costs the same for one evaluation set as for twenty.
         for gram in self._grams.keys() & set(_grams(prompt_words(text), self._ngram)):
             hits.update(self._grams[gram])
-        found = ((number, count / self._sizes[number]) for number, count in sorted(hits.items()))
-        return [(number, share) for number, share in found if share >= self._share]
+        shares = ((number, count / self._sizes[number]) for number, count in sorted(hits.items()))
+        return [(number, share) for number, share in shares if share >= self._share]
 
 
 def _grams(words: tuple[str, ...], size: int) -> Iterator[str]:
     return map(" ".join, zip(*(words[start:] for start in range(size))))
 
 
-def contamination_report(items: list[Item], found: list[dict[str, Any]], hashes: dict[str, str]) -> dict[str, Any]:
-    """What decontamination.json holds.
+def contamination_report(items: list[Item], papers: list[dict[str, Any]], hashes: dict[str, str]) -> dict[str, Any]:
+    """The content of decontamination.json.
 
     Args:
-        found: per paper `{paper_id, source, line, items: [[item number, share]], removed}`.
+        papers: one `{paper_id, source, line, items: [[item number, share]], removed}` for each contaminated paper.
         hashes: sha256 of every evaluation file, by name.
     """
     searched = [item for item in items if len(item.words) >= NGRAM]
@@ -133,8 +136,8 @@ def contamination_report(items: list[Item], found: list[dict[str, Any]], hashes:
         }
         for name, sha256 in hashes.items()
     ]
-    kept = {number for paper in found if not paper["removed"] for number, _ in paper["items"]}
-    numbers = sorted({number for paper in found for number, _ in paper["items"]})
+    kept = {number for paper in papers if not paper["removed"] for number, _ in paper["items"]}
+    numbers = sorted({number for paper in papers for number, _ in paper["items"]})
     return {
         "version": 1,
         "ngram_words": NGRAM,
@@ -151,6 +154,6 @@ def contamination_report(items: list[Item], found: list[dict[str, Any]], hashes:
         ],
         "papers": [
             {**paper, "items": [[items[n].file, items[n].item_id, round(s, 3)] for n, s in paper["items"]]}
-            for paper in found
+            for paper in papers
         ],
     }

@@ -10,7 +10,6 @@ from rdkit.Chem import Crippen, Descriptors, Lipinski, rdMolDescriptors
 
 from megabiomed.corpus.facts_actions import ACTIONS
 from megabiomed.corpus.facts_drugs import DRUGS
-from megabiomed.corpus.facts_drugs_more import MORE_DRUGS
 from megabiomed.corpus.facts_metabolites import METABOLITES
 
 
@@ -86,11 +85,11 @@ def _rows(table: str) -> list[list[str]]:
 
 def _molecules() -> tuple[Molecule, ...]:
     actions = dict(_rows(ACTIONS))
-    found = []
-    for table, prefix in ((DRUGS, "used "), (MORE_DRUGS, "used "), (METABOLITES, "")):
+    molecules = []
+    for table, prefix in ((DRUGS, "used "), (METABOLITES, "")):
         for name, formula, kind, statement, smiles in _rows(table):
-            found.append(Molecule(name, formula, kind, prefix + statement, actions.get(name, ""), smiles))
-    return tuple(found)
+            molecules.append(Molecule(name, formula, kind, prefix + statement, actions.get(name, ""), smiles))
+    return tuple(molecules)
 
 
 MOLECULES = _molecules()

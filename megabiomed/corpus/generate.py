@@ -47,12 +47,13 @@ def generate_records(papers: int = PAPERS, seed: int = 0) -> Iterator[dict[str, 
 
 
 def write_records(path: Path, papers: int = PAPERS, seed: int = 0) -> int:
-    """Write records as .jsonl.gz, whole or not at all, byte for byte the same for the same arguments.
+    """Write records as .jsonl.gz, complete or not at all, byte for byte the same for the same arguments.
 
     Returns:
         characters of text in all papers.
     """
     buffer, characters = io.BytesIO(), 0
+    # gzip would write name and time into its header: the same records would be other bytes every second.
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as zipped:
         for record in generate_records(papers, seed):
             characters += len(record["content"]["text"])

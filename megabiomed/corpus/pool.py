@@ -1,4 +1,4 @@
-"""Independent jobs in several processes: progress while they run, results in the order of the jobs, no hang on a death."""
+"""Independent jobs in several processes: progress while they run, results in the order of the jobs, no hang if one dies."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ def count_work(amount: int) -> None:
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int,
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[Result]:  # fmt: skip
+) -> list[Result]:
     """Call `function` on every job; the results are in the order of the jobs, however many processes there are.
 
     Args:
-        function: of a module, and so are its jobs and results: they travel between processes.
+        function: a module's function. It, its jobs and its results travel between processes, so they must pickle.
         workers: processes; with 1, or one job, the work is done in this one.
         on_progress: gets (jobs done, sum of `count_work`) now and then.
 
     Raises:
-        WorkerError: a process died, most often for want of memory. An exception of a job is raised as it is.
+        WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is.
     """
     context = multiprocessing.get_context("spawn")  # forking would copy the locks of the progress bar's thread
     counter = context.Value("q", 0)
@@ -55,10 +57,12 @@ def run_jobs(
             _watch(futures, lambda done: report(done, counter.value))
             return [future.result() for future in futures]
         except BrokenProcessPool:
+            # Linux's out-of-memory killer leaves no exception behind, and nothing says which job it was.
             raise WorkerError(
-                "a worker process died", got=f"{workers} workers",
-                do="check the memory, or pass fewer --workers; the same command goes on where this one stopped",
-            ) from None  # fmt: skip
+                "a worker process died",
+                got=f"{workers} workers",
+                do="check the memory, or pass fewer --workers; run the same command again to resume",
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -68,7 +72,7 @@ def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
     while pending:
         done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
         for future in done:
-            future.result()
+            future.result()  # raises at the first failure: the other jobs may run for hours
         report(len(futures) - len(pending))
 
 

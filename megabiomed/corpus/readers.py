@@ -31,6 +31,7 @@ def read_papers(
         DataError: at once, when a file is missing or cannot be read, or `layout` has no parses to join.
     """
     rejects = Rejects(strict=True) if rejects is None else rejects
+    # This function is no generator itself: what is wrong with its arguments is raised here, not at the first paper.
     if pdf_parses is not None:
         join = joining(layout)
         check_readable(path)
@@ -79,8 +80,8 @@ def _single(path: Path, fixed: Layout | None, rejects: Rejects) -> Iterator[Pape
 def parse_files(path: Path, metadata: Path) -> list[Path]:
     """The pdf_parses that may hold papers of a metadata shard.
 
-    The release numbers its shards alike, metadata_7.jsonl.gz beside pdf_parses_7.jsonl.gz: then it is that one. Of a
-    folder named otherwise it is every file.
+    The release numbers its shards in pairs: metadata_7.jsonl.gz belongs to pdf_parses_7.jsonl.gz, and then it is that one
+    file. In a folder with other names it is every file.
 
     Raises:
         DataError: there is none, or it cannot be read.
@@ -91,9 +92,9 @@ def parse_files(path: Path, metadata: Path) -> list[Path]:
     partner = path / metadata.name.replace("metadata", "pdf_parses", 1)
     if partner.name != metadata.name and partner.is_file():
         return [partner]
-    found = sorted(file for file in path.iterdir() if file.name.endswith(_PARSE_SUFFIXES))
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_PARSE_SUFFIXES))
+    if not files:
         raise DataError(f"{path} holds no parses", expected=" or ".join(_PARSE_SUFFIXES), do="check the folder")
-    for file in found:
+    for file in files:
         check_readable(file)
-    return found
+    return files

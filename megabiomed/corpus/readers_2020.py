@@ -29,9 +29,9 @@ def joined_papers(metadata: Path, parses: Iterable[Path], rejects: Rejects) -> I
         for path in parses:
             for record in read_records(path, rejects):
                 paper_id = _paper_id(record, rejects)
-                found = index.take(paper_id) if paper_id else None
-                if found is not None:
-                    paper = paper_2020(record, found, record.value, rejects)
+                metadata_row = index.take(paper_id) if paper_id else None
+                if metadata_row is not None:
+                    paper = paper_2020(record, metadata_row, record.value, rejects)
                     if paper is not None:
                         yield paper
                 elif paper_id:
@@ -42,7 +42,7 @@ def joined_papers(metadata: Path, parses: Iterable[Path], rejects: Rejects) -> I
 
 
 def metadata_paper(record: Record, rejects: Rejects) -> Paper | None:
-    """A paper of one file alone: title and abstract of a metadata line, or a parse without its ids."""
+    """A paper from a single file: title and abstract of a metadata line, or a parse without its ids."""
     if _paper_id(record, rejects) is None:
         return None
     is_parse = "body_text" in record.value
@@ -101,11 +101,12 @@ class MetadataIndex:
 
     def take(self, paper_id: str) -> dict[str, Any] | None:
         """The row of a paper, marked as used; None when there is none."""
-        found = self._base.execute("SELECT row FROM papers WHERE id = ?", (paper_id,)).fetchone()
-        if found is None:
+        stored = self._base.execute("SELECT row FROM papers WHERE id = ?", (paper_id,)).fetchone()
+        if stored is None:
             return None
+        # Marked, not deleted: the rows that no parse asked for are reported at the end.
         self._base.execute("UPDATE papers SET used = 1 WHERE id = ?", (paper_id,))
-        row: dict[str, Any] = json.loads(found[0])
+        row: dict[str, Any] = json.loads(stored[0])
         return row
 
     def unused(self) -> tuple[int, str | None]:

@@ -1,4 +1,4 @@
-"""Stream the lines of plain, gzip or zstd files as JSON objects; damage is counted by reason and place, never raised."""
+"""Stream the lines of plain, gzip or zstd files as JSON objects; damage is counted by reason and place, not raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ MAX_LINE_BYTES = 1 << 28
 _GZIP_MAGIC = b"\x1f\x8b"
 _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re.DOTALL)
-"""Any escape of a JSON text; group 1 is half of a surrogate pair without its other half."""
+"""Any escape of a JSON text; group 1 is half of a surrogate pair without its other half. Complete pairs and escaped
+backslashes match first, so that `\\\\ud800`, a backslash and five letters, is not taken for one."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
-    if path.suffix == ".json" and (whole := _whole(path, max_line_bytes, rejects)) is not None:
-        yield Record(whole, path, 1, 0)
+    if path.suffix == ".json" and (value := _only_object(path, max_line_bytes, rejects)) is not None:
+        yield Record(value, path, 1, 0)
         return
     for line, offset, data in _lines(path, rejects, max_line_bytes):
         value = _decode(data, f"{path}:{line}", rejects)
@@ -69,24 +70,25 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
             yield Record(value, path, line, offset)
 
 
-def _whole(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | None:
+def _only_object(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | None:
     """The object that fills a file, as doc2json writes it over many lines; None when the file is something else."""
     check_readable(path)
     if path.stat().st_size > limit:
         return None
-    found = Rejects(strict=rejects.strict)
+    # An account of its own: should the file turn out to be JSON lines, their damage is counted when they are read.
+    account = Rejects(strict=rejects.strict)
     try:
-        value = json.loads(_repaired(path.read_bytes(), f"{path}:1", found))
+        value = json.loads(_repaired(path.read_bytes(), f"{path}:1", account))
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
-    rejects.merge(found)
+    rejects.merge(account)
     return value
 
 
 def _parquet_rows(path: Path) -> Iterator[Record]:
-    """Rows of a Parquet file, streamed; `offset` is the number of the row, as there is no line."""
+    """Rows of a Parquet file, streamed; `offset` is the number of the row, as there are no lines."""
     from datasets import load_dataset
 
     check_readable(path)
@@ -95,7 +97,7 @@ def _parquet_rows(path: Path) -> Iterator[Record]:
         for number, row in enumerate(rows):
             yield Record(dict(row), path, number + 1, number)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet", got=str(error)[:200], do="fetch it again") from None
+        raise DataError(f"{path} cannot be read as Parquet", got=str(error)[:200], do="download it again") from None
 
 
 def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
@@ -103,48 +105,62 @@ def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
 
     It is done before the JSON is read, so that no key, id, title or field of study can hold one later.
     """
-    if b"\\ud" not in data and b"\\uD" not in data:
+    if (
+        b"\\ud" not in data and b"\\uD" not in data
+    ):  # nearly every record: the regular expression costs more than the JSON
         return data
-    found = sum(match[1] is not None for match in _ESCAPE.finditer(data))
-    if not found:
+    lone = sum(match[1] is not None for match in _ESCAPE.finditer(data))
+    if not lone:
         return data
-    rejects.add("field: lone surrogates replaced", where, f"{found} in {len(data)} bytes")
+    rejects.add("field: lone surrogates replaced", where, f"{lone} in {len(data)} bytes")
     return _ESCAPE.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", data)
 
 
 def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, bytes) of every line that is neither blank nor too long."""
     check_readable(path)
     number, offset = 0, 0
-    damaged = True  # until the end was reached without an error
+    try:
+        for data, size in _sized_lines(path, limit):
+            number += 1
+            if size > limit:
+                rejects.add("record: line too long", f"{path}:{number}", f"more than {limit} bytes")
+            elif data.isspace():
+                rejects.add("input: blank line", f"{path}:{number}")
+            else:
+                yield number, offset, data
+            offset += size
+    # What was read before the damage counts: a download that was cut off still has most of its papers.
+    except EOFError:
+        kind = "zstd" if _magic(path) == _ZSTD_MAGIC else "gzip"
+        rejects.add(f"input: truncated {kind}", f"{path}:{number + 1}", "it ends inside the compressed stream")
+    except zstandard.ZstdError as error:
+        rejects.add("input: damaged zstd", f"{path}:{number + 1}", str(error))
+    except (gzip.BadGzipFile, zlib.error) as error:
+        rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
+    else:
+        if number == 0:
+            rejects.add("input: empty file", str(path))
+
+
+def _sized_lines(path: Path, limit: int) -> Iterator[tuple[bytes, int]]:
+    """Every line with its size in bytes; of a line above the limit only the beginning, as it may not fit the memory."""
     with _open(path) as file:
-        try:
-            while data := file.readline(limit + 1):
-                number, size = number + 1, len(data)
-                if size > limit:
-                    rejects.add("record: line too long", f"{path}:{number}", f"more than {limit} bytes")
-                    size += 0 if data.endswith(b"\n") else _skip_line(file)
-                elif data.isspace():
-                    rejects.add("input: blank line", f"{path}:{number}")
-                else:
-                    yield number, offset, data
-                offset += size
-            damaged = False
-        except EOFError:
-            kind = "gzip" if isinstance(file, gzip.GzipFile) else "zstd"
-            rejects.add(f"input: truncated {kind}", f"{path}:{number + 1}", "it ends inside the compressed stream")
-        except zstandard.ZstdError as error:
-            rejects.add("input: damaged zstd", f"{path}:{number + 1}", str(error))
-        except (gzip.BadGzipFile, zlib.error) as error:
-            rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
-        except OSError as error:
-            raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
-    if number == 0 and not damaged:
-        rejects.add("input: empty file", str(path))
+        # One byte more than allowed tells a line that is too long from one that just fits.
+        while data := file.readline(limit + 1):
+            rest = _skip_line(file) if len(data) > limit and not data.endswith(b"\n") else 0
+            yield data, len(data) + rest
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        magic = file.read(4)
+    magic = _magic(path)
     if magic == _ZSTD_MAGIC:
         return cast(IO[bytes], open_zstd(path))
     return cast(IO[bytes], gzip.open(path, "rb")) if magic[:2] == _GZIP_MAGIC else path.open("rb")

@@ -17,7 +17,7 @@ _NAMES = ("id", "paper_id", "corpusid", "added_id")
 
 
 def paper_2019(record: Record, rejects: Rejects) -> Paper | None:
-    """`{paper_id, metadata{...}, grobid_parse, latex_parse}`: metadata with the first parse that is there."""
+    """`{paper_id, metadata{...}, grobid_parse, latex_parse}`: metadata with the first of the two parses that exists."""
     metadata = record.value.get("metadata")
     if not isinstance(metadata, dict):
         rejects.add("record: metadata is not an object", record.where, type(metadata).__name__)
@@ -42,7 +42,7 @@ def doc2json_paper(record: Record, rejects: Rejects) -> Paper | None:
 
 
 def text_paper(record: Record, rejects: Rejects) -> Paper | None:
-    """`{text[, id, title, year, externalids]}`: any other source, such as general text that is replayed."""
+    """`{text[, id, title, year, externalids]}`: any other source, such as general text for replay."""
     value, where = record.value, record.where
     text = value.get("text")
     if not isinstance(text, str) or not text.strip():

@@ -19,7 +19,7 @@ def parse_annotations(value: Any, length: int, where: str, rejects: Rejects) -> 
     """Decode the `annotations` object of a record.
 
     Args:
-        value: annotation name to a JSON-encoded list, a list, or null or "" for "none found".
+        value: annotation name to a list, a JSON-encoded list, or null or "" where a paper has none.
         length: characters of the text that the offsets point into.
 
     Returns:
@@ -77,8 +77,8 @@ def parse_span(value: Any, length: int, where: str, rejects: Rejects) -> Span | 
 
 
 def parse_integer(value: Any) -> int | None:
-    """A whole number written as a number or as text, else None. JSON's true and 1.0 are not whole numbers here."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    """An integer written as a number or as text; None for anything else, also for JSON's true and 1.0."""
+    if isinstance(value, int) and not isinstance(value, bool):  # bool is a subclass of int
         return value
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value)
@@ -113,15 +113,15 @@ def parse_fields(value: dict[str, Any]) -> tuple[str, ...]:
 
 
 def parse_references(value: Any) -> dict[str, tuple[str, str]]:
-    """Title and first author's last name of each of a parse's `bib_entries`, where both are there."""
-    found = {}
+    """Title and first author's last name of each of a parse's `bib_entries` that has both."""
+    works = {}
     for name, entry in value.items() if isinstance(value, dict) else ():
         title, authors = (entry.get("title"), entry.get("authors")) if isinstance(entry, dict) else (None, None)
         first = authors[0] if isinstance(authors, list) and authors else None
         last = first.get("last") if isinstance(first, dict) else None
         if isinstance(title, str) and isinstance(last, str) and title.strip() and last.strip():
-            found[name] = (" ".join(title.split()), " ".join(last.split()))
-    return found
+            works[name] = (" ".join(title.split()), " ".join(last.split()))
+    return works
 
 
 def _attributes(value: dict[str, Any], where: str, rejects: Rejects) -> dict[str, Any]:

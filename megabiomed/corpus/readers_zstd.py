@@ -1,4 +1,4 @@
-"""A zstd file as a stream of bytes; one that ends inside a frame is an error, as it is with gzip."""
+"""A zstd file as a stream of bytes; a file that ends inside a frame is an error, as it is with gzip."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _CHUNK = 1 << 16
 
 
 class _Frames(io.RawIOBase):
+    """The frames of a file one after another: compressors that work in parallel write several.
+
+    zstandard's own stream reader takes the end of the file inside a frame for the end of the data.
+    """
+
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._frame: Any = None
@@ -37,6 +42,7 @@ class _Frames(io.RawIOBase):
             data = rest or self._file.read(_CHUNK)
             if not data:
                 return False
+            # `zstd --long=31` looks back over 2 GiB; the decoder's own limit is 128 MiB.
             self._frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
         else:
             data = self._file.read(_CHUNK)

@@ -1,4 +1,4 @@
-"""What every reader of the corpus hands on: a `Paper` with its marked spans, and an account of what was rejected."""
+"""What every reader of the corpus produces: a `Paper` with its marked spans, and an account of what was rejected."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Paper:
 
     @property
     def is_abstract(self) -> bool:
-        """Whether nothing stands in the text but its marked abstract, and a title."""
+        """Whether the text consists of its marked abstract, and perhaps a title, and nothing more."""
         if "abstract" not in self.spans:
             return False
         place = 0
@@ -80,7 +80,7 @@ class Rejects:
         self.samples: dict[str, list[str]] = {}
 
     def add(self, reason: str, where: str, detail: str = "", count: int = 1) -> None:
-        """Count one reject. `where` is `file:line`, `detail` a short description of what was found there."""
+        """Count one reject. `where` is `file:line`, `detail` a short description of what is wrong there."""
         sample = f"{where}: {detail[:200]}" if detail else where
         sample = sample.encode("utf-8", "backslashreplace").decode()  # JSON in JSON, or a file name, may not be UTF-8
         if self.strict:

@@ -71,10 +71,10 @@ def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Co
 def _table(report: dict[str, Any]) -> str:
     rows = [(split, report[split]["documents"], report[split]["tokens"]) for split in ("train", "validation")]
     body = "".join(f"<tr><td>{name}</td><td>{docs:,}</td><td>{tokens:,}</td></tr>" for name, docs, tokens in rows)
-    found = report.get("decontamination")
+    account = report.get("decontamination")
     text = (
-        f"<p>Decontamination: {found['items_found']:,} items found in {found['papers']:,} papers.</p>"
-        if found
+        f"<p>Decontamination: {account['items_found']:,} items found in {account['papers']:,} papers.</p>"
+        if account
         else "<p>Decontamination: no evaluation set was given.</p>"
     )
     return f"<table><tr><th></th><th>documents</th><th>tokens</th></tr>{body}</table>{text}"

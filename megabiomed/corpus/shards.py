@@ -1,7 +1,7 @@
 """The two parallel steps of a build: a source file becomes cleaned parts, a cleaned part becomes tokens.
 
-A step writes its marker last, after its files are durable. What has a marker is whole and is not done again after a kill;
-what has none is done from its beginning, so nothing is counted twice or by half.
+A step writes its marker last, after its files are durable. After a kill, work with a marker is complete and is not repeated;
+work without one starts from its beginning, so nothing is counted twice or only in part.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DONE = "done.json"
 PART_CHARACTERS = 64_000_000
 """Characters of a cleaned part: the unit of tokenizing and of its resume."""
 BATCH = 64
-"""Documents that SentencePiece gets at once."""
+"""Documents per call of SentencePiece."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Part:
 
 
 def clean_shard(job: CleanJob) -> dict[str, Any]:
-    """Clean a file unless that is done, and return its account: parts, counts, rejects, sha256."""
+    """Clean a file unless that is done already, and return its account: parts, counts, rejects, sha256."""
     marker = job.folder / DONE
     if marker.is_file():
         return dict(read_json(marker))
@@ -103,6 +103,7 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
     names: list[str] = []
     contamination = Contamination([item for path in job.evaluation for item in read_items(path)])
     part: _Part | None = None
+    # Keys are kept apart from the text: which papers stay is decided from them alone, for the corpus as a whole.
     for paper, text in papers:
         if part is None or part.characters >= PART_CHARACTERS:
             _close(job.folder, names, part)
@@ -113,12 +114,12 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
         more |= {"fields": paper.fields} if paper.fields else {}
         row = {"text": text, **origin, "ids": paper.ids, **more}
         part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        found = contamination.find(text) if job.evaluation else []
-        if found:
-            tainted.append({**origin, "items": found})
+        items = contamination.find(text) if job.evaluation else []
+        if items:
+            tainted.append({**origin, "items": items})
         shared = (shared_key(kind, paper.ids.get(kind)) for kind in SHARED_IDS)
         keys = (key_of(paper.paper_id), *shared, text_key(text))
-        part.keys.append((*keys, split_hash(paper.paper_id), bool(found), paper.is_abstract))
+        part.keys.append((*keys, split_hash(paper.paper_id), bool(items), paper.is_abstract))
         if job.near_dedup:
             part.signatures.append(signature(text))
         part.characters += len(text)
@@ -142,7 +143,7 @@ def read_part(part: Path) -> Iterator[dict[str, Any]]:
 
 
 def tokenize_part(job: TokenJob) -> dict[str, Any]:
-    """Tokenize a part unless that is done; returns the documents and tokens of each split, and documents by source."""
+    """Tokenize a part unless that is done already; returns documents, tokens and documents by source of each split."""
     marker = job.folder / DONE
     if marker.is_file():
         return dict(read_json(marker))
@@ -170,7 +171,8 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _tokenizer(path: Path, _sha256: str) -> Tokenizer:
-    """The words that it remembers serve all parts of a worker."""
+    """One tokenizer for all parts of a worker, because it remembers the words that it has cut."""
+    # The hash is part of the key: a file that was replaced meanwhile is opened again.
     return Tokenizer(path)
 
 

@@ -16,9 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from megabiomed.corpus import shards
-from megabiomed.corpus.build import BuildOptions, build_corpus, held_out
+from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.cli import corpus_app
+from megabiomed.corpus.dedup import held_out
 from megabiomed.corpus.generate import write_records
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import DataError, TokenizerError
@@ -60,7 +61,7 @@ def test_halves_of_surrogate_pairs_anywhere_in_a_record_stop_no_build(tmp_path: 
         {"corpusid": 1, "externalids": {"PubMedCentral": "PM\ud800"}, "content": content, "s2fieldsofstudy": fields},
         {"id": "a\udfff", "title": "T\ud800", "text": long, "externalids": {"PubMedCentral": "1"}},
         {"paper_id": "2", "metadata": {"title": "T\udc00", "abstract": text, "pmc_id": "PMC2"}, "grobid_parse": {}},
-    ]  # fmt: skip
+    ]
     source = write_lines(tmp_path / "a.jsonl", *rows)
     rules = CleanRules(min_words=5)
     options = BuildOptions([source], tmp_path / "c", vocab_size=300, validation_fraction=0, workers=1, rules=rules)
@@ -211,7 +212,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_half_written_and_resumes(tm
     failed = subprocess.run(line, cwd=tmp_path, preexec_fn=full, capture_output=True, text=True, timeout=100)
     assert failed.returncode == 1
     assert (
-        "cannot be written: got File too large; make room on the disk and give the same command again" in failed.stderr
+        "cannot be written: got File too large; make room on the disk and run the same command again" in failed.stderr
     )
     assert not (tmp_path / "c").exists()
     assert (tmp_path / ".c.building").is_dir()
@@ -236,7 +237,7 @@ def test_nothing_half_built_is_left(records: Path, tmp_path: Path) -> None:
         build_corpus(BuildOptions([empty], tmp_path / "c", vocab_size=500))
     with pytest.raises(TokenizerError, match="too small"):
         build_corpus(BuildOptions([records], tmp_path / "c", vocab_size=90_000))
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         build_corpus(BuildOptions([tmp_path / "no.jsonl"], tmp_path / "c"))
     with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         build_corpus(BuildOptions([records], tmp_path / "c", tokenizer=empty))
@@ -313,8 +314,11 @@ def test_each_2020_shard_is_joined_with_its_own_parses(records: Path, built: Pat
     assert report["rejects"]["counts"] == {}
     sources = TokenStore.open(tmp_path / "c" / "train").manifest["sources"]
     assert {source["file"]: source["documents"] for source in sources} == {
-        "metadata_0.jsonl": 0, "metadata_1.jsonl": 0, "pdf_parses_0.jsonl": 1, "pdf_parses_1.jsonl": 1,
-    }  # fmt: skip
+        "metadata_0.jsonl": 0,
+        "metadata_1.jsonl": 0,
+        "pdf_parses_0.jsonl": 1,
+        "pdf_parses_1.jsonl": 1,
+    }
 
 
 def test_the_command_builds_and_inspects(records: Path, tmp_path: Path) -> None:

@@ -44,11 +44,17 @@ def test_only_papers_of_pubmed_and_pmc_are_selected(ids, kept):
 @pytest.mark.parametrize(
     ("rule", "kind"),
     [
-        ("authors", "author"), ("authors", "authoraffiliation"), ("authors", "authorlastname"),
-        ("bibliography", "bibentry"), ("figures", "figure"), ("figures", "figurecaption"), ("tables", "table"),
-        ("citations", "bibref"), ("publication", "venue"),
+        ("authors", "author"),
+        ("authors", "authoraffiliation"),
+        ("authors", "authorlastname"),
+        ("bibliography", "bibentry"),
+        ("figures", "figure"),
+        ("figures", "figurecaption"),
+        ("tables", "table"),
+        ("citations", "bibref"),
+        ("publication", "venue"),
     ],
-)  # fmt: skip
+)
 def test_each_rule_removes_its_spans_and_only_when_it_is_on(rule, kind):
     marks = {kind: "DROP ME"}
     assert cleaned("Left DROP ME right.", **marks) == "Left right."

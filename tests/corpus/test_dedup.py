@@ -58,9 +58,11 @@ def test_a_full_text_stays_and_its_abstracts_go_whichever_came_first(tmp_path: P
     kept, dropped = built(tmp_path, abstracts, texts)
     assert kept == {"11", "12", "13", "5", "4"}
     assert dropped == {
-        "an abstract whose id was seen before": 1, "an abstract whose pmc was seen before": 1,
-        "an abstract whose pubmed was seen before": 2, "an abstract whose doi was seen before": 1,
-    }  # fmt: skip
+        "an abstract whose id was seen before": 1,
+        "an abstract whose pmc was seen before": 1,
+        "an abstract whose pubmed was seen before": 2,
+        "an abstract whose doi was seen before": 1,
+    }
 
 
 def test_the_abstracts_of_the_datasets_api_are_read_and_matched(tmp_path: Path) -> None:

@@ -53,9 +53,10 @@ def test_ten_thousand_mutated_records_are_kept_or_counted(tmp_path: Path) -> Non
     write_records(tmp_path / "r.jsonl.gz", 12, 0)
     rows = gzip.decompress((tmp_path / "r.jsonl.gz").read_bytes()).splitlines()
     nested = {
-        "paper_id": "7", "metadata": {"title": "T", "pmc_id": "PMC1", "abstract": "A."},
+        "paper_id": "7",
+        "metadata": {"title": "T", "pmc_id": "PMC1", "abstract": "A."},
         "grobid_parse": {"body_text": [{"section": "S", "text": "Some text [1].", "cite_spans": [], "ref_spans": []}]},
-    }  # fmt: skip
+    }
     rows += [json.dumps(nested).encode(), json.dumps({"text": "Plain words.", "id": "a"}).encode()]
     rng = random.Random(0)
     lines = []

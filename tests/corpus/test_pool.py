@@ -32,9 +32,7 @@ def die(number: int) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_order_and_all_work_is_counted(workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    assert run_jobs(square, range(6), workers, lambda done, amount: seen.append((done, amount))) == [
-        0, 1, 4, 9, 16, 25,
-    ]  # fmt: skip
+    assert run_jobs(square, range(6), workers, lambda done, amount: seen.append((done, amount))) == [0, 1, 4, 9, 16, 25]
     assert seen[-1] == (6, 15)
 
 

@@ -226,9 +226,13 @@ def test_a_2020_parse_is_joined_with_its_metadata_and_its_spans_move_along(tmp_p
     assert (paper.ids, paper.year, paper.title, paper.source) == ({"pmc": "9"}, 2007, "T", "parses.jsonl.gz")
     marked = {kind: [paper.text[s.start : s.end] for s in spans] for kind, spans in paper.spans.items()}
     assert marked == {
-        "title": ["T"], "abstract": ["A:B"], "sectionheader": ["Intro"], "paragraph": ["First [1] words.", "More."],
-        "bibref": ["[1]"], "tableref": ["First"],
-    }  # fmt: skip
+        "title": ["T"],
+        "abstract": ["A:B"],
+        "sectionheader": ["Intro"],
+        "paragraph": ["First [1] words.", "More."],
+        "bibref": ["[1]"],
+        "tableref": ["First"],
+    }
     assert not rejects.counts
 
 
@@ -253,9 +257,12 @@ def test_2020_spans_that_contradict_their_paragraph_are_dropped(tmp_path):
     assert papers[0].text == "Words."
     assert papers[0].spans == {"paragraph": [Span(0, 6)]}
     assert rejects.counts == {
-        "span: marks other text than it says": 1, "span: beyond the text": 1, "span: not an object": 1,
-        "span: list is of another type": 1, "field: paragraph without text": 1,
-    }  # fmt: skip
+        "span: marks other text than it says": 1,
+        "span: beyond the text": 1,
+        "span: not an object": 1,
+        "span: list is of another type": 1,
+        "field: paragraph without text": 1,
+    }
 
 
 @pytest.mark.skipif(not (DATA / "s2orc").is_dir(), reason="../shared/data is absent")
