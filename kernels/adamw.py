@@ -1,8 +1,8 @@
 """AdamW (Loshchilov & Hutter 2019) on one flat shard: unscale and clip, update, cast for the next forward, in one pass.
 
 The engines step with torch's fused AdamW; they will take this one where a GPU has shown it to be faster (docs/kernels.md),
-so no key of the configuration names it. It moves 30 bytes a parameter with fp32 gradients (28 with bf16): gradient, master and
-two moments read, master, moments and bf16 copy written. Clip, step and cast one after another move 42.
+so no key of the configuration names it. It moves 30 bytes per parameter with fp32 gradients (28 with bf16): gradient, master
+and two moments read, master, moments and bf16 copy written. Clip, step and cast one after another move 42.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from megabiomed.kernels.dispatch import AUTO, Backend, Choice, Site, choose, nee
 
 @dataclass(frozen=True)
 class Shard:
-    """One rank's flat part of parameters and state, each [n] and contiguous.
+    """One rank's flat part of parameters and state, each tensor [n] and contiguous.
 
     Attributes:
         master: fp32 parameters.
@@ -57,8 +57,8 @@ def adamw_step(shard: Shard, rule: Rule, scale: Tensor, backend: str = AUTO) -> 
     """Update a shard in place.
 
     Args:
-        scale: [1] fp32 on the shard's device, factor of the gradient (clipping and loss scale); read there, without a
-            synchronisation with the host.
+        scale: [1] fp32 on the shard's device, factor of the gradient (clipping and loss scale). The device reads it, so
+            the host does not wait for the norm.
         backend: "auto" or one of `BACKENDS`.
     """
     step: Step = choice(site_of(shard.master), backend).function
@@ -80,10 +80,10 @@ def torch_step(shard: Shard, rule: Rule, scale: Tensor) -> None:
     """torch's fused kernel, with a pass before it for the scale and one after it for the copy."""
     gradient = shard.gradient.float() * scale
     count = torch.tensor(float(rule.count), device=scale.device)
-    torch._fused_adamw_(
-        [shard.master], [gradient], [shard.first], [shard.second], [], [count], lr=rule.lr, beta1=rule.betas[0],
-        beta2=rule.betas[1], weight_decay=rule.weight_decay, eps=rule.eps, amsgrad=False, maximize=False,
-    )  # fmt: skip
+    beta1, beta2 = rule.betas
+    options = {"lr": rule.lr, "beta1": beta1, "beta2": beta2, "weight_decay": rule.weight_decay, "eps": rule.eps}
+    state = ([shard.first], [shard.second])
+    torch._fused_adamw_([shard.master], [gradient], *state, [], [count], **options, amsgrad=False, maximize=False)
     shard.copy.copy_(shard.master)
 
 

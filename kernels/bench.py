@@ -1,4 +1,4 @@
-"""`megabiomed bench kernels`: every backend of every operation that can serve here, timed, with what `auto` takes and why."""
+"""`megabiomed bench kernels`: the time of every backend that can serve here, what `auto` takes for each operation and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Timing:
     Attributes:
         forward_ms, backward_ms: best of the repeats; None when it did not run.
         forward_share, backward_share: of the roofline, by the least work of the operation.
-        forward_rate, backward_rate: that work by the time, in TFLOP/s where it multiplies, else in GB/s.
+        forward_rate, backward_rate: that work divided by the time: TFLOP/s for products, GB/s for everything else.
         note: why it was chosen, what it is, or why it did not run.
     """
 
@@ -47,7 +47,8 @@ class Timing:
 
 
 def measure_roofline(shapes: Shapes) -> Roofline:
-    """A square matrix product and a copy, as large as the device deserves."""
+    """A square matrix product and a copy, large enough for this kind of device to reach its speed."""
+    # Measured in the same run, not taken from a data sheet: clocks, power limits and neighbours change what can be reached.
     big = shapes.device.type == "cuda"
     n = 8192 if big else 1024
     a, b = (torch.randn(n, n, device=shapes.device).to(shapes.dtype) for _ in range(2))
@@ -97,7 +98,7 @@ def _candidate(
 
 
 def _judge(flops: float, moved: float, ms: float, roofline: Roofline) -> tuple[float, str]:
-    """(share of the roofline, rate): the least possible time over the measured one, and the work by the time."""
+    """(share of the roofline, rate): the least possible time over the measured one, and the work over the measured time."""
     least_ms = max(flops / roofline.tflops / 1e9, moved / roofline.gbytes / 1e6)
     if not flops:
         return least_ms / ms, f"{moved / ms / 1e6:.4g} GB/s"
@@ -114,13 +115,13 @@ def _forward_backward(
     seeds: list[Tensor] = []
 
     def outputs() -> tuple[Tensor, ...]:
-        found = forward()
-        return found if isinstance(found, tuple) else (found,)
+        results = forward()
+        return results if isinstance(results, tuple) else (results,)
 
-    def backward(found: tuple[Tensor, ...]) -> None:
+    def backward(results: tuple[Tensor, ...]) -> None:
         for leaf in leaves:
-            leaf.grad = None
-        torch.autograd.backward(found, seeds)
+            leaf.grad = None  # adding into an old gradient would be timed too
+        torch.autograd.backward(results, seeds)
 
     first = outputs()
     seeds.extend(torch.randn_like(out) for out in first)
@@ -129,22 +130,22 @@ def _forward_backward(
     ahead, back = [], []
     for _ in range(repeats):
         clock = _Clock(device)
-        found = outputs()
+        results = outputs()
         ahead.append(clock.stop())
         clock = _Clock(device)
-        backward(found)
+        backward(results)
         back.append(clock.stop())
     return min(ahead), min(back)
 
 
 def _times(call: Forward, device: torch.device, repeats: int) -> list[float]:
-    call()
-    found = []
+    call()  # compiles, and fills caches and the allocator
+    times = []
     for _ in range(repeats):
         clock = _Clock(device)
         call()
-        found.append(clock.stop())
-    return found
+        times.append(clock.stop())
+    return times
 
 
 class _Clock:

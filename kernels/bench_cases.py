@@ -61,7 +61,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Work:
-    """The least that forward and backward must do: floating-point operations and bytes of memory traffic."""
+    """The minimum that forward and backward must do: floating-point operations and bytes of memory traffic."""
 
     forward_flops: float
     backward_flops: float
@@ -100,7 +100,7 @@ def attention_case(shapes: Shapes) -> Case:
     moved = qkv.numel() * item + s.tokens * s.hidden * item
     calls = {b.name: partial(call, b.name) for b in attention.BACKENDS}
     label = f"rope + attention {s.tokens} x {s.heads}/{s.kv_heads} x {s.head_dim}, {len(s.documents)} documents"
-    work = Work(flops, 2.5 * flops, moved, 2 * moved)
+    work = Work(flops, 2.5 * flops, moved, 2 * moved)  # two products forward (Q K^T, P V), five backward
     peers = attention_peers(s, qkv, cos, sin)
     return Case("attention", label, attention.BACKENDS, site, attention.choice(site), calls, [qkv], work, peers)
 
@@ -113,6 +113,7 @@ def norm_case(shapes: Shapes) -> Case:
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(norm.add_rms_norm, x, residual, weight, EPS, b.name) for b in norm.BACKENDS}
     size = x.numel() * s.dtype.itemsize
+    # Forward reads both inputs and writes output and stream; backward reads dy, ds and the stream, and writes dx.
     work = Work(0, 0, 4 * size, 4 * size)
     label, peers = f"add + RMSNorm {s.tokens} x {s.hidden}", norm_peers(s, x, residual, weight, EPS)
     return Case("norm", label, norm.BACKENDS, site, norm.choice(site), calls, [x, residual, weight], work, peers)
@@ -126,6 +127,7 @@ def swiglu_case(shapes: Shapes) -> Case:
     site = site_on(s.device, s.dtype, s.hidden)
     calls = {b.name: partial(swiglu.swiglu, gate_up, b.name) for b in swiglu.BACKENDS}
     size = s.tokens * s.intermediate * s.dtype.itemsize
+    # Forward reads gate and up and writes one tensor; backward reads these two and dh, and writes two gradients.
     work = Work(0, 0, 3 * size, 5 * size)
     label, leaves = f"SwiGLU {s.tokens} x {s.intermediate}", [gate_up, gate, up]
     peers = swiglu_peers(s, gate, up)
@@ -142,7 +144,7 @@ def loss_case(shapes: Shapes) -> Case:
     flops = 2.0 * s.tokens * s.hidden * s.vocabulary
     moved = (hidden.numel() + weight.numel()) * s.dtype.itemsize
     label = f"linear + cross entropy {s.tokens} x {s.hidden} x {s.vocabulary}; forward includes the gradients"
-    work = Work(3 * flops, 0, 2 * moved, 2 * moved)
+    work = Work(3 * flops, 0, 2 * moved, 2 * moved)  # the logits and both gradients
     peers = loss_peers(s, hidden, weight, labels)
     return Case("loss", label, loss.BACKENDS, site, loss.choice(site), calls, [hidden, weight], work, peers)
 

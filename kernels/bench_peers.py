@@ -1,4 +1,4 @@
-"""What other libraries take for the same operation, where they are installed; else the reason why there is no figure."""
+"""The same operations in other libraries, where these are installed; otherwise the reason why there is no figure."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def attention_peers(s: Shapes, qkv: Tensor, cos: Tensor, sin: Tensor) -> dict[st
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         parts = [x.transpose(0, 1)[None] for x in rotated()]
+        # By name: left to itself, torch falls back to another kernel without a word, and its time would be reported.
         with sdpa_kernel([getattr(SDPBackend, backend)] if backend else list(SDPBackend.__members__.values())[1:]):
             return F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=s.heads != s.kv_heads)
 

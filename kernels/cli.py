@@ -29,16 +29,18 @@ def _root() -> None:
 )
 def kernels(
     op: Annotated[
-        list[str] | None, typer.Option(help="attention, norm, swiglu, loss, adamw; repeat it; default: all.")
+        list[str] | None, typer.Option(help="attention, norm, swiglu, loss or adamw; repeat the option; default: all.")
     ] = None,
     documents: Annotated[str | None, typer.Option(help="Lengths of the packed documents, in tokens.")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Query heads.")] = None,
-    kv_heads: Annotated[int | None, typer.Option(min=1, help="Key/value heads; default: as many.")] = None,
+    kv_heads: Annotated[
+        int | None, typer.Option(min=1, help="Key/value heads; default: as many as query heads.")
+    ] = None,
     head_dim: Annotated[int | None, typer.Option(min=2, help="Size of a head.")] = None,
     intermediate: Annotated[int | None, typer.Option(min=1, help="Width of SwiGLU.")] = None,
     vocabulary: Annotated[int | None, typer.Option(min=2, help="Rows of the output head.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32 or bf16; default: bf16 on a GPU, fp32 on a CPU.")] = None,
-    deterministic: Annotated[bool, typer.Option(help="Only backends with the same bits every time.")] = False,
+    deterministic: Annotated[bool, typer.Option(help="Only backends that give the same bits every time.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; the best is shown.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
 ) -> None:
@@ -51,11 +53,14 @@ def kernels(
     wanted = op or list(OPS)
     for name in wanted:
         if name not in OPS:
-            raise ConfigError("--op names no operation", got=name, expected=", ".join(OPS), do="choose one of these")
+            raise ConfigError("unknown operation in --op", got=name, expected=", ".join(OPS), do="choose one of these")
     asked = {
-        "heads": heads, "kv_heads": kv_heads or heads, "head_dim": head_dim, "intermediate": intermediate,
+        "heads": heads,
+        "kv_heads": kv_heads or heads,
+        "head_dim": head_dim,
+        "intermediate": intermediate,
         "vocabulary": vocabulary,
-    }  # fmt: skip
+    }
     shapes = default_shapes(documents, dtype, deterministic, asked)
     roofline = bench.measure_roofline(shapes)
     typer.echo(
@@ -68,7 +73,7 @@ def kernels(
             last = case.op
         typer.echo(_line(asdict(timing)))
         rows.append({"case": case.label, **asdict(timing)})
-        if output is not None:  # after every candidate: what is measured stays when a later one is cut off
+        if output is not None:  # after every candidate: a later one that hangs must not cost what was measured
             output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
     if output is not None:
         typer.echo(f"\nwritten: {output}")
@@ -102,13 +107,13 @@ def default_shapes(
     lengths = documents or (GPU_DOCUMENTS if on_gpu else CPU_DOCUMENTS)
     precision = dtype or ("bf16" if on_gpu else "fp32")
     if precision not in platform.DTYPES:
-        raise ConfigError("--dtype names no type", got=precision, expected=", ".join(platform.DTYPES))
+        raise ConfigError("unknown type in --dtype", got=precision, expected=", ".join(platform.DTYPES))
     try:
         parts = [int(length) for length in lengths.split(",")]
     except ValueError:
         parts = []
     if not parts or min(parts) < 1:
-        raise ConfigError("--documents is no list of lengths", got=lengths, expected="such as 2048,4096,2048")
+        raise ConfigError("--documents is not a list of lengths", got=lengths, expected="such as 2048,4096,2048")
     if sizes["heads"] % sizes["kv_heads"]:
         got = f"{sizes['heads']} and {sizes['kv_heads']}"
         raise ConfigError("query heads are not a multiple of key/value heads", got=got, do="change --kv-heads")

@@ -1,7 +1,7 @@
 """One choice of backend per operation, by device, type and shape, with the reason that can be printed.
 
 Every operation lists its backends in order of preference. A backend that cannot compute exactly this operation refuses with a
-reason; `auto` takes the first that does not refuse, a forced one that refuses is an error. Nothing degrades silently.
+reason; `auto` takes the first that does not refuse, and a forced one that refuses is an error. Nothing degrades silently.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megabiomed.config import KernelsConfig
 from megabiomed.ground.errors import ConfigError
 
 AUTO = "auto"
@@ -48,8 +49,8 @@ class Backend:
         name: what the configuration calls it.
         refuse: the reason why it cannot serve a site, or None when it can.
         load: imports and returns its function or functions; called once, when the backend is chosen.
-        note: why it stands where it stands in the order.
-        forced_only: why `auto` passes it over, empty when it does not.
+        note: why it has its place in the order.
+        forced_only: why `auto` passes it over; empty when it does not.
     """
 
     name: str
@@ -86,6 +87,7 @@ def _arch(device: torch.device) -> int:
     return 10 * major + minor
 
 
+# Every layer asks in every forward pass, and a refusal may look for installed packages or run a self-check.
 @lru_cache(maxsize=256)
 def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUTO) -> Choice:
     """The backend for a site.
@@ -101,7 +103,7 @@ def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUT
     names = [backend.name for backend in backends]
     if wanted not in names:
         raise ConfigError(
-            f"kernels.{op} names no backend", got=wanted, expected=", ".join([AUTO, *names]), do="choose one of these"
+            f"unknown backend in kernels.{op}", got=wanted, expected=", ".join([AUTO, *names]), do="choose one of these"
         )
     backend = backends[names.index(wanted)]
     reason = backend.refuse(site)
@@ -144,7 +146,7 @@ def needs_triton(site: Site) -> str | None:
         return None if interpreting() else "Triton needs a GPU"
     if site.dtype not in TRITON_DTYPES:
         return f"no kernel for {site.dtype}"
-    if site.arch < 80:
+    if site.arch < 80:  # before it the tensor cores have no bf16
         return f"compiled and tested for sm_80 and later, this is sm_{site.arch}"
     return None
 
@@ -157,3 +159,24 @@ def needs_cpu(site: Site) -> str | None:
 def serves_all(_: Site) -> str | None:
     """A backend that can always serve."""
     return None
+
+
+def choices_of(
+    wishes: KernelsConfig, device: torch.device, dtype: torch.dtype, hidden_size: int, head_dim: int
+) -> dict[str, Choice]:
+    """The backend of every operation of a run, known before anything is built.
+
+    Raises:
+        ConfigError: a forced backend cannot serve.
+    """
+    # The operations build on this module; only this question about all of them looks the other way.
+    from megabiomed.kernels import document_attention, linear_cross_entropy, rms_norm, swiglu
+
+    heads = site_on(device, dtype, head_dim, wishes.deterministic)
+    stream = site_on(device, dtype, hidden_size)
+    return {
+        "attention": document_attention.choice(heads, wishes.attention),
+        "norm": rms_norm.choice(stream, wishes.norm),
+        "swiglu": swiglu.choice(stream, wishes.swiglu),
+        "loss": linear_cross_entropy.choice(stream, wishes.loss),
+    }

@@ -1,8 +1,8 @@
 """Causal attention over packed documents: row i sees j iff start[i] <= j <= i.
 
-Two int32 per token say everything, with static shapes: `start[i]`, first token of i's document part, and `end[i]`, one
-past its last. `rope_attention` takes the fused projection and rotates inside, `document_attention` takes q, k, v as they are.
-No backend ignores document bounds; one that cannot honour them is not in the list.
+Two int32 per token describe the documents, with static shapes: `start[i]`, first token of i's document part, and `end[i]`,
+one past its last. `rope_attention` takes the fused projection and rotates inside, `document_attention` takes q, k, v and does
+not rotate. No backend ignores document bounds; one that cannot honour them is not in the list.
 """
 
 from __future__ import annotations
@@ -60,9 +60,16 @@ def document_attention(
 
 
 def rope_attention(
-    qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: Heads, *,
-    backend: str = AUTO, deterministic: bool = False, in_place: bool = False,
-) -> Tensor:  # fmt: skip
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    documents: Documents,
+    heads: Heads,
+    *,
+    backend: str = AUTO,
+    deterministic: bool = False,
+    in_place: bool = False,
+) -> Tensor:
     """Rotate q and k of a fused projection and attend.
 
     Args:
@@ -102,6 +109,7 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> T
 
     cu, longest = documents.cu_seqlens, documents.longest
     gqa = query.size(1) != key.size(1)
+    # A window of (-1, 0): all tokens of the document before, none after, which is the causal mask.
     return varlen_attn(query, key, value, cu, cu, longest, longest, window_size=(-1, 0), enable_gqa=gqa)
 
 
@@ -116,7 +124,7 @@ def flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, *, mo
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """torch FlexAttention, compiled, under a block mask that is built once a micro-batch."""
+    """torch FlexAttention, compiled, under a block mask that is built once per micro-batch."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, heads, t, d]
     gqa = query.size(1) != key.size(1)
     return cast(Tensor, _flex()(q, k, v, block_mask=documents.block_mask, enable_gqa=gqa))[0].transpose(0, 1)
@@ -148,6 +156,7 @@ def _refuse_hopper(site: Site) -> str | None:
         return f"head size {site.width} is not 64 or 128"
     if find_spec("triton") is None:
         return "triton is not installed"
+    # Gluon changes between minor versions: 3.9 does not compile these kernels any more.
     if not version("triton").startswith("3.7."):
         return f"compiled and checked with Triton 3.7, this is {version('triton')}"
     from megabiomed.kernels.gluon.check import refusal
@@ -164,7 +173,7 @@ def _refuse_library(site: Site, module: str | None = None, newest_only: bool = F
         return "half precision only"
     if newest_only and site.arch != 90:
         return "written for sm_90"
-    if site.deterministic and not exact:
+    if site.deterministic and not exact:  # gradients of Q are added by atomics
         return "its backward adds in no fixed order"
     return f"head size {site.width} is not a multiple of 8 up to 256" if site.width % 8 or site.width > 256 else None
 
@@ -188,6 +197,9 @@ def _cpu() -> tuple[Attention, Callable[..., Tensor]]:
 
 
 FLASH3, FLASH2 = "flash_attn_interface", "flash_attn"
+# In order of preference. On an H100 (causal, head size 128, bf16, 2k to 8k tokens) FlashAttention-3 is published at 560 to
+# 685 TFLOP/s forward and FlashAttention-2 at about 300. A deterministic backward costs seven products in `triton` and a
+# serial chain of semaphores in `flash2`, hence their order. `dense` serves everything and nothing fast.
 BACKENDS = (
     Backend("per_document", needs_cpu, _cpu, "no work across documents, one pass over the projection"),
     Backend(

@@ -1,4 +1,4 @@
-"""The document bounds of a packed micro-batch, which every attention backend honours or refuses."""
+"""The document bounds of a packed micro-batch. Every attention backend honours them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Dropout as a pure function of (seed, step, token, layer, feature): the same on every topology, and when recomputed.
 
-A random generator would depend on how tokens and features are dealt to ranks. Here every element's fate is a hash of its
-place in the global batch and in the whole matrix, so a rank computes the part that it holds and nothing else.
+A random generator would depend on how tokens and features are distributed over the ranks. Here a hash of an element's place
+in the global batch and in the full matrix decides whether it stays, so a rank computes only the part that it has.
 """
 
 from __future__ import annotations
@@ -37,23 +37,30 @@ def drop(x: Tensor, noise: Noise, p: float, layer: str, first_row: int = 0, firs
     Args:
         layer: name of the layer, equal on all topologies.
         first_row: token of the micro-batch that is row 0.
-        first_column: feature of the whole matrix that is column 0.
+        first_column: feature of the full matrix that is column 0.
     """
     kept = keep(x.shape[0], x.shape[1], noise, p, layer, first_row, first_column, x.device)
     return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
 def keep(
-    rows: int, columns: int, noise: Noise, p: float, layer: str, first_row: int = 0, first_column: int = 0,
+    rows: int,
+    columns: int,
+    noise: Noise,
+    p: float,
+    layer: str,
+    first_row: int = 0,
+    first_column: int = 0,
     device: torch.device | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """[rows, columns] bool: which elements stay."""
     salt = noise.key ^ zlib.crc32(layer.encode())
     first = noise.first_token + first_row
     row = _mixed(_mixed(_range(first, rows, device)) ^ _signed(salt))
     column = _mixed(_range(first_column, columns, device) + _signed(0x9E3779B9))
-    drawn = _mixed(row[:, None] + column[None, :])  # uniform over all int32
-    return drawn >= round(p * 2**32) - 2**31
+    # Rows and columns are mixed before they are added and the sum once more: plain sums are equal along every diagonal.
+    drawn = _mixed(row[:, None] + column[None, :])  # uniform over all int32, [rows, columns]
+    return drawn >= round(p * 2**32) - 2**31  # the lowest share p of all int32 is dropped
 
 
 def _range(first: int, count: int, device: torch.device | None) -> Tensor:
@@ -61,7 +68,8 @@ def _range(first: int, count: int, device: torch.device | None) -> Tensor:
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """A bijection of int32 that spreads every bit: MurmurHash3's finaliser. Masks undo that torch's shift keeps the sign."""
+    """A bijection of int32 that spreads every bit: MurmurHash3's finaliser."""
+    # The masks make torch's arithmetic shift, which copies the sign, a logical one.
     z = (z ^ (z >> 16 & 0xFFFF)) * _signed(0x85EBCA6B)
     z = (z ^ (z >> 13 & 0x7FFFF)) * _signed(0xC2B2AE35)
     return z ^ (z >> 16 & 0xFFFF)

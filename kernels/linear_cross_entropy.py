@@ -1,11 +1,11 @@
 """Cross entropy of a linear layer without its logits: output head and loss in one, chunk by chunk, vocabulary-parallel.
 
 Each tensor rank holds the rows [first, first + v) of the head. For a chunk of tokens it computes its logits, reduces them to
-two numbers a token (log of the sum of exponentials, target's logit), exchanges those in one all-gather of 8 bytes a token,
-and turns the logits into their gradient in place. The exchange of one chunk runs while the next is multiplied. The gradients
-of the summed loss are complete after forward; backward only scales them: three products with the head, never four.
+two numbers per token (log of the sum of exponentials, target's logit), exchanges those in one all-gather of 8 bytes per
+token, and turns the logits into their gradient in place. The exchange of one chunk runs while the next is multiplied. The
+gradients of the summed loss are complete after forward; backward only scales them: three products with the head, not four.
 
-z-loss (PaLM, Chowdhery et al. 2022): z * lse^2 a token, which keeps the normaliser near 1.
+z-loss (PaLM, Chowdhery et al. 2022): z * lse^2 per token, which keeps the normaliser near 1.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from megabiomed.kernels.dispatch import (
 
 IGNORE_INDEX = -100
 SCALE_ROWS = 4096
+"""Rows of a half-precision gradient that exist in fp32 at a time while it is scaled."""
+# fp32 logits of a chunk: large enough for the matrix product to run at full speed, small against the logits of a
+# micro-batch (8,192 tokens x 32,000 words: 1,000 MiB, and as much again for their gradient).
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 
 
@@ -50,10 +53,13 @@ class Shard:
 
 
 class ChunkOps(Protocol):
-    """What a backend does with the logits [n, v] of a chunk; `target` is the label minus `first`, any number when foreign."""
+    """What a backend does with the logits [n, v] of a chunk.
+
+    `target` [n] is the label minus the shard's first id; a label of another rank is a number outside of 0 to v - 1.
+    """
 
     def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """([n] log of the sum of exponentials, [n] logit of the target or 0 when it is foreign), fp32."""
+        """([n] log of the sum of exponentials, [n] logit of the target, or 0 when another rank has it), fp32."""
 
     def gradient(
         self, logits: Tensor, target: Tensor, lse: Tensor, softmax_weight: Tensor, label_weight: Tensor
@@ -62,9 +68,15 @@ class ChunkOps(Protocol):
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, shard: Shard | None = None, *,
-    z_loss: float = 0.0, chunk_tokens: int | None = None, backend: str = AUTO,
-) -> Tensor:  # fmt: skip
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    shard: Shard | None = None,
+    *,
+    z_loss: float = 0.0,
+    chunk_tokens: int | None = None,
+    backend: str = AUTO,
+) -> Tensor:
     """Summed cross entropy of hidden @ weight^T.
 
     Args:
@@ -73,7 +85,7 @@ def linear_cross_entropy(
         weight: [rows, h] of this rank.
         labels: [t] vocabulary ids, or IGNORE_INDEX for tokens without a target; equal on the ranks.
         z_loss: weight of the squared log-normaliser.
-        chunk_tokens: tokens at a time; None takes what keeps a chunk's logits at 32 MiB (CPU) or 256 MiB.
+        chunk_tokens: tokens per chunk; None keeps a chunk's logits at 32 MiB (CPU) or 256 MiB (GPU).
 
     Returns:
         [1] fp32, equal on the ranks; 0 when no token has a target.
@@ -86,7 +98,7 @@ def linear_cross_entropy(
 
 
 def reference(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
-    """The definition in plain torch, on a whole vocabulary."""
+    """The definition in plain torch, on the full vocabulary."""
     logits = hidden @ weight.t()  # [t, v]
     kept = labels != IGNORE_INDEX
     lse = logits.logsumexp(-1)  # [t]
@@ -97,9 +109,16 @@ def reference(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, shard: Shard, z_loss: float, rows: int, ops: ChunkOps,
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        shard: Shard,
+        z_loss: float,
+        rows: int,
+        ops: ChunkOps,
         gradients: bool,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         wanted = tuple(gradients and need for need in ctx.needs_input_grad[:2])
         head = _Head(hidden, weight, labels, shard, z_loss, ops, wanted)
         loss = head.run(rows)
@@ -116,11 +135,12 @@ class _Loss(torch.autograd.Function):
 
 
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
-    """gradient * scale in place, the scale in fp32: rounded to bf16 it would shift every element the same way."""
+    """gradient * scale, in place."""
     if gradient.dtype == torch.float64:
         return gradient * scale  # gradcheck asks several times for one forward
     if gradient.dtype == torch.float32:
         return gradient.mul_(scale)
+    # The scale stays in fp32: rounded to bf16 it would shift every element in the same direction.
     for part in gradient.split(SCALE_ROWS):
         part.copy_(part.float().mul_(scale))
     return gradient
@@ -130,9 +150,15 @@ class _Head:
     """One evaluation of the loss."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, labels: Tensor, shard: Shard, z_loss: float, ops: ChunkOps,
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        shard: Shard,
+        z_loss: float,
+        ops: ChunkOps,
         wanted: tuple[bool, ...],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.hidden = hidden.contiguous()
         self.weight = weight[: shard.size]
         self.labels = labels
@@ -148,7 +174,7 @@ class _Head:
         return self.dhidden, self.dweight
 
     def run(self, rows: int) -> Tensor:
-        """Every chunk is finished after the next one was multiplied, so that its exchange has time."""
+        """Every chunk is finished after the next one has been multiplied; in between its exchange is on the way."""
         pending: _Chunk | None = None
         for start in range(0, self.hidden.size(0), rows):
             following = self._begin(slice(start, start + rows))
@@ -181,6 +207,7 @@ class _Head:
         if self.dhidden is not None:
             torch.mm(gradient, self.weight, out=self.dhidden[chunk.where])
         if self.dweight is not None:
+            # The first chunk writes and the others add, so the buffer needs no pass that zeroes it.
             filled, padding = self.dweight.split([self.shard.size, self.dweight.size(0) - self.shard.size])
             if chunk.where.start == 0:
                 padding.zero_()
@@ -227,7 +254,7 @@ class TorchChunkOps:
 class CpuChunkOps(TorchChunkOps):
     """The same in blocks of rows that stay in the cache, in place."""
 
-    BLOCK_BYTES = 2**18
+    BLOCK_BYTES = 2**18  # of fp32 logits: fits the second-level cache of a core
 
     def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ChunkOps`."""
@@ -241,7 +268,7 @@ class CpuChunkOps(TorchChunkOps):
         """See `ChunkOps`."""
         wide, rows = _wide(logits), self._rows(logits)
         shift = lse.masked_fill(label_weight == 0, torch.inf)  # a masked row becomes exp(-inf) = 0
-        weighted = not torch.equal(softmax_weight, label_weight)
+        weighted = not torch.equal(softmax_weight, label_weight)  # only a z-loss makes them differ
         for part, shift_part, weight in zip(wide.split(rows), shift.split(rows), softmax_weight.split(rows)):
             part.sub_(shift_part[:, None]).exp_()
             if weighted:

@@ -1,7 +1,7 @@
 """RMSNorm (Zhang & Sennrich 2019), alone or fused with the residual add before it.
 
 y = s / sqrt(mean(s^2) + eps) * w with s = x + residual, computed in fp32 (fp64 for fp64 inputs) and rounded once. The sum s is
-rounded to the type of the stream before it is normalised, so that backward, which reads the stream, sees the same s.
+rounded to the type of the stream before it is normalised, so that backward, which reads the stream, uses the same s.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from megabiomed.kernels.dispatch import (
     site_of,
 )
 
+# A program keeps its row in registers: 32,768 values over 16 warps are 64 of the 128 registers that a thread has then.
 MAX_TRITON_WIDTH = 32768
 
 Norms = tuple[Callable[[Tensor, Tensor, float], Tensor], Callable[..., tuple[Tensor, Tensor]]]
@@ -73,11 +74,12 @@ def torch_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) 
 
 
 class _CpuNorm(torch.autograd.Function):
-    """Three passes forward, five backward, each vectorised; autograd over the parts makes eleven."""
+    """Three passes forward, five backward, each vectorised; autograd over single operations takes eleven."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         s, w = _wide(x), _wide(weight)
+        # The norm reads s once and stores nothing; s.square().mean() would write the squares to memory and read them again.
         rstd = torch.linalg.vector_norm(s, dim=-1, keepdim=True).square_().div_(s.size(-1)).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, rstd)
         return (s * rstd).mul_(w).to(x.dtype)

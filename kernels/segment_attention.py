@@ -1,6 +1,6 @@
-"""Bidirectional attention inside each segment of a packed batch (proteins side by side, no padding).
+"""Bidirectional attention inside each segment of a packed batch (proteins one after another, no padding).
 
-Backends: one SDPA call a segment (exact anywhere), or torch's varlen flash attention on CUDA in half precision.
+Backends: one SDPA call per segment (exact anywhere), or torch's varlen flash attention on CUDA in half precision.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Sequen
 
 
 def per_segment(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The reference: one scaled_dot_product_attention a segment."""
+    """The reference: one scaled_dot_product_attention per segment."""
     if query.size(0) == 0:
-        return query + key + value
+        return query + key + value  # empty, but part of the graph: backward still reaches all three
     parts = []
     for q, k, v in zip(*(x.split(list(lengths)) for x in (query, key, value))):
         q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, heads, s, d]

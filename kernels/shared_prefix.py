@@ -1,7 +1,7 @@
-"""Attention of documents that begin alike: the shared beginning is in the batch once, the continuations after it.
+"""Attention of documents with the same beginning: the batch has the shared beginning once, followed by the continuations.
 
-Options of one question share its prompt, questions with the same few-shot examples share these. Forward only: an evaluation
-needs no gradient. Plain SDPA a branch; what it saves is everything else of the beginning (projections, feed-forward).
+Options of one question share its prompt; questions with the same few-shot examples share these. Forward only: an evaluation
+needs no gradient. Plain SDPA per branch; what is saved is all other work on the beginning (projections, feed-forward).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class SharedPrefixes:
-    """Bounds of a whole batch, in the place of `Documents`."""
+    """Bounds of a batch, in place of `Documents`."""
 
     groups: Sequence[Group]
 

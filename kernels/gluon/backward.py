@@ -1,11 +1,11 @@
 """Gradients of document-masked causal attention for Hopper, without atomics: one kernel for K and V, one for Q.
 
-Seven products instead of the five of a backward pass that adds into dQ from every key tile, and in exchange every program owns
+Seven products instead of the five of a backward pass that adds into dQ from every key tile. In exchange every program owns
 what it writes: the same bits every time, no semaphores, GQA heads summed in registers in a fixed order. dS goes from registers
-into the tensor cores as it is, in the layout in which the product that made it left it.
+into the tensor cores unchanged, in the layout in which the product that made it left it.
 
 K/V kernel: transposed scores, keys as rows. Its mask is j <= i < end[j], the same set as start[i] <= j <= i and constant in
-the loop. lse = inf marks rows that see nothing; LSE and DELTA are padded to whole programs.
+the loop. lse = inf marks rows that see nothing; LSE and DELTA are padded to a multiple of a program's rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,23 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from megabiomed.kernels.gluon.tiles import CONSUMERS, PART, ROWS, phase_of, product_layout, ring, turned
+from megabiomed.kernels.gluon.tiles import (
+    CONSUMERS,
+    PART,
+    ROWS,
+    Descriptor,
+    Shared,
+    phase_of,
+    product_layout,
+    ring,
+    turned,
+)
+from megabiomed.kernels.triton.launch import Block, Pointer, Scalar
 
 
 @gluon.jit
-def _store_tile(descriptor, values, shared, row, column):
-    """Through shared memory, whose old contents nobody reads any more, to rows [row, row + 64) that exist."""
+def _store_tile(descriptor: Descriptor, values: Block, shared: Shared, row: Scalar, column: Scalar) -> None:
+    """Through shared memory, whose old contents are no longer read, to those of rows [row, row + 64) that exist."""
     shared.store(values.to(descriptor.dtype))
     fence_async_shared()
     tma.async_copy_shared_to_global(descriptor, [row, column], shared)
@@ -34,9 +45,12 @@ def _store_tile(descriptor, values, shared, row, column):
 
 @gluon.jit
 def _produce_queries(
-    qd, kd, vd, dod, lsed, deltad, ks, vs, qs, dos, lses, deltas, kv_full, q_full, do_full, free, first, last, kv_head,
-    stride_l, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr,
-):  # fmt: skip
+    qd: Descriptor, kd: Descriptor, vd: Descriptor, dod: Descriptor, lsed: Descriptor, deltad: Descriptor,
+    ks: Shared, vs: Shared, qs: Shared, dos: Shared, lses: Shared, deltas: Shared,
+    kv_full: Shared, q_full: Shared, do_full: Shared, free: Shared,
+    first: Scalar, last: Scalar, kv_head: Scalar, stride_l: Scalar,
+    G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr,
+) -> None:  # fmt: skip
     """The program's keys and values once, then the query tiles [first, last) of every head of the group."""
     mbarrier.expect(kv_full, CONSUMERS * (kd.block_type.nbytes + vd.block_type.nbytes))
     for which in gl.static_range(CONSUMERS):
@@ -60,9 +74,12 @@ def _produce_queries(
 
 @gluon.jit
 def _consume_queries(
-    dkd, dvd, END, COS, SIN, ks, vs, qs, dos, lses, deltas, kv_full, q_full, do_full, free, first, last, kv_head, T, scale2,
-    scale, which: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
+    dkd: Descriptor, dvd: Descriptor, END: Pointer, COS: Pointer, SIN: Pointer,
+    ks: Shared, vs: Shared, qs: Shared, dos: Shared, lses: Shared, deltas: Shared,
+    kv_full: Shared, q_full: Shared, do_full: Shared, free: Shared,
+    first: Scalar, last: Scalar, kv_head: Scalar, T: Scalar, scale2: Scalar, scale: Scalar,
+    which: gl.constexpr, G: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
     """dK and dV of 64 keys."""
     S: gl.constexpr = product_layout(M)
     A: gl.constexpr = product_layout(D)
@@ -86,12 +103,14 @@ def _consume_queries(
             mbarrier.wait(q_full.index(stage), turn)
             s_flying = warpgroup_mma(k, qs.index(stage).permute((1, 0)), nothing, use_acc=False, is_async=True)
             mbarrier.wait(do_full.index(stage), turn)
+            # dP - delta in one product: it starts at -delta. A subtraction afterwards needs registers that are not left.
             delta = deltas.index(stage).load(gl.SliceLayout(0, S))
             minus_delta = nothing - delta[None, :]
             dp_flying = warpgroup_mma(v, dos.index(stage).permute((1, 0)), minus_delta, is_async=True)
             lse = lses.index(stage).load(gl.SliceLayout(0, S))
             s = warpgroup_mma_wait(1, deps=[s_flying])
             p = gl.exp2(s * scale2 - lse[None, :])
+            # Most tiles lie between the diagonal and the end of the nearest document, where every row sees every key.
             if (m < row + PART - 1) | (m + M > nearest):
                 rows = m + gl.arange(0, M, layout=gl.SliceLayout(0, S))
                 p = gl.where((rows[None, :] >= keys[:, None]) & (rows[None, :] < end[:, None]), p, 0.0)
@@ -110,10 +129,11 @@ def _consume_queries(
 
 @gluon.jit
 def attention_backward_kv(
-    qd, kd, vd, dod, dkd, dvd, lsed, deltad, END, COS, SIN, stride_l, T, scale2, scale, HQ: gl.constexpr, HKV: gl.constexpr,
-    D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
-    """Keys [128 n, 128 n + 128) of one key/value head. Boxes: qd, dod [M, D], lsed, deltad [M], else [64, D]."""
+    qd: Descriptor, kd: Descriptor, vd: Descriptor, dod: Descriptor, dkd: Descriptor, dvd: Descriptor, lsed: Descriptor,
+    deltad: Descriptor, END: Pointer, COS: Pointer, SIN: Pointer, stride_l: Scalar, T: Scalar, scale2: Scalar, scale: Scalar,
+    HQ: gl.constexpr, HKV: gl.constexpr, D: gl.constexpr, M: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
+    """Keys [128 n, 128 n + 128) of one key/value head. Boxes: qd, dod [M, D], lsed, deltad [M], the others [64, D]."""
     first = gl.program_id(0) * ROWS
     kv_head = gl.program_id(1)
     keys = first + gl.arange(0, ROWS, layout=gl.BlockedLayout([1], [32], [4], [0]))
@@ -142,9 +162,11 @@ def attention_backward_kv(
 
 @gluon.jit
 def _produce_keys(
-    qd, dod, kd, vd, qs, dos, ks, vs, q_full, k_full, v_full, free, row, head, column, low, high, D: gl.constexpr,
-    N: gl.constexpr, STAGES: gl.constexpr,
-):  # fmt: skip
+    qd: Descriptor, dod: Descriptor, kd: Descriptor, vd: Descriptor, qs: Shared, dos: Shared, ks: Shared, vs: Shared,
+    q_full: Shared, k_full: Shared, v_full: Shared, free: Shared,
+    row: Scalar, head: Scalar, column: Scalar, low: Scalar, high: Scalar,
+    D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr,
+) -> None:  # fmt: skip
     """The program's queries and output gradients once, then the key and value tiles [low, high)."""
     mbarrier.expect(q_full, CONSUMERS * (qd.block_type.nbytes + dod.block_type.nbytes))
     for which in gl.static_range(CONSUMERS):
@@ -163,9 +185,11 @@ def _produce_keys(
 
 @gluon.jit
 def _consume_keys(
-    dqd, LSE, DELTA, START, COS, SIN, qs, dos, ks, vs, q_full, k_full, v_full, free, row, head, low, high, stride_l, T, scale2,
-    scale, which: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
+    dqd: Descriptor, LSE: Pointer, DELTA: Pointer, START: Pointer, COS: Pointer, SIN: Pointer,
+    qs: Shared, dos: Shared, ks: Shared, vs: Shared, q_full: Shared, k_full: Shared, v_full: Shared, free: Shared,
+    row: Scalar, head: Scalar, low: Scalar, high: Scalar, stride_l: Scalar, T: Scalar, scale2: Scalar, scale: Scalar,
+    which: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
     """dQ of 64 rows."""
     S: gl.constexpr = product_layout(N)
     A: gl.constexpr = product_layout(D)
@@ -207,10 +231,11 @@ def _consume_keys(
 
 @gluon.jit
 def attention_backward_q(
-    qd, kd, vd, dod, dqd, LSE, DELTA, START, COS, SIN, stride_l, T, scale2, scale, HQ: gl.constexpr, HKV: gl.constexpr,
-    D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
-    """Rows [128 m, 128 m + 128) of one head. Boxes: kd, vd [N, D], else [64, D]."""
+    qd: Descriptor, kd: Descriptor, vd: Descriptor, dod: Descriptor, dqd: Descriptor, LSE: Pointer, DELTA: Pointer,
+    START: Pointer, COS: Pointer, SIN: Pointer, stride_l: Scalar, T: Scalar, scale2: Scalar, scale: Scalar,
+    HQ: gl.constexpr, HKV: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
+    """Rows [128 m, 128 m + 128) of one head. Boxes: kd, vd [N, D], the others [64, D]."""
     row = (gl.num_programs(0) - 1 - gl.program_id(0)) * ROWS
     head = gl.program_id(1)
     rows = row + gl.arange(0, ROWS, layout=gl.BlockedLayout([1], [32], [4], [0]))

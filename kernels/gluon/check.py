@@ -19,7 +19,7 @@ from megabiomed.kernels.document_attention import Heads, reference, split_heads
 from megabiomed.kernels.documents import documents_of_lengths
 from megabiomed.kernels.rope import apply_rope, rope_table
 
-LIMIT_S = 180
+LIMIT_S = 180  # compiling the kernels is part of it, seconds each
 # Of the relative L2 distance; one rounding of the probabilities and one of the result, as the Triton kernels are allowed.
 TOLERANCE = {torch.bfloat16: 1.5e-2, torch.float16: 3e-3}
 # Documents of one token, of exactly a tile, over several tiles and straddling them; MHA and GQA.
@@ -34,16 +34,21 @@ RopeAttention = Callable[..., Tensor]
 
 
 def measure(
-    attention: RopeAttention, lengths: list[int], heads: Heads, d: int, dtype: torch.dtype, device: torch.device,
+    attention: RopeAttention,
+    lengths: list[int],
+    heads: Heads,
+    d: int,
+    dtype: torch.dtype,
+    device: torch.device,
     repeats: int = REPEATS,
-) -> dict[str, float]:  # fmt: skip
-    """Relative L2 distance to fp64 of the output and each gradient; "bits" is 1 when a repeat gave others."""
+) -> dict[str, float]:
+    """Relative L2 distance to fp64 of the output and each gradient; "bits" is 1 when a repeat gave different ones."""
     torch.manual_seed(0)
     documents, width = documents_of_lengths(lengths, device), (heads.query + 2 * heads.key_value) * d
     values = torch.randn(sum(lengths), width).to(dtype).to(device)
     seed = torch.randn(sum(lengths), heads.query * d).to(dtype).to(device)
-    cos, sin = (x[torch.arange(len(values), device=device) - documents.start]
-                for x in rope_table(len(values), d, 10000.0, device))  # fmt: skip
+    positions = torch.arange(len(values), device=device) - documents.start  # [t], from 0 in every document
+    cos, sin = (x[positions] for x in rope_table(len(values), d, 10000.0, device))
 
     def run() -> tuple[Tensor, ...]:
         leaf = values.clone().requires_grad_()
@@ -57,12 +62,12 @@ def measure(
     truth = reference(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, documents).flatten(1)
     truth.backward(seed.double())
     assert exact.grad is not None
-    found, wanted = run(), (truth.detach(), *split_heads(exact.grad, heads))
+    first, wanted = run(), (truth.detach(), *split_heads(exact.grad, heads))
     errors = {
         name: float((a.double() - b).norm() / b.norm().clamp_min(1e-12))
-        for name, a, b in zip(("out", "dq", "dk", "dv"), found, wanted)
+        for name, a, b in zip(("out", "dq", "dk", "dv"), first, wanted)
     }
-    same = all(torch.equal(a, b) for _ in range(repeats) for a, b in zip(found, run()))
+    same = all(torch.equal(a, b) for _ in range(repeats) for a, b in zip(first, run()))
     return errors | {"bits": 0.0 if same else 1.0}
 
 
@@ -78,7 +83,7 @@ def verdict(errors: dict[str, float], dtype: torch.dtype) -> str | None:
 
 @lru_cache(maxsize=32)
 def refusal(dtype: torch.dtype, d: int) -> str | None:
-    """Why the kernels must not run on the current CUDA device, or None; asked once a process."""
+    """Why the kernels must not run on the current CUDA device, or None; checked once per process."""
     command = [sys.executable, "-m", __name__, "--head-dim", str(d), "--dtype", str(dtype).removeprefix("torch.")]
     command += ["--device", str(torch.cuda.current_device()) if torch.cuda.is_available() else "0"]
     try:

@@ -1,7 +1,7 @@
 """Document-masked causal attention forward for Hopper: TMA producer warp, two consumer warpgroups, Q rotated on the way in.
 
-Row i sees column j iff start[i] <= j <= i. While a consumer's tensor cores multiply P V of one key tile, they already hold
-Q K^T of the next, and its softmax runs beside them (FlashAttention-3, Shah et al. 2024, section 3.2).
+Row i sees column j iff start[i] <= j <= i. While a consumer's tensor cores multiply P V of one key tile, Q K^T of the next is
+done already, and its softmax runs at the same time (FlashAttention-3, Shah et al. 2024, section 3.2).
 """
 
 from __future__ import annotations
@@ -16,12 +16,28 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from megabiomed.kernels.gluon.tiles import CONSUMERS, PART, ROWS, phase_of, product_layout, ring
+from megabiomed.kernels.gluon.tiles import CONSUMERS, PART, ROWS, Descriptor, Shared, phase_of, product_layout, ring
+from megabiomed.kernels.triton.launch import Block, Pointer, Scalar
 
 
 @gluon.jit
-def _produce(kd, vd, ks, vs, k_full, v_full, k_free, v_free, column, low, high, N: gl.constexpr, STAGES: gl.constexpr):
+def _produce(
+    kd: Descriptor,
+    vd: Descriptor,
+    ks: Shared,
+    vs: Shared,
+    k_full: Shared,
+    v_full: Shared,
+    k_free: Shared,
+    v_free: Shared,
+    column: Scalar,
+    low: Scalar,
+    high: Scalar,
+    N: gl.constexpr,
+    STAGES: gl.constexpr,
+) -> None:
     """Stream key and value tiles [low, high) into the rings."""
+    # Keys and values have barriers of their own: a key tile is free one product earlier than the value tile of its stage.
     i = 0
     for n in range(low, high, N):
         stage = i % STAGES
@@ -36,7 +52,20 @@ def _produce(kd, vd, ks, vs, k_full, v_full, k_free, v_free, column, low, high, 
 
 
 @gluon.jit
-def _rotated_queries(Q, QR, COS, SIN, q, row, head, stride_q, stride_qr, T, D: gl.constexpr, ROPE: gl.constexpr):
+def _rotated_queries(
+    Q: Pointer,
+    QR: Pointer,
+    COS: Pointer,
+    SIN: Pointer,
+    q: Shared,
+    row: Scalar,
+    head: Scalar,
+    stride_q: Scalar,
+    stride_qr: Scalar,
+    T: Scalar,
+    D: gl.constexpr,
+    ROPE: gl.constexpr,
+) -> None:
     """Load this consumer's 64 rows, rotate, keep them in shared memory and in QR (which may be Q) for the backward kernels."""
     L: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     rows = row + gl.arange(0, PART, layout=gl.SliceLayout(1, L))
@@ -58,8 +87,18 @@ def _rotated_queries(Q, QR, COS, SIN, q, row, head, stride_q, stride_qr, T, D: g
 
 
 @gluon.jit
-def _visible_scores(s, rows, start, n, row, latest, scale2, N: gl.constexpr, S: gl.constexpr):
-    """Scaled scores of key tile n; only a tile that some row does not see whole is masked."""
+def _visible_scores(
+    s: Block,
+    rows: Block,
+    start: Block,
+    n: Scalar,
+    row: Scalar,
+    latest: Scalar,
+    scale2: Scalar,
+    N: gl.constexpr,
+    S: gl.constexpr,
+) -> Block:
+    """Scaled scores of key tile n; a tile is masked only if some row does not see all of it."""
     s = s * scale2
     if (n < latest) | (n + N - 1 > row):
         columns = n + gl.arange(0, N, layout=gl.SliceLayout(0, S))
@@ -70,9 +109,12 @@ def _visible_scores(s, rows, start, n, row, latest, scale2, N: gl.constexpr, S: 
 
 @gluon.jit
 def _consume(
-    Q, QR, COS, SIN, od, LSE, START, qs, ks, vs, k_full, v_full, k_free, v_free, row, head, low, high, stride_q, stride_qr,
-    stride_l, T, scale2, which: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
+    Q: Pointer, QR: Pointer, COS: Pointer, SIN: Pointer, od: Descriptor, LSE: Pointer, START: Pointer,
+    qs: Shared, ks: Shared, vs: Shared, k_full: Shared, v_full: Shared, k_free: Shared, v_free: Shared,
+    row: Scalar, head: Scalar, low: Scalar, high: Scalar,
+    stride_q: Scalar, stride_qr: Scalar, stride_l: Scalar, T: Scalar, scale2: Scalar,
+    which: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
     """Output and lse (base 2) of 64 rows."""
     S: gl.constexpr = product_layout(N)
     A: gl.constexpr = product_layout(D)
@@ -86,6 +128,7 @@ def _consume(
     nothing = gl.zeros([PART, N], gl.float32, S)
     acc = gl.zeros([PART, D], gl.float32, A)
 
+    # The first key tile by itself: the loop below always has the product P V of the tile before to run along.
     mbarrier.wait(k_full.index(0), 0)
     s = warpgroup_mma(q, ks.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
     s = warpgroup_mma_wait(0, deps=[s])
@@ -134,9 +177,10 @@ def _consume(
 
 @gluon.jit
 def attention_forward(
-    Q, QR, kd, vd, od, COS, SIN, LSE, START, stride_q, stride_qr, stride_l, T, scale2, HQ: gl.constexpr, HKV: gl.constexpr,
-    D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
-):  # fmt: skip
+    Q: Pointer, QR: Pointer, kd: Descriptor, vd: Descriptor, od: Descriptor, COS: Pointer, SIN: Pointer, LSE: Pointer,
+    START: Pointer, stride_q: Scalar, stride_qr: Scalar, stride_l: Scalar, T: Scalar, scale2: Scalar,
+    HQ: gl.constexpr, HKV: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
+) -> None:  # fmt: skip
     """Rows [128 m, 128 m + 128) of one head. kd, vd: [t, hkv d] in boxes [N, D]; od: [t, hq d] in boxes [64, D]."""
     row = (gl.num_programs(0) - 1 - gl.program_id(0)) * ROWS  # longest first
     head = gl.program_id(1)

@@ -17,7 +17,8 @@ from megabiomed.kernels.gluon.forward import attention_forward
 from megabiomed.kernels.triton import attention_op
 from megabiomed.kernels.triton.attention_op import LOG2E, Passes, dense_heads, fill_delta, rotate
 
-ROWS, PART = 128, 64  # rows of a program and of a consumer
+ROWS, PART = 128, 64  # rows of a program and of a consumer, as in tiles.py
+WARPS = 4  # of the first consumer; the second and the producer are started inside the kernel
 HEAD_SIZES = (64, 128)
 # (tile of the loop, ring stages) by head size; compiled ahead of time without spills, none timed (docs/kernels.md).
 FORWARD = {64: (128, 2), 128: (128, 2)}
@@ -27,7 +28,7 @@ GLUON_TYPES = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.flo
 
 
 def layout_of(box: tuple[int, ...], dtype: gl.dtype) -> gl.NVMMASharedLayout:
-    """How a box lies in shared memory: swizzled for the tensor cores, row statistics as they are."""
+    """How a box lies in shared memory: swizzled for the tensor cores, row statistics in plain order."""
     if len(box) == 1:
         return gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
     return gl.NVMMASharedLayout.get_default_for(list(box), dtype)
@@ -40,7 +41,7 @@ def _described(x: Tensor, *box: int) -> TensorDescriptor:
 
 
 def _aligned(x: Tensor) -> Tensor:
-    """x itself when the copy engine can read it (16-byte rows), else a copy."""
+    """x itself when the copy engine can read it (rows aligned to 16 bytes), otherwise a copy."""
     return x if x.data_ptr() % 16 == 0 and x.stride(0) * x.itemsize % 16 == 0 else x.contiguous()
 
 
@@ -61,11 +62,11 @@ def _forward(
     out = torch.empty(tokens, heads, d, dtype=q.dtype, device=q.device)
     lse = torch.empty(heads, programs * ROWS, dtype=torch.float32, device=q.device)
     n, stages = FORWARD[d]
-    attention_forward[(programs, heads)](
-        q, queries, _described(_aligned(keys), n, d), _described(_aligned(v), n, d), _described(out, PART, d), cos, sin,
-        lse, documents.start, q.stride(0), queries.stride(0), lse.stride(0), tokens, LOG2E / math.sqrt(d), heads, k.size(1),
-        d, n, stages, rotated is not None, num_warps=4,
-    )  # fmt: skip
+    boxes = (_described(_aligned(keys), n, d), _described(_aligned(v), n, d), _described(out, PART, d))
+    tensors = (q, queries, *boxes, cos, sin, lse, documents.start)
+    numbers = (q.stride(0), queries.stride(0), lse.stride(0), tokens, LOG2E / math.sqrt(d))
+    constants = (heads, k.size(1), d, n, stages, rotated is not None)
+    attention_forward[(programs, heads)](*tensors, *numbers, *constants, num_warps=WARPS)
     return out, lse
 
 
@@ -83,16 +84,15 @@ def _backward(
     fill_delta(out, do, delta)
     common = (lse.stride(0), tokens, LOG2E * scale, scale, heads, kv_heads, d)
     m, stages = BACKWARD_KV[d]
-    attention_backward_kv[(programs, kv_heads)](
-        _described(q, m, d), _described(k, PART, d), _described(v, PART, d), _described(do, m, d), _described(dk, PART, d),
-        _described(dv, PART, d), _described(lse.view(-1), m), _described(delta.view(-1), m), documents.end, cos, sin,
-        *common, m, stages, rope, num_warps=4,
-    )  # fmt: skip
+    rows = ((q, m), (k, PART), (v, PART), (do, m), (dk, PART), (dv, PART))
+    boxes = [_described(x, count, d) for x, count in rows]
+    statistics = [_described(x.view(-1), m) for x in (lse, delta)]
+    tensors = (*boxes, *statistics, documents.end, cos, sin)
+    attention_backward_kv[(programs, kv_heads)](*tensors, *common, m, stages, rope, num_warps=WARPS)
     n, stages = BACKWARD_Q[d]
-    attention_backward_q[(programs, heads)](
-        _described(q, PART, d), _described(k, n, d), _described(v, n, d), _described(do, PART, d), _described(dq, PART, d),
-        lse, delta, documents.start, cos, sin, *common, n, stages, rope, num_warps=4,
-    )  # fmt: skip
+    boxes = [_described(x, count, d) for x, count in ((q, PART), (k, n), (v, n), (do, PART), (dq, PART))]
+    tensors = (*boxes, lse, delta, documents.start, cos, sin)
+    attention_backward_q[(programs, heads)](*tensors, *common, n, stages, rope, num_warps=WARPS)
 
 
 HOPPER = Passes(_forward, _backward)

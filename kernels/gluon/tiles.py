@@ -3,13 +3,25 @@
 A program owns 128 rows: two consumer warpgroups of 64 rows each, which share the tiles that one producer warp streams into
 a ring by TMA. `full` barriers count the bytes of a tile, `free` barriers count the two consumers. The i-th tile of a ring
 lies in stage i % STAGES and is the (i // STAGES)-th there; its barriers have completed that many phases before it.
+
+The registers of a multiprocessor are dealt out by hand where a kernel is specialised: 240 per thread for the 8 consumer warps,
+24 for the producer, which occupies 4 warps and only starts copies. (8 x 240 + 4 x 24) x 32 threads = 64,512 of 65,536.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+
+from megabiomed.kernels.triton.launch import Block, Pointer, Scalar
+
+Descriptor: TypeAlias = tma.tensor_descriptor
+"""A tensor in global memory and the box that one copy of it moves."""
+Shared: TypeAlias = gl.shared_memory_descriptor
+"""A buffer in shared memory, or several behind one index; barriers are such buffers too."""
 
 ROWS = gl.constexpr(128)  # of a program
 PART = gl.constexpr(64)  # of a consumer
@@ -17,14 +29,14 @@ CONSUMERS = gl.constexpr(2)
 
 
 @gluon.jit
-def phase_of(i, STAGES: gl.constexpr):
+def phase_of(i: Scalar, STAGES: gl.constexpr) -> Scalar:
     """Parity of the phase that fills the i-th tile; a producer waits for the opposite one of `free`."""
     return (i // STAGES) & 1
 
 
 @gluon.jit
-def ring(count: gl.constexpr, STAGES: gl.constexpr):
-    """One initialised barrier a stage."""
+def ring(count: gl.constexpr, STAGES: gl.constexpr) -> Shared:
+    """One initialised barrier per stage."""
     barriers = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(barriers.index(stage), count=count)
@@ -32,13 +44,13 @@ def ring(count: gl.constexpr, STAGES: gl.constexpr):
 
 
 @gluon.constexpr_function
-def product_layout(columns):
+def product_layout(columns: int) -> gl.NVMMADistributedLayout:
     """Where a warpgroup's matrix instruction leaves a [64, columns] result."""
     return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 16])
 
 
 @gluon.jit
-def turned(x, COS, SIN, first, T, sign, D: gl.constexpr):
+def turned(x: Block, COS: Pointer, SIN: Pointer, first: Scalar, T: Scalar, sign: Scalar, D: gl.constexpr) -> Block:
     """RoPE by -/+ angle of a [64, D] tile in registers: (a, b) -> (a cos - b sin, b cos + a sin), sign -1 undoes it."""
     halves = gl.permute(gl.reshape(x, [PART, 2, D // 2]), (0, 2, 1))
     a, b = gl.split(halves)

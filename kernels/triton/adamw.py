@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from megabiomed.kernels.triton.launch import Pointer, Scalar
+
 if TYPE_CHECKING:
     from megabiomed.kernels.adamw import Rule, Shard
 
@@ -15,8 +17,25 @@ BLOCK = 2048
 
 
 @triton.jit
-def adamw(P, G, M, V, COPY, SCALE, N, lr, beta1, beta2, eps, weight_decay, correct1, correct2, B: tl.constexpr):
+def adamw(
+    P: Pointer,
+    G: Pointer,
+    M: Pointer,
+    V: Pointer,
+    COPY: Pointer,
+    SCALE: Pointer,
+    N: Scalar,
+    lr: Scalar,
+    beta1: Scalar,
+    beta2: Scalar,
+    eps: Scalar,
+    weight_decay: Scalar,
+    correct1: Scalar,
+    correct2: Scalar,
+    B: tl.constexpr,
+) -> None:
     """One block of P, M, V (fp32), G (any type) and COPY (the model's type)."""
+    # A shard of a 7B model on few ranks has more than 2^31 elements.
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     inside = at < N
     g = tl.load(G + at, mask=inside, other=0.0).to(tl.float32) * tl.load(SCALE)
@@ -35,7 +54,6 @@ def adamw_step(shard: Shard, rule: Rule, scale: Tensor) -> None:
     n = shard.master.numel()
     if n == 0:
         return
-    adamw[(triton.cdiv(n, BLOCK),)](
-        shard.master, shard.gradient, shard.first, shard.second, shard.copy, scale, n, rule.lr, *rule.betas, rule.eps,
-        rule.weight_decay, *rule.corrections, BLOCK, num_warps=8,
-    )  # fmt: skip
+    tensors = (shard.master, shard.gradient, shard.first, shard.second, shard.copy, scale)
+    numbers = (rule.lr, *rule.betas, rule.eps, rule.weight_decay, *rule.corrections)
+    adamw[(triton.cdiv(n, BLOCK),)](*tensors, n, *numbers, BLOCK, num_warps=8)

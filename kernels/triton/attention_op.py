@@ -18,10 +18,16 @@ from megabiomed.kernels.triton.tiles import tiles_for
 
 LOG2E = 1.4426950408889634
 ROWS = 64  # of the two kernels without a loop
+MIN_COLUMNS = 16  # of a tile that the tensor cores multiply
+
+
+def _padded(d: int) -> int:
+    """Columns of a tile of heads of d elements: Triton's blocks are powers of two."""
+    return max(MIN_COLUMNS, triton.next_power_of_2(d))
 
 
 class Passes(NamedTuple):
-    """What a family of kernels does forward and backward; arguments as `_forward` and `_backward` here."""
+    """The forward and backward launches of a family of kernels; arguments as `_forward` and `_backward` here."""
 
     forward: Callable[..., tuple[Tensor, Tensor]]
     backward: Callable[..., None]
@@ -37,18 +43,18 @@ def _forward(
     """(o [t, hq, d], lse [hq, t]) of q, k, v; `rotated` receives the rotated q and k, None means no RoPE."""
     q, k, v = qkv
     tokens, heads, d = q.shape
-    kv_heads, padded = k.size(1), max(16, triton.next_power_of_2(d))
+    kv_heads, padded = k.size(1), _padded(d)
     out = torch.empty(tokens, heads, d, dtype=q.dtype, device=q.device)
     lse = torch.empty(heads, tokens, dtype=torch.float32, device=q.device)
     queries, keys = rotated or (q, k)
     if rotated:
         rotate(k, keys, cos, sin, 1.0)
     tile = tiles_for(site_of(q).arch, padded, q.dtype).forward
-    kernels.attention_forward[(triton.cdiv(tokens, tile.m), heads)](
-        q, queries, keys, v, out, lse, documents.start, cos, sin, q.stride(0), queries.stride(0), keys.stride(0),
-        v.stride(0), out.stride(0), tokens, LOG2E / math.sqrt(d), heads, kv_heads, d, padded, tile.m, tile.n,
-        rotated is not None, num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
+    tensors = (q, queries, keys, v, out, lse, documents.start, cos, sin)
+    numbers = (*_row_strides(q, queries, keys, v, out), tokens, LOG2E / math.sqrt(d))
+    constants = (heads, kv_heads, d, padded, tile.m, tile.n, rotated is not None)
+    launch = kernels.attention_forward[(triton.cdiv(tokens, tile.m), heads)]
+    launch(*tensors, *numbers, *constants, num_warps=tile.warps, num_stages=tile.stages)
     return out, lse
 
 
@@ -59,30 +65,34 @@ def _backward(
     q, k, v, out, lse, cos, sin = saved
     dq, dk, dv = gradients
     tokens, heads, d = q.shape
-    kv_heads, padded = k.size(1), max(16, triton.next_power_of_2(d))
+    kv_heads, padded = k.size(1), _padded(d)
     do = dense_heads(do)
     delta = torch.empty_like(lse)
     fill_delta(out, do, delta)
     tiles = tiles_for(site_of(q).arch, padded, q.dtype)
     scale = 1.0 / math.sqrt(d)
+    sizes = (tokens, LOG2E * scale, scale, heads, kv_heads, d, padded)
     tile = tiles.backward_kv
-    kernels.attention_backward_kv[(triton.cdiv(tokens, tile.n), kv_heads)](
-        q, k, v, do, dk, dv, lse, delta, documents.start, documents.end, cos, sin, q.stride(0), k.stride(0), v.stride(0),
-        do.stride(0), dk.stride(0), dv.stride(0), tokens, LOG2E * scale, scale, heads, kv_heads, d, padded, tile.m, tile.n,
-        rope, num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
+    tensors: tuple[Tensor, ...] = (q, k, v, do, dk, dv, lse, delta, documents.start, documents.end, cos, sin)
+    strides = _row_strides(q, k, v, do, dk, dv)
+    launch = kernels.attention_backward_kv[(triton.cdiv(tokens, tile.n), kv_heads)]
+    launch(*tensors, *strides, *sizes, tile.m, tile.n, rope, num_warps=tile.warps, num_stages=tile.stages)
     tile = tiles.backward_q
-    kernels.attention_backward_q[(triton.cdiv(tokens, tile.m), heads)](
-        q, k, v, do, dq, lse, delta, documents.start, cos, sin, q.stride(0), k.stride(0), v.stride(0), do.stride(0),
-        dq.stride(0), tokens, LOG2E * scale, scale, heads, kv_heads, d, padded, tile.m, tile.n, rope,
-        num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
+    tensors = (q, k, v, do, dq, lse, delta, documents.start, cos, sin)
+    strides = _row_strides(q, k, v, do, dq)
+    launch = kernels.attention_backward_q[(triton.cdiv(tokens, tile.m), heads)]
+    launch(*tensors, *strides, *sizes, tile.m, tile.n, rope, num_warps=tile.warps, num_stages=tile.stages)
+
+
+def _row_strides(*tensors: Tensor) -> tuple[int, ...]:
+    """Elements from one token to the next, of each tensor."""
+    return tuple(x.stride(0) for x in tensors)
 
 
 def fill_delta(out: Tensor, do: Tensor, delta: Tensor) -> None:
     """delta [heads, t or more] = rowsum(out * do) of [t, heads, d]."""
     tokens, heads, d = out.shape
-    padded = max(16, triton.next_power_of_2(d))
+    padded = _padded(d)
     kernels.attention_delta[(triton.cdiv(tokens, ROWS), heads)](
         out, do, delta, out.stride(0), do.stride(0), delta.stride(0), tokens, d, padded, ROWS
     )
@@ -91,7 +101,7 @@ def fill_delta(out: Tensor, do: Tensor, delta: Tensor) -> None:
 def rotate(x: Tensor, out: Tensor, cos: Tensor, sin: Tensor, sign: float) -> None:
     """out = x [t, heads, d] rotated by +/- the angles; out may be x."""
     tokens, heads, d = x.shape
-    padded = max(16, triton.next_power_of_2(d))
+    padded = _padded(d)
     kernels.rope[(triton.cdiv(tokens, ROWS), heads)](
         x, out, cos, sin, x.stride(0), out.stride(0), tokens, sign, d, padded, ROWS
     )
@@ -117,9 +127,15 @@ class _Attention(torch.autograd.Function):
 class _RopeAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool,
+        ctx: Any,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        documents: Documents,
+        heads: tuple[int, int],
+        in_place: bool,
         passes: Passes,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         q, k, v = split_heads(qkv, heads)
         rotated = (q, k) if in_place else (torch.empty_like(q), torch.empty_like(k))
         out, lse = passes.forward((q, k, v), rotated, documents, cos, sin)
@@ -146,7 +162,7 @@ def split_heads(qkv: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Te
 
 
 def dense_heads(x: Tensor) -> Tensor:
-    """x itself when each token's heads lie side by side, else a copy."""
+    """x itself when each token's heads are adjacent in memory, otherwise a copy."""
     return x if x.stride(2) == 1 and x.stride(1) == x.size(2) else x.contiguous()
 
 
@@ -163,9 +179,14 @@ def document_attention(
 
 
 def rope_attention(
-    qkv: Tensor, cos: Tensor, sin: Tensor, documents: Documents, heads: tuple[int, int], in_place: bool,
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    documents: Documents,
+    heads: tuple[int, int],
+    in_place: bool,
     passes: Passes = TRITON,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """See `megabiomed.kernels.document_attention`."""
     _check_size(qkv)
     qkv = qkv if qkv.stride(1) == 1 else qkv.contiguous()
@@ -174,6 +195,7 @@ def rope_attention(
 
 
 def _check_size(x: Tensor) -> None:
+    # The kernels compute row offsets in 32 bits, which saves a register per row; beyond 2^31 elements they would wrap.
     if x.size(0) * x.stride(0) >= 2**31:
         raise ConfigError(
             "a micro-batch is too large for the attention kernel's 32-bit offsets",

@@ -1,7 +1,7 @@
-"""Compile every Triton kernel for GPUs that need not be here, at production shapes, and read the machine code's resources.
+"""Compile every Triton kernel for GPUs that this machine need not have, at production shapes, and read the resources used.
 
 python -m megabiomed.kernels.triton.compile --arch 90 --head-dims 128          a Markdown table
-python -m megabiomed.kernels.triton.compile --arch 80 --json                   one JSON object a kernel
+python -m megabiomed.kernels.triton.compile --arch 80 --json                   one JSON object per kernel
 
 Integer arguments that the launcher would specialise as multiples of 16 are marked so here too; without that mark another
 kernel is measured (no 128-bit loads, twice the registers).
@@ -32,22 +32,24 @@ from megabiomed.kernels.triton.launch import warps_for
 from megabiomed.kernels.triton.machine_code import Resources, read
 from megabiomed.kernels.triton.tiles import HALF, Tile
 
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may take
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes per program
 MULTIPLES_OF_16 = re.compile(r"^(stride(_\w+)?|T|N|SIZE)$")
 BF16 = "*bf16"
 FP32 = "*fp32"
 INT32 = "*i32"
 INT64 = "*i64"
 POINTERS = {
-    "LSE": FP32, "DELTA": FP32, "COS": FP32, "SIN": FP32, "RSTD": FP32, "OWN": FP32, "SOFTMAX_WEIGHT": FP32,
-    "LABEL_WEIGHT": FP32, "DW": FP32, "START": INT32, "END": INT32, "TARGET": INT64,
-}  # fmt: skip
+    **dict.fromkeys(("LSE", "DELTA", "COS", "SIN", "RSTD", "OWN", "SOFTMAX_WEIGHT", "LABEL_WEIGHT", "DW"), FP32),
+    **dict.fromkeys(("START", "END"), INT32),
+    "TARGET": INT64,
+}
+"""Pointers that are the same in every kernel that has them; all others point to bf16."""
 SCALARS = ("eps", "scale", "scale2", "sign", "lr", "beta1", "beta2", "weight_decay", "correct1", "correct2")  # fp32
 
 
 @dataclass(frozen=True)
 class Job:
-    """One kernel at one production shape; `boxes` are those of a Gluon kernel's tensor descriptors."""
+    """One kernel at one production shape; `boxes` gives the box of each tensor descriptor of a Gluon kernel."""
 
     name: str
     kernel: Any
@@ -160,26 +162,20 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--arch", type=int, choices=sorted(SHARED_LIMIT), required=True)
     options.add_argument("--head-dims", type=int, nargs="+", default=[64, 80, 96, 128])
-    options.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    options.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
     asked = options.parse_args()
     if not asked.json:
         print("| kernel | warps | stages | registers | spills | shared KiB | tensor core | 128-bit loads | TMA loads |")
         print("|---|---|---|---|---|---|---|---|---|")
     for job in jobs(asked.arch, asked.head_dims):
-        found = compile_job(job, asked.arch)
-        if asked.json:
-            print(json.dumps(asdict(found)), flush=True)
-            continue
-        registers = (
-            f"{found.registers} ({' / '.join(map(str, found.register_moves))})"
-            if found.register_moves
-            else found.registers
-        )
-        cells = (found.kernel, found.warps, found.stages, registers, found.spills, f"{found.shared / 1024:.1f}")
-        print(
-            "| " + " | ".join(map(str, (*cells, found.tensor_core, found.wide_loads, found.tma_loads))) + " |",
-            flush=True,
-        )
+        used = compile_job(job, asked.arch)
+        print(json.dumps(asdict(used)) if asked.json else _row(used), flush=True)
+
+
+def _row(used: Resources) -> str:
+    moves = f" ({' / '.join(map(str, used.register_moves))})" if used.register_moves else ""
+    cells = (used.kernel, used.warps, used.stages, f"{used.registers}{moves}", used.spills, f"{used.shared / 1024:.1f}")
+    return "| " + " | ".join(map(str, (*cells, used.tensor_core, used.wide_loads, used.tma_loads))) + " |"
 
 
 if __name__ == "__main__":

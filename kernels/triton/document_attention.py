@@ -1,14 +1,14 @@
 """Document-masked causal flash attention in Triton: GQA, RoPE fused, forward and backward without atomics.
 
-Mask: row i sees column j iff start[i] <= j <= i. Two int32 per token say everything; tiles may straddle documents, and
-there is no host synchronisation. Algorithm: FlashAttention-2 (Dao 2023) with lse in base 2. Every program owns what it
+Mask: row i sees column j iff start[i] <= j <= i. Two int32 per token describe it completely; tiles may straddle documents,
+and there is no host synchronisation. Algorithm: FlashAttention-2 (Dao 2023) with lse in base 2. Every program owns what it
 writes, so two backward passes give the same bits.
 
 RoPE: K is rotated by a small pass; Q in the prologue of the forward kernel, stored once and read rotated by the backward
 kernels, which turn dQ and dK back in their epilogues. Rotating K inside the loop would repeat it for every query tile and
 costs registers (31 spills on sm_90 at head size 128).
 
-Head sizes that are no power of two (80, 96) are held in 128 columns, each half of the head in its own 64.
+Head sizes that are not a power of two (80, 96) take 128 columns, each half of the head its own 64: RoPE pairs the halves.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from megabiomed.kernels.triton.launch import Block, Pointer, Scalar
+
 
 @triton.jit
-def _columns(D: tl.constexpr, P: tl.constexpr):
+def _columns(D: tl.constexpr, P: tl.constexpr) -> tuple[Block, Block]:
     """Where the P columns of a tile lie in a head of D elements, and which exist."""
     c = tl.arange(0, P)
     if D == P:
@@ -29,8 +31,9 @@ def _columns(D: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def _load(X, rows, stride, T, D: tl.constexpr, P: tl.constexpr):
-    if D == P:
+def _load(X: Pointer, rows: Block, stride: Scalar, T: Scalar, D: tl.constexpr, P: tl.constexpr) -> Block:
+    """[rows, P] of one head; zeros outside of the tensor."""
+    if D == P:  # without a mask over the columns the compiler loads 128 bits at once
         return tl.load(X + rows[:, None] * stride + tl.arange(0, P)[None, :], mask=rows[:, None] < T, other=0.0)
     column, exists = _columns(D, P)
     inside = (rows[:, None] < T) & exists[None, :]
@@ -38,7 +41,8 @@ def _load(X, rows, stride, T, D: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def _store(X, x, rows, stride, T, D: tl.constexpr, P: tl.constexpr):
+def _store(X: Pointer, x: Block, rows: Block, stride: Scalar, T: Scalar, D: tl.constexpr, P: tl.constexpr) -> None:
+    """Write those elements of a tile [rows, P] that exist."""
     column, exists = _columns(D, P)
     inside = rows[:, None] < T
     if D != P:
@@ -47,7 +51,17 @@ def _store(X, x, rows, stride, T, D: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def _rotate(x, COS, SIN, rows, T, sign, B: tl.constexpr, D: tl.constexpr, P: tl.constexpr):
+def _rotate(
+    x: Block,
+    COS: Pointer,
+    SIN: Pointer,
+    rows: Block,
+    T: Scalar,
+    sign: Scalar,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+) -> Block:
     """(a, b) -> (a cos - b sin, b cos + a sin) on the halves of the head; sign -1 undoes it."""
     j = tl.arange(0, P // 2)
     at = rows[:, None] * (D // 2) + j[None, :]
@@ -59,13 +73,26 @@ def _rotate(x, COS, SIN, rows, T, sign, B: tl.constexpr, D: tl.constexpr, P: tl.
 
 
 @triton.jit
-def _sees(rows, start, columns):
+def _sees(rows: Block, start: Block, columns: Block) -> Block:
+    """The mask, by broadcasting."""
     return (columns <= rows) & (columns >= start)
 
 
 @triton.jit
-def rope(X, Y, COS, SIN, stride_x, stride_y, T, sign, D: tl.constexpr, P: tl.constexpr, B: tl.constexpr):
-    """Y = X rotated, one tile of rows of one head a program; Y may be X."""
+def rope(
+    X: Pointer,
+    Y: Pointer,
+    COS: Pointer,
+    SIN: Pointer,
+    stride_x: Scalar,
+    stride_y: Scalar,
+    T: Scalar,
+    sign: Scalar,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    B: tl.constexpr,
+) -> None:
+    """Y = X rotated, one tile of rows of one head per program; Y may be X."""
     rows = tl.program_id(0) * B + tl.arange(0, B)
     head = tl.program_id(1) * D
     x = _rotate(_load(X + head, rows, stride_x, T, D, P), COS, SIN, rows, T, sign, B, D, P)
@@ -74,12 +101,14 @@ def rope(X, Y, COS, SIN, stride_x, stride_y, T, sign, D: tl.constexpr, P: tl.con
 
 @triton.jit
 def attention_forward(
-    Q, QR, K, V, OUT, LSE, START, COS, SIN, stride_q, stride_qr, stride_k, stride_v, stride_o, T, scale2,
+    Q: Pointer, QR: Pointer, K: Pointer, V: Pointer, OUT: Pointer, LSE: Pointer, START: Pointer, COS: Pointer, SIN: Pointer,
+    stride_q: Scalar, stride_qr: Scalar, stride_k: Scalar, stride_v: Scalar, stride_o: Scalar, T: Scalar, scale2: Scalar,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     ROPE: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """OUT and LSE (base 2) of one query tile of one head; with ROPE the rotated tile is stored to QR, which may be Q."""
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # longest first
+    # The last tile of a window sees the most keys; started last it would keep one multiprocessor busy while others idle.
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
     kv_head = head // (HQ // HKV)
     rows = tile * M + tl.arange(0, M)
@@ -91,10 +120,13 @@ def attention_forward(
     acc = tl.zeros([M, P], tl.float32)
     total = tl.zeros([M], tl.float32)
     highest = tl.full([M], -1e30, tl.float32)  # finite: a row that a whole tile masks gives p = 0, not NaN
+    # From the tile in which this tile's first document begins: keys of earlier documents are never loaded. That, not the
+    # mask, is what makes packed documents cheaper than one long one.
     for n in tl.range(tl.min(start, 0) // N * N, tl.minimum((tile + 1) * M, T), N):
         columns = n + tl.arange(0, N)
         k = _load(K + kv_head * D, columns, stride_k, T, D, P)
         v = _load(V + kv_head * D, columns, stride_v, T, D, P)
+        # "ieee": for fp32 inputs Triton would multiply in TF32, three digits. Half precision is not affected.
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale2
         s = tl.where(_sees(rows[:, None], start[:, None], columns[None, :]), s, float("-inf"))
         higher = tl.maximum(highest, tl.max(s, 1))
@@ -110,8 +142,17 @@ def attention_forward(
 
 @triton.jit
 def attention_delta(
-    OUT, DO, DELTA, stride_o, stride_do, stride_l, T, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr
-):
+    OUT: Pointer,
+    DO: Pointer,
+    DELTA: Pointer,
+    stride_o: Scalar,
+    stride_do: Scalar,
+    stride_l: Scalar,
+    T: Scalar,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    M: tl.constexpr,
+) -> None:
     """DELTA = rowsum(OUT * DO)."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
     head = tl.program_id(1)
@@ -122,10 +163,13 @@ def attention_delta(
 
 @triton.jit
 def attention_backward_kv(
-    Q, K, V, DO, DK, DV, LSE, DELTA, START, END, COS, SIN, stride_q, stride_k, stride_v, stride_do, stride_dk, stride_dv,
-    T, scale2, scale, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr,
-    N: tl.constexpr, ROPE: tl.constexpr,
-):  # fmt: skip
+    Q: Pointer, K: Pointer, V: Pointer, DO: Pointer, DK: Pointer, DV: Pointer, LSE: Pointer, DELTA: Pointer,
+    START: Pointer, END: Pointer, COS: Pointer, SIN: Pointer,
+    stride_q: Scalar, stride_k: Scalar, stride_v: Scalar, stride_do: Scalar, stride_dk: Scalar, stride_dv: Scalar,
+    T: Scalar, scale2: Scalar, scale: Scalar,
+    HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    ROPE: tl.constexpr,
+) -> None:  # fmt: skip
     """DK and DV of one key tile; the query heads of its group are summed in registers, in one fixed order."""
     first = tl.program_id(0) * N
     kv_head = tl.program_id(1)
@@ -137,6 +181,7 @@ def attention_backward_kv(
     dv = tl.zeros([N, P], tl.float32)
     for member in range(HQ // HKV):
         head = kv_head * (HQ // HKV) + member
+        # Rows before the first key of the tile cannot see it, nor can rows after the end of its last document.
         for m in tl.range(first // M * M, last, M):
             rows = m + tl.arange(0, M)
             start = tl.load(START + tl.minimum(rows, T - 1))
@@ -157,11 +202,16 @@ def attention_backward_kv(
 
 @triton.jit
 def attention_backward_q(
-    Q, K, V, DO, DQ, LSE, DELTA, START, COS, SIN, stride_q, stride_k, stride_v, stride_do, stride_dq, T, scale2, scale,
+    Q: Pointer, K: Pointer, V: Pointer, DO: Pointer, DQ: Pointer, LSE: Pointer, DELTA: Pointer, START: Pointer,
+    COS: Pointer, SIN: Pointer,
+    stride_q: Scalar, stride_k: Scalar, stride_v: Scalar, stride_do: Scalar, stride_dq: Scalar,
+    T: Scalar, scale2: Scalar, scale: Scalar,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, P: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     ROPE: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """DQ of one query tile of one head."""
+    # A kernel of its own, which multiplies K Q^T and V dO^T a second time: adding into dQ from the K/V kernel would need
+    # atomics, whose order and therefore bits change from run to run.
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
     kv_head = head // (HQ // HKV)

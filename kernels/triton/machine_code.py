@@ -20,16 +20,16 @@ class Resources:
 
     Attributes:
         warps: of a program, with those that only the warp-specialised part uses.
-        registers: 32-bit registers a thread, at launch.
+        registers: 32-bit registers per thread, at launch.
         spills: instructions that store to or load from local memory.
-        shared: bytes of shared memory a program.
+        shared: bytes of shared memory per program.
         tensor_core: matrix instructions (HGMMA on sm_90, HMMA on sm_80).
         wide_loads: "128-bit loads/all loads" from global memory.
         tma_loads: instructions that hand a tile to the copy engine.
         register_moves: registers a thread has after each USETMAXREG of a warp-specialised kernel, sorted, without repeats.
         serialized: True when ptxas says that it serialises the asynchronous matrix instructions.
-        unguarded: arrivals at a barrier that no barrier of the partition's own warps precedes; a faster warp would free a
-            tile that a slower one still reads.
+        unguarded: arrivals at a barrier without a barrier of the partition's own warps before them; a faster warp would
+            free a tile that a slower one still reads.
     """
 
     kernel: str
@@ -58,7 +58,10 @@ def read(name: str, arch: int, stages: int, compiled: Any) -> Resources:
     ptx = compiled.asm["ptx"]
     specialised = "setmaxnreg" in ptx
     return Resources(
-        name, arch, int(re.findall(r"\.reqntid\s+(\d+)", ptx)[0]) // 32, stages,
+        name,
+        arch,
+        int(re.findall(r"\.reqntid\s+(\d+)", ptx)[0]) // 32,
+        stages,
         registers=int(re.findall(r"\bREG:(\d+)", used)[0]),
         spills=count(r"\b(?:STL|LDL)\b"),
         shared=compiled.metadata.shared,
@@ -68,11 +71,11 @@ def read(name: str, arch: int, stages: int, compiled: Any) -> Resources:
         register_moves=tuple(sorted({int(n) for n in re.findall(r"setmaxnreg\.\w+\.sync\.aligned\.u32\s+(\d+)", ptx)})),
         serialized=specialised and _serialized(ptx),
         unguarded=_unguarded(ptx),
-    )  # fmt: skip
+    )
 
 
 def _unguarded(ptx: str) -> int:
-    """Arrivals of consumers without a bar.sync in the few instructions before; those that expect bytes are the producer's."""
+    """Consumers' arrivals without a bar.sync in the few instructions before; arrivals that expect bytes are the producer's."""
     lines = [
         line.strip() for line in ptx.splitlines() if line.strip() and not line.strip().startswith(("//", ".loc", "$"))
     ]

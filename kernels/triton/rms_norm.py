@@ -1,4 +1,4 @@
-"""RMSNorm with residual add in Triton: one pass over the row forward, one backward; weight gradients without atomics."""
+"""RMSNorm with residual add in Triton: one pass over each row forward, one backward; weight gradients without atomics."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from megabiomed.kernels.triton.launch import WIDE, programs, warps_for, wide
+from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, programs, warps_for, wide
 
 
 @triton.jit
-def rms_norm_forward(X, R, W, Y, S, RSTD, N, eps, B: tl.constexpr, ADD: tl.constexpr, ACC: tl.constexpr):
-    """S = X + R, Y = S rstd(S) W; the row is normalised as the stream will hold it, so that backward sees the same S."""
+def rms_norm_forward(
+    X: Pointer,
+    R: Pointer,
+    W: Pointer,
+    Y: Pointer,
+    S: Pointer,
+    RSTD: Pointer,
+    N: Scalar,
+    eps: Scalar,
+    B: tl.constexpr,
+    ADD: tl.constexpr,
+    ACC: tl.constexpr,
+) -> None:
+    """S = X + R, Y = S rstd(S) W."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, B)
     inside = column < N
     x = tl.load(X + row * N + column, mask=inside, other=0.0).to(ACC)
     if ADD:
         x += tl.load(R + row * N + column, mask=inside, other=0.0).to(ACC)
+        # The row is normalised as the stream stores it, rounded, because the backward pass will read that.
         stored = x.to(S.dtype.element_ty)
         tl.store(S + row * N + column, stored, mask=inside)
         x = stored.to(ACC)
@@ -31,8 +44,23 @@ def rms_norm_forward(X, R, W, Y, S, RSTD, N, eps, B: tl.constexpr, ADD: tl.const
 
 
 @triton.jit
-def rms_norm_backward(DY, DS, S, W, RSTD, DX, DW, T, N, ROWS, B: tl.constexpr, ADD: tl.constexpr, ACC: tl.constexpr):
+def rms_norm_backward(
+    DY: Pointer,
+    DS: Pointer,
+    S: Pointer,
+    W: Pointer,
+    RSTD: Pointer,
+    DX: Pointer,
+    DW: Pointer,
+    T: Scalar,
+    N: Scalar,
+    ROWS: Scalar,
+    B: tl.constexpr,
+    ADD: tl.constexpr,
+    ACC: tl.constexpr,
+) -> None:
     """DX = rstd (w dy - s rstd^2 mean(w dy s)) [+ DS]; each program sums its rows of dW into its own row of DW."""
+    # Not added to one dW by atomics: their order changes, and with it the last bits of the gradient.
     program = tl.program_id(0)
     column = tl.arange(0, B)
     inside = column < N
@@ -58,10 +86,8 @@ def _forward(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> 
     block, add = triton.next_power_of_2(n), residual is not None
     y, stream = torch.empty_like(x), torch.empty_like(x) if add else x
     rstd = torch.empty(rows, dtype=wide(x), device=x.device)
-    rms_norm_forward[(rows,)](
-        x, residual if add else x, weight, y, stream, rstd, n, eps, block, add, WIDE[rstd.dtype],
-        num_warps=warps_for(block),
-    )  # fmt: skip
+    tensors = (x, residual if add else x, weight, y, stream, rstd)  # without a residual its pointer is not followed
+    rms_norm_forward[(rows,)](*tensors, n, eps, block, add, WIDE[rstd.dtype], num_warps=warps_for(block))
     return y, stream, rstd
 
 
@@ -71,10 +97,10 @@ def _backward(dy: Tensor, ds: Tensor | None, stream: Tensor, weight: Tensor, rst
     block, count = triton.next_power_of_2(n), programs(stream, rows)
     dx, dw = torch.empty_like(stream), torch.empty(count, n, dtype=rstd.dtype, device=stream.device)
     dy = dy.contiguous()
-    rms_norm_backward[(count,)](
-        dy, dy if ds is None else ds.contiguous(), stream, weight, rstd, dx, dw, rows, n, triton.cdiv(rows, count),
-        block, ds is not None, WIDE[rstd.dtype], num_warps=warps_for(block),
-    )  # fmt: skip
+    tensors = (dy, dy if ds is None else ds.contiguous(), stream, weight, rstd, dx, dw)
+    constants = (block, ds is not None, WIDE[rstd.dtype])
+    launch = rms_norm_backward[(count,)]
+    launch(*tensors, rows, n, triton.cdiv(rows, count), *constants, num_warps=warps_for(block))
     return dx, dw.sum(0).to(weight.dtype)
 
 

@@ -9,13 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from megabiomed.kernels.triton.launch import WIDE, wide
+from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, wide
 
 BLOCK = 1024
 
 
 @triton.jit
-def swiglu_forward(GU, H, N, B: tl.constexpr, ACC: tl.constexpr):
+def swiglu_forward(GU: Pointer, H: Pointer, N: Scalar, B: tl.constexpr, ACC: tl.constexpr) -> None:
     """H = silu(gate) up of rows [gate | up]."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * B + tl.arange(0, B)
@@ -27,7 +27,7 @@ def swiglu_forward(GU, H, N, B: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def swiglu_backward(GU, DH, DGU, N, B: tl.constexpr, ACC: tl.constexpr):
+def swiglu_backward(GU: Pointer, DH: Pointer, DGU: Pointer, N: Scalar, B: tl.constexpr, ACC: tl.constexpr) -> None:
     """DGU = [dgate | dup]; DGU may be GU."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * B + tl.arange(0, B)
@@ -36,6 +36,7 @@ def swiglu_backward(GU, DH, DGU, N, B: tl.constexpr, ACC: tl.constexpr):
     gate = tl.load(GU + at, mask=inside, other=0.0).to(ACC)
     up = tl.load(GU + at + N, mask=inside, other=0.0).to(ACC)
     dh = tl.load(DH + row * N + column, mask=inside, other=0.0).to(ACC)
+    # Computed again: keeping silu(gate) from the forward pass would be one more tensor written and read.
     sigmoid = 1.0 / (1.0 + tl.exp(-gate))
     dgate = dh * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
     tl.store(DGU + at, dgate.to(DGU.dtype.element_ty), mask=inside)

@@ -7,18 +7,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from megabiomed.kernels.triton.launch import WIDE, wide
+from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, wide
 
 BLOCK = 4096
 
 
 @triton.jit
-def vocabulary_statistics(L, TARGET, LSE, OWN, SIZE, stride, B: tl.constexpr, ACC: tl.constexpr):
+def vocabulary_statistics(
+    L: Pointer,
+    TARGET: Pointer,
+    LSE: Pointer,
+    OWN: Pointer,
+    SIZE: Scalar,
+    stride: Scalar,
+    B: tl.constexpr,
+    ACC: tl.constexpr,
+) -> None:
     """One read of a row: LSE = log sum exp, OWN = the target's logit or 0 when another rank has it."""
     row = tl.program_id(0).to(tl.int64)
     highest = tl.full([B], -1e30, ACC)
     total = tl.zeros([B], ACC)
-    for first in range(0, SIZE, B):  # an online softmax per lane; the lanes meet once, after the loop
+    # A softmax of its own for each of the B lanes; they are combined once, after the loop. Reducing over the lanes in every
+    # turn would synchronise all warps of the program each time.
+    for first in range(0, SIZE, B):
         column = first + tl.arange(0, B)
         x = tl.load(L + row * stride + column, mask=column < SIZE, other=-float("inf")).to(ACC)
         higher = tl.maximum(highest, x)
@@ -35,8 +46,16 @@ def vocabulary_statistics(L, TARGET, LSE, OWN, SIZE, stride, B: tl.constexpr, AC
 
 @triton.jit
 def vocabulary_gradient(
-    L, TARGET, LSE, SOFTMAX_WEIGHT, LABEL_WEIGHT, SIZE, stride, B: tl.constexpr, ACC: tl.constexpr
-):  # fmt: skip
+    L: Pointer,
+    TARGET: Pointer,
+    LSE: Pointer,
+    SOFTMAX_WEIGHT: Pointer,
+    LABEL_WEIGHT: Pointer,
+    SIZE: Scalar,
+    stride: Scalar,
+    B: tl.constexpr,
+    ACC: tl.constexpr,
+) -> None:
     """L = SOFTMAX_WEIGHT exp(L - LSE) - LABEL_WEIGHT [column == TARGET]."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * B + tl.arange(0, B)

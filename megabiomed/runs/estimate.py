@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import data_parallel_size
-from megabiomed.kernels.plan import describe, plan
+from megabiomed.kernels.dispatch import choices_of
 from megabiomed.model.flops import (
     checkpoint_bytes,
     flops_per_token,
@@ -55,7 +55,8 @@ def _adapters(config: RunConfig) -> str:
 
 def _kernels(config: RunConfig) -> str:
     model, dtype = config.model, platform.DTYPES[config.train.precision]
-    return describe(plan(config.kernels, platform.device(), dtype, model.hidden_size, model.head_dim))
+    choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_dim)
+    return ", ".join(f"{op} {choice.name}" for op, choice in choices.items())
 
 
 def _schedule(config: RunConfig) -> str:

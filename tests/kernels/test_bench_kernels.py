@@ -38,8 +38,8 @@ def test_it_prints_the_choice_its_reason_and_every_candidate(command: Command, t
 @pytest.mark.parametrize(
     ("documents", "dtype", "sizes", "message"),
     [
-        ("a,b", None, {}, "--documents is no list of lengths: got a,b"),
-        (None, "int8", {}, "--dtype names no type: got int8"),
+        ("a,b", None, {}, "--documents is not a list of lengths: got a,b"),
+        (None, "int8", {}, "unknown type in --dtype: got int8"),
         (None, None, {"heads": 4, "kv_heads": 3}, "not a multiple of key/value heads: got 4 and 3"),
     ],
 )

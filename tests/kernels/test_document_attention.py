@@ -58,10 +58,15 @@ def rope_reference(qkv: Tensor, documents: Documents, heads: Heads, d: int) -> T
     cos, sin = (angle.double() for angle in angles(documents, d, qkv.device))
     q, k, v = split_heads(qkv, heads)
     rotated = [
-        torch.cat((x[..., : d // 2] * cos[:, None] - x[..., d // 2 :] * sin[:, None],
-                   x[..., d // 2 :] * cos[:, None] + x[..., : d // 2] * sin[:, None]), -1)
+        torch.cat(
+            (
+                x[..., : d // 2] * cos[:, None] - x[..., d // 2 :] * sin[:, None],
+                x[..., d // 2 :] * cos[:, None] + x[..., : d // 2] * sin[:, None],
+            ),
+            -1,
+        )
         for x in (q, k)
-    ]  # fmt: skip
+    ]
     return reference(*rotated, v, documents).flatten(1)
 
 
@@ -220,8 +225,12 @@ def test_gradcheck_of_the_wrapper(backend: str, device: torch.device) -> None:
     cos, sin = angles(documents, 16, device)
     assert torch.autograd.gradcheck(
         lambda x: rope_attention(x, cos, sin, documents, heads, backend=backend),
-        (qkv,), eps=step, atol=tolerance, rtol=tolerance, fast_mode=True,
-    )  # fmt: skip
+        (qkv,),
+        eps=step,
+        atol=tolerance,
+        rtol=tolerance,
+        fast_mode=True,
+    )
 
 
 @pytest.mark.gpu

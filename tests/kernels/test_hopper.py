@@ -128,7 +128,10 @@ def test_separate_non_contiguous_tensors_and_rotation_in_place(monkeypatch: pyte
 
 SEEDED = [
     ("mbarrier.wait(v_full.index(before), turn)", "pass"),
-    ("mbarrier.wait(k_full.index(stage), phase_of(i, STAGES))", "mbarrier.wait(k_full.index(stage), phase_of(i, STAGES) ^ 1)"),
+    (
+        "mbarrier.wait(k_full.index(stage), phase_of(i, STAGES))",
+        "mbarrier.wait(k_full.index(stage), phase_of(i, STAGES) ^ 1)",
+    ),
     ("mbarrier.arrive(v_free.index(before), count=1)", "pass"),
     ("mbarrier.wait(k_free.index(stage), turn ^ 1)", "pass"),
     ("mbarrier.wait(free.index(stage), phase_of(i, STAGES) ^ 1)", "pass"),
@@ -141,7 +144,7 @@ SEEDED = [
     ("m + M > nearest", "m + M > nearest + 64"),
     ("turned(dk, COS, SIN, row, T, -1.0, D)", "turned(dk, COS, SIN, row, T, 1.0, D)"),
     ("// N * N", "// N * N + N"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("edit", SEEDED, ids=lambda edit: edit[0][:40])
@@ -174,8 +177,9 @@ def test_it_is_taken_only_by_name_and_refuses_what_it_was_not_written_for(monkey
             choice(site, "hopper")
     monkeypatch.setattr(check, "refusal", lambda dtype, d: None)
     assert choice(Site("cuda", 90, torch.float16, 64), "hopper").function == (
-        launch.document_attention, launch.rope_attention,
-    )  # fmt: skip
+        launch.document_attention,
+        launch.rope_attention,
+    )
 
 
 def test_the_self_check_names_what_is_wrong() -> None:

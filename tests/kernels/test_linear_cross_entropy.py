@@ -53,9 +53,12 @@ def test_gradcheck_of_the_wrapper(backend: str) -> None:
     hidden, weight, labels = problem(torch.float64, torch.device("cpu"), vocabulary=40)
     assert torch.autograd.gradcheck(
         lambda *a: linear_cross_entropy(*a, labels, z_loss=0.1, chunk_tokens=8, backend=backend).double(),
-        (hidden, weight), eps=1e-4, atol=1e-2, rtol=1e-3,  # the loss itself is fp32
+        (hidden, weight),
+        eps=1e-4,
+        atol=1e-2,
+        rtol=1e-3,  # the loss itself is fp32
         fast_mode=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
