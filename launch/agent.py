@@ -1,4 +1,8 @@
-"""`python -m megabiomed.launch.agent begin|judge|end`: the batch script's decisions, on the first node, without torch."""
+"""`python -m megabiomed.launch.agent begin|judge|end`: the batch script's decisions, on the first node, without torch.
+
+Without torch, because importing it takes seconds to minutes on shared storage, and the agent's last call runs after the
+time limit's warning.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from megabiomed.launch.preflight_verdict import bad_nodes
 from megabiomed.processes.hang_page import suspects, write_page
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST holds those of the first
+NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of the first only
 
 
 def begin(run: Path, incarnation: str) -> Decision:
@@ -31,26 +35,28 @@ def begin(run: Path, incarnation: str) -> Decision:
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
-    found = before_run(finished, killed, history, step, job["max_failures"])
-    kind = "begin" if found.verb == "run" else "refused"
+    decision = before_run(finished, killed, history, step, job["max_failures"])
+    kind = "begin" if decision.verb == "run" else "refused"
     (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     nodes = os.environ.get(NODES, "")
-    records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=found.reason)
-    return found
+    # Noted before the start: an incarnation that vanishes is recognised by a beginning without an end, and a zombie by a
+    # beginning after its own.
+    records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason)
+    return decision
 
 
 def _other_job(run: Path, recorded: str | None) -> str | None:
-    """The job that was recorded for this run, if it is another than this one and in the queue.
+    """The job recorded for this run, if it is in the queue and not this one.
 
-    A request that the scheduler answered too late may have left two jobs, which would take the run from each other.
+    A submission that the scheduler answered too late may have left two jobs, which would take the run from each other.
     """
     if recorded in (None, os.environ.get("SLURM_JOB_ID")):
         return None
     try:
-        found = scheduler.job_of(run)
+        job = scheduler.job_of(run)
     except MegabiomedError:
-        return None
-    return recorded if found.get("JobState") in scheduler.ACTIVE else None
+        return None  # the controller does not answer: a run must not stand still for that
+    return recorded if job.get("JobState") in scheduler.ACTIVE else None
 
 
 def judge(run: Path, incarnation: str) -> Decision:
@@ -58,12 +64,12 @@ def judge(run: Path, incarnation: str) -> Decision:
     job = records.read_job(run)
     nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
-    found = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
-    if found.exclude:
-        found = replace(found, exclude=tuple(sorted({*found.exclude, *_excluded(job)})))
-    outcome = {"exclude": list(found.exclude), "all": len(bad) == len(nodes), "reason": found.reason}
+    decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
+    if decision.exclude:
+        decision = replace(decision, exclude=tuple(sorted({*decision.exclude, *_excluded(job)})))
+    outcome = {"exclude": list(decision.exclude), "all": len(bad) == len(nodes), "reason": decision.reason}
     records.append(run, "preflight", incarnation=incarnation, **outcome)
-    return found
+    return decision
 
 
 def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
@@ -74,6 +80,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         records.append(run, "superseded", incarnation=incarnation, code=code)
         return Decision("done", "a later start took over")
     outcome = str(records.verdict(run, incarnation).get("outcome", ""))
+    # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
         with _full_disk():
@@ -86,11 +93,11 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         after=records.committed_step(run),
         warned=warned,
     )
-    found = after_run(ending, history, job["max_failures"])
+    decision = after_run(ending, history, job["max_failures"])
     with _full_disk():
         page = write_page(run / "logs" / incarnation, job["ranks"])
         if page is not None:
-            found = replace(found, reason=f"{found.reason}: {suspects(page)}")
+            decision = replace(decision, reason=f"{decision.reason}: {suspects(page)}")
     values: dict[str, Any] = {
         "outcome": ending.outcome,
         "code": code,
@@ -99,13 +106,13 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         "after": ending.after,
     }
     with _full_disk():
-        records.append(run, "end", incarnation=incarnation, decision=found.verb, reason=found.reason, **values)
-    return found
+        records.append(run, "end", incarnation=incarnation, decision=decision.verb, reason=decision.reason, **values)
+    return decision
 
 
 @contextmanager
 def _full_disk() -> Iterator[None]:
-    """What a full disk keeps from being noted does not change what follows: the next start refuses to begin on it."""
+    """Go on although the disk is full and nothing can be noted: the next start will refuse to begin on it."""
     try:
         yield
     except OSError as error:
@@ -115,10 +122,11 @@ def _full_disk() -> Iterator[None]:
 
 
 def _superseded(history: list[dict[str, Any]], incarnation: str) -> bool:
-    """Whether this is a zombie: its node was lost to the scheduler, which has started the job elsewhere meanwhile.
+    """Whether this is a zombie: the scheduler lost its node and has started the job elsewhere meanwhile.
 
-    It must not requeue the job, whose id is the same, nor use up the budget.
+    It must neither requeue the job, which has the same id, nor use up the budget.
     """
+    # Seen on a node that was cut off from its controller: the old rank trained on for 79 s next to the new incarnation.
     begins = [record["incarnation"] for record in history if record["kind"] == "begin"]
     return bool(begins) and begins[-1] != incarnation
 
@@ -131,14 +139,14 @@ def _is_active() -> bool:
 
 
 def _excluded(job: dict[str, Any]) -> set[str]:
-    """Nodes that the job avoids already; its operator's wish holds without a controller, too."""
+    """Nodes that the job avoids already; those that its operator excluded are recorded, should the controller not answer."""
     lists = {_job().get("ExcNodeList"), job.get("exclude")} - {None, "(null)"}
     return {node for nodes in lists for node in scheduler.hostnames(str(nodes))}
 
 
 @cache
 def _job() -> dict[str, str]:
-    """What the controller says about this job; nothing when it does not answer, which cancels nothing."""
+    """What the controller says about this job; empty when it does not answer, which is not taken for a cancellation."""
     try:
         return scheduler.job(os.environ["SLURM_JOB_ID"])
     except MegabiomedError:
@@ -150,16 +158,17 @@ def main(arguments: list[str]) -> None:
     actions = {"begin": begin, "judge": judge}
     try:
         if verb == "end":
-            found = end(Path(run), incarnation, int(rest[0]), warned=rest[1] == "yes")
+            decision = end(Path(run), incarnation, int(rest[0]), warned=rest[1] == "yes")
         else:
-            found = actions[verb](Path(run), incarnation)
+            decision = actions[verb](Path(run), incarnation)
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        found = Decision(
+        # No start begins on a full disk: it would compute until its first save and lose all of that.
+        decision = Decision(
             "fail", f"{run} cannot be written ({error.strerror}): make room, then megabiomed resubmit {run}"
         )
-    print(found.line())
+    print(decision.line())
 
 
 if __name__ == "__main__":

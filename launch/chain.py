@@ -26,7 +26,7 @@ class ComponentConfig(Section):
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of each that the job takes."""
     cpus_per_task: PositiveInt | None = None
-    """CPU cores of a rank there; null is as on the other nodes."""
+    """CPU cores of a rank there; null takes as many as on the other nodes."""
     sbatch: Flags = Field(default_factory=dict)
     """sbatch options of these nodes: `partition: other`."""
 
@@ -88,7 +88,7 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
 
     Args:
         overrides: keys to override in every run.
-        nodes: nodes of a single run; a chain file has its own.
+        nodes: nodes of a single run; a chain file names its own.
     """
     file = _find(path)
     values = read_yaml_file(file)
@@ -111,7 +111,7 @@ def _find(path: str) -> Path:
 
 
 def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:
-    """The chain with every alignment run as one stage for each of its own; who waits for the run waits for the last."""
+    """The chain with every alignment run replaced by its stages; what waits for the run waits for its last stage."""
     last: dict[str, str] = {}
     stages: list[StageConfig] = []
     for stage in chain.stages:
@@ -125,7 +125,7 @@ def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:
             after, last[stage.name] = [name], name
         if not names:
             stages.append(stage.model_copy(update={"after": after}))
-    found = [stage.name for stage in stages]
-    if len(set(found)) < len(found):
-        raise ConfigError(f"stages of {chain.name} share a name", got=", ".join(found), do="give each its own")
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"stages of {chain.name} share a name", got=", ".join(names), do="give each its own")
     return chain.model_copy(update={"stages": stages})

@@ -19,7 +19,7 @@ _FLAG = re.compile(r"[a-z][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
-# What the batch script, srun and the ranks' meeting set for themselves; the test of submit compares it with the script.
+# Variables that the batch script, srun and the ranks' meeting set; the test of submit compares this list with the script.
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
     *("warned", "srun_pid", "code", "asked", "threads", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
@@ -49,14 +49,14 @@ _OWN_OF_SRUN = (
 
 def seconds_of(text: str) -> int:
     """Seconds of a SLURM time: minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm or d-hh:mm:ss (sbatch(1), --time)."""
-    if found := _DAYS.fullmatch(text):
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    if with_days := _DAYS.fullmatch(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in with_days.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    found = _CLOCK.fullmatch(text)
-    if not found:
-        raise ValueError(f"{text!r} is no SLURM time; write minutes, hh:mm:ss or d-hh:mm:ss")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    if found[2] is None:
+    clock = _CLOCK.fullmatch(text)
+    if not clock:
+        raise ValueError(f"{text!r} is not a SLURM time; write minutes, hh:mm:ss or d-hh:mm:ss")
+    hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+    if clock[2] is None:  # a bare number is minutes, but the last of two is seconds
         return seconds * 60
     return (hours * 60 + minutes) * 60 + seconds
 
@@ -69,14 +69,14 @@ def _time(text: str) -> str:
 
 def _plain(text: str) -> str:
     if not _VALUE.fullmatch(text):
-        raise ValueError(f"{text!r} holds characters that a line of a batch script cannot carry")
+        raise ValueError(f"{text!r} contains characters that a line of a batch script cannot carry")
     return text
 
 
 def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
     for flag, value in flags.items():
         if not _FLAG.fullmatch(flag):
-            raise ValueError(f"{flag!r} is no sbatch option; write it without dashes in front, e.g. `exclude: n3`")
+            raise ValueError(f"{flag!r} is not an sbatch option; write it without dashes in front, e.g. `exclude: n3`")
         if flag in OWN_FLAGS:
             raise ValueError(
                 f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file"
@@ -87,10 +87,10 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
 
 
 def _of_srun(word: str) -> str:
-    """An argument of srun; the script quotes it, so that it may hold anything (`--container-image=nvcr.io#nvidia/pytorch`)."""
+    """An argument of srun; the script quotes it, so any character is fine (`--container-image=nvcr.io#nvidia/pytorch`)."""
     flag = word.partition("=")[0]
     if not re.fullmatch(r"--[a-z][a-z0-9-]*", flag) or "\0" in word:
-        raise ValueError(f"{word!r} is no option of srun; write it as one word, `--name` or `--name=value`")
+        raise ValueError(f"{word!r} is not an option of srun; write it as one word, `--name` or `--name=value`")
     if flag[2:] in _OWN_OF_SRUN:
         raise ValueError(f"megabiomed sets {flag} itself")
     return word
@@ -99,13 +99,13 @@ def _of_srun(word: str) -> str:
 def _environment(values: dict[str, str]) -> dict[str, str]:
     for name, value in values.items():
         if not _VARIABLE.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of an environment variable")
+            raise ValueError(f"{name!r} is not a name of an environment variable")
         if name in _OWN_VARIABLES or name.startswith(_OWN_PREFIXES):
             raise ValueError(
-                f"{name} belongs to the batch script; name yours otherwise, set options under sbatch or srun"
+                f"{name} belongs to the batch script; choose another name, or set options under sbatch or srun"
             )
         if "\0" in value:
-            raise ValueError(f"the value of {name} holds a zero byte")
+            raise ValueError(f"the value of {name} contains a zero byte")
     return values
 
 
@@ -131,7 +131,7 @@ class ClusterConfig(Section):
     gpus_per_node: int = Field(0, ge=0)
     """GPUs of a node that a job takes; 0 trains on CPUs."""
     gpu_type: Plain | None = None
-    """Type in the cluster's gres (`h100`), and a word that the device's name must hold; null takes any."""
+    """Type in the cluster's gres (`h100`), which must also be part of the device's name; null takes any."""
     tasks_per_node: PositiveInt | None = None
     """Ranks on a node; null is one per GPU (one without GPUs)."""
     cpus_per_task: PositiveInt = 1
@@ -139,9 +139,9 @@ class ClusterConfig(Section):
     memory: Plain | None = None
     """Host memory of a node, e.g. `500G`; null takes the cluster's default, `0` all of it."""
     time: Time = "24:00:00"
-    """Time limit of one incarnation; a longer stage is requeued."""
+    """Time limit of one incarnation (one start of the job); a stage that takes longer is requeued."""
     grace_seconds: int = Field(300, ge=30, le=3600)
-    """How long before the time limit a run is asked to save and leave. SLURM looks at limits every 30 to 60 seconds."""
+    """How long before the time limit a run is asked to save and leave. SLURM checks limits every 30 to 60 seconds."""
     sbatch: Flags = Field(default_factory=dict)
     """Any other sbatch option, without dashes: `qos: high`, `exclusive: true`, `mail-type: END`."""
     srun: list[Annotated[str, AfterValidator(_of_srun)]] = Field(default_factory=list)
@@ -161,9 +161,9 @@ class ClusterConfig(Section):
     scratch: Path | None = None
     """Fast storage of a node, used as TMPDIR."""
     shared_roots: list[Path] = Field(default_factory=list)
-    """Folders that all nodes see; where given, run folder, data and python must lie below one of them."""
+    """Folders that all nodes see; if given, run folder, data and python must lie below one of them."""
     snapshot: bool = True
-    """Copy this package into the run folder and run from there, whatever happens to the installation meanwhile."""
+    """Copy this package into the run folder and run from there, so that later changes of the installation do not matter."""
     max_failures: PositiveInt = 3
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
     preflight: bool = True
@@ -202,10 +202,10 @@ def load_cluster(name: str) -> ClusterConfig:
     """Read a cluster file, or one of those shipped in configs/clusters.
 
     Raises:
-        ConfigError: missing, or naming each key that is wrong.
+        ConfigError: the file does not exist, or keys in it are wrong; the message names each.
     """
     file = shipped.find("clusters", name)
     values = read_yaml_file(file)
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `partition: ...`")
+        raise ConfigError(f"{file} is not a mapping", got=type(values).__name__, do="start it with `partition: ...`")
     return parse(ClusterConfig, values, str(file))

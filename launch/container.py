@@ -1,7 +1,7 @@
-"""Ranks inside a container: what of the job's environment holds there too, by pyxis' and apptainer's documentation.
+"""Ranks inside a container: which variables of the job are valid there too, by pyxis' and apptainer's documentation.
 
-Both pass the host's variables on, and let those of the image win: a PYTHONPATH of the image would hide the code that was
-submitted, its OMP_NUM_THREADS or NCCL_* what the cluster file sets.
+Both pass the host's variables on, but the image's override them: a PYTHONPATH of the image would hide the submitted code, its
+OMP_NUM_THREADS or NCCL_* the settings of the cluster file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def in_pyxis(cluster: ClusterConfig) -> bool:
 
 
 def in_apptainer(cluster: ClusterConfig) -> bool:
-    """Whether the ranks' command starts one."""
+    """Whether the ranks' command starts a container."""
     return any(Path(word).name in _APPTAINER for word in cluster.wrap)
 
 
@@ -41,7 +41,8 @@ def exported(cluster: ClusterConfig, unlike: bool) -> list[str]:
 
 
 def srun_words(cluster: ClusterConfig) -> list[str]:
-    """The arguments for srun of a cluster file; under pyxis with the variables to keep beside those it names itself."""
+    """The arguments for srun of a cluster file; under pyxis with the variables to keep, next to those that it names."""
+    # Joined into one option, so that it does not matter whether a second one would replace the first.
     if not in_pyxis(cluster):
         return cluster.srun
     own = [word.partition("=")[2] for word in cluster.srun if word.startswith(f"{_ENV}=")]

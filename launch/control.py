@@ -1,4 +1,4 @@
-"""What an operator does to a submitted run: end it, make it save, hold it, submit it again."""
+"""What an operator can do to a submitted run: end it, make it save, hold it, submit it again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def jobs_of(run: Path) -> list[Path]:
     Raises:
         LaunchError: nothing was submitted there.
     """
-    found = [run] if records.read_job(run) else submitted_below(run)
-    if not found:
+    runs = [run] if records.read_job(run) else submitted_below(run)
+    if not runs:
         raise LaunchError(f"{run} was not submitted", do="megabiomed submit RUN --cluster CLUSTER")
-    return found
+    return runs
 
 
 def ask(run: Path, what: str) -> Path:
@@ -34,13 +34,14 @@ def ask(run: Path, what: str) -> Path:
 
 
 def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
-    """End a run for good, and the stages of its chain that wait for it; says what it did as it goes on.
+    """End a run for good, and the stages of its chain that wait for it; yields what it did, job by job.
 
     With `save` a running job leaves by itself after its next step; waiting ones, and commands, are cancelled at once.
 
     Raises:
-        LaunchError: the scheduler refused, after everything else was ended.
+        LaunchError: the scheduler refused a job; all others were ended before that.
     """
+    # Whoever cancels wants the nodes free: one job that cannot be cancelled must not keep the others running.
     failed: LaunchError | None = None
     for folder in _with_dependents(jobs_of(run)) if chain else jobs_of(run):
         try:
@@ -52,20 +53,21 @@ def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
 
 
 def _cancel(folder: Path, save: bool) -> str:
-    job_id, state = _found(folder)
+    job_id, state = _job_and_state(folder)
     if state == "RUNNING" and save and records.read_job(folder)["kind"] != records.COMMAND:
         return f"asked to save and leave: job {job_id} ({ask(folder, 'end')})"
     if state not in scheduler.ACTIVE:
         return f"nothing to cancel: job {job_id} ({state})"
+    # The switch first: a job that SLURM requeues in this moment finds it and leaves.
     ask(folder, "end")
     scheduler.call("scancel", job_id)
     return f"cancelled: job {job_id} ({state})"
 
 
 def scontrol(run: Path, verb: str) -> Iterator[str]:
-    """`scontrol hold` or `release` of the jobs of a run that wait."""
+    """`scontrol hold` or `release` for the waiting jobs of a run."""
     for folder in jobs_of(run):
-        job_id, state = _found(folder)
+        job_id, state = _job_and_state(folder)
         if state == "PENDING":
             scheduler.call("scontrol", verb, job_id)
             yield f"{verb}: job {job_id}"
@@ -83,23 +85,29 @@ def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
         raise LaunchError("--only has no such choice", got=repr(only), expected="failed or this")
     ids: dict[str, str] = {}
     runs = find_runs(jobs_of(run)[0]) if only == "failed" else jobs_of(run)
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if not dry_run:
             scheduler.need("sbatch")
-            held.enter_context(records.submitting(runs))
+            locks.enter_context(records.submitting(runs))
         for folder in runs:
-            record = records.read_job(folder)
-            job_id, state = _found(folder)
-            if records.last_event(folder).get("event") == "finished":
-                yield f"finished: {record['stage']}"
-            elif state in scheduler.ACTIVE:
-                ids[record["stage"]] = job_id
-                yield f"in the queue: {record['stage']}: job {job_id} ({state})"
-            elif dry_run:
-                yield f"would submit: {record['stage']}: {folder / records.SLURM / 'job.sh'}"
-            else:
-                ids[record["stage"]] = _again(folder, [ids[name] for name in record["after"] if name in ids])
-                yield f"submitted: {record['stage']}: job {ids[record['stage']]}"
+            yield _resubmit(folder, ids, dry_run)
+
+
+def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
+    """Submit one stage again if it needs to be; `ids` are those of the stages before it, and gain its own."""
+    record = records.read_job(folder)
+    stage = record["stage"]
+    job_id, state = _job_and_state(folder)
+    # A finished stage has no id here, so what comes after it does not wait for it.
+    if records.last_event(folder).get("event") == "finished":
+        return f"finished: {stage}"
+    if state in scheduler.ACTIVE:
+        ids[stage] = job_id
+        return f"in the queue: {stage}: job {job_id} ({state})"
+    if dry_run:
+        return f"would submit: {stage}: {folder / records.SLURM / 'job.sh'}"
+    ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])
+    return f"submitted: {stage}: job {ids[stage]}"
 
 
 def _again(run: Path, after: list[str]) -> str:
@@ -108,25 +116,26 @@ def _again(run: Path, after: list[str]) -> str:
     for folder in record["controls"]:
         (Path(folder) / records.KILL_SWITCH).unlink(missing_ok=True)
     records.renew(run)
+    # No id while it is being submitted: the old one would be taken for the new job's, should this process die now.
     write_json(file, record | {"job_id": None})
     job_id = scheduler.submit((run / records.SLURM / "job.sh").absolute(), after)
     write_json(file, record | {"job_id": job_id})
     return job_id
 
 
-def _found(run: Path) -> tuple[str, str]:
+def _job_and_state(run: Path) -> tuple[str, str]:
     """Id and state of the job of a run."""
-    found = scheduler.job_of(run)
-    return found.get("JobId") or str(records.read_job(run).get("job_id")), found.get("JobState", "not in the queue")
+    job = scheduler.job_of(run)
+    return job.get("JobId") or str(records.read_job(run).get("job_id")), job.get("JobState", "not in the queue")
 
 
 def _with_dependents(runs: list[Path]) -> list[Path]:
-    """Runs, and the stages of their chain that come after them, directly or not."""
-    found, names = list(runs), {records.read_job(run)["stage"] for run in runs}
+    """Runs, and the stages of their chain that come after them, directly or indirectly."""
+    selected, names = list(runs), {records.read_job(run)["stage"] for run in runs}
     known = {run.absolute() for run in runs}
     for folder in find_runs(runs[0]):
         record = records.read_job(folder)
         if names & set(record["after"]) and folder.absolute() not in known:
             names.add(record["stage"])
-            found.append(folder)
-    return found
+            selected.append(folder)
+    return selected

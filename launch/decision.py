@@ -1,4 +1,9 @@
-"""The state machine of a stage: from what an incarnation left behind to what happens next. Pure functions."""
+"""The state machine of a stage: from what an incarnation left behind to what happens next. Pure functions.
+
+An incarnation is one start of a job; SLURM requeues the same job id again and again. Exit codes cannot tell how it ended:
+srun ends the other ranks at the first code that is not 0, in the middle of their saves. So ranks that leave together exit with
+0 and leave a verdict, and everything else is inferred from committed checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from megabiomed.launch.records import since_submission
 
 WRONG_INPUT = 2
 KILLED = 3
-# Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, but a
-# run that never gets anywhere must end some day.
+# Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, so five
+# of them count as much as one failure. They must count, or a run that never gets anywhere would take nodes for ever.
 LOST_FOR_EACH_FAILURE = 5
 
 
@@ -65,29 +70,37 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
     history = since_submission(history)
     if ending.outcome == "finished":
         return Decision("done", "finished")
+    # A failure, although it was wished: stages that wait for this one (afterok) must not start on half a model.
     if ending.outcome == "ended":
         return Decision("fail", "ended by its kill switch", code=KILLED)
+    # An operator's scancel or requeue, or a preemption: SLURM has decided already, and a second requeue would undo it.
     if not ending.active:
         return Decision("done", "the job was cancelled or requeued from outside")
     if ending.outcome == "stopped":
         return Decision("requeue", "stopped and saved")
+    # The next start would read the same input.
     if ending.code == WRONG_INPUT:
         return Decision("fail", "the input is wrong: see rank_0.log", code=WRONG_INPUT)
+    # Short time limits, frequent preemption: the stop came before the first step. That is no failure of the run, but its
+    # patience is limited too.
     if ending.warned and patience(history, ending.after) < max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("requeue", f"asked to leave before it could save, at step {ending.after}")
+    # Progress is what was committed: steps computed and lost again do not bring a run to its end. A start that committed
+    # something begins the count again, its own death being the first.
     count = 1 if ending.after > ending.before else failures(history, ending.after) + 1
     text = f"failure {count} of {max_failures} without progress, exit code {ending.code}, step {ending.after}"
     return Decision("requeue", text) if count < max_failures else Decision("fail", text)
 
 
 def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step: int, max_failures: int) -> Decision:
-    """Whether an incarnation shall begin.
+    """Whether an incarnation may begin.
 
     Args:
         finished: the run has reached its last step.
         killed: the kill switch is set.
         step: newest committed step.
     """
+    # Both may have come true while the job waited in the queue, and a job requeued by SLURM asks nobody else.
     if finished:
         return Decision("done", "finished already")
     if killed:
@@ -110,7 +123,9 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
         return Decision("run", "all nodes are well")
     text = "; ".join(f"{node}: {why}" for node, why in sorted(bad.items()))
     before = [record for record in since_submission(history) if record["kind"] == "preflight"]
-    if len(bad) == nodes and nodes > 1:  # perhaps the network, or the storage
+    # When all nodes are bad, none of them is the cause: perhaps the network, or the storage. Excluding them all would leave
+    # a job that no node may run, so it tries again anywhere.
+    if len(bad) == nodes and nodes > 1:
         tries = next((n for n, record in enumerate(reversed(before)) if not record.get("all")), len(before)) + 1
         return Decision(
             "requeue" if tries < max_failures else "fail", f"all nodes are bad, {tries} of {max_failures}: {text}"
@@ -118,12 +133,13 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
     met = sum(bool(record.get("exclude")) for record in before) + 1
     if met > max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("fail", f"bad nodes for the {met}th time: {text}")
+    # The scheduler replaces a job's list of excluded nodes, so the earlier ones are named again.
     known = {node for record in history for node in record.get("exclude", ())}
     return Decision("requeue", f"bad nodes: {text}", tuple(sorted(known | set(bad))))
 
 
 def failures(history: list[dict[str, Any]], step: int) -> int:
-    """Failures in a row at this very step: a start that got further, or was stopped, begins the count anew."""
+    """Consecutive failures at exactly this step: a start that got further, or was stopped, resets the count."""
     count = 0
     for record in reversed(history):
         if record["kind"] != "end":
@@ -131,7 +147,7 @@ def failures(history: list[dict[str, Any]], step: int) -> int:
         if record.get("outcome") or record.get("after") != step:
             break
         if record.get("warned"):
-            continue
+            continue  # counted by `patience`
         count += 1
         if record.get("before") != step:
             break  # this one made the progress
@@ -139,7 +155,7 @@ def failures(history: list[dict[str, Any]], step: int) -> int:
 
 
 def patience(history: list[dict[str, Any]], step: int) -> int:
-    """Newest starts in a row that were asked to leave at this step before they got anywhere."""
+    """The latest consecutive starts that were asked to leave at this step before they made progress."""
     ends = [record for record in reversed(history) if record["kind"] == "end"]
     return next(
         (n for n, record in enumerate(ends) if not record.get("warned") or record.get("after") != step), len(ends)
@@ -147,7 +163,8 @@ def patience(history: list[dict[str, Any]], step: int) -> int:
 
 
 def lost_begins(history: list[dict[str, Any]], step: int) -> int:
-    """Newest incarnations that began at this step and of which nothing was heard again."""
+    """The latest incarnations that began at this step and then left no trace."""
+    # A preflight that ended a start is a trace: the node was bad, the incarnation is not lost.
     heard = {record["incarnation"] for record in history if record["kind"] in ("end", "preflight")}
     count = 0
     for record in reversed(history):

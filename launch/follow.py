@@ -12,12 +12,13 @@ _POLL_S = 0.5
 
 def newest_log(run: Path, rank: int) -> Path | None:
     """The log of a rank in the incarnation that wrote last, of the run or of one of its stages."""
-    found = [file for where in ("logs", "*/logs") for file in run.glob(f"{where}/*/rank_{rank}.log")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    files = [file for where in ("logs", "*/logs") for file in run.glob(f"{where}/*/rank_{rank}.log")]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def tail(file: Path, lines: int, newest: Callable[[], Path | None] | None) -> None:
-    """Print the last lines of a file; with `newest`, go on for ever with what is added, there or in a newer file."""
+    """Print the last lines of a file; with `newest`, continue for ever with what is added, there or in a newer file."""
+    # Polling, as inotify sees nothing of what other nodes write to a shared file system.
     text = file.read_bytes()
     sys.stdout.write(b"\n".join(text.splitlines()[-lines:]).decode(errors="replace") + "\n")
     at = len(text)
@@ -30,6 +31,7 @@ def tail(file: Path, lines: int, newest: Callable[[], Path | None] | None) -> No
         at += len(added)
         sys.stdout.write(added.decode(errors="replace"))
         later = newest()
+        # Only when nothing was added: the last words of an incarnation are read before the next one's log is opened.
         if not added and later is not None and later != file:
             file, at = later, 0
             sys.stdout.write(f"--- {file}\n")

@@ -1,4 +1,4 @@
-"""`python -m megabiomed.launch.preflight RUN INCARNATION GROUP GPUS TYPE`: one task a node, before the ranks are started.
+"""`python -m megabiomed.launch.preflight RUN INCARNATION GROUP GPUS TYPE`: one task per node, before the ranks are started.
 
 GROUP numbers the kinds of nodes of a job: only nodes of one kind are compared with each other.
 """
@@ -25,13 +25,14 @@ from megabiomed.launch.snapshot import CODE
 
 _SPACE = 2**30
 _ROUNDS = 5
+# Less than srun's --wait=300 and the check's time limit: a node that waits in vain must still write that it did.
 _MEETING_S = 240.0
 
 
 def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> None:
-    """Run every check and write the result; a check that fails is a word in `problems`, never an exception.
+    """Run every check and write the result; a check that fails is a text in `problems`, never an exception.
 
-    What a node finds out alone is written before it meets the others: it must not be blamed for one that does not come.
+    What a node finds out alone is written before it meets the others: it must not be blamed for a node that does not come.
     """
     node = os.environ.get("SLURMD_NODENAME", "localhost")
     measured: dict[str, float] = {}
@@ -44,7 +45,7 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
         "matrix product": lambda: _work(measured),
     }
     for result["checking"], check in checks.items():
-        write_json(target, result)  # where it is, should it never come back
+        write_json(target, result)  # before the check: one that hangs is named by what stands in the file
         result["problems"] += _outcome(check)
     result["checking"] = None
     write_json(target, result)
@@ -54,12 +55,12 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
 
 
 def _in_time(meet: Callable[[], list[str]]) -> str:
-    """What came of the meeting; torch's own time-out is doubled and more by its retries."""
-    found: list[list[str]] = []
-    thread = threading.Thread(target=lambda: found.append(meet()), daemon=True)
+    """The outcome of the meeting. A thread keeps the time: torch's retries take more than twice its own time-out."""
+    outcomes: list[list[str]] = []
+    thread = threading.Thread(target=lambda: outcomes.append(meet()), daemon=True)
     thread.start()
     thread.join(_MEETING_S)
-    return "; ".join(found[0]) or MET if found else f"nobody within {_MEETING_S:.0f} s"
+    return "; ".join(outcomes[0]) or MET if outcomes else f"nobody within {_MEETING_S:.0f} s"
 
 
 def _outcome(check: Callable[[], list[str]]) -> list[str]:
@@ -80,7 +81,7 @@ def _storage(run: Path) -> list[str]:
 
 
 def _code(run: Path) -> list[str]:
-    """The code that was submitted runs here, and not what a container's image or a shell's PYTHONPATH puts before it."""
+    """Whether the submitted code runs here, and not another copy that an image or a shell's PYTHONPATH puts before it."""
     copy = run / "slurm" / CODE
     wanted = read_job(run).get("cluster", {}).get("snapshot")
     if not wanted or Path(megabiomed.__file__).resolve().is_relative_to(copy.resolve()):
@@ -93,17 +94,17 @@ def _devices(gpus: int, gpu_type: str) -> list[str]:
 
     from megabiomed.processes import platform
 
-    found = platform.device_count()
-    if found < gpus:
-        return [f"{found} of {gpus} GPUs are visible"]
+    visible = platform.device_count()
+    if visible < gpus:
+        return [f"{visible} of {gpus} GPUs are visible"]
     problems = []
     for index in range(gpus):
         name = torch.cuda.get_device_name(index)
-        free, whole = torch.cuda.mem_get_info(index)
+        free, total = torch.cuda.mem_get_info(index)
         if gpu_type != "-" and gpu_type.lower() not in name.lower():
             problems.append(f"GPU {index} is {name}, not {gpu_type}")
-        if free < 0.9 * whole:
-            problems.append(f"GPU {index} has {free / 2**30:.1f} of {whole / 2**30:.1f} GiB free")
+        if free < 0.9 * total:  # a process of an earlier job is still there; the driver itself takes less than a tenth
+            problems.append(f"GPU {index} has {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     return problems + (_nvidia_smi() if gpus else [])
 
 
@@ -123,14 +124,16 @@ def _work(measured: dict[str, float]) -> list[str]:
         device = torch.device("cuda", index) if platform.has_cuda() else torch.device("cpu")
         ones = torch.ones(size, size, device=device, dtype=dtype)
         product = partial(torch.matmul, ones, ones)
+        # The best of several rounds is the device's, the worst device is the node's: a run is as fast as its slowest rank.
         measured["matmul_s"] = max(measured.get("matmul_s", 0.0), min(_seconds(product) for _ in range(_ROUNDS)))
+        # Ones times ones: every element of the product is the size, a power of two times 1 or 3, exact in bf16.
         if float(product()[0, 0]) != size:
             return [f"{device} computes a wrong matrix product"]
     return []
 
 
 def _meet(measured: dict[str, float]) -> list[str]:
-    """One rank a node: sum a vector with all others, read the clock together, then measure the links pair by pair."""
+    """One rank per node: sum a vector with all others, read the clock at the same moment, then measure the links in pairs."""
     import torch
     import torch.distributed as dist
 
@@ -150,9 +153,9 @@ def _meet(measured: dict[str, float]) -> list[str]:
 
 
 def _link(vector: Any) -> float:
-    """Seconds to exchange a vector with a neighbour: with the better of two, so that only a slow node's own link counts.
+    """Seconds to exchange a vector with the faster of two neighbours, so that only a slow node's own link counts.
 
-    A slow node makes every all-reduce slow, on all nodes alike; here a node that is well has a neighbour that is well.
+    A slow node makes every all-reduce slow, on all nodes alike. In pairs, a healthy node has a healthy neighbour on one side.
     """
     import torch.distributed as dist
 

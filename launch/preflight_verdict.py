@@ -12,7 +12,7 @@ from megabiomed.launch.records import SLURM
 PREFLIGHT, MET = "preflight", "met the others"
 TIMES = {"matmul_s": "matrix product", "link_s": "exchange with its neighbours"}
 CLOCK_S = 30.0
-"""Clocks that differ by more than this mislead time limits, checkpoints' ages and whoever reads the logs."""
+"""Larger differences between clocks mislead time limits, the ages of checkpoints and readers of the logs."""
 SMI_FIELDS = {
     "ecc.errors.uncorrected.volatile.total": "uncorrected ECC errors",
     "clocks_throttle_reasons.hw_slowdown": "clock slowed down by the hardware",
@@ -29,26 +29,27 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
     """Node -> why it is bad: no result, a check that failed or hung, or worse than most nodes of its kind.
 
     Args:
-        slow_factor: how many times the usual time a node may take. Of two nodes the faster one is taken for usual.
+        slow_factor: how many times the usual time a node may take. Of two nodes the faster one is the usual.
     """
     bad: dict[str, str] = {}
     apart: dict[str, str] = {}
     kinds: dict[int, dict[str, dict[str, float]]] = {}
     for node in nodes:
         try:
-            found: dict[str, Any] = json.loads(result_file(run, incarnation, node).read_text())
+            result: dict[str, Any] = json.loads(result_file(run, incarnation, node).read_text())
         except (OSError, ValueError):
             bad[node] = "no answer"
             continue
-        hung = [f"hung in its check of {found['checking']}"] if found.get("checking") else []
-        if words := [*found["problems"], *hung]:
+        hung = [f"hung in its check of {result['checking']}"] if result.get("checking") else []
+        if words := [*result["problems"], *hung]:
             bad[node] = ", ".join(words)
-        if found["meeting"] != MET:
-            apart[node] = f"could not meet the others: {found['meeting'] or 'no answer'}"
-        kinds.setdefault(found["group"], {})[node] = found["measured"]
+        if result["meeting"] != MET:
+            apart[node] = f"could not meet the others: {result['meeting'] or 'no answer'}"
+        kinds.setdefault(result["group"], {})[node] = result["measured"]
     for measured in kinds.values():
         bad = slow_nodes(measured, slow_factor) | wrong_clocks(measured) | bad
-    return bad or apart  # a node that is bad keeps the others from meeting
+    # One bad node keeps all others from meeting. Only where none is known to be bad is the meeting itself evidence.
+    return bad or apart
 
 
 def slow_nodes(measured: dict[str, dict[str, float]], factor: float) -> dict[str, str]:
@@ -66,6 +67,7 @@ def slow_nodes(measured: dict[str, dict[str, float]], factor: float) -> dict[str
 def wrong_clocks(measured: dict[str, dict[str, float]]) -> dict[str, str]:
     """Nodes whose clock, read after a barrier, is far from the others'."""
     known = {node: values["clock_s"] for node, values in measured.items() if "clock_s" in values}
+    # Of two clocks that differ nobody knows which is wrong; from three on there is a majority.
     usual = median_low(known.values()) if len(known) > 2 else 0.0
     return {
         node: f"its clock is {seconds - usual:+.0f} s off"
@@ -75,7 +77,8 @@ def wrong_clocks(measured: dict[str, dict[str, float]]) -> dict[str, str]:
 
 
 def pairings(world: int) -> list[list[tuple[int, int]]]:
-    """Rounds of pairs of neighbours on a ring: every rank meets both of its neighbours (its only one of two)."""
+    """Rounds of pairs of neighbours on a ring: every rank meets both of its neighbours (of two ranks, the other one)."""
+    # Pairs of a round are disjoint, so no exchange waits for another; an odd ring needs a third round for its last pair.
     ring = [(rank, (rank + 1) % world) for rank in range(world)]
     if world == 2:
         return [[(0, 1)]]

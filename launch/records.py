@@ -40,24 +40,25 @@ def read_job(run: Path) -> dict[str, Any]:
     """What was submitted for a run; empty when nothing was."""
     file = run / SLURM / JOB
     try:
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     except ValueError as error:
         raise LaunchError(f"{file} is damaged", got=error, do="remove it and submit the run again") from None
-    return found
+    return record
 
 
 @contextmanager
 def submitting(runs: Iterable[Path]) -> Iterator[None]:
-    """Keep others from submitting these runs meanwhile, on whatever login node; a process that dies lets go of them.
+    """Keep others from submitting these runs meanwhile, on any login node; a process that dies releases them.
 
     Raises:
-        LaunchError: somebody is at it, or a folder cannot be written. File systems without locks let everybody pass.
+        LaunchError: somebody else is submitting, or a folder cannot be written. On file systems without locks nobody waits.
     """
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for run in runs:
             try:
                 (run / SLURM).mkdir(parents=True, exist_ok=True)
-                file = held.enter_context((run / SLURM / "submit.lock").open("a"))
+                file = locks.enter_context((run / SLURM / "submit.lock").open("a"))
+                # The kernel's lock, not the file's existence: a file would outlive a login session that was cut off.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LaunchError(
@@ -83,17 +84,17 @@ def append(run: Path, kind: str, **values: Any) -> None:
 def history(run: Path) -> list[dict[str, Any]]:
     """All lines of the incarnations; a last one that a crash cut short is left out."""
     file = run / SLURM / INCARNATIONS
-    found = []
+    lines = []
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:
-            found.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return lines
 
 
 def renew(run: Path) -> None:
-    """A run is submitted again: its budgets begin anew."""
+    """A run is submitted again: its budgets start from zero."""
     if history(run):
         append(run, "end", incarnation="resubmit", outcome=_RESUBMITTED, reason="submitted again by hand")
 
@@ -108,10 +109,10 @@ def verdict(run: Path, incarnation: str) -> dict[str, Any]:
     """How the ranks of an incarnation left together; empty when they did not."""
     file = run / SLURM / VERDICTS / f"{incarnation}.json"
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        content: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return content
 
 
 def committed_step(run: Path) -> int:
@@ -126,7 +127,7 @@ def finished(run: Path) -> None:
 
 
 def reopen(run: Path) -> None:
-    """A finished run is asked for more: the ranks decide whether there is anything to do."""
+    """A finished run is submitted again: the ranks decide whether there is more to do."""
     if last_event(run).get("event") == "finished":
         _event(run, "reopened")
 
@@ -142,9 +143,9 @@ def last_event(run: Path, key: str = "event") -> dict[str, Any]:
     lines = file.read_text().splitlines() if file.is_file() else []
     for line in reversed(lines):
         try:
-            found: dict[str, Any] = json.loads(line)
+            event: dict[str, Any] = json.loads(line)
         except ValueError:
-            continue
-        if key in found:
-            return found
+            continue  # a crash cut it short
+        if key in event:
+            return event
     return {}

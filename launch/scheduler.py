@@ -13,12 +13,13 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
+# Half a minute in all for a controller that restarts or fails over; SLURM's own clients give up after 4 s.
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 _FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wckey")
 """Options that a site's shell may give by SBATCH_* where the script does not."""
 _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 """How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
-# Of sbatch's last words, those after which the request may have been heard all the same.
+# Of sbatch's complaints, those after which the request may have been received all the same.
 _LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
 _AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
@@ -28,7 +29,7 @@ def call(*command: str, patient: bool = True) -> str:
     """Output of a SLURM command; a controller that is away for a moment (restart, failover) is asked again.
 
     Args:
-        patient: false for somebody who looks and will look again.
+        patient: False gives up at once, for a caller that will ask again anyway (`status --watch`).
 
     Raises:
         LaunchError: with SLURM's own words.
@@ -62,7 +63,7 @@ def need(program: str) -> None:
 
 
 def _run(*command: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command that hangs, or that vanished, is a LaunchError like one that is refused: callers decide what follows."""
+    """A command that hangs or does not exist raises LaunchError, like one that is refused: callers decide what follows."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=shell)
     except subprocess.TimeoutExpired:
@@ -77,17 +78,18 @@ def _run(*command: str, shell: dict[str, str] | None = None) -> subprocess.Compl
 
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    found = _answered("sbatch", "--test-only", str(script), shell=shell_for(script))
-    said = (found.stderr or found.stdout).strip()
-    if any(words in found.stderr for words in _AWAY):
-        raise _refused(found)
-    if found.returncode:
+    done = _answered("sbatch", "--test-only", str(script), shell=shell_for(script))
+    said = (done.stderr or done.stdout).strip()
+    if any(words in done.stderr for words in _AWAY):
+        raise _refused(done)
+    if done.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     return said.removeprefix("sbatch: ")
 
 
 def shell_for(script: Path) -> dict[str, str]:
-    """The environment for sbatch: without what would win over the script (SBATCH_*) or describes another job (SLURM_*)."""
+    """The environment for sbatch: without what would override the script (SBATCH_*) or describes another job (SLURM_*)."""
+    # A site's profile may set SBATCH_ACCOUNT for everybody: kept, as long as the script does not say otherwise.
     set_there = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
     kept = {f"SBATCH_{option.upper()}" for option in _FROM_SHELL if option not in set_there}
     foreign = ("SBATCH_", "SLURM_") if "SLURM_JOB_ID" in os.environ else ("SBATCH_",)
@@ -98,28 +100,30 @@ def shell_for(script: Path) -> dict[str, str]:
 def submit(script: Path, after: list[str]) -> str:
     """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled.
 
-    A request that was not answered may have been heard: before another one, the queue is asked for the script.
+    A request without an answer may have been received: before it is repeated, the queue is searched for the script.
 
     Raises:
-        LaunchError: refused, or not answered; what may be queued nevertheless is found by its script (`job_of`).
+        LaunchError: refused, or not answered; a job that may be queued nevertheless is found by its script (`job_of`).
     """
     need("sbatch")
+    # afterok waits through requeues, which do not end a job. Without the second option a stage whose predecessor failed
+    # would stay in the queue for ever as DependencyNeverSatisfied.
     wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
     known, lost = set(jobs_of_script(script)), False
     for pause in (*_RETRY_S, None):
         try:
             done = _run("sbatch", "--parsable", *wait, str(script), shell=shell_for(script))
         except LaunchError:
-            if found := _only_one(script, known):
-                return found
+            if queued := _only_one(script, known):
+                return queued
             raise
         if done.returncode == 0:
             answer = done.stdout.strip().split(";")[0]
             return (_only_one(script, known) if lost else None) or answer
         if any(words in done.stderr for words in _LOST):
             lost = True
-            if found := _only_one(script, known):
-                return found
+            if queued := _only_one(script, known):
+                return queued
         if pause is None or not any(words in done.stderr for words in _AWAY):
             break
         time.sleep(pause)
@@ -127,34 +131,35 @@ def submit(script: Path, after: list[str]) -> str:
 
 
 def _only_one(script: Path, known: set[str]) -> str | None:
-    """The one job that requests without an answer left in the queue, others are cancelled; None when there is none."""
+    """The one job that requests without an answer left in the queue (others are cancelled); None when there is none."""
     try:
         for pause in _LOOK_S:
-            found = jobs_of_script(script)
-            if new := sorted(found.keys() - known, key=int):
-                first, *more = [number for number in new if found[number] in ACTIVE] or new[:1]
+            states = jobs_of_script(script)
+            if new := sorted(states.keys() - known, key=int):
+                first, *more = [number for number in new if states[number] in ACTIVE] or new[:1]
                 for number in more:
                     call("scancel", number)
                 return first
             time.sleep(pause)
     except LaunchError as error:
         raise LaunchError(
-            f"sbatch gave no answer, and the queue cannot be looked at: {script} may be queued, or not",
+            f"sbatch gave no answer, and the queue cannot be read: {script} may be queued, or not",
             got=error.got,
-            do="ask `megabiomed status` when the scheduler is well; it finds such a job, and `megabiomed cancel` ends it",
+            do="when the scheduler answers again, `megabiomed status` finds such a job and `megabiomed cancel` ends it",
         ) from None
     return None
 
 
 def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
-    """Job id -> state of this user's jobs with a script, those too that ended minutes ago; one id for all components."""
+    """Job id -> state of this user's jobs with a script, including those that ended minutes ago; one id for all components."""
+    # Text in a format of our own: squeue's JSON has other types in every other version (a state was text, then a list).
     text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
     rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
     return {number.split("+")[0]: state for number, state, command in rows if command == str(script)}
 
 
 def job(job_id: str, patient: bool = True) -> dict[str, str]:
-    """Fields of `scontrol show job`; empty for one that SLURM no longer remembers. Of several components the first counts."""
+    """Fields of `scontrol show job`; empty when SLURM no longer remembers it. Of several components the first one's."""
     try:
         text = call("scontrol", "-o", "show", "job", job_id, patient=patient)
     except LaunchError as error:
@@ -164,24 +169,23 @@ def job(job_id: str, patient: bool = True) -> dict[str, str]:
     lines = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines() if line]
     if not lines:
         return {}
-    found = min(lines, key=lambda fields: int(fields.get("JobId", "0")))
+    first = min(lines, key=lambda fields: int(fields.get("JobId", "0")))
     nodes = [line["NodeList"] for line in lines if line.get("NodeList") not in (None, "(null)")]
-    return found | ({"NodeList": ",".join(nodes)} if nodes else {})
+    return first | ({"NodeList": ",".join(nodes)} if nodes else {})
 
 
 def job_of(run: Path, patient: bool = True) -> dict[str, str]:
-    """The job of a run, as `job`; empty when there is none, or when its id now belongs to somebody else's job.
-
-    A controller that lost its last seconds gives job ids a second time.
-    """
+    """The job of a run, as `job`; empty when there is none, or when its id now belongs to somebody else's job."""
+    # The script proves whose job it is, not the id: a controller that is killed forgets its last seconds, and gives the ids
+    # of those seconds to other jobs.
     script = run.absolute() / records.SLURM / "job.sh"
     record = records.read_job(run)
     job_id = record.get("job_id")
-    if record and not job_id:  # a submission that was cut off before it knew: its job may be in the queue all the same
+    if record and not job_id:  # the submission was cut off before it learned the id: its job may be in the queue
         active = [number for number, state in jobs_of_script(script, patient).items() if state in ACTIVE]
         job_id = next(iter(active), None)
-    found = job(str(job_id), patient) if job_id else {}
-    return found if found.get("Command") == str(script) else {}
+    fields = job(str(job_id), patient) if job_id else {}
+    return fields if fields.get("Command") == str(script) else {}
 
 
 def hostnames(nodes: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The code that submits a run, kept beside it: a job that starts days later, or again, runs what was submitted."""
+"""A copy of the code in the run folder: a job that starts days later, or again, runs what was submitted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ CODE = "code"
 
 
 def take(folder: Path) -> None:
-    """Copy the package to FOLDER/code, whole or not at all; that folder then goes in front of Python's path."""
-    half, whole = folder / f".{CODE}", folder / CODE
+    """Copy the package to FOLDER/code, complete or not at all; that folder then goes in front of Python's path."""
+    half, final = folder / f".{CODE}", folder / CODE
     remove_tree(half)
     skipped = shutil.ignore_patterns("__pycache__")
     # copytree follows links, so kernels/, launch/ and configs/ of a checkout arrive as folders.
     try:
         shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped)
-    except shutil.Error as error:  # it holds a line for each file
+    except shutil.Error as error:  # a list of all files that failed; the first reason is enough
         remove_tree(half)
         raise OSError(error.args[0][0][2]) from None
-    remove_tree(whole)
-    half.rename(whole)
+    remove_tree(final)
+    half.rename(final)
 
 
 def _place(package: str) -> Path:

@@ -29,7 +29,7 @@ class Stage:
         folder: run folder, absolute.
         config: the effective configuration, with an absolute run folder; None for a command.
         module: module that every rank runs.
-        arguments: what it is given after the configuration.
+        arguments: its arguments after the configuration.
         typed: words after `megabiomed` that do the same without SLURM.
         after: names of the stages that it waits for.
     """
@@ -155,7 +155,7 @@ def _command(chain: str, config: StageConfig, cluster: ClusterConfig) -> Stage:
 
 
 def _check(stage: Stage, before: list[Stage]) -> None:
-    """Refuse what cannot run; `before` are the stages in front of it in the chain."""
+    """Refuse what cannot run; `before` are the stages that precede it in the chain."""
     known = [other.name for other in before]
     for name in stage.after:
         if name not in known:
@@ -176,7 +176,7 @@ def _check(stage: Stage, before: list[Stage]) -> None:
 
 
 def _check_components(stage: Stage, encoder_ranks: int) -> None:
-    """Ranks with and without GPUs cannot meet; dedicated encoder ranks are the last of the run, and so of its nodes."""
+    """Ranks with and without GPUs cannot meet; dedicated encoder ranks are the last ones, so they are on the last nodes."""
     gpus = stage.cluster.gpus_per_node > 0
     unlike = [part for part in stage.components if (part.gpus_per_node > 0) != gpus]
     if unlike:
@@ -195,7 +195,7 @@ def _check_components(stage: Stage, encoder_ranks: int) -> None:
 
 
 def _check_order(stage: Stage, before: list[Stage]) -> None:
-    """A part of a run starts from the part in front of it, which is in the chain or finished already."""
+    """A part of a run starts from the part before it, which is in the chain or finished already."""
     assert stage.config is not None
     names = stage.config.parts
     at = names.index(stage.part) if stage.part else 0
@@ -229,9 +229,10 @@ def _check_files(stage: Stage, before: list[Stage]) -> None:
             raise ConfigError(
                 f"{key} of stage {stage.name} does not exist",
                 got=path,
-                do="build it first, or correct the path (it may also be what a stage before this one makes)",
+                do="build it first, or correct the path (an earlier stage of the chain may make it too)",
             )
     for folder in (stage.folder, *(path.absolute().parent for path in stage.makes)):
+        # The folder itself may not exist yet: its nearest parent that does decides whether it can be made.
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ConfigError(

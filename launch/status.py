@@ -1,4 +1,4 @@
-"""`megabiomed status`: one row a stage, from the scheduler and from what the run wrote."""
+"""`megabiomed status`: one row per stage, from the scheduler and from the files that the run wrote."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _TAIL = 1 << 16
 
 
 def find_runs(where: Path | None) -> list[Path]:
-    """The runs that were submitted: the one that is named (with its chain), or all below a folder (default `runs/`).
+    """The submitted runs: the one that is given (with its chain), or all below a folder (default `runs/`).
 
     Raises:
-        CheckpointError: the path is something else, a token store say.
+        CheckpointError: the path is something else, for example a token store.
     """
     if where is not None and (record := records.read_job(where)):
         chain = [Path(folder) for folder in record["members"] if records.read_job(Path(folder))]
@@ -51,7 +51,9 @@ def find_runs(where: Path | None) -> list[Path]:
 
 def submitted_below(folder: Path) -> list[Path]:
     """Run folders with a job in a folder, or in the runs in it; in the order in which they were submitted."""
-    found = [
+    # Two levels: runs, and the stages of a run that is submitted as several. Deeper, a search over checkpoints and logs would
+    # take minutes on a parallel file system.
+    runs = [
         path.parent.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{records.SLURM}/{records.JOB}")
     ]
 
@@ -60,7 +62,7 @@ def submitted_below(folder: Path) -> list[Path]:
         members, here = record["members"], str(run.absolute())
         return record["prepared"], members.index(here) if here in members else 0
 
-    return sorted(found, key=place)
+    return sorted(runs, key=place)
 
 
 def status_of(run: Path) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def status_of(run: Path) -> dict[str, Any]:
 
 
 def _ask(run: Path) -> tuple[dict[str, str], bool]:
-    """What the scheduler says, and whether it could not be asked: then the run's own files still say the rest."""
+    """The scheduler's answer, and whether there was none: the rest of a row comes from the run's own files."""
     try:
         return scheduler.job_of(run, patient=False), False
     except LaunchError:
@@ -136,7 +138,7 @@ def _checkpoint_age(run: Path) -> float | None:
 
 
 def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) -> float | None:
-    """Seconds of work left, and the pauses of the requeues that the time limit makes necessary."""
+    """Seconds of work left, plus the pauses of the requeues that the time limit makes necessary."""
     left = metrics.get("train/eta_s")
     if left is None or "time" not in job:
         return None
@@ -145,7 +147,8 @@ def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) ->
 
 
 def _requeue_pause(slurm: dict[str, str]) -> float:
-    """SLURM starts a requeued job 121 s later at the earliest (cred_expire), unless its own history says otherwise."""
+    """Seconds from a requeue to the next start: at least SLURM's own 121 s, plus what this job last waited in the queue."""
+    # A requeued job may start cred_expire + 1 seconds later (by default 121), when no node accepts its old credential.
     try:
         begin, submit = (datetime.fromisoformat(slurm[key]) for key in ("StartTime", "EligibleTime"))
     except (KeyError, ValueError):

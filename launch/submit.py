@@ -45,8 +45,12 @@ def render(stage: Stage) -> Job:
     cluster = stage.cluster
     environment = Environment(
         loader=PackageLoader("megabiomed.launch", "templates"),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
+        undefined=StrictUndefined,  # a misspelt variable must not become an empty word of a command
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     python = cluster.python or sys.executable
     text = environment.get_template(_TEMPLATE).render(
@@ -88,8 +92,11 @@ def directives(stage: Stage) -> list[str]:
     """The options of the #SBATCH lines; those of the stage come before those that its cluster file has keys for."""
     for path in (stage.folder, Path.cwd()):
         if not re.fullmatch(_SCRIPT_PATH, str(path)):
+            # sbatch reads its directives before any shell does: quotes are part of the value there, and % is a placeholder.
             raise ConfigError(
-                "a path cannot stand in an #SBATCH line", got=repr(str(path)), do="use one without spaces, quotes and %"
+                "a path cannot be used in an #SBATCH line",
+                got=repr(str(path)),
+                do="use one without spaces, quotes and %",
             )
     cluster = stage.cluster
     values = {
@@ -98,6 +105,8 @@ def directives(stage: Stage) -> list[str]:
         "job-name": f"{stage.chain}-{stage.name}",
         "nodes": stage.nodes,
         "ntasks-per-node": stage.ranks_per_node,
+        # B: the batch shell alone, which passes it on to the ranks. Without it the signal would reach every process of the
+        # job, and end those that do not expect it, such as the loaders' workers.
         "signal": f"B:USR1@{cluster.grace_seconds}",
         "requeue": True,
         "open-mode": "append",
@@ -108,7 +117,7 @@ def directives(stage: Stage) -> list[str]:
 
 
 def component_directives(stage: Stage, part: ComponentConfig) -> list[str]:
-    """The options of the #SBATCH lines of one more kind of nodes; what it does not say itself is as for the others."""
+    """The options of the #SBATCH lines of one more kind of nodes; what it leaves out is the same as for the others."""
     common = _common(stage, part.gpus_per_node, None, part.sbatch)
     own = {"nodes": part.nodes, "ntasks-per-node": part.ranks_per_node, "cpus-per-task": stage.cpus_of(part)}
     return _lines({**common, **own})
@@ -151,7 +160,7 @@ def prepare(job: Job, members: list[Path]) -> None:
 
 
 def describe(job: Job, members: list[Path]) -> dict[str, Any]:
-    """What is kept about a submission."""
+    """The record of a submission."""
     stage, cluster = job.stage, job.stage.cluster
     return {
         "chain": stage.chain,
@@ -176,7 +185,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
 
 
 def excluded(stage: Stage) -> str | None:
-    """Nodes that the operator excludes, as sbatch takes them; a file of them is known to the controller alone."""
+    """Nodes that the operator excludes, as sbatch takes them; None for a file of nodes, which only the controller reads."""
     nodes = stage.sbatch.get("exclude")
     return nodes if isinstance(nodes, str) and "/" not in nodes else None
 
@@ -184,7 +193,7 @@ def excluded(stage: Stage) -> str | None:
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     """Check every script with the scheduler, then submit them in order; stages that are done are left out.
 
-    A chain that cannot be submitted whole is taken back.
+    If a job of the chain cannot be submitted, those before it are cancelled.
 
     Returns:
         stage -> job id; stage -> what the scheduler said about its start.
@@ -203,6 +212,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         try:
             for job in jobs:
                 prepare(job, members)
+            # All of them before the first is submitted: a wrong last stage must not be found when the first one runs.
             said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
             for job in jobs:
                 _submit(job, members, ids)
@@ -215,7 +225,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
-    """Submit a prepared job behind those that it waits for, and add its id to those of the stages before it."""
+    """Submit a prepared job after those that it waits for, and add its id to `ids`."""
     for folder in job.stage.controls:
         (folder / records.KILL_SWITCH).unlink(missing_ok=True)
     records.reopen(job.stage.folder)
@@ -226,18 +236,18 @@ def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
 
 
 def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
-    """Cancel what was submitted, also a job whose id was never heard. None of the scripts was in the queue before."""
+    """Cancel what was submitted, including a job whose id never arrived. None of the scripts was in the queue before."""
     numbers = list(ids.values())
     with suppress(LaunchError):
         queued = (scheduler.jobs_of_script(job.path).items() for job in jobs)
-        numbers += [n for found in queued for n, state in found if state in scheduler.ACTIVE and n not in numbers]
+        numbers += [n for states in queued for n, state in states if state in scheduler.ACTIVE and n not in numbers]
     for number in numbers:
         with suppress(LaunchError):
             scheduler.call("scancel", number)
 
 
 def is_done(stage: Stage) -> bool:
-    """Whether a stage is finished and would do the same again: its command, or how long it trains, did not change."""
+    """Whether a stage is finished and would do nothing new: its command, or the length of its training, did not change."""
     if records.last_event(stage.folder).get("event") != "finished":
         return False
     if stage.config is None:
@@ -249,11 +259,11 @@ def is_done(stage: Stage) -> bool:
 
 
 def refuse_second(run: Path) -> None:
-    """A run is in the queue once, under the id that was recorded or, where a submission was cut off, under another."""
+    """Refuse a run that is in the queue already, under the recorded id or, if a submission was cut off, under another."""
     recorded = scheduler.job_of(run)
-    found = {recorded.get("JobId", ""): recorded.get("JobState", "")}
-    found |= scheduler.jobs_of_script(run.absolute() / records.SLURM / "job.sh")
-    for number, state in found.items():
+    states = {recorded.get("JobId", ""): recorded.get("JobState", "")}
+    states |= scheduler.jobs_of_script(run.absolute() / records.SLURM / "job.sh")
+    for number, state in states.items():
         if state in scheduler.ACTIVE:
             raise LaunchError(
                 f"{run} is in the queue already",
@@ -263,7 +273,7 @@ def refuse_second(run: Path) -> None:
 
 
 def typed_commands(stage: Stage) -> list[str]:
-    """The same stage without SLURM: what to type on each host, a line for each kind of host."""
+    """The same stage without SLURM: what to type on each host, one line per kind of host."""
     variables = [f"{name}={value}" for name, value in stage.cluster.variables.items()]
     front = shlex.join(["env", *variables]) + " " if variables else ""
     if stage.kind == records.COMMAND:

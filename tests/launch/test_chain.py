@@ -81,8 +81,11 @@ def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_pat
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-m", "megabiomed.cli", "submit", name, "--cluster", "h100", "--dry-run"],
-        cwd=tmp_path, env={**os.environ, "PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PATH": str(Path(sys.executable).parent)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if " ranks, " in line] == PLANS[name]
     for script in done.stdout.split("\n--- ")[1:]:
@@ -119,8 +122,9 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
 
 def test_stages_of_an_alignment_have_nodes_and_topologies_of_their_own(load: Any) -> None:
     wide = [*align()["overrides"], "parallel.tensor_parallel_size=1", "data.micro_batch_size=2"]
-    one, two = load(align(stage="s1-adaptors"),
-                    align(name="wide", stage="s2-encoders", nodes=2, time="2-0", overrides=wide))  # fmt: skip
+    one, two = load(
+        align(stage="s1-adaptors"), align(name="wide", stage="s2-encoders", nodes=2, time="2-0", overrides=wide)
+    )
     assert (one.ranks, two.ranks, two.time) == (2, 4, "2-0")
     with pytest.raises(ConfigError, match=r"starts from s1-adaptors, which is not finished.*after: none"):
         load(align(stage="s2-encoders"))
@@ -213,11 +217,21 @@ def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any, tmp_pat
 
 
 def test_nodes_of_another_kind_get_what_the_others_get_unless_they_say_otherwise(load: Any) -> None:
-    cluster = ClusterConfig(partition="main", account="bio", gpus_per_node=2, gpu_type="h100", cpus_per_task=4,
-                            memory="0", time="10:00:00", sbatch={"qos": "high"})  # fmt: skip
+    cluster = ClusterConfig(
+        partition="main",
+        account="bio",
+        gpus_per_node=2,
+        gpu_type="h100",
+        cpus_per_task=4,
+        memory="0",
+        time="10:00:00",
+        sbatch={"qos": "high"},
+    )
     parts = [{"nodes": 1, "ranks_per_node": 2, "gpus_per_node": 1, "sbatch": {"partition": "other"}}]
-    (stage,) = load(align(stage="s1-adaptors", components=parts, overrides=[*align()["overrides"], "data.micro_batch_size=2"]),
-                    cluster=cluster)  # fmt: skip
+    (stage,) = load(
+        align(stage="s1-adaptors", components=parts, overrides=[*align()["overrides"], "data.micro_batch_size=2"]),
+        cluster=cluster,
+    )
     script = render(stage).script
     first, second = script.split("#SBATCH hetjob\n")
     for line in ("--account=bio", "--mem=0", "--qos=high", "--cpus-per-task=4", "--time=10:00:00"):

@@ -34,9 +34,17 @@ def failure(before: int, after: int) -> dict[str, Any]:
         (ended("", 137), "requeue", 1),
         (ended("", 143, active=False), "done", 1),
     ],
-    ids=["finished", "stopped", "stopped by a cancel", "kill switch", "kill switch and cancel", "wrong input", "a rank died",
-         "cancelled in the middle"],
-)  # fmt: skip
+    ids=[
+        "finished",
+        "stopped",
+        "stopped by a cancel",
+        "kill switch",
+        "kill switch and cancel",
+        "wrong input",
+        "a rank died",
+        "cancelled in the middle",
+    ],
+)
 def test_what_follows_an_incarnation(ending: Ending, verb: str, code: int) -> None:
     found = after_run(ending, [], 3)
     assert (found.verb, found.code) == (verb, code)

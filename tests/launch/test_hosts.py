@@ -35,10 +35,15 @@ def test_the_printed_command_trains_on_two_hosts_as_one_launcher_does(
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     shared = {**os.environ, "PATH": path, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     hosts = [
-        subprocess.Popen(["bash", "-c", line.split(": ", 1)[1]], env=shared | {"NODE_RANK": str(node)},
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            ["bash", "-c", line.split(": ", 1)[1]],
+            env=shared | {"NODE_RANK": str(node)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for node in (0, 1)
-    ]  # fmt: skip
+    ]
     for host in hosts:
         output, _ = host.communicate(timeout=600)
         assert host.returncode == 0, output

@@ -108,10 +108,12 @@ def test_three_nodes_measure_themselves_and_find_missing_gpus(tmp_path: Path) ->
     meet = {"MASTER_ADDR": "127.0.0.1", MEETING: str(tmp_path / "meeting"), "WORLD_SIZE": "3"}
     shared = {**os.environ, **meet, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     ranks = [
-        subprocess.Popen([*command, "8" if rank == 2 else "0", "-"],
-                         env=shared | {"RANK": str(rank), "LOCAL_RANK": "0", "SLURMD_NODENAME": f"n{rank}"})
+        subprocess.Popen(
+            [*command, "8" if rank == 2 else "0", "-"],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": "0", "SLURMD_NODENAME": f"n{rank}"},
+        )
         for rank in range(3)
-    ]  # fmt: skip
+    ]
     assert [rank.wait(260) for rank in ranks] == [0, 0, 0]
     names = ["n0", "n1", "n2"]
     for name in names:

@@ -83,12 +83,16 @@ def test_a_job_that_was_held_for_its_nodes_is_let_go_though_the_answer_was_lost(
 ) -> None:
     """The function of the script in bash; scontrol holds the job, and says that nobody answered."""
     asked = tmp_path / "asked"
-    program(tools, "scontrol", f"""echo "$*" >> {asked}
+    program(
+        tools,
+        "scontrol",
+        f"""echo "$*" >> {asked}
     case "$*" in
         *"show job"*) state=" JobState=RUNNING Restarts=0 "
             grep -q requeuehold {asked} && state=" JobState=PENDING Restarts=1 "; echo "$state" ;;
         requeuehold*) exit 1 ;;
-    esac""")  # fmt: skip
+    esac""",
+    )
     text = planned(run_file, tmp_path / "run").script
     functions = "\n".join(re.findall(r"^\w+\(\) \{(?:.*\}|\n(?:.*\n)*?\})$", text, flags=re.MULTILINE))
     environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7"}
@@ -96,8 +100,10 @@ def test_a_job_that_was_held_for_its_nodes_is_let_go_though_the_answer_was_lost(
     done = subprocess.run(["bash", "-uc", script], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in asked.read_text().splitlines() if "show" not in line] == [
-        "requeuehold 7", "update jobid=7 excnodelist=n2", "release 7"
-    ]  # fmt: skip
+        "requeuehold 7",
+        "update jobid=7 excnodelist=n2",
+        "release 7",
+    ]
 
 
 def test_the_operators_own_exclusions_hold_when_the_controller_is_away(
@@ -128,11 +134,15 @@ def test_nodes_without_an_agent_are_left_three_times_whatever_else_is_excluded(
         (job.stage.folder / "slurm" / "no_agent").write_text("6 n1\n" * 9)  # of an earlier submission
     excluded = tmp_path / "excluded"
     excluded.write_text("n6,n7,n8,n9")
-    program(tools, "scontrol", f"""case "$*" in
+    program(
+        tools,
+        "scontrol",
+        f"""case "$*" in
         "show hostnames"*) tr , "\\n" <<< "$3" ;;
         *"show job"*) echo " JobState=RUNNING Restarts=0 "; echo "   ExcNodeList=$(cat {excluded})" ;;
         update*) echo "${{@: -1}}" | cut -d= -f2 > {excluded} ;;
-    esac""")  # fmt: skip
+    esac""",
+    )
     script = re.sub(r"^agent\(\) .*$", "agent() { :; }", job.script, flags=re.MULTILINE)
     said = []
     for node in ("n1", "n2", "n3", "n4"):

@@ -156,8 +156,11 @@ def test_a_run_that_fails_without_progress_gives_up_and_takes_its_dependents_alo
 
 def starts(run: Path) -> int:
     """Incarnations that began to train."""
-    return sum(record["kind"] == "begin" and log.is_file() for record in records.history(run)
-               for log in [run / "logs" / record["incarnation"] / "rank_0.log"])  # fmt: skip
+    return sum(
+        record["kind"] == "begin" and log.is_file()
+        for record in records.history(run)
+        for log in [run / "logs" / record["incarnation"] / "rank_0.log"]
+    )
 
 
 @pytest.mark.slow

@@ -49,11 +49,16 @@ def chain(operator: Operator, corpus: Path, tmp_path: Path) -> Path:
     score = ["align-evaluate", "runs/a", "--split", "qa/test", "--samples", "4", "--max-new-tokens", "4"]
     stages = [
         {"name": "questions", "command": build, "makes": ["qa"]},
-        {"name": "pretrain", "run": str(operator.run_file), "nodes": 2, "after": [],
-         "overrides": run_words(tmp_path / "lm", STEPS)},
+        {
+            "name": "pretrain",
+            "run": str(operator.run_file),
+            "nodes": 2,
+            "after": [],
+            "overrides": run_words(tmp_path / "lm", STEPS),
+        },
         {"name": "align", "run": "align.yaml", "after": ["questions", "pretrain"]},
         {"name": "scores", "command": [*score, "--output", "scores.json"]},
-    ]  # fmt: skip
+    ]
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "whole", "stages": stages}))
     return tmp_path / "chain.yaml"
 

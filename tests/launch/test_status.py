@@ -13,8 +13,14 @@ from megabiomed.launch import scheduler
 from megabiomed.launch.control import cancel, jobs_of
 from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
 
-JOB = {"chain": "c", "after": [], "job_id": "7", "time": "24:00:00", "prepared": "2026-01-01T00:00:00+00:00",
-       "cluster": {"grace_seconds": 600}}  # fmt: skip
+JOB = {
+    "chain": "c",
+    "after": [],
+    "job_id": "7",
+    "time": "24:00:00",
+    "prepared": "2026-01-01T00:00:00+00:00",
+    "cluster": {"grace_seconds": 600},
+}
 
 
 @pytest.fixture

@@ -28,8 +28,10 @@ def test_without_a_scheduler_nothing_of_a_run_is_touched(run_file: Path, tmp_pat
     words = ["submit", str(run_file), "--cluster", "cpu-test", f"run_dir={run}"]
     done = subprocess.run(
         [sys.executable, "-m", "megabiomed.cli", *words],
-        env=os.environ | {"PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True,
-    )  # fmt: skip
+        env=os.environ | {"PATH": str(Path(sys.executable).parent)},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, "sbatch is not installed here" in done.stderr) == (2, True), done.stderr
     assert [path.name for path in run.rglob("*")] == ["slurm", "job.json"]
     assert (run / "slurm" / "job.json").read_text() == '{"job_id": null}'

@@ -133,8 +133,10 @@ def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -
            "host_python": Path(evil), "scratch": Path(evil), "preflight": True, "gpus_per_node": 2}
     )  # fmt: skip
     chain = tmp_path / "chain.yaml"
-    stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={folder}"]},
-              {"name": "words", "command": ["generate", evil, "--prompt", evil], "time": "10"}]  # fmt: skip
+    stages = [
+        {"name": "run", "run": str(run_file), "overrides": [f"run_dir={folder}"]},
+        {"name": "words", "command": ["generate", evil, "--prompt", evil], "time": "10"},
+    ]
     chain.write_text(yaml.safe_dump({"name": "c", "stages": stages}))
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -154,8 +156,12 @@ def test_values_cannot_break_out_of_the_script(run_file: Path, tmp_path: Path) -
         (tmp_path / "job.sh").write_text(text)
         done = subprocess.run(
             ["bash", "-x", str(tmp_path / "job.sh")],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert "srun --ntasks-per-node" in done.stderr, done.stderr  # came to the last command
         assert not list(tmp_path.glob("canary*"))
         # In the torchrun line, too.
@@ -188,8 +194,10 @@ def stand_ins(folder: Path, srun: str) -> Path:
 
 def test_what_the_shell_of_the_submitter_holds_makes_no_rank_of_a_command(run_file: Path, tmp_path: Path) -> None:
     """Submitted from inside a job of torchrun, whose variables sbatch passes on."""
-    stages = [{"name": "run", "run": str(run_file), "overrides": [f"run_dir={tmp_path}/r"]},
-              {"name": "words", "command": ["plot", "x"]}]  # fmt: skip
+    stages = [
+        {"name": "run", "run": str(run_file), "overrides": [f"run_dir={tmp_path}/r"]},
+        {"name": "words", "command": ["plot", "x"]},
+    ]
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": stages}))
     tools = stand_ins(tmp_path / "bin", f"env > {tmp_path}/srun.env")
     theirs = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MEGABIOMED_ERROR_FILE")
@@ -213,19 +221,28 @@ KEPT = "PYTHONPATH,PYTHONSAFEPATH,OMP_NUM_THREADS,PYTHONUNBUFFERED,TMPDIR,NCCL_D
     ("words", "wanted"),
     [
         ({"srun": [IMAGE, MOUNTS]}, [IMAGE, MOUNTS, f"--container-env={KEPT}"]),
-        ({"srun": ["--container-env=A,TMPDIR", "--container-name=b"], "snapshot": False},
-         ["--container-name=b", "--container-env=A,TMPDIR,OMP_NUM_THREADS,PYTHONUNBUFFERED,NCCL_DEBUG"]),
-        ({"wrap": ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]},
-         ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]),
+        (
+            {"srun": ["--container-env=A,TMPDIR", "--container-name=b"], "snapshot": False},
+            ["--container-name=b", "--container-env=A,TMPDIR,OMP_NUM_THREADS,PYTHONUNBUFFERED,NCCL_DEBUG"],
+        ),
+        (
+            {"wrap": ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]},
+            ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"],
+        ),
     ],
     ids=["pyxis", "pyxis with variables of its own", "apptainer"],
-)  # fmt: skip
+)
 def test_a_container_is_given_the_words_of_the_cluster_file_and_the_variables_of_the_job(
     run_file: Path, tmp_path: Path, words: dict[str, Any], wanted: list[str]
 ) -> None:
     """Run by bash with a stand-in for srun; no container runs here."""
-    cluster = ClusterConfig(**(CPU | words), scratch=Path("/local"), environment={"NCCL_DEBUG": "WARN $HOME"},
-                            python=Path("/usr/bin/python"), shared_roots=[tmp_path.parent])  # fmt: skip
+    cluster = ClusterConfig(
+        **(CPU | words),
+        scratch=Path("/local"),
+        environment={"NCCL_DEBUG": "WARN $HOME"},
+        python=Path("/usr/bin/python"),
+        shared_roots=[tmp_path.parent],
+    )
     tools = stand_ins(tmp_path / "bin", f"printf '%s\\n' \"$@\" > {tmp_path}/words; env -0 > {tmp_path}/env")
     text = script(run_file, cluster, f"run_dir={tmp_path}/r", "parallel.data_parallel_size=1")
     text = re.sub(r"^agent\(\) .*$", "agent() { echo 'run||'; }", text, flags=re.MULTILINE)
