@@ -62,7 +62,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"time": "tomorrow"}, "is no SLURM time"),
+        ({"time": "tomorrow"}, "is not a SLURM time"),
         ({"time": "0:30"}, "shorter than SLURM's smallest limit"),
         ({"partition": "main; rm -rf /"}, "characters that a line of a batch script cannot carry"),
         ({"sbatch": {"dependency": "afterok:1"}}, "megabiomed sets --dependency itself"),
@@ -72,7 +72,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
         ({"time": 630}, "write the time in quotes"),  # as YAML reads a bare 10:30
         ({"environment": {"A": True}}, r"environment\.A: Input should be a valid string, got True"),
         ({"srun": ["--ntasks=3"]}, "megabiomed sets --ntasks itself"),
-        ({"srun": ["--container-mounts", "/data:/data"]}, "'/data:/data' is no option of srun; write it as one word"),
+        ({"srun": ["--container-mounts", "/data:/data"]}, "'/data:/data' is not an option of srun; write it as one word"),
         ({"gpus": 8}, "did you mean 'gpu_type'|unknown key 'gpus'"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_wrong_cluster_file_is_refused_by_key(tmp_path: Path, changes: dict[st
         (["run_dir=/dev/null/run"], {}, ConfigError, "stage pretrain cannot write: got /dev/null/run; make /dev/null writ"),
         ([], {"time": "2", "grace_seconds": 300}, ConfigError, "leaves no time to train"),
         ([], {"shared_roots": ["/lustre"]}, ConfigError, "the nodes would not see the run folder"),
-        (["run_dir=/tmp/with space"], {}, ConfigError, "cannot stand in an #SBATCH line"),
+        (["run_dir=/tmp/with space"], {}, ConfigError, "cannot be used in an #SBATCH line"),
     ],
     ids=["geometry", "missing data", "missing weights", "missing checkpoint", "not writable", "time", "not shared",
          "space in a path"],
