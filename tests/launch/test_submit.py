@@ -72,7 +72,10 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
         ({"time": 630}, "write the time in quotes"),  # as YAML reads a bare 10:30
         ({"environment": {"A": True}}, r"environment\.A: Input should be a valid string, got True"),
         ({"srun": ["--ntasks=3"]}, "megabiomed sets --ntasks itself"),
-        ({"srun": ["--container-mounts", "/data:/data"]}, "'/data:/data' is not an option of srun; write it as one word"),
+        (
+            {"srun": ["--container-mounts", "/data:/data"]},
+            "'/data:/data' is not an option of srun; write it as one word",
+        ),
         ({"gpus": 8}, "did you mean 'gpu_type'|unknown key 'gpus'"),
     ],
 )
