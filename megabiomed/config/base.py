@@ -33,12 +33,13 @@ class Section(BaseModel):
 
 def nearest(name: str, options: list[str]) -> str | None:
     """The option most like `name`, or None when nothing is similar."""
-    found = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return found[0] if found else None
+    # A low cutoff: a wrong hint costs the reader nothing, a missing one costs a search in the documentation.
+    matches = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def parse(cls: type[S], values: Any, source: str) -> S:
-    """Build a section from plain values; every pydantic complaint becomes one `ConfigError`.
+    """Build a section from plain values; all complaints of pydantic become one `ConfigError`.
 
     Args:
         source: where the values came from, for the message (a file name, say).
@@ -95,7 +96,7 @@ def _section_of(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
+        section = _section_of(inner)
+        if section is not None:
+            return section
     return None

@@ -19,27 +19,27 @@ class EvalTaskConfig(Section):
     path: Path
     """File of questions in a published layout."""
     split: Literal["auto", "all", "train", "test"] = "auto"
-    """Part of a PubMedQA file: auto takes the official test ids where test_ground_truth.json lies beside it."""
+    """Part of a PubMedQA file: auto takes the official test ids if test_ground_truth.json is in the same folder."""
     template: str | None = None
     """Prompt template; null takes the dataset's own."""
 
 
 class EvalConfig(Section):
-    """Questions and perplexities in the training loop (docs/evaluation.md); data order and random numbers stay as they are."""
+    """Questions and perplexities in the training loop (docs/evaluation.md); data order and random numbers do not change."""
 
     every: int = Field(0, ge=0)
-    """Steps between evaluations; 0 evaluates only at the end. Also before the first step when it is set."""
+    """Steps between evaluations, with one before the first step; 0 evaluates only at the end."""
     tasks: list[EvalTaskConfig] = Field(default_factory=list)
     """Sets of questions; options are scored by log-likelihood."""
     limit: PositiveInt = 200
     """Questions of each set, the first ones."""
     perplexity: dict[str, Path] = Field(default_factory=dict)
-    """Token stores by domain: a sample of general text beside biomedical text shows what is forgotten."""
+    """Token stores by domain: general text in addition to biomedical text shows what is forgotten."""
     samples: PositiveInt = 32
     """Windows of each store, the first ones."""
 
     def absent(self) -> list[str]:
-        """One line for each file or store that is not there yet."""
+        """One line for each file or store that does not exist yet."""
         places = {f"eval.tasks {task.name}": task.path for task in self.tasks}
         places |= {f"eval.perplexity.{name}": path for name, path in self.perplexity.items()}
         return [f"{key}: {path}, not there yet" for key, path in places.items() if not path.exists()]

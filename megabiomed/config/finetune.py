@@ -19,9 +19,9 @@ class QuestionSource(Section):
     template: str | None = None
     """Prompt template of a file (`megabiomed qa inspect --template` shows it); null takes the dataset's own."""
     split: Literal["auto", "all", "train", "test"] = "auto"
-    """Part of a PubMedQA file: auto leaves out the ids that test_ground_truth.json beside it names, if it has them."""
+    """Part of a PubMedQA file: auto leaves out the test ids if test_ground_truth.json is in the same folder."""
     limit: PositiveInt | None = None
-    """Questions to take of a file at most, the first ones."""
+    """Largest number of questions of a file, the first ones; null takes all."""
     repeat: float = Field(1.0, gt=0)
     """How often each question is seen in one epoch."""
 
@@ -44,7 +44,7 @@ class FinetuneConfig(Section):
     def _replay_is_there(self) -> FinetuneConfig:
         if bool(self.replay) != (self.replay_share > 0):
             raise ValueError(
-                f"replay_share {self.replay_share} and {len(self.replay)} stores in replay do not fit; give both or none"
+                f"replay_share {self.replay_share} and {len(self.replay)} stores in replay do not fit; set both or neither"
             )
         return self
 

@@ -36,7 +36,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
     file = shipped.find("runs", path)
     values = read_yaml_file(file)
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds no mapping", got=type(values).__name__, do="start it with `name: ...`")
+        raise ConfigError(f"{file} is not a mapping", got=type(values).__name__, do="start it with `name: ...`")
     for override in overrides or []:
         _apply(values, override)
     values["model"] = _resolve(values.get("model", {}), "models")
@@ -52,6 +52,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise ConfigError("an override cannot be read", got=repr(override), expected="section.key=value")
+    # `model: llama2-7b` in the file and `model.vocab_size=...` on the command line: the name becomes the base of a mapping.
     if parts[0] == "model" and isinstance(values.get("model"), str):
         values["model"] = {"base": values["model"]} if len(parts) > 1 else values["model"]
     here: Any = values
@@ -75,7 +76,7 @@ def _child(here: Any, part: str, key: str) -> Any:
 
 def _position(here: list[Any], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(here):
-        raise ConfigError(f"override {key!r} names no entry of a list", got=part, expected=f"0..{len(here) - 1}")
+        raise ConfigError(f"override {key!r} is not an entry of the list", got=part, expected=f"0..{len(here) - 1}")
     return int(part)
 
 

@@ -27,7 +27,7 @@ Unknown keys are errors. The effective configuration is printed at the start and
 
 
 def reference() -> str:
-    """The whole page as Markdown."""
+    """The page as Markdown."""
     tasks = [*_section("eval.tasks", "eval.tasks.N.", EvalTaskConfig)]
     align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
     added = [*_section("align.modalities", "align.modalities.NAME.", ModalityConfig)]

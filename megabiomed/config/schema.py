@@ -69,11 +69,11 @@ class ParallelConfig(Section):
     pipeline_parallel_size: PositiveInt = 1
     """Ranks that each hold a consecutive part of the layers."""
     data_parallel_size: PositiveInt | None = None
-    """Model replicas; null takes what is left of the world."""
+    """Model replicas; null uses all remaining processes."""
     sequence_parallel: bool = False
-    """Split the residual stream over the tensor ranks between the matrix products (Korthikanti et al. 2022)."""
+    """Split the residual stream over the tensor ranks between matrix products (Korthikanti et al. 2022)."""
     virtual_pipeline_stages: PositiveInt = 1
-    """Chunks of layers per pipeline rank; more than 1 needs pipeline_schedule: interleaved."""
+    """Chunks of consecutive layers per pipeline rank; more than 1 needs pipeline_schedule: interleaved."""
     pipeline_schedule: Literal["1f1b", "gpipe", "interleaved"] = "1f1b"
     """Order of forwards and backwards of the micro-batches on a pipeline rank."""
     engine: Literal["deepspeed", "fsdp2"] = "deepspeed"
@@ -87,16 +87,16 @@ class ParallelConfig(Section):
 
 
 class KernelsConfig(Section):
-    """Which implementation each fused operation takes; `auto` chooses by device, type and shape (docs/kernels.md).
+    """The implementation of each fused operation; `auto` chooses by device, type and shape (docs/kernels.md).
 
-    A backend that cannot serve the run is refused before anything is built, never replaced.
+    A backend that cannot serve the run is an error before anything is built; it is never replaced silently.
     """
 
     attention: Literal["auto", "per_document", "flash3", "varlen", "triton", "hopper", "flash2", "flex", "dense"] = (
         "auto"
     )
-    """Document-masked causal attention with RoPE. per_document is the CPU's; flash2 and flash3 need flash-attn installed;
-    hopper is for sm_90, is taken only when named, and checks itself against fp64 on the device first."""
+    """Document-masked causal attention with RoPE. per_document is for CPUs; flash2 and flash3 need flash-attn installed;
+    hopper is for sm_90, is used only when named, and first checks itself against fp64 on the device."""
     norm: Literal["auto", "cpu", "triton", "torch"] = "auto"
     """RMSNorm with the residual add."""
     swiglu: Literal["auto", "cpu", "triton", "torch"] = "auto"
@@ -104,9 +104,9 @@ class KernelsConfig(Section):
     loss: Literal["auto", "cpu", "triton", "torch"] = "auto"
     """Reductions of the chunked output head and loss."""
     loss_chunk_tokens: PositiveInt | None = None
-    """Tokens whose logits exist at a time; null keeps them at 256 MiB (GPU) or 32 MiB (CPU)."""
+    """Number of tokens whose logits exist at the same time; null keeps the logits at 256 MiB (GPU) or 32 MiB (CPU)."""
     deterministic: bool = False
-    """Take only backends whose two backward passes give the same bits (on a CPU all do)."""
+    """Use only backends that give the same bits in every backward pass (on a CPU all do)."""
 
 
 class SourceConfig(Section):
@@ -119,7 +119,7 @@ class SourceConfig(Section):
 
 
 class DataConfig(Section):
-    """What is read, in which order, in which portions."""
+    """Data sources, sample order and batch sizes."""
 
     train: list[SourceConfig] = Field(default_factory=list)
     """Token stores to train on, with their shares."""
@@ -131,14 +131,14 @@ class DataConfig(Section):
     """Tokens per sample (one packed window)."""
     packing: Literal["contiguous", "best_fit"] = "contiguous"
     """How documents fill windows: contiguous cuts the stream of all documents; best_fit cuts documents longer than
-    seq_length and puts their ends, and shorter documents, whole where they fit best, unless that would pad more than half a
-    percent (memory for each document)."""
+    seq_length and puts their ends, and shorter documents, uncut where they fit best, unless that would pad more than half a
+    percent (needs memory for every document)."""
     micro_batch_size: PositiveInt = 1
     """Samples per forward pass on one data-parallel rank."""
     global_batch_size: PositiveInt = 192
     """Samples per optimizer step over all ranks."""
     prefetch: int = Field(2, ge=0)
-    """Batches prepared ahead by a background thread; 0 prepares them in line."""
+    """Batches that a background thread prepares ahead; 0 prepares each when it is needed."""
 
 
 class OptimizerConfig(Section):
@@ -167,7 +167,7 @@ class OptimizerConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long, how precise, how often."""
+    """Length, precision and intervals of the training."""
 
     steps: PositiveInt | None = None
     """Optimizer steps; give either steps or epochs."""
@@ -184,11 +184,11 @@ class TrainConfig(Section):
     eval_samples: PositiveInt = 64
     """Validation samples per evaluation (fewer when the store is smaller)."""
     hang_timeout_s: float = Field(1800, ge=0)
-    """A rank that does not advance for so many seconds writes its stack and ends the run; 0 switches the guard off."""
+    """A rank that does not advance for this many seconds writes its stack and ends the run; 0 disables the guard."""
     hang_start_timeout_s: float = Field(7200, gt=0)
-    """The same until the first step is done: reading weights and certifying them takes longer than a step."""
+    """The same limit until the first step is done: reading and certifying weights takes longer than a step."""
     stop_after: PositiveInt | None = None
-    """Save and leave after this many steps of this invocation (a planned interruption)."""
+    """Save and exit after this many steps of this invocation (a planned interruption)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -198,26 +198,26 @@ class TrainConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When checkpoints are written, which are kept, what a start resumes from."""
+    """When checkpoints are written, which are kept, and where a start resumes."""
 
     save_every: int = Field(500, ge=0)
-    """Steps between ephemeral checkpoints; 0 makes none by steps. The end and a stop signal always save."""
+    """Steps between ephemeral checkpoints; 0 switches them off. The end of a run and a stop signal always save."""
     save_every_minutes: float = Field(0, ge=0)
-    """Also save when this many minutes have passed since the last save, by a clock that cannot be set back; 0 does not."""
+    """Also save when this many minutes have passed since the last save, by a monotonic clock; 0 switches this off."""
     keep_last: PositiveInt = 3
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: int = Field(0, ge=0)
-    """Steps between permanent checkpoints, which are made and kept for ever; 0 makes none."""
+    """Steps between permanent checkpoints, which are never deleted; 0 makes none."""
     verify: Literal["size", "hash"] = "size"
     """What a start checks of a checkpoint before it resumes: names and sizes (milliseconds), or every byte."""
     resume: str = "auto"
-    """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or a checkpoint's path, where
-    a run without checkpoints of its own starts."""
+    """auto: newest valid checkpoint of this run, or a fresh start; never: refuse to continue; or the path of a checkpoint
+    from which a run without checkpoints of its own starts."""
     allow_data_change: bool = False
     """Resume although the data order differs from the checkpoint's; samples may then be repeated or skipped."""
     certify_import: bool = True
-    """After a start from model.init_from, prove that all ranks hold and compute what transformers does; see
-    import_certificate.json in the run folder."""
+    """After a start from model.init_from, prove that all ranks have the weights that transformers reads and compute the same
+    results; see import_certificate.json in the run folder."""
 
 
 class TrackingConfig(Section):
@@ -226,13 +226,13 @@ class TrackingConfig(Section):
     mlflow: bool = True
     """Log to MLflow."""
     mlflow_uri: str | None = None
-    """MLflow tracking URI; null uses a local store in the run folder, no server and no network."""
+    """MLflow tracking URI; null uses a local store in the run folder, without server or network."""
     experiment: str = "megabiomed"
     """MLflow experiment name."""
 
 
 class RunConfig(Section):
-    """One training run: the whole of its YAML file."""
+    """One training run: the content of its YAML file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the run; letters, digits, dot, underscore and hyphen."""
@@ -244,7 +244,7 @@ class RunConfig(Section):
     """Seed of the data order and of fresh weights."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     lora: LoraConfig | None = None
-    """Train low-rank adapters and nothing else of the language model; null trains all of it."""
+    """Train only low-rank adapters of the language model; null trains all of it."""
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     kernels: KernelsConfig = Field(default_factory=KernelsConfig)
     data: DataConfig = Field(default_factory=DataConfig)
@@ -261,7 +261,7 @@ class RunConfig(Section):
 
     @property
     def ranks_beside(self) -> int:
-        """Ranks of the run after those of the language model, which hold nothing of it."""
+        """Ranks of the run after those of the language model, without any part of it."""
         return 0
 
     @property

@@ -33,7 +33,7 @@ def find(kind: str, name: str | Path) -> Path:
         pass
     near = nearest(str(name), names(kind))
     raise ConfigError(
-        f"no {kind[:-1]} configuration of that name",
+        f"there is no {kind[:-1]} configuration of that name",
         got=repr(str(name))[:200],
         expected=f"a file, or one of {', '.join(names(kind))}",
         do=f"did you mean {near!r}?" if near else "check the path",

@@ -13,7 +13,7 @@ def data_parallel_size(parallel: ParallelConfig, world: int, beside: int = 0) ->
     """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`.
 
     Args:
-        beside: ranks of the world that hold nothing of the model.
+        beside: ranks of the world without any part of the model.
     """
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
     wanted, ranks = parallel.data_parallel_size, world - beside
@@ -44,14 +44,19 @@ def default_world(parallel: ParallelConfig, devices: int, beside: int = 0) -> in
     """Processes to start on one host: the configured topology, or as many replicas as its devices hold (at least one).
 
     Args:
-        beside: further ranks that hold nothing of the model.
+        beside: further ranks without any part of the model.
     """
     model = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
     return model * (parallel.data_parallel_size or max(1, (devices - beside) // model)) + beside
 
 
 def check_run(config: RunConfig, world: int) -> None:
-    """Refuse what cannot run or is not exact. Raises `TopologyError` or `ConfigError`; returns None when all is legal."""
+    """Refuse what cannot run or is not exact.
+
+    Raises:
+        TopologyError: with the nearest legal choice.
+        ConfigError: another key than those of the topology is in the way.
+    """
     parallel = config.parallel
     dp = data_parallel_size(parallel, world, config.ranks_beside)
     _check_tensor(config.model, parallel)
@@ -69,6 +74,8 @@ def check_run(config: RunConfig, world: int) -> None:
 
 def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
     tp = parallel.tensor_parallel_size
+    # Heads and the feed-forward layer are cut between ranks, never inside a head. The vocabulary is not in the list: its last
+    # shard is padded.
     for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         count = getattr(model, key)
         if count % tp:
@@ -118,6 +125,8 @@ def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:
 
 def _check_engine(config: RunConfig) -> None:
     parallel = config.parallel
+    # Every pair of engine, stage and schedule that passes here is compared with one process in the parity suite. A pair that
+    # is not is refused, even where it may work.
     if parallel.engine == "fsdp2":
         if parallel.offload_optimizer:
             raise TopologyError(
@@ -165,12 +174,14 @@ def _check_batch(config: RunConfig, dp: int) -> None:
     micro_batches = check_global_batch(data, dp)
     pp = parallel.pipeline_parallel_size
     share = data.micro_batch_size * dp
+    # Its virtual stages take the micro-batches in groups of pipeline_parallel_size.
     if parallel.pipeline_schedule == "interleaved" and micro_batches % pp:
         raise TopologyError(
             "the interleaved schedule needs a multiple of pipeline_parallel_size micro-batches",
             got=f"{micro_batches} micro-batches, {pp} stages",
             do=f"set data.global_batch_size to a multiple of {share * pp}",
         )
+    # Before its first backward pass a stage runs as many forwards as stages follow it, so that many must exist.
     if parallel.pipeline_schedule == "1f1b" and micro_batches < pp:
         raise TopologyError(
             "1F1B needs at least as many micro-batches as stages",

@@ -1,4 +1,4 @@
-"""Arrow files of a dataset: written whole, read through a memory map."""
+"""Arrow files of a dataset: written in one go, read through a memory map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_table(path: Path, columns: Mapping[str, list[Any]], kinds: Mapping[str
 
 
 def read_table(path: Path) -> Any:
-    """The table of a file; nothing is copied."""
+    """The table of a file, mapped into memory, not copied."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 

@@ -10,7 +10,7 @@ import typer
 
 from megabiomed.ground.errors import DataError
 
-data_app = typer.Typer(no_args_is_help=True, help="Look into what a run reads, and when.")
+data_app = typer.Typer(no_args_is_help=True, help="See what a run reads, and when.")
 
 
 @data_app.callback()
@@ -27,7 +27,7 @@ def trace(
         str | None, typer.Option(help="Print when this paper is read: its id, PMC id or PubMed id.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the paper's store to list.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Which papers were in a batch, or at which steps a paper was or will be seen."""
     if (step is None) == (paper is None):

@@ -1,4 +1,4 @@
-"""Which source each sample of a mixture comes from: exact shares, every answer computed directly, no table, no replay."""
+"""Which source each sample of a mixture comes from: exact shares, every answer computed directly, without table or replay."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Mixture:
     def __init__(self, weights: Sequence[float]) -> None:
         assert weights
         assert min(weights) > 0
+        # By way of text: the float 0.1 is not one tenth, and the shares would differ from those that were written.
         exact = [Fraction(str(weight)) for weight in weights]
         self.shares = [weight / sum(exact) for weight in exact]
         self._tree = _tree(self.shares, 0)
@@ -42,12 +43,14 @@ class Mixture:
     def deal(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Source of each sample, and how many samples that source got before it; both of the shape [count] of `samples`."""
         source, index = np.empty_like(samples), np.empty_like(samples)
+        # All samples go down the tree together, one array operation per node, whatever their number.
         pending = [(self._tree, samples, np.arange(len(samples)))]
         while pending:
             node, numbers, rows = pending.pop()
             if isinstance(node, int):
                 source[rows], index[rows] = node, numbers
                 continue
+            # A sample goes left exactly where the rounded count of the left side grows with it.
             before = _rounded(numbers, node.share)
             left = _rounded(numbers + 1, node.share) > before
             pending.append((node.left, before[left], rows[left]))
@@ -90,6 +93,7 @@ def _path(node: _Split | int, source: int, count: int) -> list[tuple[Fraction, b
 
 def _rounded(numbers: NDArray[np.int64], share: Fraction) -> NDArray[np.int64]:
     """floor(m * share + 1/2), exact: in Python's integers where 64 bits would overflow."""
+    # Python's integers are much slower, and needed only for shares with many digits or very large sample numbers.
     largest = int(numbers.max(initial=0))
     exact = numbers if 2 * (largest + 1) * share.denominator < 1 << 63 else numbers.astype(object)
     return ((2 * exact * share.numerator + share.denominator) // (2 * share.denominator)).astype(np.int64)

@@ -26,7 +26,7 @@ class OrderSource:
 class SampleOrder:
     """Samples of a mixture with exact shares, each source reshuffled every time it has been read through.
 
-    `Mixture` says which source sample k comes from and as its how-manieth sample j; that is window
+    `Mixture` gives the source of sample k and its index j within that source. It is window
     permutation(seed, source, epoch)(j mod n) of the n windows of the source, with epoch = j // n.
 
     Args:
@@ -55,6 +55,7 @@ class SampleOrder:
         source, index = self.mixture.deal(np.arange(first, first + count, dtype=np.int64))
         epoch, place = np.divmod(index, self._sizes[source])
         ids = np.stack((source, epoch, place), axis=1)
+        # One permutation per (source, epoch) that occurs: a batch has few of them, and its samples are mapped together.
         for s, e in np.unique(ids[:, :2], axis=0).tolist():
             rows = (source == s) & (epoch == e)
             ids[rows, 2] = self._permutation(s, e)(place[rows])

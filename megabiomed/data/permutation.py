@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+# With truly random round functions four rounds suffice (Luby & Rackoff 1988); two more, because ours is a cheap hash.
 _ROUNDS = 6
 _U64 = np.uint64
 
@@ -37,8 +38,8 @@ class Permutation:
 
     def _walk(self, values: NDArray[np.int64] | int, keys: NDArray[np.uint64], inverse: bool) -> NDArray[np.int64]:
         # The network permutes a power of four >= n; values that land outside are sent through it again (on average
-        # fewer than four times in all) until they are inside, which keeps the map a bijection of range(n). A value from
-        # outside might never come inside.
+        # fewer than four times in all) until they are inside, which keeps the map a bijection of range(n). Only values that
+        # start inside may enter: others could go round a cycle that never comes inside.
         given = np.atleast_1d(np.asarray(values))
         assert given.size == 0 or (given.min() >= 0 and given.max() < self.n), f"outside range({self.n})"
         out = self._network(given.astype(np.uint64), keys, inverse)
@@ -51,6 +52,7 @@ class Permutation:
     def _network(self, x: NDArray[np.uint64], keys: NDArray[np.uint64], inverse: bool) -> NDArray[np.uint64]:
         half, mask = _U64(self._half), self._mask
         left, right = x >> half, x & mask
+        # A Feistel network undoes itself with the keys in reverse order and its halves exchanged before and after.
         if inverse:
             left, right = right, left
         for key in keys:

@@ -33,6 +33,8 @@ class DataProgress:
 
         The hash is chained sample by sample, so that cutting the same samples into other batches gives the same hash.
         """
+        # The chain says that all samples so far were the same, in the same order, in 16 bytes: two runs that were stopped and
+        # cut into batches differently can be compared by it.
         digest = bytes.fromhex(self.ids_hash)
         for row in ids.tolist():
             digest = hashlib.blake2b(digest + _TRIPLE.pack(*row), digest_size=16).digest()
@@ -65,8 +67,9 @@ def verdict(saved: DataProgress, now: dict[str, Any], step: int | None = None) -
     """Compare the order a checkpoint was reading with the order of this configuration.
 
     Args:
-        step: optimizer steps that were done, for the message.
+        step: optimizer steps done so far, for the message.
     """
+    # Flat, so that a change is named by its key: `sources.1.windows: 120 -> 118`.
     before, after = _flatten(saved.identity), _flatten(now)
     keys = sorted(before.keys() | after.keys())
     pairs = [(key, before.get(key, "absent"), after.get(key, "absent")) for key in keys]
@@ -84,7 +87,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         items = enumerate(value)  # type: ignore[assignment]
     else:
         return {prefix: value}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, inner in items:
-        found.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return found
+        leaves.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves

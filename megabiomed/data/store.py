@@ -50,13 +50,13 @@ def token_dtype(vocab_size: int) -> type[Any]:
 
 
 class TokenStoreWriter:
-    """Builds a store in a temporary folder and publishes it whole on leaving the `with` block.
+    """Builds a store in a temporary folder and publishes it by one rename on leaving the `with` block.
 
     Args:
         path: final folder; must not exist.
         tokenizer: the tokenizer.model that made the tokens.
         vocab_size: every token id is below it.
-        sources: one object a source file, stored in the manifest as it is.
+        sources: one object per source file, stored in the manifest unchanged.
         bos_id, eos_id: ids that begin and end each document, for the manifest.
 
     Raises:
@@ -64,15 +64,21 @@ class TokenStoreWriter:
     """
 
     def __init__(
-        self, path: Path, tokenizer: Path, vocab_size: int, sources: Sequence[Mapping[str, Any]] = (),
-        bos_id: int = 1, eos_id: int = 2,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        tokenizer: Path,
+        vocab_size: int,
+        sources: Sequence[Mapping[str, Any]] = (),
+        bos_id: int = 1,
+        eos_id: int = 2,
+    ) -> None:
         if path.exists():
             raise DataError(f"{path} exists already", do="remove it or choose another folder")
         self.path, self._temporary = path, path.with_name(f".{path.name}.building")
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._identity = {"bos_id": bos_id, "eos_id": eos_id, "sources": [dict(source) for source in sources]}
         self._dtype = token_dtype(vocab_size)
+        # Four bytes per document in memory; a list of Python integers takes nine times as much.
         self._lengths = array("i")
         remove_tree(self._temporary)
         self._temporary.mkdir(parents=True)
@@ -106,7 +112,7 @@ class TokenStoreWriter:
         Args:
             tokens: token ids in this store's type, one document after the other.
             lengths: [documents] tokens of each.
-            documents: one JSON line of provenance a document.
+            documents: one JSON line of provenance per document.
 
         Raises:
             DataError: the tokens are not as many as the lengths say.
@@ -114,9 +120,11 @@ class TokenStoreWriter:
         described = int(lengths.sum(dtype=np.int64)) * np.dtype(self._dtype).itemsize
         if tokens.stat().st_size != described:
             raise DataError(
-                f"{tokens} is damaged", got=f"{tokens.stat().st_size} bytes", expected=f"{described} bytes",
+                f"{tokens} is damaged",
+                got=f"{tokens.stat().st_size} bytes",
+                expected=f"{described} bytes",
                 do="remove the unfinished build and start it again",
-            )  # fmt: skip
+            )
         for source, target in ((tokens, self._bin), (documents, self._documents)):
             with source.open("rb") as file:
                 shutil.copyfileobj(file, target, 1 << 22)
@@ -137,6 +145,8 @@ class TokenStoreWriter:
         self._write_index()
         shutil.copyfile(self._tokenizer, self._temporary / TOKENIZER)
         write_json(self._temporary / MANIFEST, self._manifest())
+        # The content must be on the disk before the name is: after a power failure a renamed folder of empty files would
+        # pass for a store. The parent's entry is content too.
         fsync_tree(self._temporary)
         self._temporary.rename(self.path)
         fsync_directory(self.path.parent)
@@ -145,6 +155,7 @@ class TokenStoreWriter:
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64) * np.dtype(self._dtype).itemsize
         pointers = np.concatenate(([0], ends[:-1])).astype(np.int64) if len(lengths) else ends
+        # megatron-core allows several sequences per document; here each document is one sequence.
         documents = np.arange(len(lengths) + 1, dtype=np.int64)
         with (self._temporary / IDX).open("wb") as file:
             file.write(_HEADER.pack(_MAGIC, 1, _TYPE_CODES[self._dtype], len(lengths), len(documents)))
@@ -183,6 +194,7 @@ class TokenStore:
         self.num_tokens = int(manifest["tokens"])
         self.vocab_size = int(manifest["vocab_size"])
         self.tokenizer_sha256 = str(manifest["tokenizer_sha256"])
+        # Not of the provenance: other paper ids change no token.
         content = [manifest["files"][name]["sha256"] for name in (BIN, IDX, TOKENIZER)]
         self.fingerprint = sha256_bytes(json.dumps([manifest["version"], *content]).encode())
         self.manifest = manifest
@@ -194,11 +206,12 @@ class TokenStore:
         """Open a store and check it against its manifest (sizes and the index header, not hashes).
 
         Raises:
-            DataError: no store there, a half-built one, one of another format, one that is damaged or without tokens.
+            DataError: there is no store, or one that is unfinished, damaged, empty or of another format.
         """
+        # Every rank opens every store at every start: hashing them would read the corpus once per rank.
         folder = Path(path)
         if not (folder / MANIFEST).is_file():
-            state = "a folder without manifest.json" if folder.is_dir() else "nothing there"
+            state = "a folder without manifest.json" if folder.is_dir() else "no such folder"
             raise DataError(
                 f"{folder} is not a token store",
                 got=state,
@@ -212,9 +225,10 @@ class TokenStore:
             return cls(folder, manifest)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{folder / MANIFEST} is damaged", got=f"{type(error).__name__}: {error}",
+                f"{folder / MANIFEST} is damaged",
+                got=f"{type(error).__name__}: {error}",
                 do="copy the store again or rebuild it",
-            ) from None  # fmt: skip
+            ) from None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -250,13 +264,13 @@ class TokenStore:
             return np.fromiter(accumulate(map(len, file), initial=0), np.int64, self.num_documents + 1)
 
     def provenance(self, document: int) -> dict[str, Any]:
-        """Where a document came from: paper_id, source, line, offset. Costs eight bytes of memory a document."""
+        """Where a document came from: paper_id, source, line, offset. Takes eight bytes of memory per document."""
         if not 0 <= document < self.num_documents:
             raise IndexError(f"document {document} of {self.num_documents}")
         with (self.path / DOCUMENTS).open("rb") as file:
             file.seek(int(self._line_starts[document]))
-            found: dict[str, Any] = json.loads(file.readline())
-        return found
+            origin: dict[str, Any] = json.loads(file.readline())
+        return origin
 
     def paper_id(self, document: int) -> str:
         """The paper of a document."""
@@ -276,7 +290,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
             )
     if not manifest["tokens"]:
         raise DataError(
-            f"{folder} holds no tokens", do="rebuild the corpus with more input or a larger --validation-fraction"
+            f"{folder} has no tokens", do="rebuild the corpus with more input or a larger --validation-fraction"
         )
     with (folder / IDX).open("rb") as file:
         header = _HEADER.unpack(file.read(_HEADER.size))

@@ -1,4 +1,4 @@
-"""Which papers a step reads, and at which steps a paper is read: both computed from the order, nothing is replayed."""
+"""Which papers a step reads, and at which steps a paper is read: both computed from the order, without a replay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from megabiomed.ground.errors import DataError
 
 @dataclass(frozen=True)
 class Reading:
-    """A piece of a document that a sample holds.
+    """A piece of a document in a sample.
 
     Attributes:
         step: optimizer step, from 1.
         sample: global number of the sample, from 0.
         source, epoch, window: the id of the sample.
         provenance: paper_id, source file, line, byte offset, ids.
-        tokens: of the document in that window.
+        tokens: number of the document's tokens in that window.
     """
 
     step: int
@@ -56,24 +56,26 @@ def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading
         DataError: no store of this run has the paper, or it is in the few tokens that fill no window.
     """
     size = loader.data.global_batch_size
-    found, known = [], False
+    readings, known = [], False
     for source, store in enumerate(loader.stores):
         for document, provenance in _documents(store, name):
             known = True
             for window, tokens in cast(Windows, loader.windows[source]).places(document):
                 for epoch in range(epochs):
                     sample = loader.order.position(source, epoch, window)
-                    found.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
+                    readings.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
     if not known:
         raise DataError(
-            f"no training store of this run holds the paper {name}",
+            f"no training store of this run has the paper {name}",
             do="check the id; `megabiomed corpus inspect` says why papers were dropped, and some are held out",
         )
-    return sorted(found, key=lambda reading: reading.sample)
+    return sorted(readings, key=lambda reading: reading.sample)
 
 
 def _documents(store: TokenStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The documents of a paper. A plain search over the lines is fast; only lines that hold the name are parsed."""
+    """The documents of a paper."""
+    # Searching a line for bytes takes a fraction of the time of parsing it, so only lines that contain the name are parsed;
+    # they may still be about another paper.
     wanted = name.removeprefix("PMC").encode()
     with (store.path / DOCUMENTS).open("rb") as file:
         for number, line in enumerate(file):

@@ -2,10 +2,10 @@
 
 contiguous: window n is tokens [n S, (n + 1) S) of the stream. Nothing is computed beforehand; a document is cut wherever
 a window ends.
-best_fit: a document longer than S gives whole windows, and what is left of each document is put, uncut, where it fits
-best. Windows that are not full are padded. Where that pads more than half a percent of all places, as in small stores, the
-emptiest windows are taken apart, and what was in them is laid end to end and cut every S tokens: fewer documents are cut
-than windows are taken apart. The plan needs memory and time for the number of documents.
+best_fit: a document longer than S fills complete windows, and the rest of each document is put, uncut, where it fits best.
+Windows that are not full are padded. If that pads more than half a percent of all positions, as in small stores, the emptiest
+windows are taken apart, and their content is laid end to end and cut every S tokens: fewer documents are cut than windows are
+taken apart. The plan needs memory and time in proportion to the number of documents.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Readable(Protocol):
     def __len__(self) -> int: ...
 
     def fill(self, number: int, out: Window, base: int) -> None:
-        """Write a window into `out`, which begins at place `base` of a micro-batch."""
+        """Write a window into `out`, which begins at position `base` of a micro-batch."""
         ...
 
 
@@ -43,11 +43,11 @@ class Windows(Readable, Protocol):
     """The windows of a store; a pure function of store and length."""
 
     def pieces(self, number: int) -> list[Piece]:
-        """What a window is made of, in order."""
+        """The pieces of a window, in order."""
         ...
 
     def places(self, document: int) -> Iterator[tuple[int, int]]:
-        """(window, tokens) of every window that holds a part of a document."""
+        """(window, tokens) of every window with a part of a document."""
         ...
 
 
@@ -85,7 +85,7 @@ def read_micro_batch(parts: Sequence[tuple[Readable, int]], seq_length: int) -> 
 
 
 class ContiguousWindows:
-    """Windows cut from the stream of all documents; the last tokens that fill no window are left out."""
+    """Windows cut from the stream of all documents; the last tokens, too few for a window, are left out."""
 
     def __init__(self, store: TokenStore, seq_length: int) -> None:
         self._store, self._size = store, seq_length
@@ -96,6 +96,7 @@ class ContiguousWindows:
     def fill(self, number: int, out: Window, base: int) -> None:
         """Write a window into `out`; its label at a document's last token is masked."""
         first = number * self._size
+        # One token more than the window has: its last label is the first token of the next one.
         stream = self._store.tokens(first, first + self._size + 1)
         out.tokens[:], out.labels[:] = stream[:-1], stream[1:]
         ends = self._store.document_ends
@@ -104,6 +105,8 @@ class ContiguousWindows:
             end = int(ends[document]) - first
             stop = min(end, self._size)
             out.start[place:stop], out.end[place:stop] = base + place, base + stop
+            # What follows the end of a document begins another one: nobody could predict it. A document that goes on in the
+            # next window keeps its label.
             if end == stop:
                 out.labels[stop - 1] = IGNORE_INDEX
             document, place = document + 1, stop
@@ -111,8 +114,8 @@ class ContiguousWindows:
     def pieces(self, number: int) -> list[Piece]:
         """The parts of documents between the window's ends."""
         start, stop = number * self._size, (number + 1) * self._size
-        found = range(self._store.document_of(start), self._store.document_of(stop - 1) + 1)
-        bounds = ((document, *self._store.document_bounds(document)) for document in found)
+        documents = range(self._store.document_of(start), self._store.document_of(stop - 1) + 1)
+        bounds = ((document, *self._store.document_bounds(document)) for document in documents)
         return [Piece(document, max(start, low), min(stop, high)) for document, low, high in bounds]
 
     def places(self, document: int) -> Iterator[tuple[int, int]]:
@@ -123,8 +126,8 @@ class ContiguousWindows:
 
 
 class BestFitWindows:
-    """Whole windows of long documents first, document by document; then the bins of what is left of each document; then
-    what was left of documents in poorly filled bins, end to end.
+    """Complete windows of long documents first, document by document; then bins with the rest of each document; then the
+    rests from poorly filled bins, end to end.
 
     Taking bins apart lowers the number of windows, which is part of the identity that a resume compares.
     """
@@ -146,10 +149,10 @@ class BestFitWindows:
         """Leave these bins out of the plan; returns the documents in them, ascending."""
         if not len(bins):
             return bins
-        held = np.diff(self._bins)
-        loose = np.repeat(np.isin(np.arange(len(held)), bins), held)
+        counts = np.diff(self._bins)  # documents in each bin
+        loose = np.repeat(np.isin(np.arange(len(counts)), bins), counts)
         documents, self._rests = self._rests[loose], self._rests[~loose]
-        self._bins = np.concatenate(([0], np.cumsum(np.delete(held, bins))))
+        self._bins = np.concatenate(([0], np.cumsum(np.delete(counts, bins))))
         return np.sort(documents)
 
     @property
@@ -174,18 +177,18 @@ class BestFitWindows:
         return [Piece(document, high - (high - low) % self._size, high) for document, low, high in bounds]
 
     def _loose_pieces(self, place: int) -> list[Piece]:
-        """What stands from `place` on in a window of loose ends, which are cut there and where the window ends."""
-        found, stop = [], min(place + self._size, int(self._loose_ends[-1]))
+        """The window of loose ends that begins at `place`; documents are cut there and where the window ends."""
+        pieces, stop = [], min(place + self._size, int(self._loose_ends[-1]))
         item = int(self._loose_ends.searchsorted(place, side="right"))
         while place < stop:
             document, end = int(self._loose[item]), int(self._loose_ends[item])
             high = self._store.document_bounds(document)[1]
-            found.append(Piece(document, high - (end - place), high - max(0, end - stop)))
+            pieces.append(Piece(document, high - (end - place), high - max(0, end - stop)))
             item, place = item + 1, end
-        return found
+        return pieces
 
     def fill(self, number: int, out: Window, base: int) -> None:
-        """Write a window into `out`, padded at the end by places that nothing is learned from."""
+        """Write a window into `out`, padded at the end by positions without labels."""
         place = 0
         for document, low, high in self.pieces(number):
             stop = place + high - low
@@ -196,6 +199,7 @@ class BestFitWindows:
             out.start[place:stop], out.end[place:stop] = base + place, base + stop
             place = stop
         out.tokens[place:], out.labels[place:] = 0, IGNORE_INDEX
+        # The padding is a document of its own, so attention over it is defined and touches no other.
         out.start[place:], out.end[place:] = base + place, base + self._size
 
     def places(self, document: int) -> Iterator[tuple[int, int]]:
@@ -205,8 +209,8 @@ class BestFitWindows:
         for window in range(last - (high - low) // self._size, last):
             yield window, self._size
         rest = (high - low) % self._size
-        if len(found := np.flatnonzero(self._loose == document)):
-            end = int(self._loose_ends[found[0]])
+        if len(positions := np.flatnonzero(self._loose == document)):
+            end = int(self._loose_ends[positions[0]])
             for window in range((end - rest) // self._size, (end - 1) // self._size + 1):
                 tokens = min(end, (window + 1) * self._size) - max(end - rest, window * self._size)
                 yield self._before_loose + window, tokens

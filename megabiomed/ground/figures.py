@@ -1,4 +1,4 @@
-"""Figures that may be no numbers: said in words wherever they are shown or kept, so that nobody averages or ranks them."""
+"""Metrics that may be NaN or infinite are stored and shown as "not finite", so that nobody averages or ranks them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Figure = float | str
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats; infinite where that has no double, NaN of NaN."""
+    """exp of a mean loss in nats; infinite if that exceeds a double, NaN for NaN."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -18,7 +18,7 @@ def perplexity(loss: float) -> float:
 
 
 def stored(value: float) -> Figure:
-    """As JSON files hold it: JSON has neither NaN nor infinity."""
+    """The form in which JSON files store a metric: JSON has neither NaN nor infinity."""
     return value if math.isfinite(value) else NOT_FINITE
 
 

@@ -12,7 +12,7 @@ td+td{text-align:right}svg{max-width:100%;height:auto}"""
 
 
 def page(title: str, body: str) -> str:
-    """A whole page; `body` is HTML, `title` is text."""
+    """A complete page; `body` is HTML, `title` is text."""
     title = html.escape(title)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
@@ -31,6 +31,6 @@ def plot_axes(height: float) -> tuple[Any, Any]:
 def svg(figure: Any) -> str:
     """A figure as an SVG element."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None})  # the same page for the same figures
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :]  # without the XML prologue, which HTML does not allow inside

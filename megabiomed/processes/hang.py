@@ -18,6 +18,8 @@ from megabiomed.processes import platform
 HUNG = 75
 """Exit code of a rank that gave up waiting (EX_TEMPFAIL of sysexits.h)."""
 LOGS = "MEGABIOMED_LOGS"
+# The first rank that ends makes the launcher end all others, reports unwritten. All of them stopped at the same collective,
+# and their watches look once per second.
 _SETTLE_S = 5.0
 _RECORDER_S = 5.0
 
@@ -33,7 +35,7 @@ class HangGuard:
     Each rank waits for the others in every step, so that all of them stop when one does; each writes its own stack and ends.
 
     Args:
-        place: what this rank is of the run, e.g. its stage and its coordinates.
+        place: this rank's part in the run, e.g. its stage and its coordinates.
         limit_s: longest time between two beats; 0 switches the guard off.
         start_limit_s: the same until the first step is done (imports, compilation, reading weights).
     """
@@ -46,6 +48,7 @@ class HangGuard:
         self._state: dict[str, Any] = {"what": "set-up", "step": None, "samples": None}
         self._deadline = time.monotonic() + start_limit_s
         self._done = threading.Event()
+        # A thread sees a main thread that is stuck in a collective: NCCL and gloo wait without holding Python's lock.
         if limit_s:
             threading.Thread(target=self._watch, daemon=True, name="hang-guard").start()
 
@@ -77,11 +80,11 @@ class HangGuard:
         }
         self._logs.mkdir(parents=True, exist_ok=True)
         file = self._write(report)
-        if (found := _collectives()) is not None:
-            self._write(report | {"collectives": found})
+        if (collectives := _collectives()) is not None:
+            self._write(report | {"collectives": collectives})
         print(f"hang: rank {self._rank} did not advance: {self._state}; stacks in {file}", file=sys.stderr, flush=True)
-        time.sleep(_SETTLE_S)  # the others find out at about the same time and write theirs
-        os._exit(HUNG)
+        time.sleep(_SETTLE_S)
+        os._exit(HUNG)  # an ordinary exit would wait for the thread that hangs
 
     def _write(self, report: dict[str, Any]) -> Path:
         file = report_file(self._logs, self._rank)
@@ -90,12 +93,12 @@ class HangGuard:
 
 
 def _collectives() -> list[dict[str, Any]] | None:
-    """What the flight recorder holds; None when it does not answer, as it may where the device's driver hangs."""
-    found: list[list[dict[str, Any]]] = []
-    reader = threading.Thread(target=lambda: found.append(platform.last_collectives()), daemon=True)
+    """The entries of torch's flight recorder; None when it does not answer, as may happen if the device's driver hangs."""
+    answers: list[list[dict[str, Any]]] = []
+    reader = threading.Thread(target=lambda: answers.append(platform.last_collectives()), daemon=True)
     reader.start()
     reader.join(_RECORDER_S)
-    return found[0] if found else None
+    return answers[0] if answers else None
 
 
 def _stacks() -> str:

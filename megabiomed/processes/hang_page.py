@@ -1,4 +1,4 @@
-"""One readable page about a run that hung, out of what its ranks wrote."""
+"""One readable page about a run that hung, made from the reports of its ranks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 
 PAGE = "hang.md"
 _NAMED, _SHOWN = 8, 16
-_LATE_S = (
-    3.5  # a rank looks at the clock every second; one that was stopped wakes up when the scheduler ends the others
-)
+# A rank looks at the clock every second. One that reports later was itself stopped, and woke up when the others were ended.
+_LATE_S = 3.5
 
 
 def write_page(logs: Path, world: int) -> Path | None:
     """Make LOGS/hang.md; None when no rank wrote anything.
 
-    Ranks that wait at the same place are the majority; those elsewhere, or that could not answer, are named first, and so
-    are those that did not join the collective in which others wait.
+    The majority of the ranks waits at the same place. Ranks that are elsewhere or did not answer are named first, as are
+    those that did not join the collective in which the others wait: one of them is the cause.
     """
     reports = {rank: report for rank in range(world) if (report := _read(logs / f"hang_rank_{rank}.json"))}
     if not reports:
@@ -60,10 +59,10 @@ def suspects(page: Path) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        report: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return report
 
 
 def _place(report: dict[str, Any]) -> str:
@@ -77,7 +76,7 @@ def _place(report: dict[str, Any]) -> str:
 
 
 def _collectives(reports: dict[int, dict[str, Any]]) -> Iterator[str]:
-    """For each process group, who is behind: the ranks of a group number their collectives alike."""
+    """For each process group, which ranks are behind: all ranks of a group count its collectives in the same way."""
     newest: dict[str, dict[int, dict[str, Any]]] = {}
     for rank, report in reports.items():
         for entry in report["collectives"] or ():

@@ -24,7 +24,7 @@ from megabiomed.processes.terminal import Echo
 
 ERROR_FILE = "MEGABIOMED_ERROR_FILE"
 _POLL_S = 0.05
-_SETTLE_S = 1.0
+_SETTLE_S = 1.0  # for the worker that failed first to write its error, while the others already lose their connection
 _GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -94,9 +94,14 @@ def _start(
         # Appending, because the launcher writes rank 0's standard output to the same file.
         with log.open("ab") as stream:
             process = subprocess.Popen(
-                command, env={**os.environ, **shared, **own}, preexec_fn=_die_with_parent, start_new_session=True,
-                stdout=subprocess.PIPE if rank == 0 else stream, stderr=stream, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                command,
+                env={**os.environ, **shared, **own},
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+                stdout=subprocess.PIPE if rank == 0 else stream,
+                stderr=stream,
+                stdin=subprocess.DEVNULL,
+            )
         worker = _Worker(rank, process, log, error)
         workers.append(worker)
         if process.stdout is not None:

@@ -1,4 +1,4 @@
-"""How a process becomes a rank of a run: join the group, work, say how it ended, report what went wrong."""
+"""How a process becomes a rank of a run: join the process group, work, say how it ended, report errors."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
         read: needs no other rank and no torch. What goes wrong in it is reported as an error of `work` is.
         work: returns how it ended: "finished", "stopped", "ended".
     """
+    # Before the import of torch, which takes seconds: a signal in that time must not end the process.
     stop = StopFlag()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)

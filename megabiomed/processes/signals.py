@@ -17,7 +17,7 @@ STOP_AT = "MEGABIOMED_STOP_AT"
 class Request(IntEnum):
     """What was asked; of several the largest counts.
 
-    STOP leaves to go on later; END (the kill switch) leaves for good: a scheduler does not start the run again.
+    STOP saves and leaves, to be resumed later; END (the kill switch) leaves for good: no scheduler starts the run again.
     """
 
     NONE = 0
@@ -52,7 +52,7 @@ class StopFlag:
             self._controls.append(run / CONTROL)
 
     def mine(self) -> Request:
-        """What this rank was asked; a request to save is taken off the disk."""
+        """What this rank was asked to do; a request to save is removed from the disk."""
         if any((control / "end").exists() for control in self._controls):
             self.received = self.received or "kill switch"
             return Request.END
@@ -72,6 +72,8 @@ class StopFlag:
 
         from megabiomed.processes import platform
 
+        # A signal reaches the ranks at different steps. Ranks that left alone would leave the others waiting in the next
+        # collective, so the decision is a collective itself.
         flag = torch.tensor([int(self.mine())], device=platform.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return Request(int(flag.item()))

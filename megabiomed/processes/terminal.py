@@ -1,4 +1,4 @@
-"""Rank 0's output on the operator's terminal and in its log; a progress bar where somebody is looking."""
+"""Rank 0's output on the operator's terminal and in its log, with a progress bar if it is a terminal."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class _Bar:
         self._task: Any = None
 
     def show(self, line: bytes) -> None:
-        found = _STEP.match(line)
-        if found and self._task is None:
+        step = _STEP.match(line)
+        if step and self._task is None:
             self._progress.start()
             self._task = self._progress.add_task("steps")
-        if found:
-            self._progress.update(self._task, completed=int(found[1]), total=int(found[2]))
+        if step:
+            self._progress.update(self._task, completed=int(step[1]), total=int(step[2]))
         text = line.decode(errors="replace").rstrip("\n")
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 

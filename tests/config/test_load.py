@@ -44,7 +44,7 @@ def test_model_base_and_dotted_overrides(run_file: Path) -> None:
         ("model.num_key_value_heads=3", "not a multiple"),
         ("name=../x", "name"),
         ("nonsense", "expected section.key=value"),
-        ("data.train.7.weight=1", "names no entry"),
+        ("data.train.7.weight=1", "is not an entry of the list"),
         ("train.steps.x=1", "which is a value"),
         ("model=tinny", "did you mean 'tiny'"),
     ],

@@ -79,9 +79,13 @@ def test_a_file_that_is_no_text_file_is_refused_without_opening_it(tmp_path: Pat
 
 
 _SCALARS = (
-    st.none() | st.booleans() | st.integers(-(10**60), 10**60) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")) | st.sampled_from(["1e5", "yes", "0o7", "12:30:45", "~", "null", "1_0", "=", ""])
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**60), 10**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"))
+    | st.sampled_from(["1e5", "yes", "0o7", "12:30:45", "~", "null", "1_0", "=", ""])
+)
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
 )

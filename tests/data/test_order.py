@@ -54,8 +54,13 @@ def test_the_order_of_released_runs_does_not_change() -> None:
     """A changed value here breaks every resume: raise ORDER_VERSION with it."""
     ids = SampleOrder([OrderSource(1000, 0.99), OrderSource(7, 0.01)], 1234).sample_ids(10**9 + 46, 6)
     assert ids.tolist() == [
-        [0, 990000, 205], [0, 990000, 273], [0, 990000, 397], [0, 990000, 621], [1, 1428571, 5], [0, 990000, 311],
-    ]  # fmt: skip
+        [0, 990000, 205],
+        [0, 990000, 273],
+        [0, 990000, 397],
+        [0, 990000, 621],
+        [1, 1428571, 5],
+        [0, 990000, 311],
+    ]
 
 
 def test_the_description_names_shares_and_passes() -> None:

@@ -55,9 +55,15 @@ def test_the_verdict_names_every_change(store: TokenStore, tmp_path: Path) -> No
     assert not found.identical
     assert found.lines[0] == "data order: diverges at sample 8 because"
     assert {line.split(":")[0] for line in found.lines[1:]} == {
-        "seed", "seq_length", "sources.0.fingerprint", "sources.0.share", "sources.0.windows", "sources.1.fingerprint",
-        "sources.1.share", "sources.1.windows",
-    }  # fmt: skip
+        "seed",
+        "seq_length",
+        "sources.0.fingerprint",
+        "sources.0.share",
+        "sources.0.windows",
+        "sources.1.fingerprint",
+        "sources.1.share",
+        "sources.1.windows",
+    }
     assert "seed: 3 -> 4" in found.lines
     assert "seq_length: 16 -> 32" in found.lines
     assert "sources.0.share: 1 -> 3/4" in found.lines

@@ -53,7 +53,7 @@ def test_a_shortened_file_is_named(store: TokenStore, tmp_path: Path, name: str)
 
 
 def test_half_built_missing_and_foreign_folders_are_refused(store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing there"):
+    with pytest.raises(DataError, match="no such folder"):
         TokenStore.open(tmp_path / "no")
     shutil.copytree(store.path, tmp_path / "copy")
     manifest = json.loads((tmp_path / "copy/manifest.json").read_text())
@@ -86,7 +86,7 @@ def test_an_index_of_another_store_is_refused(store: TokenStore, tmp_path: Path)
 def test_a_store_without_tokens_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
     with TokenStoreWriter(tmp_path / "x", tokenizer_file, 300):
         pass
-    with pytest.raises(DataError, match="holds no tokens"):
+    with pytest.raises(DataError, match="has no tokens"):
         TokenStore.open(tmp_path / "x")
 
 

@@ -35,12 +35,16 @@ def test_a_step_names_the_papers_whose_tokens_are_in_its_batch(loader: TrainLoad
 
 def test_a_paper_is_found_at_exactly_the_steps_that_read_it(loader: TrainLoader, store: TokenStore) -> None:
     steps = range(1, 2 * loader.samples_per_epoch // 4 + 1)
-    read = [(r.step, r.sample, r.window) for step in steps for r in trace_step(loader, step)
-            if r.provenance["paper_id"] == "p5"]  # fmt: skip
+    read = [
+        (r.step, r.sample, r.window)
+        for step in steps
+        for r in trace_step(loader, step)
+        if r.provenance["paper_id"] == "p5"
+    ]
     found = [(r.step, r.sample, r.window) for r in trace_paper(loader, "p5", epochs=2)]
     assert sorted(read) == [entry for entry in found if entry[0] <= steps[-1]]
     assert sum(r.tokens for r in trace_paper(loader, "p5")) == 90
-    with pytest.raises(DataError, match="no training store of this run holds"):
+    with pytest.raises(DataError, match="no training store of this run has"):
         trace_paper(loader, "p99999")
 
 

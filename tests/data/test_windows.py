@@ -122,8 +122,12 @@ def test_the_verdict_names_a_changed_packing(store: TokenStore) -> None:
 def test_a_trace_agrees_with_best_fit_windows(store: TokenStore) -> None:
     load = loader(store, "best_fit")
     steps = range(1, load.samples_per_epoch // 4 + 2)
-    read = [(r.step, r.sample, r.window, r.tokens) for step in steps for r in trace_step(load, step)
-            if r.provenance["paper_id"] == "p5" and r.epoch == 0]  # fmt: skip
+    read = [
+        (r.step, r.sample, r.window, r.tokens)
+        for step in steps
+        for r in trace_step(load, step)
+        if r.provenance["paper_id"] == "p5" and r.epoch == 0
+    ]
     found = trace_paper(load, "p5")
     assert read == [(r.step, r.sample, r.window, r.tokens) for r in found]
     assert sum(r.tokens for r in found) == 90

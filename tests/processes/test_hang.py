@@ -47,8 +47,14 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
 
 def report(folder: Path, rank: int, place: str, number: int = 0, late: float = 0.2) -> None:
     stacks = f'Thread 0x1 (most recent call first):\n  File "/x/megabiomed/engine/zero.py", line 9 in {place}\n'
-    last = {"name": "all_reduce", "number": number, "group": "DATA 4", "shape": "[8] Float", "kind": "collective",
-            "done": place == "read_store"}  # fmt: skip
+    last = {
+        "name": "all_reduce",
+        "number": number,
+        "group": "DATA 4",
+        "shape": "[8] Float",
+        "kind": "collective",
+        "done": place == "read_store",
+    }
     values = {"rank": rank, "late_s": late, "host": f"n{rank}", "what": "training step", "step": 7, "samples": [[0, 0, rank]],
               "place": "run, rank 1", "stacks": stacks, "collectives": [last] if number else None}  # fmt: skip
     (folder / f"hang_rank_{rank}.json").write_text(json.dumps(values))

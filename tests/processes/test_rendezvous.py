@@ -52,11 +52,16 @@ def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(address:
         ranks = [(run, rank) for rank in (1, 0) for run in (1, 10)]
         started = [
             _start(
-                RANK, RANK=rank, WORLD_SIZE=2, MASTER_ADDR=address, MASTER_PORT=taken, MINE=run,
+                RANK,
+                RANK=rank,
+                WORLD_SIZE=2,
+                MASTER_ADDR=address,
+                MASTER_PORT=taken,
+                MINE=run,
                 **{MEETING: tmp_path / f"run{run}"},
             )
             for run, rank in ranks
-        ]  # fmt: skip
+        ]
         said = {}
         for place, process in zip(ranks, started):
             output, errors = process.communicate(timeout=90)
