@@ -42,6 +42,7 @@ class FinetuneConfig(Section):
 
     @model_validator(mode="after")
     def _replay_is_there(self) -> FinetuneConfig:
+        # Either alone has no effect, and looks as if it had one.
         if bool(self.replay) != (self.replay_share > 0):
             raise ValueError(
                 f"replay_share {self.replay_share} and {len(self.replay)} stores in replay do not fit; set both or neither"
@@ -56,6 +57,7 @@ class FinetuneRunConfig(RunConfig):
 
     @model_validator(mode="after")
     def _one_source_each(self) -> FinetuneRunConfig:
+        # `data` still says how windows are made and read; only where they come from is said elsewhere.
         if self.data.train or self.data.validation:
             raise ValueError(
                 "data.train and data.validation belong to pretraining; use finetune.train, .validation, .replay"

@@ -39,6 +39,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None, kind: type
         raise ConfigError(f"{file} is not a mapping", got=type(values).__name__, do="start it with `name: ...`")
     for override in overrides or []:
         _apply(values, override)
+    # After the overrides: one of them may name another base.
     values["model"] = _resolve(values.get("model", {}), "models")
     align = values.get("align")
     if isinstance(align, dict):

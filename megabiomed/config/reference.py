@@ -44,6 +44,7 @@ def _section(title: str, prefix: str, section: type[Section]) -> Iterator[str]:
     summary = (section.__doc__ or "").strip().splitlines()[0]
     yield f"## {title}\n\n{summary}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
+    # Plain keys in one table, then every inner section with a table of its own.
     inner = []
     for name, field in section.model_fields.items():
         kind = _section_class(field)

@@ -78,6 +78,7 @@ class ParallelConfig(Section):
     """Order of forwards and backwards of the micro-batches on a pipeline rank."""
     engine: Literal["deepspeed", "fsdp2"] = "deepspeed"
     """Data-parallel engine: DeepSpeed ZeRO (default) or torch FSDP2."""
+    # 1: the communication of stage 0 with less memory. 2 and 3 save more and communicate in every micro-batch of a pipeline.
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed: 0 replicate, 1 shard optimizer, 2 + gradients, 3 + parameters. FSDP2 shards as stage 3."""
     offload_optimizer: bool = False
@@ -127,6 +128,7 @@ class DataConfig(Section):
     """Token store for the validation loss; null means none."""
     tokenizer: Path | None = None
     """SentencePiece tokenizer.model; null takes the one stored beside the first training store."""
+    # 2,048 tokens and 192 samples are those of BioMedGPT-LM-7B.
     seq_length: PositiveInt = 2048
     """Tokens per sample (one packed window)."""
     packing: Literal["contiguous", "best_fit"] = "contiguous"
@@ -173,6 +175,7 @@ class TrainConfig(Section):
     """Optimizer steps; give either steps or epochs."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the training mixture; give either steps or epochs."""
+    # Not fp16: its range needs loss scaling, whose skipped steps would be part of the history that a resume must repeat.
     precision: Literal["fp32", "bf16"] = "bf16"
     """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32."""
     z_loss: float = Field(0.0, ge=0)
@@ -183,6 +186,7 @@ class TrainConfig(Section):
     """Steps between validation losses; 0 evaluates only at the end."""
     eval_samples: PositiveInt = 64
     """Validation samples per evaluation (fewer when the store is smaller)."""
+    # Longer than anything that a healthy rank does between two beats: a save to slow storage, an evaluation.
     hang_timeout_s: float = Field(1800, ge=0)
     """A rank that does not advance for this many seconds writes its stack and ends the run; 0 disables the guard."""
     hang_start_timeout_s: float = Field(7200, gt=0)
@@ -190,6 +194,7 @@ class TrainConfig(Section):
     stop_after: PositiveInt | None = None
     """Save and exit after this many steps of this invocation (a planned interruption)."""
 
+    # Of two lengths one would be ignored; without any, a forgotten key would train for a default.
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
@@ -204,10 +209,12 @@ class CheckpointConfig(Section):
     """Steps between ephemeral checkpoints; 0 switches them off. The end of a run and a stop signal always save."""
     save_every_minutes: float = Field(0, ge=0)
     """Also save when this many minutes have passed since the last save, by a monotonic clock; 0 switches this off."""
+    # More than one: the newest can turn out to be damaged, or trained on bad data.
     keep_last: PositiveInt = 3
     """Number of newest checkpoints to keep."""
     keep_every: int = Field(0, ge=0)
     """Steps between permanent checkpoints, which are never deleted; 0 makes none."""
+    # Hashing reads the checkpoint once more: with optimizer state that is about 100 GB at 7B, minutes before every start.
     verify: Literal["size", "hash"] = "size"
     """What a start checks of a checkpoint before it resumes: names and sizes (milliseconds), or every byte."""
     resume: str = "auto"

@@ -51,6 +51,7 @@ def _first(text: str, spans: Sequence[Span], entry: Span) -> str:
 
 
 def _with_brackets(text: str, span: Span) -> tuple[int, int]:
+    # The span is often the number alone; left in place, the brackets would enclose the marker's own brackets.
     opened = text[span.start - 1 : span.start]
     if opened in _BRACKETS and text[span.end : span.end + 1] == _BRACKETS[opened]:
         return span.start - 1, span.end + 1

@@ -52,6 +52,7 @@ def build(
 
     Run the same command again to resume a killed build: finished shards are not repeated.
     """
+    # Imported here, as in all commands: every `--help` reads these files, and numpy, torch or rich take a second or more.
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -21,6 +21,7 @@ from megabiomed.ground.files import write_atomic
 PAPERS = 600
 """Papers of the default corpus, about 1.5 million characters with headers and bibliographies."""
 
+# Far above the ids that Semantic Scholar has given, so that a generated paper is not taken for a real one.
 _FIRST_ID = 900_000_000
 _KINDS = (
     "abstract", "author", "authoraffiliation", "authorfirstname", "authorlastname", "bibauthor", "bibauthorfirstname",
@@ -42,6 +43,7 @@ _METHODS = (
 
 def generate_records(papers: int = PAPERS, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield `papers` records, the same ones for the same seed; each has a PubMed Central and a PubMed id."""
+    # A generator of random numbers per paper: the first papers are the same, however many are made.
     for number in range(papers):
         yield _record(number, random.Random(f"{seed}/{number}"))
 

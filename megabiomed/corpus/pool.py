@@ -42,6 +42,7 @@ def run_jobs(
         WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is.
     """
     context = multiprocessing.get_context("spawn")  # forking would copy the locks of the progress bar's thread
+    # Shared, because results arrive only when a job ends: a progress bar over files of gigabytes would stand still.
     counter = context.Value("q", 0)
     report = on_progress or (lambda _done, _amount: None)
     if min(workers, len(jobs)) <= 1:

@@ -118,6 +118,7 @@ class MetadataIndex:
         paper_id = _paper_id(record, self._rejects)
         if paper_id is None:
             return
+        # Most papers of this release have metadata only. Without this the table would be many times as large as it need be.
         if record.value.get("has_pdf_parse") is False:
             self._rejects.add("record: no full text in this release", record.where, f"paper_id {paper_id}")
             return

@@ -22,7 +22,8 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
         rejects.add("record: no corpusid", where, repr(value.get("corpusid")))
         return None
     text, externalids = value.get("abstract"), value.get("externalids")
-    if "content" not in value and isinstance(text, str) and text.strip():  # dataset `abstracts`
+    # The dataset `abstracts` has one text per record and no annotations: all of it is the abstract.
+    if "content" not in value and isinstance(text, str) and text.strip():
         spans = {"abstract": [Span(0, len(text))]}
         access = value.get("openaccessinfo")
         externalids = access.get("externalids") if isinstance(access, dict) else externalids

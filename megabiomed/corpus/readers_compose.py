@@ -30,6 +30,7 @@ def compose(
     section = ""
     for paragraph in _paragraphs(parse, "body_text", where, rejects):
         header = paragraph.get("section")
+        # Every paragraph names its section; the header belongs into the text once, where the section begins.
         if isinstance(header, str) and header.strip() and header != section:
             section = header
             composer.append(header, "sectionheader")
@@ -76,6 +77,7 @@ class _Composer:
         span = parse_span(entry, len(text), where, self._rejects)
         if span is None:
             return
+        # The release repeats the marked text in each span, which shows when an offset counts bytes or another text.
         written = entry.get("text")
         if written is not None and written != text[span.start : span.end]:
             self._rejects.add("span: marks other text than it says", where, repr(written))

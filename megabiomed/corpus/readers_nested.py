@@ -36,6 +36,7 @@ def doc2json_paper(record: Record, rejects: Rejects) -> Paper | None:
     identifiers = value.get("identifiers")
     for name, entry in (identifiers if isinstance(identifiers, dict) else {}).items():
         metadata[_IDENTIFIERS.get(str(name).lower(), str(name).lower())] = entry
+    # Papers converted from PubMed Central's own XML are named by their PMC id, and have it nowhere else.
     if _PMC.fullmatch(str(value["paper_id"])):
         metadata.setdefault("pmc_id", value["paper_id"])
     return paper_2020(record, metadata, _parse(record, ("pdf_parse", "latex_parse"), rejects), rejects)
@@ -52,6 +53,7 @@ def text_paper(record: Record, rejects: Rejects) -> Paper | None:
     ids = value.get("externalids")
     title = value.get("title")
     return Paper(
+        # Every document needs an id: the order, the split and the trace go by it.
         paper_id=str(name) if name not in (None, "") else f"{record.path.name}:{record.line}",
         ids=parse_ids(ids, where, rejects) if ids is not None else {},
         title=title if isinstance(title, str) else "",

@@ -9,6 +9,7 @@ from typing import Any
 
 from megabiomed.corpus.records import Rejects, Span
 
+# No offset, year or id has more digits; a longer run of them is damage.
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _ID_KEYS = {"pubmedcentral": "pmc", "pmc_id": "pmc", "pubmed_id": "pubmed", "arxiv_id": "arxiv", "acl_id": "acl"}
 _FIELD_KEYS = ("mag_field_of_study", "s2fieldsofstudy", "fieldsofstudy", "fieldsOfStudy")
@@ -36,7 +37,7 @@ def parse_spans(value: Any, length: int, where: str, rejects: Rejects) -> list[S
     """Decode one list of spans; see `parse_annotations`. Overlapping spans are kept and counted."""
     if value is None or value == "":
         return []
-    if isinstance(value, str):
+    if isinstance(value, str):  # the Datasets API writes each list as JSON text inside the record's JSON
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
@@ -48,6 +49,8 @@ def parse_spans(value: Any, length: int, where: str, rejects: Rejects) -> list[S
         return []
     checked = (parse_span(entry, length, where, rejects) for entry in value)
     spans = sorted((span for span in checked if span is not None), key=lambda span: (span.start, span.end))
+    # Kept, because cleaning unites what it removes and an overlap does no harm there; counted, because many of them say that
+    # a file's offsets are wrong.
     for earlier, later in pairwise(spans):
         if later.start < earlier.end:
             rejects.add(
@@ -99,7 +102,7 @@ def parse_ids(value: Any, where: str, rejects: Rejects) -> dict[str, str]:
             rejects.add("field: external id of another type", f"{where} {key}", type(entry).__name__)
             continue
         text = str(entry).strip()
-        text = text.removeprefix("PMC") if name == "pmc" else text
+        text = text.removeprefix("PMC") if name == "pmc" else text  # some releases write PMC123, others 123
         if text:
             ids[name] = text
     return ids

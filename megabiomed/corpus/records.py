@@ -55,6 +55,7 @@ class Paper:
         """Whether the text consists of its marked abstract, and perhaps a title, and nothing more."""
         if "abstract" not in self.spans:
             return False
+        # Whatever lies between the marked spans must be white space.
         place = 0
         for span in sorted([*self.spans.get("title", []), *self.spans["abstract"]], key=lambda span: span.start):
             if self.text[place : span.start].strip():

@@ -92,7 +92,7 @@ def _bars(values: dict[str, int], unit: str) -> str:
     if not values:
         return ""
     figure, axes = plot_axes(0.6 + 0.28 * len(values))
-    names = list(values)[::-1]
+    names = list(values)[::-1]  # bars are drawn from below
     axes.barh(names, [values[name] for name in names], color="#4477aa")
     for row, name in enumerate(names):
         axes.annotate(f" {values[name]:,}", (values[name], row), va="center", fontsize=8)

@@ -15,7 +15,7 @@ from typing import Any
 from megabiomed.corpus.records import Paper
 from megabiomed.ground.errors import DataError
 
-LANGUAGE_CHARACTERS = 2000
+LANGUAGE_CHARACTERS = 2000  # as MEDITRON does
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class SelectRules:
 
 def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
     """The rule by which a paper's record fails, before it is cleaned; empty when it passes all."""
+    # Before cleaning: a large part of S2ORC fails the first rule, and need not be cleaned for that.
     if rules.require_medical_id and not has_medical_id(paper):
         return "no PMC or PubMed id"
     if rules.require_title and not paper.title.strip():
@@ -67,6 +68,7 @@ def why_dropped(text: str, rules: SelectRules) -> str:
     if rules.language and (language := language_of(text)) != rules.language:
         return f"language {language or 'unknown'}"
     if rules.max_word_share and is_repetitive(words, rules.max_word_share):
+        # Tables of numbers, and text in which the parser lost the spaces.
         return f"one word is more than {rules.max_word_share:g} of all, or is no word"
     return ""
 
@@ -97,6 +99,7 @@ def parse_rules(kind: type[Any], settings: list[str]) -> Any:
     Raises:
         DataError: an unknown rule, or a value of another type or out of range.
     """
+    # The annotations are texts in modules with `from __future__ import annotations`, so parsers are found by name.
     known = {field.name: _PARSERS[str(field.type)] for field in fields(kind)}
     values = {}
     for setting in settings:

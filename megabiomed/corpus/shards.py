@@ -29,6 +29,8 @@ from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_f
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
 DONE = "done.json"
+# A kill costs at most one part of work, and each part is several files: smaller parts would make millions of files out of a
+# full S2ORC, which the file systems of clusters handle badly.
 PART_CHARACTERS = 64_000_000
 """Characters of a cleaned part: the unit of tokenizing and of its resume."""
 BATCH = 64
@@ -155,6 +157,7 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     dtype = token_dtype(tokenizer.vocab_size)
     with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
+            # The text leaves the row here; what is left of it is the provenance.
             encoded = tokenizer.encode_documents([document.pop("text") for _, document in batch], dtype)
             for (number, document), ids in zip(batch, encoded):
                 name = ("train", "validation")[number]

@@ -43,7 +43,9 @@ class Waiting:
     """
 
     def __init__(self, what: Callable[[], str], stopped: Callable[[], bool], timeout_s: float) -> None:
-        self._what, self._stopped, self._timeout_s = what, stopped, timeout_s
+        self._what = what
+        self._stopped = stopped
+        self._timeout_s = timeout_s
         self._begun = time.monotonic()
         self._next_word = self._begun + _PATIENCE_S
         self._pause = 0.02
