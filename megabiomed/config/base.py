@@ -16,6 +16,8 @@ S = TypeVar("S", bound="Section")
 class Section(BaseModel):
     """A frozen configuration section. Unknown keys are errors; values are not coerced between kinds."""
 
+    # forbid: a misspelt key that is ignored trains something else for weeks. frozen: what is stored with a checkpoint is what
+    # ran. The docstrings become docs/configuration.md, so that a key is explained in one place.
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
