@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from megabiomed.align.engine import AlignEngine
@@ -11,10 +9,9 @@ from megabiomed.align.sources import frozen_reference, stage_source
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.data.loader import StepBatch
-from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.evaluate.in_training import TrainingEvaluation
-from megabiomed.ground.errors import DataError, TokenizerError
+from megabiomed.ground.errors import DataError
 from megabiomed.ground.figures import shown
 from megabiomed.model.origin import check_frozen
 from megabiomed.processes.signals import StopFlag
@@ -23,7 +20,7 @@ from megabiomed.runs.trainer import Trainer
 from megabiomed.samples.multimodal.batch import AlignBatch
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
 from megabiomed.samples.multimodal.store import QaStore
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.check import check_tokenizer
 
 
 class StageTrainer(Trainer):
@@ -59,7 +56,7 @@ class StageTrainer(Trainer):
         )
         held_out = [QaStore(align.validation)] if align.validation else []
         texts = [loader.text] if loader.text is not None else []
-        self.tokenizer = _check_tokenizer(config, [*stores, *held_out, *texts])
+        self.tokenizer = check_tokenizer([*stores, *held_out, *texts], config.model.vocab_size).path
         self.loader = self.items = loader
         samples = config.train.eval_samples
         self.validation = self.right_items = self.wrong_items = None
@@ -143,23 +140,3 @@ def train(config: AlignRunConfig, part: str | None, stop: StopFlag) -> str:
         if part in (None, stage.name) and outcome == "finished":
             outcome = StageTrainer(config, number, stop).run()
     return outcome
-
-
-def _check_tokenizer(config: RunConfig, stores: Sequence[QaStore | TokenStore]) -> Path:
-    """All splits and texts were tokenized alike, and every piece has a row in the model."""
-    first = stores[0]
-    for store in stores:
-        if store.tokenizer_sha256 != first.tokenizer_sha256:
-            raise TokenizerError(
-                f"{store.path} was tokenized differently from {first.path}",
-                do="build all splits and the replay text with one tokenizer",
-            )
-    tokenizer = Tokenizer(first.tokenizer_path)
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise TokenizerError(
-            "the dataset's tokenizer does not fit the model",
-            got=f"{tokenizer.vocab_size} pieces",
-            expected=f"model.vocab_size = {config.model.vocab_size}",
-            do="build the dataset with the tokenizer of the language model",
-        )
-    return tokenizer.path

@@ -15,7 +15,6 @@ from megabiomed.data.loader import (
     HeldOutLoader,
     SampleLoader,
     StepBatch,
-    TrainLoader,
     open_training_data,
     open_validation_data,
 )
@@ -25,7 +24,7 @@ from megabiomed.doctor.certify_import import certify_import
 from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
-from megabiomed.ground.errors import NonFiniteError, TokenizerError
+from megabiomed.ground.errors import NonFiniteError
 from megabiomed.model.origin import (
     adapter_chain,
     check_adapters,
@@ -51,6 +50,7 @@ from megabiomed.runs.effective import keep
 from megabiomed.runs.estimate import estimate
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.schedule import learning_rate, total_steps
+from megabiomed.tokenizer.check import check_tokenizer
 
 
 class Trainer:
@@ -91,7 +91,10 @@ class Trainer:
         )
         self.loader = loader
         self.validation = validation
-        self.tokenizer = check_tokenizer(config, loader)
+        held_out = [TokenStore.open(config.data.validation)] if config.data.validation else []
+        # The loader compared the training stores with each other.
+        made = [loader.stores[0], *held_out]
+        self.tokenizer = check_tokenizer(made, config.model.vocab_size, config.data.tokenizer).path
 
     def _build(self) -> TrainEngine:
         """The engine, without weights; beside adapters it knows where the frozen weights come from."""
@@ -291,23 +294,3 @@ class Trainer:
     def _note(self, outcome: str) -> None:
         progress = self.progress
         self.reporter.event(outcome, step=self.step, sample=progress.next_sample, ids_hash=progress.ids_hash)
-
-
-def check_tokenizer(config: RunConfig, loader: TrainLoader) -> Path:
-    """The tokenizer of the run; it must be the one that made all stores, and its pieces must have rows in the model."""
-    from megabiomed.tokenizer.tokenizer import Tokenizer
-
-    first = loader.stores[0]
-    tokenizer = Tokenizer(config.data.tokenizer or first.tokenizer_path)
-    held_out = [TokenStore.open(config.data.validation)] if config.data.validation else []
-    for store in [first, *held_out]:  # the loader compared the training stores with each other
-        advice = "leave data.tokenizer out, or rebuild the corpus with `corpus build --tokenizer`"
-        tokenizer.check_made(store.path, store.tokenizer_sha256, advice)
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise TokenizerError(
-            "the tokenizer does not fit the model",
-            got=f"{tokenizer.vocab_size} pieces in {tokenizer.path}",
-            expected=f"model.vocab_size = {config.model.vocab_size}",
-            do=f"set model.vocab_size={tokenizer.vocab_size} or rebuild the corpus with the model's tokenizer",
-        )
-    return tokenizer.path

@@ -22,6 +22,7 @@ from megabiomed.samples.questions.readers import GROUND_TRUTH
 from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
 from megabiomed.samples.questions.templates import TEMPLATES
 from megabiomed.samples.store import MANIFEST
+from megabiomed.tokenizer.check import check_tokenizer
 from megabiomed.tokenizer.tokenizer import Tokenizer
 
 
@@ -177,15 +178,6 @@ def _known_tokenizer(config: FinetuneRunConfig) -> Path | None:
 
 
 def check_tokenizers(config: FinetuneRunConfig, stores: list[QuestionStore | TokenStore]) -> Path:
-    """All data were made with one tokenizer, it is the model's, and every piece has a row in the model; returns its file."""
-    tokenizer = Tokenizer(_known_tokenizer(config) or stores[0].tokenizer_path)
-    for store in stores:
-        advice = "build it again with the tokenizer of the model that the run starts from"
-        tokenizer.check_made(store.path, store.tokenizer_sha256, advice)
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise TokenizerError(
-            "the tokenizer does not fit the model", got=f"{tokenizer.vocab_size} pieces in {tokenizer.path}",
-            expected=f"model.vocab_size = {config.model.vocab_size}",
-            do="use the tokenizer of the model that the run starts from",
-        )  # fmt: skip
+    """The tokenizer of the run, if all its data and its model belong to it (`TokenizerError` otherwise)."""
+    check_tokenizer(stores, config.model.vocab_size, _known_tokenizer(config))
     return stores[0].tokenizer_path  # the same bytes, in a place that no pruning of checkpoints takes away
