@@ -27,7 +27,7 @@ from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import read_json, sha256_file
 from megabiomed.model.as_transformers import as_transformers
-from megabiomed.model.origin import check_frozen
+from megabiomed.model.frozen import check_frozen
 from megabiomed.processes import platform
 from megabiomed.tokenizer.tokenizer import Tokenizer
 

@@ -39,7 +39,7 @@ from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.batch import AlignBatch
 
@@ -85,7 +85,9 @@ class AlignEngine(TrainEngine):
 
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
         """Only what is trained is stored; frozen parts are referred to."""
-        model = trained_tensors(self.config.model, self.config.lora) if self.trains_language_model else {}
+        model = (
+            architecture_of(self.config.model).trained_shapes(self.config.lora) if self.trains_language_model else {}
+        )
         return {**model, **self.encoders.trained_shapes()}
 
     def extra_state(self) -> EngineState:

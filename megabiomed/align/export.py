@@ -19,7 +19,7 @@ from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.lora import merged_state
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.hf_export import export_hf
 
 _DROPPED = {"init_from", "cache", "cache_gib", "lora", "placement"}
 

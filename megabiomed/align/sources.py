@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import AdapterInit, ChainSource
+from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import Reference
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model import origin
-from megabiomed.model.hf_folder import logical_tensors
-from megabiomed.model.origin import MergedSource
+from megabiomed.model import start_from
+from megabiomed.model.fresh import AdapterInit
+from megabiomed.model.merged import MergedSource
+from megabiomed.model.registry import architecture_of
 
 _BESIDE = ("encoder.", "adaptor.")
 
@@ -29,7 +30,7 @@ class StageSource(ChainSource):
     def __init__(
         self, checkpoints: Sequence[Checkpoint], config: AlignRunConfig, front: Checkpoint | None = None
     ) -> None:
-        names = frozenset(logical_tensors(config.model))
+        names = frozenset(architecture_of(config.model).shapes)
         super().__init__(checkpoints, language_model_base(config)[0], names)
         self.config, self.front = config, front
         self._fresh = AdapterInit(config.model, config.seed)
@@ -77,11 +78,11 @@ def stage_source(config: AlignRunConfig, number: int) -> StageSource:
     return StageSource(checkpoints, config)
 
 
-def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, origin.Described]:
+def language_model_base(config: AlignRunConfig) -> tuple[TensorSource, frozen.Described]:
     """The language model that the run begins with, and a description of it without its hash."""
-    return origin.model_base(config.align.language_model, config.model, config.seed)
+    return start_from.model_base(config.align.language_model, config.model, config.seed)
 
 
 def frozen_reference(config: AlignRunConfig) -> Reference:
     """What a checkpoint says about the language model that it does not hold. Rank 0 hashes for all."""
-    return origin.frozen_reference(config.align.language_model, config.model, config.seed, config.folder)
+    return start_from.frozen_reference(config.align.language_model, config.model, config.seed, config.folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -14,8 +14,10 @@ from megabiomed.ground.errors import ConfigError
 
 
 class ModelConfig(Section):
-    """A Llama2 architecture (Touvron et al. 2023, arXiv 2307.09288). Names are those of Hugging Face's config.json."""
+    """The architecture of the language model and its sizes. Names are those of Hugging Face's config.json."""
 
+    kind: str = "llama"
+    """Architecture: llama (Touvron et al. 2023, arXiv 2307.09288), or `package.module:Class` of your own."""
     vocab_size: PositiveInt = 32000
     """Rows of the embedding and of the output head; must equal the tokenizer's number of pieces."""
     hidden_size: PositiveInt = 4096
@@ -25,9 +27,11 @@ class ModelConfig(Section):
     num_hidden_layers: PositiveInt = 32
     """Number of decoder blocks."""
     num_attention_heads: PositiveInt = 32
-    """Query heads; head size = hidden_size / num_attention_heads."""
+    """Query heads."""
     num_key_value_heads: PositiveInt = 32
     """Key/value heads; fewer than the query heads means grouped-query attention (GQA)."""
+    head_dim: PositiveInt | None = None
+    """Size of one attention head; null is hidden_size / num_attention_heads."""
     max_position_embeddings: PositiveInt = 4096
     """Length of the RoPE table in tokens; data.seq_length may not exceed it."""
     rope_theta: float = Field(10000.0, gt=0)
@@ -40,24 +44,29 @@ class ModelConfig(Section):
     """Folder of a Hugging Face Llama checkpoint (safetensors) to start from; null starts from random weights."""
 
     @property
-    def head_dim(self) -> int:
+    def head_size(self) -> int:
         """Size d of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two configurations the same model: not where its weights come from."""
+        values = self.model_dump(mode="json", exclude={"init_from", "initializer_range"})
+        return {**values, "head_dim": self.head_size}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
-        if self.hidden_size % self.num_attention_heads:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}; "
-                "change one of them"
+                "change one of them, or set head_dim"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}; every key/value head must serve the same number of query heads"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head size {self.head_dim} is odd; RoPE rotates pairs, choose an even head size")
+        if self.head_size % 2:
+            raise ValueError(f"head size {self.head_size} is odd; RoPE rotates pairs, choose an even head size")
         return self
 
 

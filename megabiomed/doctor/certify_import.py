@@ -15,8 +15,8 @@ from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.model.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
-from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.model.reference import StoredTensors, max_diff, token_ids
+from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import ExtendedSource, open_folder
 from megabiomed.processes import platform
 
@@ -62,7 +62,7 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
 
 def _held_diff(engine: TrainEngine, stored: StoredTensors) -> float:
     """Largest difference between this rank's weights (masters of trained ones) and the folder."""
-    worst, names = 0.0, logical_tensors(engine.config.model)
+    worst, names = 0.0, architecture_of(engine.config.model).shapes
     # Beside adapters the weights are frozen and held in the compute type; fresh adapters add nothing to them.
     held = [*engine.fragments(), *engine.data_parallel.frozen_fragments()]
     for fragment in (f for f in held if f.box.name in names):

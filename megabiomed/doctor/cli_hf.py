@@ -38,7 +38,7 @@ def import_hf(
     """
     from megabiomed.config.load import load_config
     from megabiomed.doctor.report import cell, describe_hf
-    from megabiomed.model.hf_folder import model_config_from_hf
+    from megabiomed.model.hf_config import model_config_from_hf
 
     model = load_config(config).model if config else model_config_from_hf(path)
     report = describe_hf(path, model)
@@ -107,9 +107,9 @@ def export_hf(
     from megabiomed.checkpoint.manifest import MANIFEST
     from megabiomed.config.base import parse
     from megabiomed.config.schema import ModelConfig
-    from megabiomed.model.export import export_certified
-    from megabiomed.model.hf_folder import plan_shards
-    from megabiomed.model.origin import adapters_of, whole_model
+    from megabiomed.model.hf_export import export_certified, plan_shards
+    from megabiomed.model.merged import adapters_of
+    from megabiomed.model.start_from import whole_model
 
     opened = locate(checkpoint).expect(SAVED).open(hashes=check)
     model = parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST))

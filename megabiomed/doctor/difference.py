@@ -12,7 +12,9 @@ import torch
 
 from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.checkpoint.logical import KINDS, Box, TensorSource
-from megabiomed.model.hf_folder import HuggingFaceSource, logical_tensors, model_config_from_hf
+from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
+from megabiomed.model.registry import architecture_of
 
 _BLOCK = 4 * 2**20  # elements in memory of each side
 
@@ -64,7 +66,7 @@ def open_side(path: Path) -> Side:
     """A checkpoint, a run folder (its newest valid checkpoint) or a Hugging Face folder."""
     located = locate(path).expect(MODEL)
     if located.is_hugging_face:
-        return Side(path, HuggingFaceSource(path), logical_tensors(model_config_from_hf(path)), ("param",))
+        return Side(path, HuggingFaceSource(path), architecture_of(model_config_from_hf(path)).shapes, ("param",))
     checkpoint = located.open()
     kinds = tuple(kind for kind in KINDS if kind in checkpoint.manifest.kinds())
     return Side(checkpoint.path, checkpoint, checkpoint.shapes, kinds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import yaml
@@ -14,9 +13,7 @@ from megabiomed.config.grid import PipelineParts
 from megabiomed.config.schema import ParallelConfig
 from megabiomed.config.topology import check_run, grid_of
 from megabiomed.ground.errors import ConfigError
-from megabiomed.model.adapters import is_replicated, trained_tensors
-from megabiomed.model.decoder import chunk_ranges
-from megabiomed.model.hf_folder import EMBEDDING, HEAD
+from megabiomed.model.registry import architecture_of
 
 _KEYS = {
     "tp": "tensor_parallel_size",
@@ -65,12 +62,13 @@ def stage_needs(
     grid = grid_of(parallel, world)
     sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
     state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else grid.size("shards")
-    found = []
+    found, architecture = [], architecture_of(model)
+    parts = PipelineParts(grid.size("pp"), parallel.virtual_pipeline_stages)
+    trained, chunks = architecture.trained(lora).values(), architecture.chunks(len(parts))
     for stage in range(grid.size("pp")):
         ranks = [rank for rank in range(len(grid)) if grid.coordinate(rank, "pp") == stage]
-        held = sum(
-            _share(name, shape, grid.size("tp")) for name, shape in _tensors_of(model, parallel, stage, lora).items()
-        )
+        mine = architecture.part(trained, [chunks[part] for part in parts.of_stage(stage)])
+        held = sum(tensor.share(grid.size("tp")) for tensor in mine)
         state = 12 * -(-held // state_parts)
         found.append(
             StageNeeds(
@@ -85,28 +83,6 @@ def stage_needs(
             )
         )
     return found
-
-
-def _tensors_of(
-    model: ModelConfig, parallel: ParallelConfig, stage: int, lora: LoraConfig | None
-) -> dict[str, tuple[int, ...]]:
-    parts = PipelineParts(parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages)
-    ranges, held = chunk_ranges(model.num_hidden_layers, len(parts)), parts.of_stage(stage)
-    layers = {index for part in held for index in range(*ranges[part])}
-    ends = [(0, EMBEDDING), (len(parts) - 1, "model.norm.weight"), (len(parts) - 1, HEAD)]
-    mine = {name for part, name in ends if part in held}
-    return {
-        name: shape
-        for name, shape in trained_tensors(model, lora).items()
-        if name in mine or (name.startswith("model.layers.") and int(name.split(".")[2]) in layers)
-    }
-
-
-def _share(name: str, shape: tuple[int, ...], tp: int) -> int:
-    """Elements on the tensor rank that holds most; norms and replicated factors are on each, the vocabulary is rounded up."""
-    if len(shape) == 1 or is_replicated(name):
-        return prod(shape)
-    return -(-shape[0] // tp) * shape[1] if name in (EMBEDDING, HEAD) else prod(shape) // tp
 
 
 def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:

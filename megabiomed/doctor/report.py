@@ -15,7 +15,8 @@ from megabiomed.checkpoint.manifest import check_tiling
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, logical_tensors
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
+from megabiomed.model.registry import architecture_of
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
 
@@ -91,7 +92,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
     return {
         "path": str(path),
         "architecture": model.model_dump(mode="json", exclude={"init_from"}),
-        "parameters": sum(prod(shape) for shape in logical_tensors(model).values()),
+        "parameters": sum(prod(shape) for shape in architecture_of(model).shapes.values()),
         "tensors": len(source.names()),
         "dtypes": dict(Counter(source.describe(name)[0] for name in source.names())),
         "tied_embeddings": source.tied,

@@ -27,7 +27,7 @@ class DataParallelEngine(ABC):
 
     @abstractmethod
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
-        """One micro-batch through one chunk (see `LlamaChunk.forward`); may be called often before any backward."""
+        """One micro-batch through one chunk (see `Chunk.forward`); may be called often before any backward."""
 
     @abstractmethod
     def begin_step(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 import torch.distributed as dist
@@ -22,8 +21,7 @@ from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
@@ -57,11 +55,11 @@ class TrainEngine:
 
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
-        return sum(prod(shape) for shape in logical_tensors(self.config.model).values())
+        return architecture_of(self.config.model).parameters()
 
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
         """Full shape of every tensor that a checkpoint of this engine must hold: what is trained."""
-        return trained_tensors(self.config.model, self.config.lora)
+        return architecture_of(self.config.model).trained_shapes(self.config.lora)
 
     def extra_state(self) -> EngineState:
         """What belongs into trainer.json besides the progress of the run."""

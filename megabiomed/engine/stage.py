@@ -12,9 +12,10 @@ from megabiomed.config import RunConfig
 from megabiomed.config.grid import PipelineParts
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
-from megabiomed.model.adapters import freeze_base
-from megabiomed.model.decoder import LlamaChunk, chunk_ranges
+from megabiomed.model.decoder import Chunk
+from megabiomed.model.lora import freeze_base
 from megabiomed.model.parallelize import TensorParallelLayers
+from megabiomed.model.registry import architecture_of
 
 
 class Stage(nn.Module):
@@ -24,23 +25,23 @@ class Stage(nn.Module):
 
     def __init__(self, config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> None:
         super().__init__()
-        model, parallel = config.model, config.parallel
+        architecture, parallel = architecture_of(config.model), config.parallel
         layers = TensorParallelLayers(
-            model, mesh.group("tp"), sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
+            architecture, mesh.group("tp"), sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
             z_loss=config.train.z_loss, lora=config.lora,
         )  # fmt: skip
         parts = PipelineParts(mesh.size("pp"), parallel.virtual_pipeline_stages)
-        ranges = chunk_ranges(model.num_hidden_layers, len(parts))
+        ranges = architecture.chunks(len(parts))
         mine = [ranges[part] for part in parts.of_stage(mesh.coordinate("pp"))]
         recompute = parallel.activation_checkpointing
-        self.chunks = nn.ModuleList(LlamaChunk(model, layers, first, last, recompute) for first, last in mine)
+        self.chunks = nn.ModuleList(Chunk(architecture, layers, first, last, recompute) for first, last in mine)
         if config.lora is not None:
             freeze_base(self)
         # Engines replace parameter objects (FSDP2) or their data (ZeRO-3), so placements are kept by name.
         self.placements = {name: layers.placements[parameter] for name, parameter in self.named_parameters()}
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
-        """See `LlamaChunk.forward`."""
+        """See `Chunk.forward`."""
         return self.chunks[chunk](x, batch, return_logits)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_frag
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
-from megabiomed.model.adapters import trained_tensors
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 _NO_CLIPPING = 1e30
@@ -198,7 +197,7 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     """DeepSpeed's own configuration for one stage. Accumulation over micro-batches belongs to the schedule."""
     parallel = config.parallel
     bf16 = config.train.precision == "bf16"
-    trained = sum(math.prod(shape) for shape in trained_tensors(config.model, config.lora).values())
+    trained = architecture_of(config.model).parameters(config.lora)
     # The bucket is allocated whole: half a billion elements would be most of a small run's memory.
     zero: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(_REDUCE_BUCKET, trained)}
     if parallel.offload_optimizer:

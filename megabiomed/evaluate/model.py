@@ -19,8 +19,10 @@ from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.ground.files import sha256_bytes
-from megabiomed.model.hf_folder import HuggingFaceSource, model_config_from_hf
-from megabiomed.model.origin import check_frozen, whole_model
+from megabiomed.model.frozen import check_frozen
+from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
+from megabiomed.model.start_from import whole_model
 from megabiomed.samples.questions.sources import stores_of
 from megabiomed.tokenizer.tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""The whole model as transformers' LlamaForCausalLM in this process: its generation has a key/value cache and sampling."""
+"""The whole model as transformers' own in this process: its generation has a key/value cache and sampling."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import torch
 
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.hf_config import hf_config
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
 def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtype, bos: int, eos: int) -> Any:
-    """A LlamaForCausalLM with the weights of any source, on this process's device, for evaluation."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """A causal language model of transformers with the weights of any source, on this process's device, for evaluation."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = config.model_dump(exclude={"init_from", "initializer_range"})
+    architecture = architecture_of(config)
+    values = hf_config(architecture, str(dtype).removeprefix("torch."), bos, eos)
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**shape, bos_token_id=bos, eos_token_id=eos))
-    state = {name: source.read(Box.whole(name, size)).to(dtype) for name, size in logical_tensors(config).items()}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+    state = {name: source.read(Box.whole(name, shape)).to(dtype) for name, shape in architecture.shapes.items()}
     model.load_state_dict(state, assign=True)
     # The rotary table is no parameter and was made without values.
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

@@ -1,7 +1,7 @@
 """Proof that a Hugging Face folder and this package's model are the same function.
 
 The weights are read by two independent readers (ours, the safetensors library) and compared bit by bit; then our blocks
-and transformers' LlamaDecoderLayer, each fed by its own reader, compute logits of fixed token ids in fp32, one layer in
+and transformers' decoder layers, each fed by its own reader, compute logits of fixed token ids in fp32, one layer in
 memory at a time. Whoever reads certificate.json later sees what was compared, with which versions.
 """
 
@@ -23,7 +23,6 @@ from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.hf_folder import logical_tensors
 from megabiomed.model.reference import (
     StoredTensors,
     from_interleaved,
@@ -34,6 +33,7 @@ from megabiomed.model.reference import (
     transformers_logits,
     weights_max_diff,
 )
+from megabiomed.model.registry import architecture_of
 from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
 
@@ -157,15 +157,15 @@ def certify(
         engine: what a training engine, filled from the folder, computes.
         stored: another view of the folder's tensors, such as one with a larger vocabulary.
     """
-    stored = stored or StoredTensors(folder)
-    weights = weights_max_diff(source, stored, model)
+    stored, architecture = stored or StoredTensors(folder), architecture_of(model)
+    weights = weights_max_diff(source, stored, architecture)
     ids = token_ids(model).to(platform.device())
-    read = rounded_reader(source, stored, model)
-    ours = streamed_logits(model, read, ids, tick)  # [b, s, v]
-    theirs = transformers_logits(folder, stored, ids, tick)
+    read = rounded_reader(source, stored, architecture)
+    ours = streamed_logits(architecture, read, ids, tick)  # [b, s, v]
+    theirs = transformers_logits(folder, architecture, stored, ids, tick)
     layout = HALF_SPLIT
     if not _close(ours, theirs):
-        other = streamed_logits(model, from_interleaved(read, model), ids)
+        other = streamed_logits(architecture, from_interleaved(read, architecture), ids)
         layout = INTERLEAVED if _close(other, theirs) else UNKNOWN
     own = folder / TOKENIZER_FILE
     return Certificate(
@@ -180,7 +180,7 @@ def certify(
         rope_layout=layout,
         tokenizer_sha256=sha256_file(own) if own.is_file() else None,
         expected_tokenizer_sha256=sha256_file(tokenizer) if tokenizer else None,
-        tensors=len(logical_tensors(model)),
+        tensors=len(architecture.tensors),
         stored_as=stored.dtype,
         token_ids=ids.numel(),
         token_ids_sha256=hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest(),

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from megabiomed.config import LoraConfig, ModelConfig, ParallelConfig, RunConfig
-from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.registry import architecture_of
 
 
 def parameter_count(model: ModelConfig) -> int:
     """All parameters, embedding and output head included."""
-    return sum(prod(shape) for shape in logical_tensors(model).values())
+    return architecture_of(model).parameters()
 
 
 def trained_count(model: ModelConfig, lora: LoraConfig | None) -> int:
     """Parameters that are trained: all, or those of the adapters."""
-    return sum(prod(shape) for shape in trained_tensors(model, lora).values())
+    return architecture_of(model).parameters(lora)
 
 
 def flops_per_token(model: ModelConfig, seq_length: int, lora: LoraConfig | None = None) -> float:
-    """Training FLOPs per token: 6 N + 12 L h s (Narayanan et al. 2021; PaLM, appendix B).
+    """Training FLOPs per token: 6 N + 12 L q s with q the width of all query heads (Narayanan et al. 2021; PaLM, appendix B).
 
     With adapters of n parameters 4 N + 6 n: no gradients of the frozen weights are computed.
 
     N counts every parameter; attention is counted as if every token saw the whole window (no causal discount, no document
     mask); recomputation of activations is not counted, so MFU falls when it is used.
     """
-    attention = 12 * model.num_hidden_layers * model.hidden_size * seq_length
+    attention = 12 * model.num_hidden_layers * model.num_attention_heads * model.head_size * seq_length
     if lora is not None:
         return 4.0 * parameter_count(model) + 6.0 * trained_count(model, lora) + attention
     return 6.0 * parameter_count(model) + attention

@@ -99,3 +99,9 @@ class RowAdapter(nn.Module):
         else:
             low, b = reduce_from_tensor_model_parallel_region(low, self.group), self.lora_B
         return torch.addmm(y, low, b.t(), alpha=self.lora.scale)  # [., h]
+
+
+def freeze_base(stage: nn.Module) -> None:
+    """Leave only adapters trainable."""
+    for name, parameter in stage.named_parameters():
+        parameter.requires_grad_(name.endswith((".lora_A", ".lora_B")))

@@ -1,6 +1,8 @@
-"""Llama2's matrices as megatron-core tensor-parallel layers, and where their rows lie in the logical tensors."""
+"""The matrices of an architecture as megatron-core tensor-parallel layers, cut as its table says."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -14,40 +16,59 @@ from megatron.core.tensor_parallel import (
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
-from megabiomed.checkpoint.logical import Box, Piece, Placement
-from megabiomed.config import KernelsConfig, LoraConfig, ModelConfig
+from megabiomed.checkpoint.logical import Placement
+from megabiomed.config import KernelsConfig, LoraConfig
 from megabiomed.kernels.linear_cross_entropy import Shard
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
-from megabiomed.model.adapters import factor_names, short
-from megabiomed.model.decoder import Adapted
+from megabiomed.model.architecture import Architecture
 from megabiomed.model.head import VocabularyHead
+from megabiomed.model.layers import Adapted
 from megabiomed.model.lora import ColumnAdapter, RowAdapter
+from megabiomed.model.placements import padded, pieces
 from megabiomed.model.rows import TokenRows
+from megabiomed.model.tensors import LocalMatrix, LogicalTensor
 
 
 class RMSNorm(nn.Module):
-    """RMSNorm (Zhang & Sennrich 2019) over the last dimension, exact under sequence parallelism.
+    """RMSNorm (Zhang & Sennrich 2019) over the last dimension, its weight equal on all tensor ranks.
 
-    Under sequence parallelism each tensor rank sees only its tokens, so the weight's gradient is a partial sum. The
-    identity `copy_to_tensor_model_parallel_region` sums it in autograd itself, before any data-parallel engine looks at
-    it; one rule for every engine.
+    Args:
+        partial: each tensor rank sees only its tokens (sequence parallelism) or only its heads, so the weight's gradient is a
+            partial sum. The identity `copy_to_tensor_model_parallel_region` sums it in autograd itself, before any
+            data-parallel engine looks at it; one rule for every engine.
     """
 
-    def __init__(self, size: int, eps: float, dtype: torch.dtype, sequence_parallel: bool, backend: str) -> None:
+    def __init__(self, size: int, eps: float, dtype: torch.dtype, partial: bool, backend: str) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, dtype=dtype))
-        self.eps, self.sequence_parallel, self.backend = eps, sequence_parallel, backend
+        self.eps, self.partial, self.backend = eps, partial, backend
+
+    def shared_weight(self) -> Tensor:
+        """The weight as the computation uses it, [n]."""
+        return copy_to_tensor_model_parallel_region(self.weight) if self.partial else self.weight
+
+
+class StreamNorm(RMSNorm):
+    """Of the residual stream, fused with the addition before it."""
 
     def forward(self, x: Tensor, pending: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(norm of the stream, stream) of [., h]; the stream is x plus what is pending to be added to it."""
-        weight = copy_to_tensor_model_parallel_region(self.weight) if self.sequence_parallel else self.weight
+        weight = self.shared_weight()
         if pending is None:
             return rms_norm(x, weight, self.eps, self.backend), x
         return add_rms_norm(pending, x, weight, self.eps, self.backend)
 
 
+class HeadNorm(RMSNorm):
+    """Of each head of the queries or keys."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[t, heads/tp, d] to the same shape."""
+        return rms_norm(x, self.shared_weight(), self.eps, self.backend)
+
+
 class _OutputOnly(nn.Module):
-    """megatron-core's linears return (output, bias); the blocks have no biases."""
+    """megatron-core's linears return (output, bias that is not added); here the bias is added."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -77,11 +98,12 @@ class TensorParallelLayers:
     """
 
     def __init__(
-        self, config: ModelConfig, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
+        self, architecture: Architecture, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
         kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None,
     ) -> None:  # fmt: skip
         self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
-        self.config, self.group, self.dtype, self.sequence_parallel = config, tp_group, dtype, sequence_parallel
+        self.architecture, self.config = architecture, architecture.config
+        self.group, self.dtype, self.sequence_parallel = tp_group, dtype, sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.rows = TokenRows.of(tp_group.size(), tp_group.rank(), sequence_parallel)
         self.placements: dict[nn.Parameter, Placement] = {}
@@ -95,124 +117,93 @@ class TensorParallelLayers:
         )
 
     def norm(self, name: str) -> nn.Module:
-        """RMSNorm, replicated."""
-        h = self.config.hidden_size
-        module = RMSNorm(h, self.config.rms_norm_eps, self.dtype, self.sequence_parallel, self.kernels.norm)
-        self._replicate(module.weight, (Piece(0, Box.whole(name, (h,))),))
+        """See `Layers`."""
+        return self._norm(StreamNorm, name, self.sequence_parallel)
+
+    def head_norm(self, name: str) -> nn.Module:
+        """See `Layers`."""
+        return self._norm(HeadNorm, name, self.tensor_parallel_size > 1)
+
+    def _norm(self, kind: type[RMSNorm], name: str, partial: bool) -> nn.Module:
+        tensor = self.architecture.tensors[name]
+        module = kind(tensor.shape[0], self.config.rms_norm_eps, self.dtype, partial, self.kernels.norm)
+        self._place(module.weight, [tensor])
         return module
 
-    def qkv(self, prefix: str) -> nn.Module:
-        """Column-parallel fused q, k, v: each rank's rows are [its q heads; its k heads; its v heads]."""
-        c = self.config
-        rows = {"q": c.num_attention_heads * c.head_dim, "k": c.num_key_value_heads * c.head_dim}
-        rows["v"] = rows["k"]
-        return self._columns({f"{prefix}.{part}_proj.weight": size for part, size in rows.items()})
+    def linear(self, name: str) -> nn.Module:
+        """See `Layers`. With adapters on any of the fused matrices, the linear and its adapter."""
+        matrix = self.architecture.matrices[name]
+        linear = self._column_linear(matrix) if matrix.cut == "rows" else self._row_linear(matrix)
+        self._place(linear.weight, matrix.weights)
+        if matrix.biases:
+            self._place(linear.bias, matrix.biases)
+        adapter = self._adapter(matrix)
+        return _OutputOnly(linear) if adapter is None else Adapted(_OutputOnly(linear), adapter)
 
-    def gate_up(self, prefix: str) -> nn.Module:
-        """Column-parallel fused gate and up: each rank's rows are [its gate rows; its up rows]."""
-        size = self.config.intermediate_size
-        return self._columns({f"{prefix}.gate_proj.weight": size, f"{prefix}.up_proj.weight": size})
-
-    def _columns(self, parts: dict[str, int]) -> nn.Module:
-        h, tp = self.config.hidden_size, self.tensor_parallel_size
-        linear = self._column_linear(sum(parts.values()))
-        pieces, row = [], 0
-        for name, size in parts.items():
-            share = size // tp
-            pieces.append(Piece(row, Box(name, (size, h), (self.rank * share, 0), (share, h))))
-            row += share
-        self._place(linear.weight, tuple(pieces), dim=0)
-        return self._with_column_adapter(_OutputOnly(linear), parts)
-
-    def row(self, name: str, inputs: int) -> nn.Module:
-        """Row-parallel linear: this rank's columns of the logical matrix."""
-        h, share = self.config.hidden_size, inputs // self.tensor_parallel_size
-        linear = RowParallelLinear(
-            inputs, h, config=self.parallel, init_method=_no_init, bias=False, input_is_parallel=True,
-            skip_bias_add=False, tp_group=self.group,
+    def _column_linear(self, matrix: LocalMatrix) -> ColumnParallelLinear:
+        return ColumnParallelLinear(
+            matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=bool(matrix.biases),
+            gather_output=False, tp_group=self.group,
         )  # fmt: skip
-        self._place(linear.weight, (Piece(0, Box(name, (h, inputs), (0, self.rank * share), (h, share))),), dim=1)
-        return self._with_row_adapter(_OutputOnly(linear), name, inputs)
 
-    def _with_column_adapter(self, linear: nn.Module, parts: dict[str, int]) -> nn.Module:
-        lora, h, tp = self.lora, self.config.hidden_size, self.tensor_parallel_size
-        chosen = [name for name in parts if lora is not None and short(name) in lora.targets]
+    def _row_linear(self, matrix: LocalMatrix) -> RowParallelLinear:
+        return RowParallelLinear(
+            matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=False,
+            input_is_parallel=True, skip_bias_add=False, tp_group=self.group,
+        )  # fmt: skip
+
+    def _adapter(self, matrix: LocalMatrix) -> nn.Module | None:
+        lora, tp = self.lora, self.tensor_parallel_size
+        chosen = [] if lora is None else [w for w in matrix.weights if w.spec.adapter in lora.targets]
         if lora is None or not chosen:
-            return linear
-        adapter = ColumnAdapter(
-            [(size // tp, name in chosen) for name, size in parts.items()], h, lora, self.group,
-            sequence_parallel=self.sequence_parallel, dtype=self.dtype, name=chosen[0],
-        )  # fmt: skip
-        replicated, sharded, row = [], [], 0
-        for number, name in enumerate(chosen):
-            a, b = factor_names(name)
-            share = parts[name] // tp
-            replicated.append(Piece(number * lora.rank, Box.whole(a, (lora.rank, h))))
-            sharded.append(Piece(row, Box(b, (parts[name], lora.rank), (self.rank * share, 0), (share, lora.rank))))
-            row += share
-        self._replicate(adapter.lora_A, tuple(replicated))
-        self._place(adapter.lora_B, tuple(sharded), dim=0)
-        return Adapted(linear, adapter)
-
-    def _with_row_adapter(self, linear: nn.Module, name: str, inputs: int) -> nn.Module:
-        lora, h, share = self.lora, self.config.hidden_size, inputs // self.tensor_parallel_size
-        if lora is None or short(name) not in lora.targets:
-            return linear
-        adapter = RowAdapter(
-            share, h, lora, self.group, sequence_parallel=self.sequence_parallel, dtype=self.dtype, name=name
-        )
-        a, b = factor_names(name)
-        columns = Box(a, (lora.rank, inputs), (0, self.rank * share), (lora.rank, share))
-        self._place(adapter.lora_A, (Piece(0, columns),), dim=1)
-        self._replicate(adapter.lora_B, (Piece(0, Box.whole(b, (h, lora.rank))),))
-        return Adapted(linear, adapter)
+            return None
+        adapter: ColumnAdapter | RowAdapter
+        if matrix.cut == "rows":
+            parts = [(weight.shape[0] // tp, weight in chosen) for weight in matrix.weights]
+            adapter = ColumnAdapter(
+                parts, matrix.inputs, lora, self.group, sequence_parallel=self.sequence_parallel, dtype=self.dtype,
+                name=chosen[0].name,
+            )  # fmt: skip
+        else:
+            adapter = RowAdapter(
+                matrix.inputs // tp, matrix.outputs, lora, self.group, sequence_parallel=self.sequence_parallel,
+                dtype=self.dtype, name=chosen[0].name,
+            )  # fmt: skip
+        factors = [weight.factors(lora.rank) for weight in chosen]
+        self._place(adapter.lora_A, [a for a, _ in factors])
+        self._place(adapter.lora_B, [b for _, b in factors])
+        return adapter
 
     def embedding(self) -> nn.Module:
         """Vocabulary-parallel embedding; rows beyond vocab_size are padding of the last shard."""
+        rows = padded(self.config.vocab_size, self.tensor_parallel_size)
         embedding = VocabParallelEmbedding(
-            self._padded_vocab(), self.config.hidden_size, init_method=_no_init, config=self.parallel,
+            rows, self.config.hidden_size, init_method=_no_init, config=self.parallel,
             reduce_scatter_embeddings=self.sequence_parallel, tp_group=self.group,
         )  # fmt: skip
-        self._place(embedding.weight, self._vocab_pieces("model.embed_tokens.weight"), dim=0)
+        self._place(embedding.weight, [self.architecture.embedding])
         return _Embedding(embedding, self.sequence_parallel)
 
     def head(self) -> nn.Module:
         """Vocabulary-parallel output head with its loss."""
-        share = self._padded_vocab() // self.tensor_parallel_size
+        share = padded(self.config.vocab_size, self.tensor_parallel_size) // self.tensor_parallel_size
         first = self.rank * share
         size = max(0, min(share, self.config.vocab_size - first))
         weight = nn.Parameter(torch.empty(share, self.config.hidden_size, dtype=self.dtype))
         shard = Shard(first, size, self.group)
         head = VocabularyHead(weight, shard, self.sequence_parallel, self.kernels, self.z_loss)
-        self._place(head.weight, self._vocab_pieces("lm_head.weight"), dim=0)
+        self._place(head.weight, [self.architecture.head])
         return head
 
-    def _column_linear(self, outputs: int) -> ColumnParallelLinear:
-        return ColumnParallelLinear(
-            self.config.hidden_size, outputs, config=self.parallel, init_method=_no_init, bias=False,
-            gather_output=False, tp_group=self.group,
-        )  # fmt: skip
-
-    def _padded_vocab(self) -> int:
-        tp = self.tensor_parallel_size
-        return -(-self.config.vocab_size // tp) * tp
-
-    def _vocab_pieces(self, name: str) -> tuple[Piece, ...]:
-        v, h = self.config.vocab_size, self.config.hidden_size
-        share = self._padded_vocab() // self.tensor_parallel_size
-        first = self.rank * share
-        held = min(share, v - first)
-        return (Piece(0, Box(name, (v, h), (first, 0), (held, h))),) if held > 0 else ()
-
-    def _replicate(self, weight: nn.Parameter, pieces: tuple[Piece, ...]) -> None:
-        self.placements[weight] = Placement(tuple(getattr(weight, "ds_shape", weight.shape)), pieces, replicated=True)
-
-    def _place(self, weight: nn.Parameter, pieces: tuple[Piece, ...], dim: int) -> None:
+    def _place(self, weight: nn.Parameter, tensors: Sequence[LogicalTensor]) -> None:
         # Under deepspeed.zero.Init the parameter is already partitioned; its full local shape is then ds_shape.
         shape = tuple(getattr(weight, "ds_shape", weight.shape))
-        self.placements[weight] = Placement(shape, pieces)
+        held = pieces(tensors, self.rank, self.tensor_parallel_size)
+        replicated = all(tensor.replicated for tensor in tensors)
+        self.placements[weight] = Placement(shape, held, replicated)
         # megatron-core marks a shard only while it initialises it, and initialisation is ours.
-        if not hasattr(weight, "tensor_model_parallel"):
+        if not replicated and not hasattr(weight, "tensor_model_parallel"):
+            dim = 1 if tensors[0].cut == "columns" else 0
             set_tensor_model_parallel_attributes(weight, is_parallel=True, dim=dim, stride=1)
 
 

@@ -15,8 +15,8 @@ from megabiomed.config import ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
-from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.origin import adapters_of
+from megabiomed.model.merged import adapters_of
+from megabiomed.model.registry import architecture_of
 
 _PREFIX = "base_model.model."  # of every name in peft's files
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -40,7 +40,9 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
     if folder.exists():
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
     model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
-    shapes = trained_tensors(model, lora)
+    architecture = architecture_of(model)
+    shapes = architecture.trained_shapes(lora)
+    modules = [tensor.module.rpartition(".")[2] for tensor in architecture.adapted(lora) if tensor.layer == 0]
     began = checkpoint.language_model
     with new_folder(folder) as temporary:
         tensors = [
@@ -51,7 +53,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
         values = {
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": lora.rank,
             "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "bias": "none", "fan_in_fan_out": False,
-            "target_modules": [f"{target}_proj" for target in lora.targets], "modules_to_save": None,
+            "target_modules": modules, "modules_to_save": None,
             "base_model_name_or_path": base or (began.path if began.kind == "huggingface" else None),
         }  # fmt: skip
         write_json(temporary / CONFIG, values)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.files import inside, read_json
-from megabiomed.model.hf_folder import EMBEDDING, HEAD, INDEX, SINGLE, logical_tensors
+from megabiomed.model.architecture import Architecture
+from megabiomed.model.hf_folder import INDEX, SINGLE, TIED
 from megabiomed.model.streamed import Read
 from megabiomed.processes import platform
 
@@ -48,7 +49,7 @@ class StoredTensors:
         """A tensor, or a rectangular part of it, as it is stored."""
         from safetensors import safe_open
 
-        name = EMBEDDING if name == HEAD and self._tied else name
+        name = TIED.get(name, name) if self._tied else name
         with safe_open(inside(self._folder, self._files.get(name, SINGLE)), "pt") as file:
             return file.get_slice(name)[part]
 
@@ -56,9 +57,9 @@ class StoredTensors:
         return self.raw(name).float().to(platform.device())
 
 
-def rounded_reader(source: TensorSource, stored: StoredTensors, model: ModelConfig) -> Read:
+def rounded_reader(source: TensorSource, stored: StoredTensors, architecture: Architecture) -> Read:
     """Whole tensors of a source, rounded to the element type of the folder, as fp32 on the device of this process."""
-    shapes = logical_tensors(model)
+    shapes = architecture.shapes
 
     def read(name: str) -> Tensor:
         return source.read(Box.whole(name, shapes[name])).to(stored.dtype_of(name)).float().to(platform.device())
@@ -66,10 +67,10 @@ def rounded_reader(source: TensorSource, stored: StoredTensors, model: ModelConf
     return read
 
 
-def weights_max_diff(source: TensorSource, stored: StoredTensors, model: ModelConfig) -> float:
+def weights_max_diff(source: TensorSource, stored: StoredTensors, architecture: Architecture) -> float:
     """Largest difference between the folder and the source rounded to the folder's type; NaN counts as infinite."""
     worst = 0.0
-    for name, shape in logical_tensors(model).items():
+    for name, shape in architecture.shapes.items():
         there = stored.raw(name)
         here = source.read(Box.whole(name, shape)).to(there.dtype)
         if not torch.equal(here, there):
@@ -94,36 +95,38 @@ def next_token_loss(logits: Tensor, ids: Tensor) -> float:
 
 
 @torch.no_grad()
-def transformers_logits(folder: Path, read: Read, ids: Tensor, tick: Callable[[], None] = lambda: None) -> Tensor:
+def transformers_logits(
+    folder: Path, architecture: Architecture, read: Read, ids: Tensor, tick: Callable[[], None] = lambda: None
+) -> Tensor:
     """[b, s, v] logits by transformers' own layers, with the weights of one layer in memory at a time."""
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = LlamaConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
     config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        decoder = AutoModelForCausalLM.from_config(config).get_decoder()
     positions = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, s]
-    x = nn.functional.embedding(ids, read(EMBEDDING))  # [b, s, h]
-    rotary = LlamaRotaryEmbedding(config).to(ids.device)(x, positions)
-    for index in range(config.num_hidden_layers):
-        with torch.device("meta"):
-            layer = LlamaDecoderLayer(config, index)
+    x = nn.functional.embedding(ids, read(architecture.embedding.name))  # [b, s, h]
+    rotary = type(decoder.rotary_emb)(config).to(ids.device)(x, positions)
+    for index, layer in enumerate(decoder.layers):
         names = [name for name, _ in layer.named_parameters()]
         layer.load_state_dict({name: read(f"model.layers.{index}.{name}") for name in names}, assign=True)
         x = layer(x, attention_mask=None, position_ids=positions, position_embeddings=rotary)
+        layer.to("meta")
         tick()
-    norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
-    norm.weight = nn.Parameter(read("model.norm.weight"), requires_grad=False)
-    return nn.functional.linear(norm(x), read(HEAD))  # [b, s, v]
+    decoder.norm.load_state_dict({"weight": read(architecture.final_norm.name)}, assign=True)
+    return nn.functional.linear(decoder.norm(x), read(architecture.head.name))  # [b, s, v]
 
 
-def from_interleaved(read: Read, model: ModelConfig) -> Read:
+def from_interleaved(read: Read, architecture: Architecture) -> Read:
     """The same reader with q and k rows taken to be in Meta's order, where the rotated pairs are neighbours."""
+    half = architecture.config.head_size // 2
 
     def reordered(name: str) -> Tensor:
         weight = read(name)
-        if not name.endswith(("q_proj.weight", "k_proj.weight")):
+        if not architecture.tensors[name].spec.rotated:
             return weight
-        pairs = weight.unflatten(0, (-1, model.head_dim // 2, 2))  # [heads, d/2, 2, h]
+        pairs = weight.unflatten(0, (-1, half, 2))  # [heads, d/2, 2, h]
         return pairs.transpose(1, 2).reshape(weight.shape)
 
     return reordered

@@ -14,8 +14,10 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.model.certificate import TOKENIZER_FILE
-from megabiomed.model.hf_folder import EMBEDDING, HEAD, HuggingFaceSource, check_architecture, model_config_from_hf
+from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.reference import StoredTensors
+from megabiomed.model.registry import architecture_of
 from megabiomed.tokenizer.extend import cut, piece_scores
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -30,7 +32,7 @@ def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource,
     """
     assert model.init_from is not None
     folder = model.init_from
-    old = model_config_from_hf(folder).vocab_size
+    old = model_config_from_hf(folder, model.kind).vocab_size
     if model.vocab_size <= old:
         check_architecture(folder, model)
         return HuggingFaceSource(folder), StoredTensors(folder)
@@ -41,7 +43,8 @@ def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource,
             f"{tokenizer} does not fit the rows of {folder}", got=f"{old} rows and {len(rows)} new pieces",
             expected=f"model.vocab_size = {old + len(rows)}", do="check the folder: rows beyond its tokenizer are in the way",
         )  # fmt: skip
-    return ExtendedSource(folder, rows), ExtendedTensors(folder, rows)
+    names = frozenset(t.name for t in architecture_of(model).tensors.values() if t.cut == "vocabulary")
+    return ExtendedSource(folder, names, old, rows), ExtendedTensors(folder, names, rows)
 
 
 def rows_of_new_pieces(folder: Path, tokenizer: Path) -> list[list[int]]:
@@ -82,17 +85,18 @@ class ExtendedSource(HuggingFaceSource):
 
     Args:
         path: the folder.
-        new_rows: for each further row of embedding and head, the rows whose mean it is, rounded to the folder's type.
+        names: the tensors with a row for each piece.
+        old_size: rows of the folder.
+        new_rows: for each further row, the rows whose mean it is, rounded to the folder's type.
     """
 
-    def __init__(self, path: str | Path, new_rows: list[list[int]]) -> None:
+    def __init__(self, path: str | Path, names: frozenset[str], old_size: int, new_rows: list[list[int]]) -> None:
         super().__init__(path)
-        self._new_rows = new_rows
-        self._old_size = model_config_from_hf(path).vocab_size
+        self._grown, self._old_size, self._new_rows = names, old_size, new_rows
 
     def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
         """Fill `out` with the values of one box; see `HuggingFaceSource.read_into`."""
-        if kind != "param" or box.name not in (EMBEDDING, HEAD):
+        if kind != "param" or box.name not in self._grown:
             super().read_into(box, out, kind)
             return
         low, high = box.offset[0], box.offset[0] + box.shape[0]
@@ -113,13 +117,13 @@ class ExtendedSource(HuggingFaceSource):
 class ExtendedTensors(StoredTensors):
     """What a certificate compares with: the folder through the safetensors library, and the means computed from that."""
 
-    def __init__(self, folder: Path, new_rows: list[list[int]]) -> None:
+    def __init__(self, folder: Path, names: frozenset[str], new_rows: list[list[int]]) -> None:
         super().__init__(folder)
-        self._new_rows = new_rows
+        self._grown, self._new_rows = names, new_rows
 
     def raw(self, name: str, part: tuple[slice, ...] | slice = slice(None)) -> torch.Tensor:
         """A tensor, or a rectangular part of it, in the type in which it is stored."""
-        if name not in (EMBEDDING, HEAD):
+        if name not in self._grown:
             return super().raw(name, part)
         stored = super().raw(name)
         means = [stored[rows].double().mean(0).to(stored.dtype) for rows in self._new_rows]

@@ -13,7 +13,7 @@ from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.figures import shown
-from megabiomed.model.origin import check_frozen
+from megabiomed.model.frozen import check_frozen
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.effective import keep
 from megabiomed.runs.trainer import Trainer

@@ -55,7 +55,7 @@ def _adapters(config: RunConfig) -> str:
 
 def _kernels(config: RunConfig) -> str:
     model, dtype = config.model, platform.DTYPES[config.train.precision]
-    choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_dim)
+    choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_size)
     return ", ".join(f"{op} {choice.name}" for op, choice in choices.items())
 
 

@@ -25,15 +25,9 @@ from megabiomed.engine.build import StepResult, TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation, training_evaluation
 from megabiomed.ground.errors import NonFiniteError
-from megabiomed.model.origin import (
-    adapter_chain,
-    check_adapters,
-    check_architecture,
-    check_frozen,
-    frozen_reference,
-    model_base,
-    same_start,
-)
+from megabiomed.model.frozen import check_frozen, same_start
+from megabiomed.model.merged import check_adapters
+from megabiomed.model.start_from import adapter_chain, check_architecture, frozen_reference, model_base
 from megabiomed.processes import platform
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.signals import Request, StopFlag

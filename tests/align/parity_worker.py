@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from megabiomed.align.engine import AlignEngine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.origin import adapter_chain
+from megabiomed.model.start_from import adapter_chain
 from megabiomed.processes import platform
 
 

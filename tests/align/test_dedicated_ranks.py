@@ -10,14 +10,14 @@ import pytest
 from support.alignment import align_config, global_batch, replica_batch
 from support.runs import events, losses
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.modalities import AdaptorConfig
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.encoders.adaptors import adaptor_parameters, build_adaptor
 from megabiomed.encoders.schedule import deal
 from megabiomed.ground.errors import ConfigError, TopologyError
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 from megabiomed.runs.kinds import ALIGN, read_run
 
 BESIDE = "align.dedicated_encoder_ranks"

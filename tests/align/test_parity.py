@@ -16,14 +16,13 @@ from support.parity import _hugging_face
 from support.spawn import run_ranks
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.encoders.encoder_stack import build_encoders
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import is_lora, item_noise, set_dropout
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.adapters import factor_names
+from megabiomed.model.fresh import SeededInit
 
 WORKER = Path(__file__).with_name("parity_worker.py")
 ENCODERS = {"molecule": "full", "protein": "full"}
@@ -137,7 +136,7 @@ def oracle(case: dict[str, Any]) -> dict[str, Any]:
     named |= {f"adaptor.{n}": p for n, p in adaptors.named_parameters()}
     held = dict(model.named_parameters())
     for matrix, adapter in adapters.items():
-        held |= dict(zip(factor_names(matrix), (adapter.a, adapter.b)))
+        held |= dict(zip((factor.name for factor in matrix.factors(len(adapter.a))), (adapter.a, adapter.b)))
     return {"loss": losses, "norm": norms, "side": named, "lm": held}
 
 

@@ -15,12 +15,12 @@ from megabiomed.align.chat import Chat, Sampling, _answered, answer_file
 from megabiomed.align.export import export_aligned
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import load_config
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.ground.files import sha256_file
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 from megabiomed.runs.start import StartOptions, start
 from megabiomed.samples.multimodal.records import QaRecord
 

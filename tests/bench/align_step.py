@@ -20,7 +20,6 @@ from torch import Tensor
 
 from bench.bench_align import lengths
 from megabiomed.align.engine import AlignEngine, _Share
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.packing import Inserts, MicroBatch
@@ -30,6 +29,7 @@ from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.schedule import Item
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.kernels.documents import Documents
+from megabiomed.model.fresh import SeededInit
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 

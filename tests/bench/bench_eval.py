@@ -19,12 +19,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.record import store, table
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.evaluate.contamination import Contaminated
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.tasks import build_task
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 from megabiomed.samples.questions.generate import generate_questions
 from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 

@@ -24,12 +24,12 @@ from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS
 from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 ZERO3: dict[str, Any] = {"zero_stage": 3}
@@ -63,7 +63,7 @@ class Ours(Method):
 
     def save(self, step: int) -> Callable[[], object]:
         config = self.engine.config
-        shapes = logical_tensors(config.model)
+        shapes = architecture_of(config.model).shapes
         state = RunState(TrainerState(global_step=step), config.model.model_dump(mode="json"), "", None, shapes)
         self.saver.save(step, self.engine.fragments(), state)
         return self.saver.wait

@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig, shipped
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.data.loader import open_training_data
 from megabiomed.data.packing import MicroBatch
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 WARM_UP = 1
@@ -72,7 +72,7 @@ def hugging_face(config: RunConfig) -> Any:
 
     shape = {k: v for k, v in config.model.model_dump().items() if k not in ("init_from", "initializer_range")}
     model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa", use_cache=False)).float()
-    source, shapes = SeededInit(config.model, config.seed), logical_tensors(config.model)
+    source, shapes = SeededInit(config.model, config.seed), architecture_of(config.model).shapes
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(source.read(Box.whole(name, shapes[name])))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import ModelConfig, RunConfig
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.model.flops import flops_per_token, parameter_count
+from megabiomed.model.fresh import SeededInit
 from megabiomed.processes import platform
 
 WARM_UP, STEPS = 3, 8

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from megabiomed.checkpoint.catalog import step_name
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run
@@ -26,7 +25,8 @@ from megabiomed.data.loader import open_training_data
 from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 from megabiomed.runs.schedule import learning_rate
 
@@ -79,7 +79,7 @@ def save(name: str, engine: TrainEngine, config: RunConfig, folder: Path) -> Non
     _, progress = train(engine, config, DataProgress(), 0, SAVED)
     writer = CheckpointWriter(folder / name, Ranks.of_group(dist.new_group(backend="gloo")))
     architecture = config.model.model_dump(mode="json")
-    state = RunState(TrainerState(data=progress), architecture, "", None, logical_tensors(config.model))
+    state = RunState(TrainerState(data=progress), architecture, "", None, architecture_of(config.model).shapes)
     writer.save(SAVED, engine.fragments(), state)
     found, _ = train(engine, config, progress, SAVED, STEPS)
     write(folder / f"{name}.json", found)

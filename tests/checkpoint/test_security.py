@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST, check_tiling
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import sha256_file, write_json
-from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 
 DANGEROUS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")
 seen: list[str] = []

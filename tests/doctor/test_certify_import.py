@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.runs import RUN, losses
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import load_config
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.timeout(240)

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from megabiomed.checkpoint.fence import Fence
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import CheckpointError, UserError
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 
 
 @pytest.fixture

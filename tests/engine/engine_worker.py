@@ -14,12 +14,12 @@ import torch.distributed as dist
 from support.parity import STEPS, case_config, global_batches
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import Stage
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
@@ -104,7 +104,7 @@ def autotp(cases: list[dict[str, Any]]) -> Any:
     source = SeededInit(config.model, config.seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(source.read(Box.whole(name, logical_tensors(config.model)[name])))
+            parameter.copy_(source.read(Box.whole(name, architecture_of(config.model).shapes[name])))
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 8,

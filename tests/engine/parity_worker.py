@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from support.parity import STEPS, case_config, global_batches
 from torch.distributed.tensor import DTensor
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.topology import check_run
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import MOMENTS
@@ -24,7 +23,8 @@ from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.zero import ZeroEngine
-from megabiomed.model.origin import adapter_chain
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.start_from import adapter_chain
 from megabiomed.processes import platform
 
 

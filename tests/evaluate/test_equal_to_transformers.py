@@ -26,7 +26,7 @@ def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFa
     """run/ with a checkpoint of tensor 2 and ZeRO-3, out/TOPOLOGY, and hf/."""
     from megabiomed.checkpoint.locate import locate
     from megabiomed.config.schema import ModelConfig
-    from megabiomed.model.hf_folder import export_hf
+    from megabiomed.model.hf_export import export_hf
 
     folder = tmp_path_factory.mktemp("evaluated")
     (folder / "run.yaml").write_text(RUN.replace("CORPUS", str(corpus)))

@@ -38,9 +38,9 @@ Evaluate = Callable[..., Evaluation]
 
 @pytest.fixture(scope="module")
 def model(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.checkpoint.sources import SeededInit
     from megabiomed.config import ModelConfig
-    from megabiomed.model.hf_folder import export_hf
+    from megabiomed.model.fresh import SeededInit
+    from megabiomed.model.hf_export import export_hf
 
     config = ModelConfig(vocab_size=600, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
                          num_key_value_heads=2, max_position_embeddings=512)  # fmt: skip

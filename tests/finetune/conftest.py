@@ -30,9 +30,9 @@ finetune:
 
 @pytest.fixture(scope="session")
 def base(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from megabiomed.checkpoint.sources import SeededInit
     from megabiomed.config import load_config
-    from megabiomed.model.hf_folder import export_hf
+    from megabiomed.model.fresh import SeededInit
+    from megabiomed.model.hf_export import export_hf
 
     file = tmp_path_factory.mktemp("base") / "run.yaml"
     file.write_text(RUN.split("lora:")[0])

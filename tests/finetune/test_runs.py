@@ -19,9 +19,9 @@ from megabiomed.config.topology import check_run
 from megabiomed.evaluate.model import open_model
 from megabiomed.evaluate.single import load_alone
 from megabiomed.ground.errors import CheckpointError, DataError
-from megabiomed.model.export import export_certified
-from megabiomed.model.origin import whole_model
+from megabiomed.model.hf_export import export_certified
 from megabiomed.model.peft import export_adapter
+from megabiomed.model.start_from import whole_model
 from megabiomed.runs.kinds import FINETUNE, read_run
 from megabiomed.runs.start import StartOptions, start
 from megabiomed.samples.questions.store import BuildSettings, build_store

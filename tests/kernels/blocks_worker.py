@@ -15,11 +15,11 @@ import torch.distributed as dist
 from support import interpreter
 from support.parity import case_config, global_batches
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.build import build_engine
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.model.fresh import SeededInit
 from megabiomed.processes import platform
 
 TRITON = {"attention": "triton", "norm": "triton", "swiglu": "triton", "loss": "triton", "loss_chunk_tokens": 20}

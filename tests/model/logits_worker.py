@@ -12,7 +12,8 @@ from support.parity import case_config
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.model.hf_folder import HuggingFaceSource, model_config_from_hf
+from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.processes import platform
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from model.test_convert import config, transformers_model
+from model.test_hf_folder import config, transformers_model
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.certificate import HALF_SPLIT, INTERLEAVED, Certificate, EngineLogits, certify
-from megabiomed.model.hf_folder import HuggingFaceSource, export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.reference import StoredTensors, token_ids, transformers_logits
 
 MODEL = config()
@@ -41,7 +42,7 @@ def lively(model: ModelConfig = MODEL) -> Any:
 def interleaved(name: str, values: torch.Tensor) -> torch.Tensor:
     if not name.endswith(("q_proj.weight", "k_proj.weight")):
         return values
-    halves = values.unflatten(0, (-1, 2, MODEL.head_dim // 2))
+    halves = values.unflatten(0, (-1, 2, MODEL.head_size // 2))
     return halves.transpose(1, 2).reshape(values.shape)
 
 

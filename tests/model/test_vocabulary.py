@@ -11,15 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.model.certificate import certify
-from megabiomed.model.hf_folder import EMBEDDING, HEAD, export_hf, logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
+from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import open_folder, rows_of_new_pieces
 from megabiomed.tokenizer.extend import extend_tokenizer
 from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 TEXT = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen. "
 SMALL = ModelConfig(
     vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
@@ -99,7 +101,7 @@ def test_an_exported_grown_model_is_one_that_transformers_loads(
     ids = AutoTokenizer.from_pretrained(tmp_path / "out")("phosphatase glycolysis")["input_ids"]
     assert ids == Tokenizer(tokenizers[1]).encode("phosphatase glycolysis", bos=True)
     assert max(ids) >= 300
-    assert set(logical_tensors(grown)) == set(model.state_dict())
+    assert set(architecture_of(grown).shapes) == set(model.state_dict())
 
 
 def test_what_is_no_extension_is_refused(grown: ModelConfig, tokenizers: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.registry import architecture_of
 
 MODEL = ModelConfig(
     vocab_size=53,
@@ -44,8 +44,8 @@ CONFIG = to_yaml(
 
 def placements(config: ModelConfig, tp: int, rank: int) -> list[Placement]:
     """How tensor rank `rank` of `tp` holds the model, in Megatron's layout: fused qkv by group, fused gate and up."""
-    h, d, ffn = config.hidden_size, config.head_dim, config.intermediate_size
-    shapes = logical_tensors(config)
+    h, d, ffn = config.hidden_size, config.head_size, config.intermediate_size
+    shapes = architecture_of(config).shapes
 
     def rows(name: str, offset: int, count: int) -> Box:
         return Box(name, shapes[name], (offset, 0), (count, h))
@@ -136,7 +136,7 @@ def fill(ranks: list[list[Fragment]], truth: dict[str, dict[str, torch.Tensor]])
 def random_truth(config: ModelConfig = MODEL, seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
     """Random values for every kind and tensor."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = logical_tensors(config)
+    shapes = architecture_of(config).shapes
     return {kind: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} for kind in KINDS}
 
 
@@ -146,7 +146,7 @@ def state(**changes: Any) -> RunState:
         "trainer": TrainerState(global_step=1, tokens_consumed=4096, topology=Topology(tensor=2, data=2)),
         "architecture": MODEL.model_dump(mode="json"),
         "config_text": CONFIG,
-        "expected": logical_tensors(MODEL),
+        "expected": architecture_of(MODEL).shapes,
     }
     return RunState(**{**values, **changes})
 

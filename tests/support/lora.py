@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import AdapterInit, SeededInit
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import IGNORE_INDEX
 from megabiomed.kernels.dropout import Noise, keep
-from megabiomed.model.adapters import adapted_matrices, factor_names, trained_tensors
+from megabiomed.model.fresh import AdapterInit, SeededInit
+from megabiomed.model.registry import architecture_of
+from megabiomed.model.tensors import LogicalTensor
 from support.parity import GLOBAL_BATCH, SEQ, STEPS, _hugging_face, _hugging_face_loss, global_batches
 
 LORA = {"rank": 4, "alpha": 16.0}
@@ -64,22 +65,24 @@ def lora_reference(config: RunConfig) -> dict[str, Any]:
     assert len(windows) == GLOBAL_BATCH
     parameters = {}
     for matrix, adapter in adapters.items():
-        a, b = factor_names(matrix)
-        parameters |= {a: adapter.a.detach().clone(), b: adapter.b.detach().clone()}
+        a, b = matrix.factors(config.lora.rank)
+        parameters |= {a.name: adapter.a.detach().clone(), b.name: adapter.b.detach().clone()}
     return {"loss": losses, "grad_norm": norms, "parameters": parameters}
 
 
-def plain_lora_model(config: RunConfig) -> tuple[Any, dict[str, PlainLora]]:
+def plain_lora_model(config: RunConfig) -> tuple[Any, dict[LogicalTensor, PlainLora]]:
     assert config.lora is not None
     model = _hugging_face(config.model, SeededInit(config.model, config.seed))
     model.requires_grad_(False)
-    fresh, shapes = AdapterInit(config.model, config.seed), trained_tensors(config.model, config.lora)
+    fresh = AdapterInit(config.model, config.seed)
     adapters = {}
-    for matrix in adapted_matrices(config.model, config.lora):
-        parent_name, _, leaf = matrix.removesuffix(".weight").rpartition(".")
+    for matrix in architecture_of(config.model).adapted(config.lora):
+        parent_name, _, leaf = matrix.module.rpartition(".")
         parent = model.get_submodule(parent_name)
-        a, b = (fresh.read(Box.whole(name, shapes[name])) for name in factor_names(matrix))
-        adapter = PlainLora(getattr(parent, leaf), a, b, config.lora.scale, _layer(config, matrix), config.lora.dropout)
+        a, b = (fresh.read(Box.whole(factor.name, factor.shape)) for factor in matrix.factors(config.lora.rank))
+        adapter = PlainLora(
+            getattr(parent, leaf), a, b, config.lora.scale, _layer(config, matrix.name), config.lora.dropout
+        )
         setattr(parent, leaf, adapter)
         adapters[matrix] = adapter
     return model, adapters

@@ -13,11 +13,10 @@ import torch
 from safetensors import safe_open
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.data.packing import IGNORE_INDEX, Window, pack_window
-from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 
 STEPS, SEQ, GLOBAL_BATCH = 5, 32, 8
 MODEL = {
@@ -108,7 +107,7 @@ def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(source.read(Box.whole(name, logical_tensors(config)[name])))
+            parameter.copy_(source.read(Box.whole(name, architecture_of(config).shapes[name])))
     return model.float()
 
 
@@ -128,7 +127,7 @@ def _hugging_face_loss(model: Any, window: Window) -> torch.Tensor:
 def read_case(folder: Path, lora: LoraConfig | None = None) -> dict[str, Any]:
     """What the ranks of a case wrote, with parameters assembled from their boxes; asserts that boxes agree and cover."""
     result = json.loads((folder / "curve.json").read_text())
-    shapes = trained_tensors(ModelConfig(**MODEL), lora)
+    shapes = architecture_of(ModelConfig(**MODEL)).trained_shapes(lora)
     full: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("rank_*.safetensors")):
         with safe_open(file, "pt") as tensors:

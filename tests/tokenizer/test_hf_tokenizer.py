@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.model.hf_folder import export_hf
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
 from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
 
 PIECES = 420

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.encoders.schedule import check_ranks, encoding_ranks
-from megabiomed.model.origin import check_frozen_folder
+from megabiomed.model.start_from import check_frozen_folder
 
 
 def check(config: AlignRunConfig, world: int) -> None:

@@ -7,7 +7,7 @@ from megabiomed.config.finetune import FinetuneRunConfig
 
 def check(config: FinetuneRunConfig, world: int) -> None:
     """The questions exist, and frozen weights have a row for every piece of the tokenizer."""
-    from megabiomed.model.origin import check_frozen_folder
+    from megabiomed.model.start_from import check_frozen_folder
     from megabiomed.samples.questions.sources import check_sources
 
     check_sources(config)

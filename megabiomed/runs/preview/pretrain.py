@@ -8,7 +8,7 @@ from megabiomed.config import RunConfig
 def check(config: RunConfig, world: int) -> None:
     """Adapters need frozen weights with a row for every piece of the tokenizer."""
     if config.lora is not None:
-        from megabiomed.model.origin import check_frozen_folder
+        from megabiomed.model.start_from import check_frozen_folder
 
         check_frozen_folder(None, config.model)
 

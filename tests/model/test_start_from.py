@@ -11,15 +11,17 @@ import torch
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import AdapterInit, SeededInit
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.ground import hashes
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model.adapters import trained_tensors
-from megabiomed.model.hf_folder import export_hf, logical_tensors
-from megabiomed.model.origin import check_adapters, frozen_reference, model_base, same_start, whole_model
+from megabiomed.model.fresh import AdapterInit, SeededInit
+from megabiomed.model.frozen import same_start
+from megabiomed.model.hf_export import export_hf
+from megabiomed.model.merged import check_adapters
 from megabiomed.model.peft import export_adapter
+from megabiomed.model.registry import architecture_of
+from megabiomed.model.start_from import frozen_reference, model_base, whole_model
 
 MODEL = ModelConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
@@ -37,7 +39,8 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor], **trainer: Any) -> Che
 def adapters(folder: Path, start: Path | None) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     tensors = {
-        name: torch.randn(shape, generator=generator) for name, shape in trained_tensors(MODEL, ADAPTERS).items()
+        name: torch.randn(shape, generator=generator)
+        for name, shape in architecture_of(MODEL).trained_shapes(ADAPTERS).items()
     }
     frozen = {"language_model": frozen_reference(start, MODEL, 5)}
     return saved(folder, tensors, frozen=frozen, lora=ADAPTERS), tensors
@@ -46,7 +49,7 @@ def adapters(folder: Path, start: Path | None) -> tuple[Checkpoint, dict[str, to
 def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
     checkpoint, factors = adapters(tmp_path, None)
     source, plain = whole_model(checkpoint), SeededInit(MODEL, 5)
-    for name, shape in logical_tensors(MODEL).items():
+    for name, shape in architecture_of(MODEL).shapes.items():
         expected = plain.read(Box.whole(name, shape)).double()
         stem = name.removesuffix(".weight")
         if f"{stem}.lora_A.weight" in factors:
@@ -61,7 +64,7 @@ def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
 
 
 def test_fresh_adapters_add_nothing_and_are_the_same_in_every_part() -> None:
-    fresh, shapes = AdapterInit(MODEL, 5), trained_tensors(MODEL, ADAPTERS)
+    fresh, shapes = AdapterInit(MODEL, 5), architecture_of(MODEL).trained_shapes(ADAPTERS)
     for name, shape in shapes.items():
         values = fresh.read(Box.whole(name, shape))
         if "lora_B" in name:
@@ -86,7 +89,7 @@ def test_a_base_that_moved_is_found_by_name_and_another_one_is_refused(tmp_path:
 
 
 def test_a_resumed_run_stays_beside_the_checkpoint_that_it_began_with(tmp_path: Path) -> None:
-    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    weights = {name: torch.ones(shape) for name, shape in architecture_of(MODEL).shapes.items()}
     first = saved(tmp_path / "pretraining", weights)
     checkpoint, _ = adapters(tmp_path / "run", tmp_path / "pretraining")
     later = first.path.with_name("step_00000009")
@@ -106,7 +109,7 @@ def test_a_run_goes_on_with_the_adapters_that_it_began_with(tmp_path: Path) -> N
 
 
 def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path) -> None:
-    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    weights = {name: torch.ones(shape) for name, shape in architecture_of(MODEL).shapes.items()}
     whole = saved(tmp_path / "whole", weights)
     assert whole_model(whole) is whole
     with pytest.raises(CheckpointError, match="leave --base out"):
@@ -120,7 +123,7 @@ def test_what_holds_no_adapters_or_is_of_another_model_is_refused(tmp_path: Path
 
 
 def test_a_frozen_model_does_not_grow_with_the_tokenizer(tmp_path: Path) -> None:
-    weights = {name: torch.ones(shape) for name, shape in logical_tensors(MODEL).items()}
+    weights = {name: torch.ones(shape) for name, shape in architecture_of(MODEL).shapes.items()}
     saved(tmp_path / "run", weights)
     folder = export_hf(SeededInit(MODEL, 5), MODEL, tmp_path / "hf", "fp32")
     larger = MODEL.model_copy(update={"vocab_size": 43})

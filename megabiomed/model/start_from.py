@@ -1,52 +1,36 @@
-"""What a run began with, and what a checkpoint that stores only trained parts refers to."""
+"""What a run begins with: a checkpoint, a Hugging Face folder or fresh weights; and all of a checkpoint's model."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from megabiomed.checkpoint.locate import MODEL, locate
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
-from megabiomed.checkpoint.manifest import MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.sources import AdapterInit, ChainSource, SeededInit
-from megabiomed.checkpoint.state import Frozen, Reference
-from megabiomed.config import LoraConfig, ModelConfig
+from megabiomed.checkpoint.sources import ChainSource
+from megabiomed.checkpoint.state import Reference
+from megabiomed.config import ModelConfig
 from megabiomed.config.base import parse
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import sha256_file
 from megabiomed.ground.hashes import FileHashes
-from megabiomed.model.adapters import adapted_matrices, factor_names
-from megabiomed.model.hf_folder import HuggingFaceSource, logical_tensors, model_config_from_hf
+from megabiomed.model.fresh import AdapterInit, SeededInit
+from megabiomed.model.frozen import Described, check_frozen, hash_of
+from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.hf_folder import check_architecture as check_hugging_face
+from megabiomed.model.merged import MergedSource, adapters_of
+from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import open_folder
-
-# Where a model came from, not what it is; may differ between a checkpoint and the run that loads it.
-_ORIGIN = ("init_from", "initializer_range")
-
-
-class Described(NamedTuple):
-    """Where the language model of a run comes from, before its weights are hashed.
-
-    Attributes:
-        path: of a checkpoint or a Hugging Face folder; None for weights that the run's seed gives.
-    """
-
-    kind: Literal["checkpoint", "huggingface", "seeded"]
-    path: Path | None
 
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
     """Refuse a checkpoint of another model, naming each difference."""
-    wanted = model.model_dump(mode="json")
+    stored = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)).identity()
     different = [
-        f"{key} {checkpoint.architecture.get(key)} -> {value}"
-        for key, value in wanted.items()
-        if key not in _ORIGIN and checkpoint.architecture.get(key) != value
+        f"{key} {stored.get(key)} -> {value}" for key, value in model.identity().items() if stored.get(key) != value
     ]
     if different:
         raise CheckpointError(
@@ -90,7 +74,7 @@ def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
     """Refuse, from headers alone, a Hugging Face folder that cannot be the frozen model of a run; other starts pass."""
     folder = start or model.init_from
     if folder is not None and locate(folder).is_hugging_face:
-        _refuse_growth(folder, model_config_from_hf(folder).vocab_size, model)
+        _refuse_growth(folder, model_config_from_hf(folder, model.kind).vocab_size, model)
         check_hugging_face(folder, model)
 
 
@@ -116,7 +100,7 @@ def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Pat
     if not dist.is_initialized() or dist.get_rank() == 0:
         _, described = model_base(start, model, seed)
         path = described.path and str(described.path)
-        hashed = _hash(described, seed, FileHashes(run, write=True))
+        hashed = hash_of(described, seed, FileHashes(run, write=True))
         answer[0] = Reference(kind=described.kind, path=path, sha256=hashed)
     if dist.is_initialized():
         dist.broadcast_object_list(answer, src=0)
@@ -124,45 +108,10 @@ def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Pat
     return answer[0]
 
 
-def _hash(described: Described, seed: int, hashes: FileHashes) -> str:
-    path = described.path
-    if path is None:
-        return hashlib.sha256(f"seed {seed}".encode()).hexdigest()
-    if described.kind == "checkpoint":
-        return sha256_file(path / MANIFEST)
-    return hashlib.sha256("".join(hashes.sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
-
-
-def same_start(checkpoint: Checkpoint, start: Path | None) -> Path | None:
-    """Where a resumed run finds its frozen model: the very checkpoint of `start` that it began with, if it is there.
-
-    A run folder given as `start` may have newer checkpoints by now.
-    """
-    named = checkpoint.trainer.language_model
-    if start is None or named is None or named.kind != "checkpoint" or named.path is None:
-        return start
-    held = Path(named.path)
-    return held if held.is_dir() and held.resolve().is_relative_to(start.resolve()) else start
-
-
-def check_frozen(stored: Frozen, now: Frozen, where: Path) -> None:
-    """Refuse to continue with other frozen weights than those a checkpoint was trained beside."""
-    for name, value in stored.items():
-        before, after = (held.sha256 if isinstance(held, Reference) else held for held in (value, now.get(name, "")))
-        if before != after:
-            raise CheckpointError(
-                f"the frozen {name} is not the one that {where} was trained with",
-                got=after[:16],
-                expected=before[:16],
-                do="restore what the run began with (finetune.start_from, align.language_model, model.init_from, the "
-                "encoder's init_from, the seed)",
-            )
-
-
 def adapter_chain(start: Path | None, model: ModelConfig, seed: int) -> ChainSource:
     """A frozen language model with fresh adapters."""
     base, _ = model_base(start, model, seed)
-    return ChainSource([], _WithFreshAdapters(base, AdapterInit(model, seed)), frozenset(logical_tensors(model)))
+    return ChainSource([], _WithFreshAdapters(base, AdapterInit(model, seed)), frozenset(architecture_of(model).shapes))
 
 
 class _WithFreshAdapters:
@@ -174,53 +123,6 @@ class _WithFreshAdapters:
 
     def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
         fill(self.fresh if ".lora_" in box.name else self.base, box, out, kind)
-
-
-class MergedSource:
-    """W + scale * B A of a checkpoint of adapters, box by box; implements `TensorSource` for the whole model."""
-
-    def __init__(self, checkpoint: Checkpoint, base: TensorSource, model: ModelConfig, lora: LoraConfig) -> None:
-        self.checkpoint, self.base, self.lora = checkpoint, base, lora
-        self._adapted = adapted_matrices(model, lora)
-
-    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
-        """Values of one box as fp32; moments of merged weights do not exist and read as zeros."""
-        if kind != "param":
-            return torch.zeros(box.shape)
-        values = self.base.read(box)
-        if box.name in self._adapted:
-            (outputs, inputs), rank = box.global_shape, self.lora.rank
-            a, b = factor_names(box.name)
-            (row, column), (rows, columns) = box.offset, box.shape
-            left = self.checkpoint.read(Box(b, (outputs, rank), (row, 0), (rows, rank)))
-            right = self.checkpoint.read(Box(a, (rank, inputs), (0, column), (rank, columns)))
-            # In fp64, so that the sum does not depend on how the matrix is cut into boxes.
-            values = values.double().addmm_(left.double(), right.double(), alpha=self.lora.scale).float()
-        return values
-
-
-def adapters_of(checkpoint: Checkpoint) -> LoraConfig | None:
-    """The adapters' configuration of a checkpoint that stores adapters, else None."""
-    return checkpoint.trainer.lora
-
-
-def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
-    """Refuse to go on with other adapters than a checkpoint's, or without any; dropout may change.
-
-    Raises:
-        CheckpointError: naming both.
-    """
-    stored = adapters_of(checkpoint)
-    before, now = (_function_of(each) for each in (stored, lora))
-    if before != now:
-        raise CheckpointError(
-            f"{checkpoint.path} was trained with other adapters", got=now, expected=before,
-            do="restore the section `lora`, or begin another run that starts from this one (finetune.start_from)",
-        )  # fmt: skip
-
-
-def _function_of(lora: LoraConfig | None) -> str:
-    return "none" if lora is None else f"rank {lora.rank}, alpha {lora.alpha:g} on {', '.join(lora.targets)}"
 
 
 def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSource:
@@ -253,6 +155,6 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
         )
     seed = checkpoint.trainer.seed
     frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
-    hashed = _hash(described, seed, FileHashes(checkpoint.path.parent.parent))
+    hashed = hash_of(described, seed, FileHashes(checkpoint.path.parent.parent))
     check_frozen({"language model": stored.sha256}, {"language model": hashed}, checkpoint.path)
     return MergedSource(checkpoint, frozen, model, lora)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
+from support import checkpoints as world
 
-from megabiomed.checkpoint import sources
 from megabiomed.checkpoint.logical import KINDS, Box
 from megabiomed.checkpoint.reader import load_fragments
-from megabiomed.checkpoint.sources import SeededInit
 from megabiomed.config.schema import ModelConfig
-from megabiomed.model.hf_folder import logical_tensors
+from megabiomed.model import fresh
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.registry import architecture_of
 
 WIDE = ModelConfig(
     hidden_size=128, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=4
@@ -21,13 +21,13 @@ WIDE = ModelConfig(
 
 
 def whole(name: str, config: ModelConfig = WIDE, seed: int = 3) -> torch.Tensor:
-    return SeededInit(config, seed).read(Box.whole(name, logical_tensors(config)[name]))
+    return SeededInit(config, seed).read(Box.whole(name, architecture_of(config).shapes[name]))
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])
-def test_every_topology_starts_from_the_same_numbers(world: Any, tp: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_BLOCK", 40)
-    truth = {name: whole(name, world.MODEL) for name in logical_tensors(world.MODEL)}
+def test_every_topology_starts_from_the_same_numbers(tp: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fresh, "_BLOCK", 40)
+    truth = {name: whole(name, world.MODEL) for name in architecture_of(world.MODEL).shapes}
     moments = {name: torch.zeros_like(values) for name, values in truth.items()}
     wanted, found = world.cut_world(world.MODEL, tp, [0.31]), world.cut_world(world.MODEL, tp, [0.31])
     world.fill(wanted, {"param": truth, "exp_avg": moments, "exp_avg_sq": moments})
@@ -37,7 +37,7 @@ def test_every_topology_starts_from_the_same_numbers(world: Any, tp: int, monkey
 
 
 def test_a_box_is_cut_out_of_the_whole_tensor_across_blocks() -> None:
-    assert sources._BLOCK == 8192 * 128
+    assert fresh._BLOCK == 8192 * 128
     name = "model.embed_tokens.weight"
     box = Box(name, (32000, 128), (8000, 5), (9000, 60))
     assert torch.equal(SeededInit(WIDE, 3).read(box), whole(name)[8000:17000, 5:65])

@@ -1,0 +1,141 @@
+"""An architecture: a table of tensors and a configuration, and everything that follows from both. It needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from math import prod, sqrt
+from typing import TYPE_CHECKING, ClassVar
+
+from megabiomed.config.lora import LoraConfig
+from megabiomed.config.schema import ModelConfig
+from megabiomed.model.hf_format import HuggingFaceFormat
+from megabiomed.model.tensors import LocalMatrix, LogicalTensor, TensorSpec, expand, matrices
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from megabiomed.model.layers import Layers
+    from megabiomed.model.rope import Rope
+
+
+class Architecture:
+    """A dense decoder at the sizes of one configuration.
+
+    Another one is a subclass with its own `table`; the layers follow from it (`decoder.Block`).
+
+    Attributes:
+        config_class: its keys under `model:`.
+        table: every tensor, in forward order; `{i}` in the name marks those of the layers.
+        hugging_face: how config.json describes it.
+    """
+
+    config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    table: ClassVar[tuple[TensorSpec, ...]]
+    hugging_face: ClassVar[HuggingFaceFormat]
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The symbols of the table: v vocabulary, h hidden, i intermediate, d one head, q query heads, kv key/value heads."""
+        c = self.config
+        return {
+            "v": c.vocab_size,
+            "h": c.hidden_size,
+            "i": c.intermediate_size,
+            "d": c.head_size,
+            "q": c.num_attention_heads * c.head_size,
+            "kv": c.num_key_value_heads * c.head_size,
+        }
+
+    @cached_property
+    def tensors(self) -> dict[str, LogicalTensor]:
+        """Every logical tensor by name, in forward order, which is the order of exports."""
+        found = expand(self.table, self.sizes, self.config.num_hidden_layers)
+        return {tensor.name: tensor for tensor in found if not tensor.spec.stored_as}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Full shape of every logical tensor, in forward order."""
+        return shapes_of(self.tensors.values())
+
+    @cached_property
+    def matrices(self) -> dict[str, LocalMatrix]:
+        """What a rank holds as one matrix, by its name: `model.layers.0.self_attn.qkv`."""
+        return matrices(self.tensors.values())
+
+    @property
+    def embedding(self) -> LogicalTensor:
+        """[v, h], before the layers."""
+        return next(tensor for tensor in self.tensors.values() if tensor.cut == "vocabulary")
+
+    @property
+    def head(self) -> LogicalTensor:
+        """[v, h], after the layers."""
+        return next(tensor for tensor in reversed(self.tensors.values()) if tensor.cut == "vocabulary")
+
+    @property
+    def final_norm(self) -> LogicalTensor:
+        """[h], between the layers and the head."""
+        return next(tensor for tensor in reversed(self.tensors.values()) if tensor.cut == "whole")
+
+    def adapted(self, lora: LoraConfig) -> list[LogicalTensor]:
+        """The matrices that have an adapter."""
+        return [tensor for tensor in self.tensors.values() if tensor.spec.adapter in lora.targets]
+
+    def trained(self, lora: LoraConfig | None) -> dict[str, LogicalTensor]:
+        """Every logical tensor that is trained: all of the model, or its adapters."""
+        if lora is None:
+            return self.tensors
+        factors = [factor for tensor in self.adapted(lora) for factor in tensor.factors(lora.rank)]
+        return {factor.name: factor for factor in factors}
+
+    def trained_shapes(self, lora: LoraConfig | None) -> dict[str, tuple[int, ...]]:
+        """Full shape of every tensor that is trained."""
+        return shapes_of(self.trained(lora).values())
+
+    def chunks(self, count: int) -> list[tuple[int, int]]:
+        """Layers [first, last) of each of `count` parts; earlier parts take the remainder, because the last has the head."""
+        share, extra = divmod(self.config.num_hidden_layers, count)
+        edges = [index * share + min(index, extra) for index in range(count + 1)]
+        return list(zip(edges[:-1], edges[1:]))
+
+    def part(self, tensors: Iterable[LogicalTensor], ranges: Iterable[tuple[int, int]]) -> list[LogicalTensor]:
+        """Those of the tensors that belong to some layer ranges; the ends of the model belong to its first and last layer."""
+        edge = self.config.num_hidden_layers - 1
+        held = {layer for first, last in ranges for layer in range(first, last)}
+        return [tensor for tensor in tensors if min(max(tensor.layer, 0), edge) in held]
+
+    def deviation(self, name: str) -> float:
+        """Standard deviation of the fresh values of a matrix.
+
+        What is added to the residual stream is scaled by 1/sqrt(2 * layers) (Radford et al. 2019, GPT-2, section 2.3; the
+        default of Megatron-LM).
+        """
+        residual = self.tensors[name].spec.initial == "residual"
+        scale = 1 / sqrt(2 * self.config.num_hidden_layers) if residual else 1.0
+        return self.config.initializer_range * scale
+
+    def rope(self) -> Rope:
+        """How queries and keys are rotated."""
+        from megabiomed.model.rope import PlainRope
+
+        c = self.config
+        return PlainRope(c.rope_theta, c.head_size, c.max_position_embeddings)
+
+    def block(self, layers: Layers, index: int, recompute: str) -> nn.Module:
+        """One decoder layer; see `decoder.Block` for what it takes and gives."""
+        from megabiomed.model.decoder import Block
+
+        return Block(self, layers, index, recompute)
+
+    def parameters(self, lora: LoraConfig | None = None) -> int:
+        """Number of trained parameters; without adapters all of them, embedding and output head included."""
+        return sum(prod(tensor.shape) for tensor in self.trained(lora).values())
+
+
+def shapes_of(tensors: Iterable[LogicalTensor]) -> dict[str, tuple[int, ...]]:
+    """Name to full shape."""
+    return {tensor.name: tensor.shape for tensor in tensors}

@@ -1,0 +1,104 @@
+"""Between Hugging Face's config.json and `ModelConfig`; what this package does not compute is refused, not ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from megabiomed.config.schema import ModelConfig
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import read_json
+from megabiomed.model.architecture import Architecture
+from megabiomed.model.registry import MODELS
+
+_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+
+def model_config_from_hf(path: str | Path, kind: str | None = None) -> ModelConfig:
+    """The architecture of a Hugging Face folder, as written by transformers 4 or 5.
+
+    Args:
+        kind: `model.kind`; None takes the shipped one that has the folder's model_type.
+
+    Raises:
+        CheckpointError: another model, or one with something that is not computed here (scaled RoPE, quantised weights,
+            another activation).
+    """
+    file = Path(path) / "config.json"
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} is damaged", got=type(values).__name__, expected="a mapping")
+    named = {name: MODELS.find(name) for name in (MODELS.names() if kind is None else [kind])}
+    for name, architecture in named.items():
+        if architecture.hugging_face.model_type == values.get("model_type"):
+            return _read(architecture, name, values, file)
+    raise CheckpointError(
+        f"{file} describes a model that is not computed here", got=f"model_type {values.get('model_type')!r}",
+        expected=" or ".join(repr(each.hugging_face.model_type) for each in named.values()),
+    )  # fmt: skip
+
+
+def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], file: Path) -> ModelConfig:
+    missing = [key for key in _REQUIRED if key not in values]
+    if missing:
+        raise CheckpointError(f"{file} lacks {missing[0]}", do="take the config.json that belongs to the weights")
+    layout = architecture.hugging_face
+    for key, value in {**layout.fixed, "quantization_config": None}.items():
+        if values.get(key) not in (value, None):
+            raise CheckpointError(
+                f"{file} asks for what is not computed here", got=f"{key} {values[key]}", expected=value
+            )
+    known = {key: values.get(key, default) for key, default in layout.defaults.items()}
+    known |= {key: values[key] for key in (*_REQUIRED, *layout.keys) if key in values}
+    known["num_key_value_heads"] = values.get("num_key_value_heads") or values["num_attention_heads"]
+    if values.get("head_dim") not in (None, values["hidden_size"] // values["num_attention_heads"]):
+        known["head_dim"] = values["head_dim"]
+    try:
+        return architecture.config_class(kind=kind, **known, rope_theta=_rope_theta(values, file))
+    except ValidationError as error:
+        raise CheckpointError(f"{file} describes no usable model", got=error.errors()[0]["msg"]) from None
+
+
+def _rope_theta(values: dict[str, Any], file: Path) -> Any:
+    """The base of RoPE: `rope_theta` of transformers 4, `rope_parameters` of transformers 5."""
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise CheckpointError(
+            f"{file} scales RoPE, which is not computed here", got=rope, expected="plain RoPE, as in Llama2"
+        )
+    return rope.get("rope_theta", values.get("rope_theta", 10000.0))
+
+
+def hf_config(architecture: Architecture, dtype: str, bos: int, eos: int) -> dict[str, Any]:
+    """The config.json of an exported model, readable by transformers 4 and 5.
+
+    Args:
+        dtype: torch's name of the stored element type.
+    """
+    config, layout = architecture.config, architecture.hugging_face
+    return {
+        "architectures": [layout.transformers_class],
+        "model_type": layout.model_type,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "initializer_range": config.initializer_range,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": None,
+        **layout.fixed,
+        **{key: getattr(config, key) for key in layout.keys},
+        "tie_word_embeddings": False,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+        "use_cache": True,
+        "torch_dtype": dtype,
+    }
