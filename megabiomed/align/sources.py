@@ -11,7 +11,7 @@ from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import Reference
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.model import start_from
+from megabiomed.model import frozen, start_from
 from megabiomed.model.fresh import AdapterInit
 from megabiomed.model.merged import MergedSource
 from megabiomed.model.registry import architecture_of

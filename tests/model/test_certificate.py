@@ -20,6 +20,7 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.reference import StoredTensors, token_ids, transformers_logits
+from megabiomed.model.registry import architecture_of
 
 MODEL = config()
 
@@ -108,7 +109,7 @@ def engine_certificate(folder: Path, logits: torch.Tensor, weights: float = 0.0)
 
 def test_an_engine_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     export_hf(lively(), MODEL, tmp_path, "fp32")
-    right = transformers_logits(tmp_path, StoredTensors(tmp_path), token_ids(MODEL))
+    right = transformers_logits(tmp_path, architecture_of(MODEL), StoredTensors(tmp_path), token_ids(MODEL))
     engine_certificate(tmp_path, right).check()
     with pytest.raises(CheckpointError, match="logits of tp2 pp1 dp1 zero3 differ"):
         engine_certificate(tmp_path, right.roll(1, dims=1)).check()
