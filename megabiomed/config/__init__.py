@@ -3,11 +3,11 @@
 from megabiomed.config.evaluation import EvalConfig, EvalTaskConfig
 from megabiomed.config.load import load_config, to_yaml
 from megabiomed.config.lora import LoraConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.config.schema import (
     CheckpointConfig,
     DataConfig,
     KernelsConfig,
-    ModelConfig,
     OptimizerConfig,
     ParallelConfig,
     RunConfig,

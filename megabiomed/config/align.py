@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from megabiomed.config.base import Section
+from megabiomed.config.base import Section, nested
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.modalities import (
     MODALITIES,
@@ -31,7 +31,6 @@ from megabiomed.config.modalities import (
     default_encoder,
     encoder_class,
     encoder_section,
-    nested,
 )
 from megabiomed.config.schema import RunConfig
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from megabiomed.ground.errors import ConfigError
 
 S = TypeVar("S", bound="Section")
+T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -57,6 +58,24 @@ def parse(cls: type[S], values: Any, source: str) -> S:
             + "\n ",
             do="correct the keys above (docs/configuration.md lists all of them)",
         ) from None
+
+
+@overload
+def nested(cls: type[S], values: object, mode: str) -> S: ...
+
+
+@overload
+def nested(cls: TypeAdapter[T], values: object, mode: str) -> T: ...
+
+
+def nested(cls: Any, values: object, mode: str) -> Any:
+    """A section inside another one, whose class depends on its values; complaints keep their keys.
+
+    Args:
+        mode: of the validation of the outer one: "json" (strict) or "python".
+    """
+    adapter = cls if isinstance(cls, TypeAdapter) else TypeAdapter(cls)
+    return adapter.validate_json(json.dumps(values), strict=True) if mode == "json" else adapter.validate_python(values)
 
 
 def _describe(cls: type[Section], values: Any, complaint: Any) -> str:

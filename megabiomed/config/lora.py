@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from pydantic import Field, PositiveInt, field_validator
 
-from megabiomed.config.base import Section
-
-Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
-TARGETS: tuple[Target, ...] = get_args(Target)
+from megabiomed.config.base import Section, nearest
+from megabiomed.ground.errors import ConfigError
 
 
 class LoraConfig(Section):
@@ -21,8 +17,8 @@ class LoraConfig(Section):
     """Numerator of the scale alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of an adapter's inputs that is set to zero in training; the same ones on every topology."""
-    targets: list[Target] = Field(default_factory=lambda: list(TARGETS), min_length=1)
-    """Matrices that have adapters: any of q, k, v, o, gate, up, down."""
+    targets: list[str] | None = Field(None, min_length=1)
+    """Matrices that have adapters: any of the architecture's (Llama: q, k, v, o, gate, up, down); null: all of them."""
 
     @property
     def scale(self) -> float:
@@ -31,8 +27,24 @@ class LoraConfig(Section):
 
     @field_validator("targets")
     @classmethod
-    def _once_in_order(cls, targets: list[Target]) -> list[Target]:
-        # In one order, so that two configurations with the same adapters are equal and a resume compares them as such.
-        if len(set(targets)) < len(targets):
+    def _once(cls, targets: list[str] | None) -> list[str] | None:
+        if targets is not None and len(set(targets)) < len(targets):
             raise ValueError(f"targets {targets} repeat")
-        return [target for target in TARGETS if target in targets]
+        return targets
+
+    def check_targets(self, known: tuple[str, ...], kind: str) -> None:
+        """Refuse targets that an architecture does not have.
+
+        Args:
+            known: those that it has.
+
+        Raises:
+            ConfigError: naming the nearest one.
+        """
+        for target in self.targets or ():
+            if target not in known:
+                near = nearest(target, list(known))
+                raise ConfigError(
+                    f"lora.targets names no matrix of {kind}", got=repr(target), expected=f"any of {', '.join(known)}",
+                    do=f"did you mean {near!r}?" if near else None,
+                )  # fmt: skip

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from megabiomed.config.base import Section
+from megabiomed.config.base import Section, nested
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.registry import Registry
 
-S = TypeVar("S", bound=Section)
-T = TypeVar("T")
 Placement = Literal["replicate", "zero3"]
 Training = Literal["frozen", "lora", "full"]
 
@@ -143,24 +140,6 @@ def encoder_section(modality: str, values: object, mode: str) -> EncoderConfig:
 def default_encoder(modality: str) -> Callable[[], EncoderConfig]:
     """Makes the default settings of a modality's default encoder."""
     return lambda: nested(encoder_class(modality, {}), {}, "python")
-
-
-@overload
-def nested(cls: type[S], values: object, mode: str) -> S: ...
-
-
-@overload
-def nested(cls: TypeAdapter[T], values: object, mode: str) -> T: ...
-
-
-def nested(cls: Any, values: object, mode: str) -> Any:
-    """A section inside another one, whose class depends on its values; complaints keep their keys.
-
-    Args:
-        mode: of the validation of the outer one: "json" (strict) or "python".
-    """
-    adapter = cls if isinstance(cls, TypeAdapter) else TypeAdapter(cls)
-    return adapter.validate_json(json.dumps(values), strict=True) if mode == "json" else adapter.validate_python(values)
 
 
 class ModalityConfig(Section):

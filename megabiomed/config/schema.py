@@ -3,71 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalConfig
 from megabiomed.config.lora import LoraConfig
+from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
 from megabiomed.ground.errors import ConfigError
-
-
-class ModelConfig(Section):
-    """The architecture of the language model and its sizes. Names are those of Hugging Face's config.json."""
-
-    kind: str = "llama"
-    """Architecture: llama (Touvron et al. 2023, arXiv 2307.09288), or `package.module:Class` of your own."""
-    vocab_size: PositiveInt = 32000
-    """Rows of the embedding and of the output head; must equal the tokenizer's number of pieces."""
-    hidden_size: PositiveInt = 4096
-    """Width h of the residual stream."""
-    intermediate_size: PositiveInt = 11008
-    """Width of the SwiGLU feed-forward layer."""
-    num_hidden_layers: PositiveInt = 32
-    """Number of decoder blocks."""
-    num_attention_heads: PositiveInt = 32
-    """Query heads."""
-    num_key_value_heads: PositiveInt = 32
-    """Key/value heads; fewer than the query heads means grouped-query attention (GQA)."""
-    head_dim: PositiveInt | None = None
-    """Size of one attention head; null is hidden_size / num_attention_heads."""
-    max_position_embeddings: PositiveInt = 4096
-    """Length of the RoPE table in tokens; data.seq_length may not exceed it."""
-    rope_theta: float = Field(10000.0, gt=0)
-    """Base of the rotary frequencies."""
-    rms_norm_eps: float = Field(1e-5, gt=0)
-    """Epsilon inside RMSNorm."""
-    initializer_range: float = Field(0.02, gt=0)
-    """Standard deviation of freshly initialised weights (unused with init_from)."""
-    init_from: Path | None = None
-    """Folder of a Hugging Face Llama checkpoint (safetensors) to start from; null starts from random weights."""
-
-    @property
-    def head_size(self) -> int:
-        """Size d of one attention head."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
-
-    def identity(self) -> dict[str, Any]:
-        """What makes two configurations the same model: not where its weights come from."""
-        values = self.model_dump(mode="json", exclude={"init_from", "initializer_range"})
-        return {**values, "head_dim": self.head_size}
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}; "
-                "change one of them, or set head_dim"
-            )
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
-                f"{self.num_key_value_heads}; every key/value head must serve the same number of query heads"
-            )
-        if self.head_size % 2:
-            raise ValueError(f"head size {self.head_size} is odd; RoPE rotates pairs, choose an even head size")
-        return self
 
 
 class ParallelConfig(Section):
@@ -258,7 +202,7 @@ class RunConfig(Section):
     """Folder of the run; null means runs/NAME."""
     seed: int = Field(1234, ge=0)
     """Seed of the data order and of fresh weights."""
-    model: ModelConfig = Field(default_factory=ModelConfig)
+    model: SerializeAsAny[ModelConfig] = Field(default_factory=ModelConfig)
     lora: LoraConfig | None = None
     """Train only low-rank adapters of the language model; null trains all of it."""
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
@@ -269,6 +213,24 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    @field_validator("model", mode="plain")
+    @classmethod
+    def _model_by_kind(cls, values: Any, info: ValidationInfo) -> ModelConfig:
+        return model_section(values, info.mode)
+
+    @classmethod
+    def section_at(cls, key: str, values: object) -> type[Section] | None:
+        """See the base class."""
+        if key == "model" and isinstance(values, dict):
+            return model_class(values.get("model"))
+        return super().section_at(key, values)
+
+    @model_validator(mode="after")
+    def _adapters_have_matrices(self) -> Self:
+        if self.lora is not None:
+            self.lora.check_targets(MODELS.find(self.model.kind).adapter_targets(), self.model.kind)
+        return self
 
     @property
     def folder(self) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import gcd
 
 from megabiomed.config.grid import Grid
-from megabiomed.config.schema import DataConfig, ModelConfig, ParallelConfig, RunConfig
+from megabiomed.config.models import ModelConfig
+from megabiomed.config.schema import DataConfig, ParallelConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
 

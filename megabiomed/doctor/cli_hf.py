@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from megabiomed.config.schema import ModelConfig
+    from megabiomed.config.models import ModelConfig
     from megabiomed.model.certificate import Certificate
 
 
@@ -105,14 +105,13 @@ def export_hf(
     """
     from megabiomed.checkpoint.locate import SAVED, locate
     from megabiomed.checkpoint.manifest import MANIFEST
-    from megabiomed.config.base import parse
-    from megabiomed.config.schema import ModelConfig
+    from megabiomed.config.models import stored_model
     from megabiomed.model.hf_export import export_certified, plan_shards
     from megabiomed.model.merged import adapters_of
     from megabiomed.model.start_from import whole_model
 
     opened = locate(checkpoint).expect(SAVED).open(hashes=check)
-    model = parse(ModelConfig, opened.architecture, str(opened.path / MANIFEST))
+    model = stored_model(opened.architecture, str(opened.path / MANIFEST))
     limit = int(max_shard_gb * 1e9)
     plan = plan_shards(model, dtype.value, limit)
     source, lora = whole_model(opened, base), adapters_of(opened)

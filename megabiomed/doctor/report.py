@@ -13,7 +13,7 @@ from rich.table import Table
 
 from megabiomed.checkpoint.manifest import check_tiling
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of

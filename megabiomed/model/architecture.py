@@ -8,7 +8,7 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING, ClassVar
 
 from megabiomed.config.lora import LoraConfig
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig, ModelKind
 from megabiomed.model.hf_format import HuggingFaceFormat
 from megabiomed.model.tensors import LocalMatrix, LogicalTensor, TensorSpec, expand, matrices
 
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
     from megabiomed.model.rope import Rope
 
 
-class Architecture:
+class Architecture(ModelKind):
     """A dense decoder at the sizes of one configuration.
 
     Another one is a subclass with its own `table`; the layers follow from it (`decoder.Block`).
 
     Attributes:
-        config_class: its keys under `model:`.
         table: every tensor, in forward order; `{i}` in the name marks those of the layers.
         hugging_face: how config.json describes it.
     """
 
-    config_class: ClassVar[type[ModelConfig]] = ModelConfig
     table: ClassVar[tuple[TensorSpec, ...]]
     hugging_face: ClassVar[HuggingFaceFormat]
 
@@ -81,9 +79,20 @@ class Architecture:
         """[h], between the layers and the head."""
         return next(tensor for tensor in reversed(self.tensors.values()) if tensor.cut == "whole")
 
+    @classmethod
+    def adapter_targets(cls) -> tuple[str, ...]:
+        """See the base class."""
+        return tuple(dict.fromkeys(spec.adapter for spec in cls.table if spec.adapter))
+
+    def targets(self, lora: LoraConfig) -> tuple[str, ...]:
+        """The targets of adapters, in forward order, whatever order the configuration has."""
+        known = self.adapter_targets()
+        return known if lora.targets is None else tuple(target for target in known if target in lora.targets)
+
     def adapted(self, lora: LoraConfig) -> list[LogicalTensor]:
         """The matrices that have an adapter."""
-        return [tensor for tensor in self.tensors.values() if tensor.spec.adapter in lora.targets]
+        targets = self.targets(lora)
+        return [tensor for tensor in self.tensors.values() if tensor.spec.adapter in targets]
 
     def trained(self, lora: LoraConfig | None) -> dict[str, LogicalTensor]:
         """Every logical tensor that is trained: all of the model, or its adapters."""

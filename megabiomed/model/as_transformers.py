@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from megabiomed.checkpoint.logical import Box, TensorSource
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.model.hf_config import hf_config
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from megabiomed import __version__
 from megabiomed.checkpoint.logical import TensorSource
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.reference import (

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.model.registry import architecture_of
 
 _BLOCK = 1 << 20

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import MODELS, ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import read_json
 from megabiomed.model.architecture import Architecture
-from megabiomed.model.registry import MODELS
+from megabiomed.model.registry import architecture_class
 
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
@@ -30,7 +30,7 @@ def model_config_from_hf(path: str | Path, kind: str | None = None) -> ModelConf
     values = read_json(file)
     if not isinstance(values, dict):
         raise CheckpointError(f"{file} is damaged", got=type(values).__name__, expected="a mapping")
-    named = {name: MODELS.find(name) for name in (MODELS.names() if kind is None else [kind])}
+    named = {name: architecture_class(name) for name in (MODELS.names() if kind is None else [kind])}
     for name, architecture in named.items():
         if architecture.hugging_face.model_type == values.get("model_type"):
             return _read(architecture, name, values, file)

@@ -16,7 +16,7 @@ import torch
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
 from megabiomed.model.certificate import CERTIFICATE, Certificate, certify

@@ -8,7 +8,7 @@ import torch
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.tensorfile import TensorFiles
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.hf_config import model_config_from_hf

@@ -7,7 +7,9 @@ import torch
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import LoraConfig, ModelConfig
+from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
+from megabiomed.model.architecture import Architecture
 from megabiomed.model.registry import architecture_of
 
 
@@ -44,8 +46,8 @@ def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
     Raises:
         CheckpointError: naming both.
     """
-    stored = adapters_of(checkpoint)
-    before, now = (_function_of(each) for each in (stored, lora))
+    architecture = architecture_of(stored_model(checkpoint.architecture, str(checkpoint.path)))
+    before, now = (_function_of(each, architecture) for each in (adapters_of(checkpoint), lora))
     if before != now:
         raise CheckpointError(
             f"{checkpoint.path} was trained with other adapters", got=now, expected=before,
@@ -53,5 +55,7 @@ def check_adapters(checkpoint: Checkpoint, lora: LoraConfig | None) -> None:
         )  # fmt: skip
 
 
-def _function_of(lora: LoraConfig | None) -> str:
-    return "none" if lora is None else f"rank {lora.rank}, alpha {lora.alpha:g} on {', '.join(lora.targets)}"
+def _function_of(lora: LoraConfig | None, architecture: Architecture) -> str:
+    if lora is None:
+        return "none"
+    return f"rank {lora.rank}, alpha {lora.alpha:g} on {', '.join(architecture.targets(lora))}"

@@ -154,7 +154,9 @@ class TensorParallelLayers:
 
     def _adapter(self, matrix: LocalMatrix) -> nn.Module | None:
         lora, tp = self.lora, self.tensor_parallel_size
-        chosen = [] if lora is None else [w for w in matrix.weights if w.spec.adapter in lora.targets]
+        chosen = (
+            [] if lora is None else [w for w in matrix.weights if w.spec.adapter in self.architecture.targets(lora)]
+        )
         if lora is None or not chosen:
             return None
         adapter: ColumnAdapter | RowAdapter

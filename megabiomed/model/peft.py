@@ -11,8 +11,7 @@ import torch
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
-from megabiomed.config import ModelConfig
-from megabiomed.config.base import parse
+from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
 from megabiomed.model.merged import adapters_of
@@ -39,7 +38,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
         )
     if folder.exists():
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
-    model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
+    model = stored_model(checkpoint.architecture, str(checkpoint.path))
     architecture = architecture_of(model)
     shapes = architecture.trained_shapes(lora)
     modules = [tensor.module.rpartition(".")[2] for tensor in architecture.adapted(lora) if tensor.layer == 0]

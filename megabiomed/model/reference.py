@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box, TensorSource
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
 from megabiomed.model.hf_folder import INDEX, SINGLE, TIED

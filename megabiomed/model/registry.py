@@ -1,23 +1,24 @@
-"""Finds the architecture that `model.kind` names: a shipped one by its short name, a user's own by `package.module:Class`."""
+"""The architecture of a configuration: a shipped one by its short name, a user's own by `package.module:Class`."""
 
 from __future__ import annotations
 
-from megabiomed.config.schema import ModelConfig
-from megabiomed.ground.registry import Registry
+from megabiomed.config.models import MODELS, ModelConfig
+from megabiomed.ground.errors import ConfigError
 from megabiomed.model.architecture import Architecture
 
-MODELS: Registry[type[Architecture]] = Registry(
-    "model",
-    {"llama": "megabiomed.model.llama.table:Llama"},
-    accepts=lambda held: isinstance(held, type) and issubclass(held, Architecture),
-    expected="a subclass of megabiomed.model.architecture.Architecture",
-)
+
+def architecture_class(kind: str) -> type[Architecture]:
+    """The class that `model.kind` names.
+
+    Raises:
+        ConfigError: the kind is unknown, cannot be imported, or is not an architecture.
+    """
+    found = MODELS.find(kind)
+    if not issubclass(found, Architecture):
+        raise ConfigError(f"{kind!r} is not a model", got=repr(found), expected="a subclass of Architecture")
+    return found
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
-    """The architecture of a configuration, at its sizes.
-
-    Raises:
-        ConfigError: the kind is unknown or cannot be imported.
-    """
-    return MODELS.find(config.kind)(config)
+    """The architecture of a configuration, at its sizes. Raises as `architecture_class`."""
+    return architecture_class(config.kind)(config)

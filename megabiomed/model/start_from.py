@@ -13,7 +13,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import Reference
 from megabiomed.config import ModelConfig
-from megabiomed.config.base import parse
+from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.hashes import FileHashes
 from megabiomed.model.fresh import AdapterInit, SeededInit
@@ -28,7 +28,7 @@ from megabiomed.model.vocabulary import open_folder
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
     """Refuse a checkpoint of another model, naming each difference."""
-    stored = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path)).identity()
+    stored = stored_model(checkpoint.architecture, str(checkpoint.path)).identity()
     different = [
         f"{key} {stored.get(key)} -> {value}" for key, value in model.identity().items() if stored.get(key) != value
     ]
@@ -144,7 +144,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
         raise CheckpointError(f"{checkpoint.path} holds no adapters", got=f"--base {base}", do="leave --base out")
     if lora is None:
         return checkpoint
-    model = parse(ModelConfig, checkpoint.architecture, str(checkpoint.path))
+    model = stored_model(checkpoint.architecture, str(checkpoint.path))
     stored = checkpoint.language_model
     place = base or (Path(stored.path) if stored.path else None)
     if place is not None and not place.exists():

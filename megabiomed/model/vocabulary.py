@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.model.certificate import TOKENIZER_FILE
 from megabiomed.model.hf_config import model_config_from_hf

@@ -12,6 +12,7 @@ from megabiomed.model.flops import (
     state_bytes_per_rank,
     trained_count,
 )
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
@@ -50,7 +51,8 @@ def _adapters(config: RunConfig) -> str:
         return ""
     count, lora = trained_count(config.model, config.lora), config.lora
     share = count / parameter_count(config.model)
-    return f"; trained: {count:,} ({share:.2%}) in adapters of rank {lora.rank} on {', '.join(lora.targets)}"
+    targets = ", ".join(architecture_of(config.model).targets(lora))
+    return f"; trained: {count:,} ({share:.2%}) in adapters of rank {lora.rank} on {targets}"
 
 
 def _kernels(config: RunConfig) -> str:

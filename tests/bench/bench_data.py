@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import data_build, data_load
 from bench.record import store, table
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.data.store import TokenStore
 from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
 from megabiomed.tokenizer.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.record import store, table
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.evaluate.contamination import Contaminated
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
 from megabiomed.evaluate.tasks import build_task

@@ -25,7 +25,7 @@ def rows(folder: Path, task: str) -> list[dict[str, Any]]:
 def evaluated(corpus: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """run/ with a checkpoint of tensor 2 and ZeRO-3, out/TOPOLOGY, and hf/."""
     from megabiomed.checkpoint.locate import locate
-    from megabiomed.config.schema import ModelConfig
+    from megabiomed.config.models import ModelConfig
     from megabiomed.model.hf_export import export_hf
 
     folder = tmp_path_factory.mktemp("evaluated")

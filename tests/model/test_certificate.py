@@ -13,7 +13,7 @@ import torch
 from model.test_hf_folder import config, transformers_model
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.certificate import HALF_SPLIT, INTERLEAVED, Certificate, EngineLogits, certify
 from megabiomed.model.fresh import SeededInit

@@ -10,7 +10,7 @@ from support import checkpoints as world
 
 from megabiomed.checkpoint.logical import KINDS, Box
 from megabiomed.checkpoint.reader import load_fragments
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.model import fresh
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of

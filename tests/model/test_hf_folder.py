@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_config import model_config_from_hf

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megabiomed.checkpoint.logical import Box
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import SeededInit

@@ -18,7 +18,7 @@ from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
-from megabiomed.config.schema import ModelConfig
+from megabiomed.config.models import ModelConfig
 from megabiomed.model.registry import architecture_of
 
 MODEL = ModelConfig(

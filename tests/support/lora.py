@@ -93,7 +93,7 @@ def _layer(config: RunConfig, matrix: str) -> str:
     for fused in (("q", "k", "v"), ("gate", "up")):
         if any(f".{part}_proj." in matrix for part in fused):
             assert config.lora is not None
-            first = next(part for part in fused if part in config.lora.targets)
+            first = next(part for part in fused if part in architecture_of(config.model).targets(config.lora))
             stem = matrix.rsplit(".", 2)[0]
             return f"{stem}.{first}_proj.weight"
     return matrix
