@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from megabiomed.checkpoint.logical import Box, uncovered
-from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import read_json, sha256_file
+from megabiomed.ground.errors import CheckpointError, FileError
+from megabiomed.ground.files import inside, read_json, sha256_file
 
 FORMAT = "megabiomed-checkpoint"
 FORMAT_VERSION = 1
@@ -89,6 +89,26 @@ class Manifest(_Record):
         return sorted({kind for record in self.tensors.values() for stored in record.boxes for kind in stored.dtypes})
 
 
+def read_stored(path: Path) -> Any:
+    """Read a JSON file of a checkpoint; a missing or damaged one makes the checkpoint damaged (`CheckpointError`)."""
+    try:
+        return read_json(path)
+    except FileError as error:
+        raise _of_checkpoint(error) from None
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """The path of a file of a checkpoint; `CheckpointError` for a name that leads out of its folder."""
+    try:
+        return inside(folder, name)
+    except FileError as error:
+        raise _of_checkpoint(error) from None
+
+
+def _of_checkpoint(error: FileError) -> CheckpointError:
+    return CheckpointError(error.what, got=error.got, expected=error.expected, do=error.do)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a committed checkpoint.
 
@@ -103,12 +123,12 @@ def read_manifest(folder: Path) -> Manifest:
     wanted = committed_hash(folder)
     if not path.is_file() or sha256_file(path) != wanted:
         raise CheckpointError(f"{path} is missing or was changed after the commit", expected=f"SHA-256 {wanted}")
-    return _parse(read_json(path), path)
+    return _parse(read_stored(path), path)
 
 
 def committed_hash(folder: Path) -> str:
     """The hash of the manifest that COMMITTED vouches for."""
-    marker = read_json(folder / COMMITTED)
+    marker = read_stored(folder / COMMITTED)
     if not isinstance(marker, dict) or not isinstance(marker.get("manifest_sha256"), str):
         raise CheckpointError(f"{folder / COMMITTED} is damaged", got=repr(marker), expected="manifest_sha256")
     return str(marker["manifest_sha256"])

@@ -18,13 +18,14 @@ from megabiomed.checkpoint.manifest import (
     Manifest,
     StoredBox,
     box_key,
+    file_in,
     read_manifest,
     shard_path,
 )
 from megabiomed.checkpoint.state import Reference, TrainerState, read_state
 from megabiomed.checkpoint.tensorfile import TensorFiles
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import inside, sha256_file
+from megabiomed.ground.files import sha256_file
 
 _HASH_THREADS = 4
 
@@ -78,7 +79,7 @@ class Checkpoint:
         return problems
 
     def _problem(self, name: str, hashes: bool) -> str | None:
-        record, path = self.manifest.files[name], inside(self.path, name)
+        record, path = self.manifest.files[name], file_in(self.path, name)
         if not path.is_file():
             return f"{name} is missing"
         size = path.stat().st_size
@@ -107,7 +108,7 @@ class Checkpoint:
     def trainer(self) -> TrainerState:
         """Progress of the run, and what it was trained with; `CheckpointError` as `read_state`."""
         if self._trainer is None:
-            self._trainer = read_state(inside(self.path, TRAINER))
+            self._trainer = read_state(file_in(self.path, TRAINER))
         return self._trainer
 
     @property
@@ -128,12 +129,12 @@ class Checkpoint:
     @property
     def config_text(self) -> str:
         """The effective configuration of the run, as YAML."""
-        return inside(self.path, CONFIG).read_text()
+        return file_in(self.path, CONFIG).read_text()
 
     @property
     def tokenizer(self) -> Path | None:
         """The SentencePiece model that the run used, or None when none was stored."""
-        return inside(self.path, TOKENIZER) if TOKENIZER in self.manifest.files else None
+        return file_in(self.path, TOKENIZER) if TOKENIZER in self.manifest.files else None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -158,7 +159,7 @@ class Checkpoint:
             outer = stored.box(box.name, box.global_shape)
             part = outer.intersect(box)
             assert part is not None
-            path = inside(self.path, shard_path(kind, stored.rank))
+            path = file_in(self.path, shard_path(kind, stored.rank))
             self._files.read_into(path, box_key(outer, kind), part.slices_in(outer), out[part.slices_in(box)])
             held.append(part)
         holes = uncovered(box, held)

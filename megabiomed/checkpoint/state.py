@@ -11,10 +11,10 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from megabiomed.checkpoint.manifest import read_stored
 from megabiomed.config.lora import LoraConfig
 from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import read_json
 
 VERSION = 1
 """Of the format that this release writes. Files without a version are of releases before it was counted: version 0."""
@@ -117,7 +117,7 @@ def read_state(path: Path) -> TrainerState:
         CheckpointError: not readable, of a newer format, with an unknown key, or with a value of the wrong type; names
             the file, the key, what was found and what belongs there.
     """
-    values = read_json(path)
+    values = read_stored(path)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is damaged", got=type(values).__name__, expected="a JSON object")
     values.setdefault("version", 0)

@@ -52,6 +52,10 @@ class TopologyError(ConfigError):
     """The parallel layout asked for cannot be built or is not exact; the message gives the nearest legal one."""
 
 
+class FileError(UserError):
+    """A file or folder cannot be read or written, is damaged, or names a file outside of itself."""
+
+
 class DataError(UserError):
     """A corpus, record or token store is missing, empty or damaged."""
 

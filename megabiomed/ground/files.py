@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import FileError
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -60,27 +60,27 @@ def json_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a `CheckpointError` that names it."""
+    """Read JSON; a missing or damaged file is a `FileError` that names it."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read", got=error.strerror) from None
+        raise FileError(f"{path} cannot be read", got=error.strerror) from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged", got=f"{error}", expected="JSON") from None
+        raise FileError(f"{path} is damaged", got=f"{error}", expected="JSON") from None
 
 
 def make_writable(folder: Path) -> None:
     """Make a folder and try to write into it, so that a run does not find out hours later that it cannot save.
 
     Raises:
-        CheckpointError: it cannot be made, or is read-only, full or over quota.
+        FileError: it cannot be made, or is read-only, full or over quota.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / ".writable", b"x")
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise CheckpointError(
+        raise FileError(
             f"{folder} cannot be written",
             got=error.strerror,
             do="choose a folder on storage that this process may write",
@@ -153,12 +153,12 @@ def inside(folder: Path, name: str) -> Path:
     """The path of `name` below `folder`.
 
     Raises:
-        CheckpointError: for an absolute name, one with `..`, or one that a symbolic link leads out of the folder.
+        FileError: for an absolute name, one with `..`, or one that a symbolic link leads out of the folder.
     """
     pure = PurePosixPath(name)
     path = folder / pure
     if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(
+        raise FileError(
             f"{folder} names a file outside of itself", got=repr(name), do="do not use this folder; get a fresh copy"
         )
     return path

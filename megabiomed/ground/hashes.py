@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import read_json, sha256_file, write_json
 
 NOTES = "file_hashes.json"
@@ -43,7 +43,7 @@ class FileHashes:
         """The notes; nothing is lost with damaged ones."""
         try:
             found = read_json(self._notes) if self._notes is not None else {}
-        except CheckpointError:
+        except FileError:
             return {}
         return found if isinstance(found, dict) else {}
 

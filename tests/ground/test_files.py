@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import (
     fsync_tree,
     inside,
@@ -39,9 +39,9 @@ def test_a_value_that_json_cannot_hold_is_refused_before_anything_is_written(tmp
 
 def test_damaged_json_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"step": ')
-    with pytest.raises(CheckpointError, match=r"a\.json is damaged"):
+    with pytest.raises(FileError, match=r"a\.json is damaged"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(CheckpointError, match=r"b\.json cannot be read: got No such file"):
+    with pytest.raises(FileError, match=r"b\.json cannot be read: got No such file"):
         read_json(tmp_path / "b.json")
 
 
@@ -67,6 +67,6 @@ def test_a_whole_tree_is_synced_and_removed(tmp_path: Path, monkeypatch: pytest.
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to(tmp_path)
-    with pytest.raises(CheckpointError, match="outside of itself"):
+    with pytest.raises(FileError, match="outside of itself"):
         inside(tmp_path / "folder", name)
     assert inside(tmp_path / "folder", "model/a") == tmp_path / "folder" / "model" / "a"

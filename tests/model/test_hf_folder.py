@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config.models import ModelConfig
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError, FileError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_export import export_hf
@@ -192,7 +192,7 @@ def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
 def test_an_index_cannot_name_files_outside_of_the_folder(folder: Path) -> None:
     index = {"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="outside of itself"):
+    with pytest.raises(FileError, match="outside of itself"):
         HuggingFaceSource(folder)
 
 
