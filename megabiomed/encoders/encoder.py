@@ -88,7 +88,7 @@ class Encoder(EncoderKind, Generic[C]):
         raise NotImplementedError
 
     def parameters(self, config: C) -> int:
-        """Number of parameters without low-rank updates."""
+        """Number of parameters without low-rank updates, counted on a module without memory."""
         import torch
 
         with torch.device("meta"):

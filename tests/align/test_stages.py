@@ -174,7 +174,7 @@ def test_half_an_answer_is_cut_off_and_the_whole_ones_are_not_written_again(
 def test_an_output_of_another_kind_is_refused_and_left_alone(text: str, tmp_path: Path) -> None:
     output = tmp_path / "notes.txt"
     output.write_text(text)
-    with pytest.raises(DataError, match="no file of answers"):
+    with pytest.raises(DataError, match="not a file of answers"):
         _answered(output)
     assert output.read_text() == text
 

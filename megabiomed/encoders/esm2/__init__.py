@@ -118,12 +118,6 @@ class Esm2Encoder(Encoder[Esm2Config]):
 
         load_esm2(cast("Esm2", module), path)
 
-    def parameters(self, config: Esm2Config) -> int:
-        """See the base class."""
-        width = config.hidden_size
-        layer = 4 * (width * width + width) + 2 * 4 * width * width + 5 * width + 4 * width
-        return 33 * width + config.num_layers * layer + 2 * width
-
     def lora_matrices(self, config: Esm2Config) -> Collection[str]:
         """Those of `lora.targets` in every layer."""
         return {_MATRICES[name] for name in config.lora.targets}

@@ -114,11 +114,6 @@ class GinEncoder(Encoder[GinConfig]):
 
         load_gin(module, path)
 
-    def parameters(self, config: GinConfig) -> int:
-        """See the base class."""
-        width = config.hidden_size
-        return 123 * width + config.num_layers * (4 * width * width + 3 * width + 9 * width + 2 * width)
-
     def lora_matrices(self, config: GinConfig) -> Collection[str]:
         """Both matrices of every convolution."""
         return {"0", "2"}
