@@ -102,22 +102,6 @@ def align_export(
     typer.echo(f"written: {export_aligned(run, output, dtype.value)}")
 
 
-@app.command("align-evaluate", epilog="Example: megabiomed align-evaluate runs/align-demo --split runs/demo-qa/test")
-def align_evaluate(
-    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
-    split: Annotated[Path, typer.Option(help="Held-out split of a dataset.")],
-    train: Annotated[Path | None, typer.Option(help="Training split, for the retrieval baseline.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Questions to answer at most.")] = 100,
-    output: Annotated[Path | None, typer.Option(help="JSON to write, answers included.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
-) -> None:
-    """BLEU, ROUGE and METEOR of answers, beside wrong molecules and proteins and a retrieval baseline."""
-    from megabiomed.align.scores import evaluate_command
-
-    evaluate_command(run, split, train, samples, output, max_new_tokens)
-    _leave()
-
-
 @app.command(epilog='Example: megabiomed generate runs/demo --prompt "The molecular formula of aspirin is"')
 def generate(
     run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -47,3 +48,11 @@ def test_help_imports_neither_torch_nor_deepspeed() -> None:
     code = "import sys, megabiomed.cli; print([m for m in ('torch', 'deepspeed', 'megatron') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_old_name_of_evaluate_split_works_for_one_release_and_says_so(tmp_path: Path) -> None:
+    assert "align-evaluate" not in CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    result = CliRunner().invoke(app, ["align-evaluate", str(tmp_path), "--split", str(tmp_path)])
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("align-evaluate is deprecated: use `megabiomed evaluate RUN --split")
+    assert "expected an alignment run" in str(result.exception)

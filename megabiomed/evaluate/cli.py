@@ -20,6 +20,7 @@ _EXAMPLE = (
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog=_EXAMPLE)(evaluate)
+    app.command("align-evaluate", hidden=True)(align_evaluate)
     app.command(epilog="Example: megabiomed compare evaluations/base evaluations/tuned")(compare)
 
 
@@ -113,10 +114,29 @@ def _refuse_others(ctx: typer.Context) -> None:
 def _evaluate_aligned(
     model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int
 ) -> None:
-    """As `megabiomed align-evaluate`."""
     from megabiomed.align.scores import evaluate_command
 
     evaluate_command(model, split, retrieval, limit or 100, output / "scores.json" if output else None, tokens)
+
+
+def align_evaluate(
+    run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
+    split: Annotated[Path, typer.Option(help="Held-out split of a dataset.")],
+    train: Annotated[Path | None, typer.Option(help="Training split, for the retrieval baseline.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Questions to answer at most.")] = 100,
+    output: Annotated[Path | None, typer.Option(help="JSON to write, answers included.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+) -> None:
+    """The old name of `megabiomed evaluate --split`, for one release; `--output` is a file here, a folder there."""
+    from megabiomed.align.scores import evaluate_command
+    from megabiomed.processes import platform
+
+    typer.echo(
+        "align-evaluate is deprecated: use `megabiomed evaluate RUN --split SPLIT --max-new-tokens 128` (--train is "
+        "--retrieval, --samples is --limit, --output is a folder there)", err=True,
+    )  # fmt: skip
+    evaluate_command(run, split, train, samples, output, max_new_tokens)
+    platform.leave()
 
 
 def compare(

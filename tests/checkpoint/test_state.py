@@ -24,7 +24,7 @@ STATE = TrainerState(
     megabiomed="0.1.0",
     frozen={"language_model": Reference(kind="seeded", path=None, sha256="00"), "molecule": "11"},
     stage="adaptors",
-    stage_lora=LoraConfig(rank=2),
+    stage_lora=LoraConfig(rank=2, targets=["q", "k", "v", "o", "gate", "up", "down"]),
     template="biomedgpt",
 )
 OLD = {
