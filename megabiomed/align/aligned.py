@@ -29,7 +29,8 @@ from megabiomed.ground.files import read_json, sha256_file
 from megabiomed.model.as_transformers import as_transformers
 from megabiomed.model.frozen import check_frozen
 from megabiomed.processes import platform
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_in, open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 DESCRIPTION = ALIGNMENT_EXPORT
 ENCODERS = "encoders.safetensors"
@@ -116,7 +117,7 @@ def open_aligned(path: Path) -> AlignedModel:
         return _from_export(path)
     found = open_checkpoint(path)
     encoders, adaptors = found.modules()
-    tokenizer = Tokenizer(found.tokenizer)
+    tokenizer = open_tokenizer(found.tokenizer)
     dtype = platform.DTYPES[found.config.train.precision] if platform.has_cuda() else torch.float32
     model = as_transformers(found.config.model, found.source, dtype, tokenizer.bos_id, tokenizer.eos_id)
     for modules in (encoders, adaptors):
@@ -182,5 +183,5 @@ def _from_export(folder: Path) -> AlignedModel:
     adaptors.load_state_dict(load_file(folder / ADAPTORS))
     for modules in (model, encoders, adaptors):
         modules.to(platform.device()).eval()
-    tokenizer = Tokenizer(folder / "tokenizer.model")
+    tokenizer = open_in(folder)
     return AlignedModel(model, encoders, adaptors, tokenizer, align, held["template"], folder)

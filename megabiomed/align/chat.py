@@ -22,7 +22,7 @@ from megabiomed.ground.errors import DataError
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.prompts import Prompt, find_template, render
 from megabiomed.samples.multimodal.records import QaRecord, read_records
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 _BEGINNING = b'{"id": "'  # of every line of a file of answers
 

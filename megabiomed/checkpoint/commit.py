@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +46,7 @@ from megabiomed.ground.files import (
     write_atomic_at,
     write_json,
 )
+from megabiomed.tokenizer.files import copy_into
 
 T = TypeVar("T")
 
@@ -235,9 +235,8 @@ def _write_state(folder: Path, state: RunState) -> dict[str, FileRecord]:
     write_atomic(folder / CONFIG, state.config_text)
     names = [TRAINER, CONFIG]
     if state.tokenizer is not None:
-        (folder / TOKENIZER).parent.mkdir()
-        shutil.copyfile(state.tokenizer, folder / TOKENIZER)
-        names.append(TOKENIZER)
+        (folder / TOKENIZER).mkdir()
+        names.append(f"{TOKENIZER}/{copy_into(folder / TOKENIZER, state.tokenizer).name}")
     return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
 
 

@@ -21,10 +21,10 @@ from megabiomed.config.yaml_text import read_yaml
 from megabiomed.data.store import IDX
 from megabiomed.ground.errors import CheckpointError, UserError
 from megabiomed.ground.files import read_json
+from megabiomed.tokenizer.files import find_in
 
 _LOG = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
-TOKENIZER = "tokenizer.model"
 ALIGNMENT_EXPORT = "alignment.json"
 HF_CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -187,7 +187,7 @@ class Located:
             CheckpointError: a run without a valid checkpoint.
         """
         if self.is_hugging_face:
-            return self.path / TOKENIZER if (self.path / TOKENIZER).is_file() else None
+            return find_in(self.path)
         return self.open().tokenizer
 
     def _folders(self) -> list[Path]:

@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 COMMITTED = "COMMITTED"
 TRAINER = "trainer.json"
 CONFIG = "config.yaml"
-TOKENIZER = "tokenizer/tokenizer.model"
+TOKENIZER = "tokenizer"
 
 
 class _Record(BaseModel):

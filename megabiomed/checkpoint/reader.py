@@ -26,6 +26,7 @@ from megabiomed.checkpoint.state import Reference, TrainerState, read_state
 from megabiomed.checkpoint.tensorfile import TensorFiles
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
+from megabiomed.tokenizer.files import name_among
 
 _HASH_THREADS = 4
 
@@ -133,8 +134,9 @@ class Checkpoint:
 
     @property
     def tokenizer(self) -> Path | None:
-        """The SentencePiece model that the run used, or None when none was stored."""
-        return file_in(self.path, TOKENIZER) if TOKENIZER in self.manifest.files else None
+        """The file of the tokenizer that the run used, or None when none was stored."""
+        name = name_among(name for name in self.manifest.files if name.startswith(f"{TOKENIZER}/"))
+        return file_in(self.path, name) if name else None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -80,7 +80,7 @@ class DataConfig(Section):
     validation: Path | None = None
     """Token store for the validation loss; null means none."""
     tokenizer: Path | None = None
-    """SentencePiece tokenizer.model; null takes the one stored beside the first training store."""
+    """File of the tokenizer; null takes the one stored beside the first training store."""
     # 2,048 tokens and 192 samples are those of BioMedGPT-LM-7B.
     seq_length: PositiveInt = 2048
     """Tokens per sample (one packed window)."""

@@ -33,7 +33,9 @@ from megabiomed.ground.files import (
     write_atomic,
     write_json,
 )
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import SENTENCEPIECE, copy_into, find_in, open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 __all__ = ["BuildOptions", "build_corpus"]
 REJECTS = "rejects.jsonl"
@@ -116,7 +118,7 @@ class _Build:
         }
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
-        (final / "tokenizer" / "tokenizer.model").write_bytes(tokenizer.path.read_bytes())
+        copy_into(final / "tokenizer", tokenizer.path)
         self._report_contamination(report, final)
         report["seconds"] = round(time.monotonic() - started, 2)
         write_atomic(final / REJECTS, "".join(self._reject_lines()))
@@ -235,14 +237,13 @@ class _Build:
                     yield document["text"]
 
     def _tokenizer(self, splits: list[Path]) -> Tokenizer:
-        target = self.working / "tokenizer.model"
-        if target.is_file():
-            return Tokenizer(target)
+        held = find_in(self.working)
+        if held is not None:
+            return open_tokenizer(held)
         if self.options.tokenizer is not None:
-            write_atomic(target, Tokenizer(self.options.tokenizer).path.read_bytes())
-            return Tokenizer(target)
+            return open_tokenizer(copy_into(self.working, self.options.tokenizer))
         task = self.progress.add_task("train tokenizer", total=None) if self.progress else None
-        tokenizer = train_tokenizer(self._training_texts(splits), target, self.options.vocab_size)
+        tokenizer = train_tokenizer(self._training_texts(splits), self.working / SENTENCEPIECE, self.options.vocab_size)
         if self.progress and task is not None:
             self.progress.update(task, total=1, completed=1)
         return tokenizer

@@ -27,7 +27,7 @@ def train(
     vocab_size: Annotated[int, typer.Option(help="Number of pieces.")] = 32000,
 ) -> None:
     """Train a SentencePiece BPE with byte fallback in Llama-2's layout."""
-    from megabiomed.tokenizer.tokenizer import train_tokenizer
+    from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
     tokenizer = train_tokenizer(read_texts(texts), output, vocab_size)
     typer.echo(f"{tokenizer.vocab_size} pieces: {output}")
@@ -66,9 +66,9 @@ def check(
 ) -> None:
     """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
     from megabiomed.tokenizer.fertility import fertility
-    from megabiomed.tokenizer.tokenizer import Tokenizer
+    from megabiomed.tokenizer.files import open_tokenizer
 
-    tokenizer = Tokenizer(model)
+    tokenizer = open_tokenizer(model)
     for path in texts:
         figures = fertility(tokenizer, [_text(path)])
         typer.echo(
@@ -87,10 +87,10 @@ def report(
 ) -> None:
     """Compare tokenizers on a sample: tokens per word, characters per token, words in one piece, words cut most."""
     from megabiomed.tokenizer.fertility import fertility
-    from megabiomed.tokenizer.tokenizer import Tokenizer
+    from megabiomed.tokenizer.files import open_tokenizer
 
     sample = list(read_texts(texts))
-    compared = {str(path): fertility(Tokenizer(path), sample) for path in model}
+    compared = {str(path): fertility(open_tokenizer(path), sample) for path in model}
     if as_json:
         rows = {name: asdict(figures) for name, figures in compared.items()}
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))

@@ -26,7 +26,8 @@ from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.data.store import token_dtype
 from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 DONE = "done.json"
 # A kill costs at most one part of work, and each part is several files: smaller parts would make millions of files out of a
@@ -176,7 +177,7 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
 def _tokenizer(path: Path, _sha256: str) -> Tokenizer:
     """One tokenizer for all parts of a worker, because it remembers the words that it has cut."""
     # The hash is part of the key: a file that was replaced meanwhile is opened again.
-    return Tokenizer(path)
+    return open_tokenizer(path)
 
 
 class _SplitFiles:

@@ -2,7 +2,7 @@
 
 tokens.bin / tokens.idx   all documents (BOS + tokens + EOS) in order, readable by megatron-core's IndexedDataset
 documents.jsonl           document number -> paper id, source file, line, byte offset
-tokenizer.model           the SentencePiece model that made the tokens
+tokenizer.model           the tokenizer that made the tokens
 manifest.json             counts and the hash of every file; written last, so a half-built store has none
 """
 
@@ -31,13 +31,13 @@ from megabiomed.ground.files import (
     sha256_file,
     write_json,
 )
+from megabiomed.tokenizer.files import copy_into, name_among
 
 VERSION = 1
 MANIFEST = "manifest.json"
 BIN = "tokens.bin"
 IDX = "tokens.idx"
 DOCUMENTS = "documents.jsonl"
-TOKENIZER = "tokenizer.model"
 # Layout of megatron-core's index: magic, version, type code, sequences, documents; then lengths, pointers, documents.
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
@@ -54,7 +54,7 @@ class TokenStoreWriter:
 
     Args:
         path: final folder; must not exist.
-        tokenizer: the tokenizer.model that made the tokens.
+        tokenizer: the file of the tokenizer that made the tokens.
         vocab_size: every token id is below it.
         sources: one object per source file, stored in the manifest unchanged.
         bos_id, eos_id: ids that begin and end each document, for the manifest.
@@ -143,8 +143,8 @@ class TokenStoreWriter:
 
     def _publish(self) -> None:
         self._write_index()
-        shutil.copyfile(self._tokenizer, self._temporary / TOKENIZER)
-        write_json(self._temporary / MANIFEST, self._manifest())
+        tokenizer = copy_into(self._temporary, self._tokenizer).name
+        write_json(self._temporary / MANIFEST, self._manifest(tokenizer))
         # The content must be on the disk before the name is: after a power failure a renamed folder of empty files would
         # pass for a store. The parent's entry is content too.
         fsync_tree(self._temporary)
@@ -162,9 +162,9 @@ class TokenStoreWriter:
             for part in (lengths, pointers, documents):
                 file.write(part.tobytes())
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, tokenizer: str) -> dict[str, Any]:
         files = {}
-        for name in (BIN, IDX, DOCUMENTS, TOKENIZER):
+        for name in (BIN, IDX, DOCUMENTS, tokenizer):
             file = self._temporary / name
             files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
         return {
@@ -173,7 +173,7 @@ class TokenStoreWriter:
             "dtype": np.dtype(self._dtype).name,
             "documents": len(self._lengths),
             "tokens": sum(self._lengths),
-            "tokenizer_sha256": files[TOKENIZER]["sha256"],
+            "tokenizer_sha256": files[tokenizer]["sha256"],
             **self._identity,
             "files": files,
         }
@@ -195,7 +195,7 @@ class TokenStore:
         self.vocab_size = int(manifest["vocab_size"])
         self.tokenizer_sha256 = str(manifest["tokenizer_sha256"])
         # Not of the provenance: other paper ids change no token.
-        content = [manifest["files"][name]["sha256"] for name in (BIN, IDX, TOKENIZER)]
+        content = [manifest["files"][name]["sha256"] for name in (BIN, IDX, _tokenizer_of(manifest))]
         self.fingerprint = sha256_bytes(json.dumps([manifest["version"], *content]).encode())
         self.manifest = manifest
         # A view as a plain array: slices of a memmap cost several times as much.
@@ -232,8 +232,8 @@ class TokenStore:
 
     @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer.model inside the store."""
-        return self.path / TOKENIZER
+        """The tokenizer inside the store."""
+        return self.path / _tokenizer_of(self.manifest)
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
         """Tokens [start, stop) of the stream of all documents (a view of the mapped file)."""
@@ -277,8 +277,15 @@ class TokenStore:
         return str(self.provenance(document)["paper_id"])
 
 
+def _tokenizer_of(manifest: dict[str, Any]) -> str:
+    name = name_among(manifest["files"])
+    if name is None:
+        raise KeyError("files: no tokenizer")
+    return name
+
+
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    for name in (BIN, IDX, DOCUMENTS, TOKENIZER):
+    for name in (BIN, IDX, DOCUMENTS, _tokenizer_of(manifest)):
         expected = manifest["files"][name]["bytes"]
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != expected:

@@ -17,6 +17,7 @@ from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
+from megabiomed.tokenizer.files import find_in
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
 
@@ -88,7 +89,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
     """Check a Hugging Face folder against an architecture and say what it holds."""
     check_architecture(path, model)
     source = HuggingFaceSource(path)
-    tokenizer = path / "tokenizer.model"
+    tokenizer = find_in(path)
     return {
         "path": str(path),
         "architecture": model.model_dump(mode="json", exclude={"init_from"}),
@@ -96,5 +97,5 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
         "tensors": len(source.names()),
         "dtypes": dict(Counter(source.describe(name)[0] for name in source.names())),
         "tied_embeddings": source.tied,
-        "tokenizer": str(tokenizer) if tokenizer.is_file() else None,
+        "tokenizer": str(tokenizer) if tokenizer else None,
     }

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.processes import platform
 from megabiomed.samples.questions.templates import SHOT_SEPARATOR
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 BATCH = 16
 _STATED = r"(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*(?:option\s+|choice\s+)?\(?"

@@ -20,7 +20,8 @@ from megabiomed.evaluate.tasks import Item, Task, build_task
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.ground.figures import perplexity
 from megabiomed.samples.questions.readers import default_split
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 class TrainingEvaluation:
@@ -32,7 +33,7 @@ class TrainingEvaluation:
 
     def __init__(self, config: RunConfig, mesh: Mesh, tokenizer: Path) -> None:
         chosen, data = config.eval, config.data
-        opened = Tokenizer(tokenizer)
+        opened = open_tokenizer(tokenizer)
         texts, questions = trained_on(config, config.folder)
         known = read_reports(texts, [], questions)
         settings = EvaluateSettings(model=config.folder, limit=chosen.limit, max_new_tokens=1)
@@ -107,5 +108,5 @@ def _requests(item: Item) -> list[Request]:
 def _open(path: Path, tokenizer: Tokenizer) -> TokenStore:
     store = TokenStore.open(path)
     advice = "build it with `corpus build --tokenizer` of this run"
-    tokenizer.check_made(f"{path} of eval.perplexity", store.tokenizer_sha256, advice)
+    tokenizer.check_same(f"{path} of eval.perplexity", store.tokenizer_sha256, advice)
     return store

@@ -24,7 +24,8 @@ from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.start_from import whole_model
 from megabiomed.samples.questions.sources import stores_of
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_in, open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def open_model(path: Path, base: Path | None = None) -> Model:
     if model.tokenizer.vocab_size > model.config.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model", got=f"{model.tokenizer.vocab_size} pieces",
-            expected=f"at most vocab_size {model.config.vocab_size}", do="put the model's own tokenizer.model there",
+            expected=f"at most vocab_size {model.config.vocab_size}", do="put the model's own tokenizer there",
         )  # fmt: skip
     return model
 
@@ -81,7 +82,7 @@ def _no_base(path: Path, base: Path | None) -> None:
 def _exported(path: Path, base: Path | None) -> Model:
     _no_base(path, base)
     config, source = model_config_from_hf(path), HuggingFaceSource(path)
-    return Model(path, config, source, Tokenizer(path / "tokenizer.model"), _fingerprint(path, "*.safetensors"))
+    return Model(path, config, source, open_in(path), _fingerprint(path, "*.safetensors"))
 
 
 def _trained(located: Located, base: Path | None) -> Model:
@@ -94,7 +95,7 @@ def _trained(located: Located, base: Path | None) -> Model:
     run = checkpoint.path.resolve().parent.parent
     stores, questions = trained_on(stored, run)
     identity = _fingerprint(checkpoint.path, "*.json")
-    tokenizer, source = Tokenizer(checkpoint.tokenizer), whole_model(checkpoint, base)
+    tokenizer, source = open_tokenizer(checkpoint.tokenizer), whole_model(checkpoint, base)
     return Model(
         checkpoint.path, stored.model, source, tokenizer, identity, run, checkpoint.step, stores, questions, stored
     )
@@ -113,7 +114,7 @@ def _aligned(path: Path, base: Path | None) -> Model:
     run = checkpoint.path.resolve().parent.parent
     identity = sha256_bytes("".join(_fingerprint(held.path, "*.json") for held in found.source.checkpoints).encode())
     stores, questions = trained_on(config, run)
-    tokenizer, step = Tokenizer(found.tokenizer), checkpoint.step
+    tokenizer, step = open_tokenizer(found.tokenizer), checkpoint.step
     return Model(checkpoint.path, config.model, found.source, tokenizer, identity, run, step, stores, questions, config)
 
 
@@ -181,7 +182,7 @@ def open_windows(
     """
     store = TokenStore.open(path)
     advice = "build the store with `corpus build --tokenizer` of this model"
-    model.tokenizer.check_made(path, store.tokenizer_sha256, advice)
+    model.tokenizer.check_same(path, store.tokenizer_sha256, advice)
     return store, ValidationLoader(store, data, samples, dp_rank, dp_size)
 
 

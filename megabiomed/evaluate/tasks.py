@@ -19,7 +19,7 @@ from megabiomed.samples.questions.readers import Split, read_questions
 from megabiomed.samples.questions.records import Kind, QuestionRecord, Unusable
 from megabiomed.samples.questions.templates import Prompt, Template, find_template, render
 from megabiomed.samples.rejects import Reject
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)

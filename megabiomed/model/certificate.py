@@ -36,9 +36,9 @@ from megabiomed.model.reference import (
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
+from megabiomed.tokenizer.files import find_in
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
-TOKENIZER_FILE = "tokenizer.model"
 HALF_SPLIT, INTERLEAVED, UNKNOWN = "half-split (Hugging Face)", "interleaved (Meta)", "unknown"
 # bf16 keeps 8 bits of each activation; measured against fp32 on random 4-layer models the logits differ by about 2 %.
 ENGINE_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05}
@@ -58,7 +58,7 @@ class Certificate:
         top1_agreement: share of positions at which both rank the same token first.
         loss: mean cross entropy of our logits, each token predicting the next.
         rope_layout: order of the rotated pairs in the q and k rows under which both agree.
-        tokenizer_sha256: of the folder's tokenizer.model; None without one.
+        tokenizer_sha256: of the folder's tokenizer; None without one.
         engine: after an import into a training engine, its topology and how far its logits were from transformers'.
     """
 
@@ -152,7 +152,7 @@ def certify(
     Args:
         direction: "export" or "import".
         name: what the source is, for the reader of the certificate.
-        tokenizer: the tokenizer.model that belongs to the source.
+        tokenizer: the file of the tokenizer that belongs to the source.
         tick: called 2 * num_hidden_layers times, for a progress bar.
         engine: what a training engine, filled from the folder, computes.
         stored: another view of the folder's tensors, such as one with a larger vocabulary.
@@ -167,7 +167,7 @@ def certify(
     if not _close(ours, theirs):
         other = streamed_logits(architecture, from_interleaved(read, architecture), ids)
         layout = INTERLEAVED if _close(other, theirs) else UNKNOWN
-    own = folder / TOKENIZER_FILE
+    own = find_in(folder)
     return Certificate(
         direction=direction,
         folder=str(folder),
@@ -178,7 +178,7 @@ def certify(
         top1_agreement=float((ours.argmax(-1) == theirs.argmax(-1)).double().mean()),
         loss=next_token_loss(ours, ids),
         rope_layout=layout,
-        tokenizer_sha256=sha256_file(own) if own.is_file() else None,
+        tokenizer_sha256=sha256_file(own) if own else None,
         expected_tokenizer_sha256=sha256_file(tokenizer) if tokenizer else None,
         tensors=len(architecture.tensors),
         stored_as=stored.dtype,

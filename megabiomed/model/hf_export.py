@@ -23,7 +23,7 @@ from megabiomed.model.certificate import CERTIFICATE, Certificate, certify
 from megabiomed.model.hf_config import hf_config
 from megabiomed.model.hf_folder import INDEX, SINGLE
 from megabiomed.model.registry import architecture_of
-from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -44,7 +44,7 @@ def export_hf(
     index convention of Hugging Face.
 
     Args:
-        tokenizer: SentencePiece tokenizer.model to add, together with the tokenizer.json made from it.
+        tokenizer: file of the tokenizer to add, together with the files that transformers reads.
         max_shard_bytes: limit of one weight file; a single tensor larger than this has a file of its own.
         inspect: called with the complete folder while it still has a temporary name; what it raises undoes the export.
         tick: called for each tensor.
@@ -58,9 +58,10 @@ def export_hf(
         raise CheckpointError(f"{folder} already exists", do="choose another folder or delete this one")
     with new_folder(folder) as temporary:
         architecture = architecture_of(config)
-        bos, eos = special_ids(tokenizer) if tokenizer else (1, 2)
-        if tokenizer:
-            write_tokenizer(tokenizer, temporary, config)
+        opened = open_tokenizer(tokenizer) if tokenizer else None
+        bos, eos = (opened.bos_id, opened.eos_id) if opened else (1, 2)
+        if opened:
+            opened.write_hugging_face(temporary, config.vocab_size, config.max_position_embeddings)
         _write_weights(source, plan_shards(config, dtype, max_shard_bytes), temporary, DTYPES[dtype], tick)
         write_json(
             temporary / "config.json", hf_config(architecture, str(DTYPES[dtype]).removeprefix("torch."), bos, eos)

@@ -13,12 +13,11 @@ import torch
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.model.certificate import TOKENIZER_FILE
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.reference import StoredTensors
 from megabiomed.model.registry import architecture_of
-from megabiomed.tokenizer.extend import cut, piece_scores
+from megabiomed.tokenizer.files import open_in, open_tokenizer
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -51,33 +50,9 @@ def rows_of_new_pieces(folder: Path, tokenizer: Path) -> list[list[int]]:
     """For each piece that a tokenizer has beyond that of the folder, the old ids of its text; empty when it has none.
 
     Raises:
-        TokenizerError: the folder has no tokenizer.model, or the other one is not an extension of it.
+        TokenizerError: the folder has no tokenizer, which says what is new, or the other one is not an extension of it.
     """
-    from sentencepiece import sentencepiece_model_pb2
-
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise TokenizerError(
-            f"{folder} has no {TOKENIZER_FILE}",
-            do="put the tokenizer.model of the pretrained model there: it says what is new",
-        )
-    files = (folder / TOKENIZER_FILE, tokenizer)
-    old, new = (sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes()) for file in files)  # type: ignore[attr-defined]
-    kept = [piece.piece for piece in new.pieces[: len(old.pieces)]]
-    if kept != [piece.piece for piece in old.pieces]:
-        raise TokenizerError(
-            f"{tokenizer} is no extension of {folder / TOKENIZER_FILE}", got="other pieces under the same ids",
-            do="extend the tokenizer of the folder with `megabiomed tokenizer extend`",
-        )  # fmt: skip
-    scores, ids = piece_scores(old), {piece: number for number, piece in enumerate(kept)}
-    return [
-        [number for part in cut(piece.piece, scores) for number in _ids(part, ids)]
-        for piece in new.pieces[len(old.pieces) :]
-    ]
-
-
-def _ids(part: str, ids: dict[str, int]) -> list[int]:
-    """The id of a piece, or those of its bytes."""
-    return [ids[part]] if part in ids else [ids[f"<0x{byte:02X}>"] for byte in part.encode()]
+    return open_tokenizer(tokenizer).parts_of_new_pieces(open_in(folder))
 
 
 class ExtendedSource(HuggingFaceSource):

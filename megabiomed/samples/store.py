@@ -6,7 +6,6 @@ is written.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import new_folder, read_json, sha256_file, write_json
 from megabiomed.samples.rejects import REJECTS, Reject, counts, read_rejects, write_rejects
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import copy_into, require_in
+from megabiomed.tokenizer.interface import Tokenizer
 
 MANIFEST = "manifest.json"
 RECORDS = "records"
-TOKENIZER = "tokenizer.model"
 FORMAT = 2
 ANSWER_FIELDS: dict[str, Any] = {"ident": pa.string(), "ids": pa.list_(pa.int32()), "answer_start": pa.int32()}
 """Columns of every records table: id, token ids that end with EOS, and the first of them that is answer."""
@@ -69,7 +68,7 @@ def write_store(
         for name, table in tables.items():
             write_table(temporary / f"{name}.arrow", table.columns, table.fields)
         write_rejects(temporary / REJECTS, rejects)
-        shutil.copyfile(tokenizer.path, temporary / TOKENIZER)
+        copy_into(temporary, tokenizer.path)
         manifest = {
             "format": FORMAT, **about, "tokenizer": tokenizer.sha256, "records": len(tables[RECORDS]),
             "left_out": counts(rejects), "sha256": {name: sha256_file(temporary / f"{name}.arrow") for name in tables},
@@ -105,7 +104,7 @@ class AnswerStore:
         self.format = self.manifest.get("format")
         if self.format not in self.formats:
             raise DataError(f"{path} has another format", got=self.format, expected=FORMAT, do=f"{advice} again")
-        self.tokenizer_path, self.tokenizer_sha256 = path / TOKENIZER, str(self.manifest["tokenizer"])
+        self.tokenizer_path, self.tokenizer_sha256 = require_in(path), str(self.manifest["tokenizer"])
         self.records = self.table(RECORDS)
         self.idents = self.records["ident"]
         self.ids, self.id_ends = flat_lists(self.records["ids"])

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 class Tokenized(Protocol):
@@ -37,10 +38,10 @@ def check_tokenizer(stores: Sequence[Tokenized], vocab_size: int, given: Path | 
     Raises:
         TokenizerError: another one made a store, or the model has more or fewer rows.
     """
-    tokenizer = Tokenizer(given or stores[0].tokenizer_path)
+    tokenizer = open_tokenizer(given or stores[0].tokenizer_path)
     for store in stores:
         advice = f"build it again with {tokenizer.path}, or use the tokenizer that made it for the run and all its data"
-        tokenizer.check_made(store.path, store.tokenizer_sha256, advice)
+        tokenizer.check_same(store.path, store.tokenizer_sha256, advice)
     if tokenizer.vocab_size != vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model",

@@ -17,7 +17,7 @@ from typing import Any
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_atomic
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import SentencePieceTokenizer
 from megabiomed.tokenizer.words import SPACE
 
 MAX_PIECE = 24
@@ -27,7 +27,9 @@ MAX_DISTINCT = 2_000_000
 _WORD = re.compile(r" ?[^\W\d_]+")
 
 
-def extend_tokenizer(base: Path, texts: Iterable[str], output: Path, pieces: int) -> tuple[Tokenizer, list[str]]:
+def extend_tokenizer(
+    base: Path, texts: Iterable[str], output: Path, pieces: int
+) -> tuple[SentencePieceTokenizer, list[str]]:
     """Add up to `pieces` pieces of letters to a tokenizer and store it as `output`.
 
     Returns:
@@ -38,7 +40,7 @@ def extend_tokenizer(base: Path, texts: Iterable[str], output: Path, pieces: int
     """
     from sentencepiece import sentencepiece_model_pb2
 
-    Tokenizer(base)
+    SentencePieceTokenizer(base)
     proto = sentencepiece_model_pb2.ModelProto.FromString(base.read_bytes())  # type: ignore[attr-defined]
     if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
         raise TokenizerError(
@@ -54,7 +56,35 @@ def extend_tokenizer(base: Path, texts: Iterable[str], output: Path, pieces: int
     proto.trainer_spec.vocab_size = len(proto.pieces)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, proto.SerializeToString())
-    return Tokenizer(output), new
+    return SentencePieceTokenizer(output), new
+
+
+def parts_of_new_pieces(old_file: Path, new_file: Path) -> list[list[int]]:
+    """For each piece of a tokenizer beyond those of an older one, the old ids of its text.
+
+    Raises:
+        TokenizerError: the new one is not an extension of the old one.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    files = (old_file, new_file)
+    old, new = (sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes()) for file in files)  # type: ignore[attr-defined]
+    kept = [piece.piece for piece in new.pieces[: len(old.pieces)]]
+    if kept != [piece.piece for piece in old.pieces]:
+        raise TokenizerError(
+            f"{new_file} is no extension of {old_file}", got="other pieces under the same ids",
+            do="extend the tokenizer of the folder with `megabiomed tokenizer extend`",
+        )  # fmt: skip
+    scores, ids = piece_scores(old), {piece: number for number, piece in enumerate(kept)}
+    return [
+        [number for part in cut(piece.piece, scores) for number in _ids(part, ids)]
+        for piece in new.pieces[len(old.pieces) :]
+    ]
+
+
+def _ids(part: str, ids: dict[str, int]) -> list[int]:
+    """The id of a piece, or those of its bytes."""
+    return [ids[part]] if part in ids else [ids[f"<0x{byte:02X}>"] for byte in part.encode()]
 
 
 def piece_scores(proto: Any) -> dict[str, float]:

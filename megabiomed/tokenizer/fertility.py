@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from megabiomed.tokenizer.extend import count_words
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.words import SPACE
 
 

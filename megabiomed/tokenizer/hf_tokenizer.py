@@ -15,9 +15,9 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 
-from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_json
+from megabiomed.tokenizer.files import SENTENCEPIECE
 
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 _BPE = 2
@@ -33,12 +33,6 @@ _PROBES = (
 )
 
 
-def special_ids(model: Path) -> tuple[int, int]:
-    """Ids of the first (`<s>`) and last (`</s>`) token of a text."""
-    processor = _load(model)
-    return processor.bos_id(), processor.eos_id()
-
-
 def _load(model: Path) -> Any:
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(model))
@@ -46,7 +40,7 @@ def _load(model: Path) -> Any:
         raise TokenizerError(f"{model} is no SentencePiece model", got=f"{error}") from None
 
 
-def write_tokenizer(model: Path, folder: Path, config: ModelConfig) -> None:
+def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) -> None:
     """Write tokenizer.model, tokenizer.json and tokenizer_config.json.
 
     Raises:
@@ -54,9 +48,9 @@ def write_tokenizer(model: Path, folder: Path, config: ModelConfig) -> None:
             than SentencePiece on any of a set of difficult texts.
     """
     processor = _load(model)
-    if processor.get_piece_size() != config.vocab_size:
+    if processor.get_piece_size() != vocab_size:
         raise TokenizerError(
-            f"{model} does not fit the model", got=f"{processor.get_piece_size()} pieces", expected=config.vocab_size
+            f"{model} does not fit the model", got=f"{processor.get_piece_size()} pieces", expected=vocab_size
         )
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
     tokenizer = _convert(proto, model)
@@ -68,19 +62,19 @@ def write_tokenizer(model: Path, folder: Path, config: ModelConfig) -> None:
                 got=f"other ids for {text!r}",
                 do="export without a tokenizer and encode with SentencePiece",
             )
-    shutil.copyfile(model, folder / "tokenizer.model")
+    shutil.copyfile(model, folder / SENTENCEPIECE)
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", _tokenizer_config(processor, config))
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(processor, context))
 
 
-def _tokenizer_config(processor: Any, config: ModelConfig) -> dict[str, Any]:
+def _tokenizer_config(processor: Any, context: int) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": processor.id_to_piece(processor.bos_id()),
         "eos_token": processor.id_to_piece(processor.eos_id()),
         "unk_token": processor.id_to_piece(processor.unk_id()),
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config.max_position_embeddings,
+        "model_max_length": context,
     }
 
 

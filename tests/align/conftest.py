@@ -33,7 +33,7 @@ align:
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
     from megabiomed.samples.multimodal.generate import generate_questions
-    from megabiomed.tokenizer.tokenizer import train_tokenizer
+    from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
     folder = tmp_path_factory.mktemp("qa")
     generate_questions(folder / "q.json", proteins=60)

@@ -21,7 +21,7 @@ from megabiomed.samples.multimodal.prompts import TEMPLATES, render
 from megabiomed.samples.multimodal.records import QaRecord, read_records
 from megabiomed.samples.multimodal.splits import leakage, split_records
 from megabiomed.samples.multimodal.store import QaStore
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 MODALITIES = [modality_of(name) for name in ("molecule", "protein")]
 
@@ -82,7 +82,7 @@ def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> 
         QaRecord("g", "q", "two molecules", {"molecule": ["C", "[Na+]"]}),
         QaRecord("h", "q", "x", {"protein": ["mkJ*x" + "A" * 2000]}),
     ]
-    tokenizer = Tokenizer(questions / "train/tokenizer.model")
+    tokenizer = open_tokenizer(questions / "train/tokenizer.model")
     manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
     assert manifest["left_out"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
                                    "molecule too_large": 1, "protein empty": 1}  # fmt: skip
@@ -97,7 +97,7 @@ def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> 
 def test_loss_falls_on_answer_and_eos_only(questions: Path) -> None:
     data = DataConfig(seq_length=96, micro_batch_size=1, global_batch_size=2)
     loader = AlignLoader([QaStore(questions / "train")], align_config(questions), data, seed=1)
-    windows, tokenizer = loader.windows[0], Tokenizer(questions / "train/tokenizer.model")
+    windows, tokenizer = loader.windows[0], open_tokenizer(questions / "train/tokenizer.model")
     for window in range(len(windows)):
         placed = windows.place(window)
         labels = placed.window.labels[placed.window.labels != IGNORE_INDEX]

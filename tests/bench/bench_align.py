@@ -31,7 +31,7 @@ from megabiomed.encoders.schedule import imbalance, longest_first
 from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
 from megabiomed.samples.multimodal.generate import generate_questions
 from megabiomed.samples.multimodal.store import QaStore
-from megabiomed.tokenizer.tokenizer import train_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 ESM2_3B = Esm2Config(num_layers=36, hidden_size=2560, num_attention_heads=40)
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "esm2_sequences" / "train.parquet"

@@ -20,10 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import data_build, data_load
 from bench.record import store, table
-from megabiomed.config.models import ModelConfig
 from megabiomed.data.store import TokenStore
-from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 Rows = list[dict[str, Any]]
 LIMIT = 240
@@ -45,7 +43,7 @@ def main() -> None:
         model = folder / "model" / "tokenizer.model"
         (model.parent / "hf").mkdir(parents=True)
         shutil.copyfile(given, model)
-        write_tokenizer(model, model.parent / "hf", ModelConfig(vocab_size=Tokenizer(model).vocab_size))
+        open_tokenizer(model).write_hugging_face(model.parent / "hf", open_tokenizer(model).vocab_size, 4096)
         amount = data_build.write_texts(files, folder / "texts.jsonl", asked.texts)
         parts: dict[str, Callable[[], Rows]] = {
             "build": lambda: build_rows(folder, model, files, asked.rounds),

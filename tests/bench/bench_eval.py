@@ -26,7 +26,9 @@ from megabiomed.evaluate.tasks import build_task
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.samples.questions.generate import generate_questions
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 TESTS = Path(__file__).resolve().parents[1]
 REAL = TESTS.parents[1] / "shared" / "data"
@@ -37,7 +39,11 @@ def tokenizer_and_questions(folder: Path) -> tuple[Tokenizer, dict[str, Path], s
     """What is asked, and what the figures should be called."""
     if (REAL / "tokenizer_32k").is_dir():
         files = {"pubmedqa": REAL / "pubmedqa" / "ori_pqal.json", "medmcqa": REAL / "medmcqa" / "dev.json"}
-        return Tokenizer(REAL / "tokenizer_32k" / "tokenizer.model"), files, "PubMedQA test and MedMCQA dev, real files"
+        return (
+            open_tokenizer(REAL / "tokenizer_32k" / "tokenizer.model"),
+            files,
+            "PubMedQA test and MedMCQA dev, real files",
+        )
     generate_questions(folder, 200, 200)
     files = {"pubmedqa": folder / "pubmedqa" / "ori_pqal.json", "medmcqa": folder / "medmcqa" / "test.jsonl"}
     texts = iter(path.read_text() for path in files.values())

@@ -19,7 +19,8 @@ from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import TokenJob, tokenize_part
 from megabiomed.data.store import TokenStoreWriter
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -80,7 +81,7 @@ def own_tokenize(texts: Path, model: Path, folder: Path) -> int:
     documents = texts.read_bytes().count(b"\n")
     np.save(folder / "split.npy", np.zeros(documents, np.int8))
     account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model))
-    with TokenStoreWriter(folder / "store", model, Tokenizer(model).vocab_size) as store:
+    with TokenStoreWriter(folder / "store", model, open_tokenizer(model).vocab_size) as store:
         part = folder / "part"
         store.append(part / "train.bin", np.load(part / "train.npy"), part / "train.jsonl")
     return int(account["train"]["tokens"])

@@ -13,7 +13,7 @@ from support.spawn import run_ranks
 from support.stores import make_store
 
 from megabiomed.doctor.needs import stage_needs
-from megabiomed.tokenizer.tokenizer import train_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 TEXT = "\n".join(f"Patient {n} received {n * 3} mg of aspirin; p < 0.0{n % 9 + 1} versus placebo." for n in range(400))
 WORKER = Path(__file__).with_name("any_worker.py")

@@ -24,7 +24,7 @@ from megabiomed.corpus.generate import write_records
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.ground.files import sha256_file
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 REAL = sorted((Path(__file__).resolve().parents[3] / "shared" / "data" / "s2orc").glob("*.jsonl.gz"))
 
@@ -72,7 +72,7 @@ def test_halves_of_surrogate_pairs_anywhere_in_a_record_stop_no_build(tmp_path: 
     provenance = (tmp_path / "c" / "train" / "documents.jsonl").read_text(encoding="utf-8")
     assert all(held in provenance for held in ("Med\ufffdicine", "PM\ufffd", "a\ufffd"))
     store = TokenStore.open(tmp_path / "c" / "train")
-    tokenizer = Tokenizer(tmp_path / "c" / "tokenizer" / "tokenizer.model")
+    tokenizer = open_tokenizer(tmp_path / "c" / "tokenizer" / "tokenizer.model")
     assert "\U0001d465 is a letter" in tokenizer.decode([int(i) for i in store.tokens(*store.document_bounds(1))])
 
 
@@ -112,7 +112,7 @@ def test_neither_the_order_of_the_files_nor_of_the_papers_moves_a_paper_to_the_o
 def test_no_author_reference_or_caption_reaches_the_tokens(built: Path) -> None:
     for split in ("train", "validation"):
         store = TokenStore.open(built / split)
-        text = Tokenizer(store.tokenizer_path).decode(store.tokens(0, store.num_tokens).tolist())
+        text = open_tokenizer(store.tokenizer_path).decode(store.tokens(0, store.num_tokens).tolist())
         for marked in ("Author One", "Institute", "@example.org", "Reference work", "Tabulated:", "Drawn:", "[1]"):
             assert marked not in text
         assert "Introduction" in text
@@ -121,7 +121,7 @@ def test_no_author_reference_or_caption_reaches_the_tokens(built: Path) -> None:
 
 def test_documents_decode_to_papers_with_bos_and_eos(built: Path) -> None:
     store = TokenStore.open(built / "train")
-    tokenizer = Tokenizer(store.tokenizer_path)
+    tokenizer = open_tokenizer(store.tokenizer_path)
     first = store.tokens(0, int(store.document_ends[0])).tolist()
     assert (first[0], first[-1]) == (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
     text = tokenizer.decode(first)

@@ -8,7 +8,7 @@ import pytest
 from support.stores import make_store
 
 from megabiomed.data.store import TokenStore
-from megabiomed.tokenizer.tokenizer import train_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 TEXT = "The heart pumps blood. The kidney filters the blood and produces urine. Insulin lowers blood glucose. " * 30
 

@@ -23,12 +23,13 @@ from megabiomed.samples.questions import sources
 from megabiomed.samples.questions.loader import FinetuneLoader
 from megabiomed.samples.questions.sources import check_tokenizers, opened, tokenizer_of
 from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @pytest.fixture
 def tokenizer(corpus: Path) -> Tokenizer:
-    return Tokenizer(corpus / "tokenizer/tokenizer.model")
+    return open_tokenizer(corpus / "tokenizer/tokenizer.model")
 
 
 def built(path: Path, tokenizer: Tokenizer, folder: Path, **settings: object) -> QuestionStore:

@@ -26,7 +26,7 @@ from megabiomed.runs.kinds import FINETUNE, read_run
 from megabiomed.runs.start import StartOptions, start
 from megabiomed.samples.questions.store import BuildSettings, build_store
 from megabiomed.tokenizer.extend import extend_tokenizer
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 DRY = StartOptions(nproc=1, dry_run=True)
 TP2_ZERO3 = ["parallel.tensor_parallel_size=2", "parallel.sequence_parallel=true", "parallel.zero_stage=3"]
@@ -160,7 +160,7 @@ def test_shipped_recipes_fit_eight_devices(name: str) -> None:
 def test_a_dry_run_counts_the_steps_of_stores_and_names_the_file_that_is_missing(
     finetune_file: Path, questions: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", Tokenizer(corpus / "tokenizer/tokenizer.model"),
+    build_store([questions / "medmcqa/train.jsonl"], tmp_path / "s", open_tokenizer(corpus / "tokenizer/tokenizer.model"),
                 BuildSettings(256))  # fmt: skip
     epochs = ["finetune.replay=[]", "finetune.replay_share=0", "train.steps=null", "train.epochs=2"]
     start(str(finetune_file), [f"finetune.train=[{{path: {tmp_path / 's'}}}]", *epochs], DRY)

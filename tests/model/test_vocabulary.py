@@ -19,7 +19,8 @@ from megabiomed.model.hf_export import export_hf
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import open_folder, rows_of_new_pieces
 from megabiomed.tokenizer.extend import extend_tokenizer
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 TEXT = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen. "
@@ -42,7 +43,7 @@ def grown(
     request: pytest.FixtureRequest, tokenizers: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> ModelConfig:
     folder = export_hf(SeededInit(SMALL, 1), SMALL, tmp_path_factory.mktemp("m") / "hf", request.param, tokenizers[0])
-    size = Tokenizer(tokenizers[1]).vocab_size
+    size = open_tokenizer(tokenizers[1]).vocab_size
     return SMALL.model_copy(update={"vocab_size": size, "init_from": folder})
 
 
@@ -51,7 +52,7 @@ def test_a_new_row_is_the_mean_of_the_old_pieces_of_its_text(grown: ModelConfig,
 
     assert grown.init_from is not None
     model = LlamaForCausalLM.from_pretrained(grown.init_from, dtype="auto")
-    old = Tokenizer(tokenizers[0])
+    old = open_tokenizer(tokenizers[0])
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizers[1]))
     words = {n: processor.id_to_piece(n) for n in range(300, grown.vocab_size)}
     assert any(piece[0] == "\u2581" for piece in words.values())
@@ -99,7 +100,7 @@ def test_an_exported_grown_model_is_one_that_transformers_loads(
     model = LlamaForCausalLM.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings().weight.shape == model.lm_head.weight.shape == (grown.vocab_size, 16)
     ids = AutoTokenizer.from_pretrained(tmp_path / "out")("phosphatase glycolysis")["input_ids"]
-    assert ids == Tokenizer(tokenizers[1]).encode("phosphatase glycolysis", bos=True)
+    assert ids == open_tokenizer(tokenizers[1]).encode("phosphatase glycolysis", bos=True)
     assert max(ids) >= 300
     assert set(architecture_of(grown).shapes) == set(model.state_dict())
 

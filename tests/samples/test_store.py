@@ -14,14 +14,16 @@ from megabiomed.samples.multimodal.store import QaStore
 from megabiomed.samples.questions.store import QuestionStore
 from megabiomed.samples.rejects import Reject, read_rejects, write_rejects
 from megabiomed.samples.store import ANSWER_FIELDS, MANIFEST, RECORDS, Table, write_store
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
     train_tokenizer(iter(["which answer is right and which answer is wrong " * 20]), path, 280)
-    return Tokenizer(path)
+    return open_tokenizer(path)
 
 
 def records(rows: int) -> Table:

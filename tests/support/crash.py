@@ -25,7 +25,7 @@ from typing import Any
 
 from megabiomed.checkpoint.catalog import list_checkpoints
 from megabiomed.config import RunConfig
-from megabiomed.tokenizer.tokenizer import train_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 from support import crash_damage, crash_ranks
 from support.runs import events, losses
 from support.stores import make_store

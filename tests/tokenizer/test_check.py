@@ -9,7 +9,8 @@ import pytest
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.tokenizer.check import check_tokenizer
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 
 @dataclass
@@ -32,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
 
 def test_the_tokenizer_of_the_first_store_is_that_of_the_run(made: tuple[Store, Store]) -> None:
     first, _ = made
-    assert check_tokenizer([first, first], Tokenizer(first.tokenizer_path).vocab_size).path == first.tokenizer_path
+    assert check_tokenizer([first, first], open_tokenizer(first.tokenizer_path).vocab_size).path == first.tokenizer_path
 
 
 def test_data_of_another_tokenizer_are_named_with_both_hashes_and_what_to_do(made: tuple[Store, Store]) -> None:
@@ -49,7 +50,7 @@ def test_data_of_another_tokenizer_are_named_with_both_hashes_and_what_to_do(mad
 
 @pytest.mark.parametrize("more", [-1, 1])
 def test_a_model_with_more_or_fewer_rows_than_pieces_is_refused(made: tuple[Store, Store], more: int) -> None:
-    pieces = Tokenizer(made[0].tokenizer_path).vocab_size
+    pieces = open_tokenizer(made[0].tokenizer_path).vocab_size
     wanted = rf"does not fit the model: got {pieces} pieces in .*, expected model\.vocab_size = {pieces + more}; build"
     with pytest.raises(TokenizerError, match=wanted):
         check_tokenizer([made[0]], pieces + more)

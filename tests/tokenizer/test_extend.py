@@ -15,7 +15,8 @@ from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.tokenizer.extend import count_words, cut, extend_tokenizer, learn_pieces, piece_scores
 from megabiomed.tokenizer.fertility import fertility
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 GENERAL = "the cat sat on the mat and the dog ran over the road to see the sun go down by the sea in 1999. "
 MEDICAL = "phosphofructokinase and phosphatase act in glycolysis; haemoglobin carries oxygen, phosphatase does not. "

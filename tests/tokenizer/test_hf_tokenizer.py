@@ -16,7 +16,7 @@ from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
-from megabiomed.tokenizer.hf_tokenizer import special_ids, write_tokenizer
+from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
 
 PIECES = 420
 WORDS = [
@@ -81,7 +81,7 @@ def test_other_normalisations_are_converted_or_refused_but_never_changed(tmp_pat
     model = train(tmp_path, normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     (tmp_path / "hf").mkdir()
-    write_tokenizer(model, tmp_path / "hf", config(processor.get_piece_size()))
+    write_tokenizer(model, tmp_path / "hf", processor.get_piece_size(), 64)
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
     for text in ("ﬁne  ½ protein ", "  A\u3000B", "binds ① kinase"):
         assert theirs(text)["input_ids"] == [1, *processor.encode(text)]
@@ -98,7 +98,7 @@ def test_a_unigram_model_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     model = train(tmp_path, model_type="unigram")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
     with pytest.raises(TokenizerError, match="is no BPE model"):
-        write_tokenizer(model, tmp_path, config(pieces))
+        write_tokenizer(model, tmp_path, pieces, 64)
     model.write_bytes(b"not a model")
     with pytest.raises(TokenizerError, match="is no SentencePiece model"):
-        special_ids(model)
+        write_tokenizer(model, tmp_path, pieces, 64)

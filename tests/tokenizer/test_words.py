@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megabiomed.tokenizer import words
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 from megabiomed.tokenizer.words import WordEncoder, why_not
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "tokenizer_32k" / "tokenizer.model"
@@ -23,7 +25,7 @@ TEXTS = st.text(st.sampled_from("aehinrst ek  .\n\n\t5(α-▁\u00a0\U0001f9ec<s>
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     if REAL.is_file():
-        return Tokenizer(REAL)
+        return open_tokenizer(REAL)
     return train_tokenizer(iter([SENTENCE * 20]), tmp_path_factory.mktemp("t") / "t.model", 330)
 
 
@@ -117,7 +119,7 @@ def test_a_model_whose_words_depend_on_each_other_is_asked_for_the_whole_text(
     lines = f"{MORE}{SENTENCE}".replace("\n", " ").split(";") * 20
     with (tmp_path / "m.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=file, **settled)
-    tokenizer = Tokenizer(tmp_path / "m.model")
+    tokenizer = open_tokenizer(tmp_path / "m.model")
     assert reason in why_not(processor_of(tokenizer))
     ids = np.frombuffer(tokenizer.encode_documents([SENTENCE], np.uint16)[0], np.uint16)
     assert ids.tolist() == tokenizer.encode(SENTENCE, bos=True, eos=True)

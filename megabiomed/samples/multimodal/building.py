@@ -21,7 +21,8 @@ from megabiomed.samples.multimodal.splits import Split, leakage, split_records
 from megabiomed.samples.multimodal.store import RECORD_FIELDS, table_fields
 from megabiomed.samples.rejects import Reject
 from megabiomed.samples.store import RECORDS, Table, check_new, write_store
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def build_dataset(
     if not records:
         raise DataError("the files hold no question", got=", ".join(map(str, files)))
     split = {"all": records} if how is None else split_records(records, how, seed, modalities)
-    made, lines = Tokenizer(tokenizer), []
+    made, lines = open_tokenizer(tokenizer), []
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("featurise", total=len(records))

@@ -43,13 +43,13 @@ def build(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
-    from megabiomed.tokenizer.tokenizer import Tokenizer
+    from megabiomed.tokenizer.files import open_tokenizer
 
     with Progress(
         "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
     ) as bar:
         task = bar.add_task("tokenize")
-        build_store(files, output, Tokenizer(tokenizer), BuildSettings(window, template, split, limit),
+        build_store(files, output, open_tokenizer(tokenizer), BuildSettings(window, template, split, limit),
                     lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
     typer.echo(f"written: {output}: {QuestionStore(output).describe()}")
 

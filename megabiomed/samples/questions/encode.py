@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from megabiomed.samples.questions.records import Unusable
 from megabiomed.samples.questions.templates import SHOT_SEPARATOR, Prompt
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)

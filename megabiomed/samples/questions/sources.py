@@ -23,7 +23,7 @@ from megabiomed.samples.questions.store import BuildSettings, QuestionStore, bui
 from megabiomed.samples.questions.templates import TEMPLATES
 from megabiomed.samples.store import MANIFEST
 from megabiomed.tokenizer.check import check_tokenizer
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
 
 
 def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStore | None, list[str]]:
@@ -140,7 +140,7 @@ def _store_of(source: QuestionSource, config: FinetuneRunConfig) -> Path:
     """The store of a source; a file's is made in the run folder, under a name that says what went into it."""
     if source.path.is_dir():
         return source.path
-    tokenizer = Tokenizer(tokenizer_of(config))
+    tokenizer = open_tokenizer(tokenizer_of(config))
     settings = BuildSettings(config.data.seq_length, source.template, source.split, source.limit)
     inputs = [file for file in (source.path, source.path.with_name(GROUND_TRUTH)) if file.is_file()]
     key = json.dumps([vars(settings), tokenizer.sha256, *map(sha256_file, inputs)])
@@ -160,8 +160,8 @@ def tokenizer_of(config: FinetuneRunConfig) -> Path:
     if found is None:
         start = config.finetune.start_from or config.model.init_from
         raise TokenizerError(
-            "the model to start from has no tokenizer.model beside it", got=start or "no finetune.start_from",
-            do="set data.tokenizer to the SentencePiece tokenizer.model of the model",
+            "the model to start from has no tokenizer with it", got=start or "no finetune.start_from",
+            do="set data.tokenizer to the tokenizer of the model",
         )  # fmt: skip
     return found
 

@@ -15,7 +15,8 @@ from megabiomed.samples.questions.records import QuestionRecord, Unusable
 from megabiomed.samples.questions.templates import Template, find_template, render
 from megabiomed.samples.rejects import Reject, counts
 from megabiomed.samples.store import ANSWER_FIELDS, RECORDS, AnswerStore, Table, check_new, write_store
-from megabiomed.tokenizer.tokenizer import Tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class QuestionStore(AnswerStore):
 
     def prompts(self) -> Iterator[str]:
         """The texts of all questions, without their answers."""
-        tokenizer = Tokenizer(self.tokenizer_path)
+        tokenizer = open_tokenizer(self.tokenizer_path)
         return (tokenizer.decode(self.prompt(number)) for number in range(len(self)))
 
     def describe(self) -> str:

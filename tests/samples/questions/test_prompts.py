@@ -8,7 +8,8 @@ from megabiomed.ground.errors import ConfigError
 from megabiomed.samples.questions.encode import encode_pair, encode_prompt
 from megabiomed.samples.questions.records import VERDICTS, QuestionRecord, Unusable
 from megabiomed.samples.questions.templates import TEMPLATES, find_template, render
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 ABSTRACT = QuestionRecord(
     "1", "pubmedqa", "Does {it} help?", VERDICTS, 2, "maybe", " ".join(f"word{n}" for n in range(90))

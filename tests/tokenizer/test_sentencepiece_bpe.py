@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from megabiomed.tokenizer.files import open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 SENTENCES = ["The heart pumps 5 litres of blood a minute.", "The kidney filters blood.", "Insulin lowers glucose 2024."]
 ALPHABET = "".join(chr(0x4E00 + n) for n in range(1000))
@@ -90,10 +92,10 @@ def test_untrainable_requests_are_explained_and_leave_no_file(
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="is not there"):
-        Tokenizer(tmp_path / "none.model")
+        open_tokenizer(tmp_path / "none.model")
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(TokenizerError, match="not a SentencePiece model"):
-        Tokenizer(tmp_path / "tokenizer.json")
+        open_tokenizer(tmp_path / "tokenizer.json")
 
 
 def test_data_of_another_tokenizer_are_refused_with_both_hashes(tokenizer: Tokenizer) -> None:
@@ -113,7 +115,7 @@ def test_the_commands_train_and_check(tmp_path: Path) -> None:
     )
     assert "330 pieces" in trained.output
     checked = runner.invoke(tokenizer_app, ["check", model, text], catch_exceptions=False).output
-    tokens, size = len(Tokenizer(model).encode(Path(text).read_text())), len(Path(text).read_bytes())
+    tokens, size = len(open_tokenizer(model).encode(Path(text).read_text())), len(Path(text).read_bytes())
     assert f"{tokens:,} tokens" in checked
     assert f"{size / tokens:.3f} bytes/token" in checked
     assert "round trip exact" in checked
@@ -121,6 +123,6 @@ def test_the_commands_train_and_check(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not REAL.is_file(), reason="../shared/data is absent")
 def test_a_real_tokenizer_of_32_000_pieces_is_read() -> None:
-    tokenizer = Tokenizer(REAL)
+    tokenizer = open_tokenizer(REAL)
     assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (32000, 1, 2)
     assert tokenizer.decode(tokenizer.encode("phosphofructokinase \u03b2")) == "phosphofructokinase \u03b2"

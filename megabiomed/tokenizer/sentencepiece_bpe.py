@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import sentencepiece
 
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.ground.files import sha256_file
+from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.words import WordEncoder
 
 UNK, BOS, EOS = 0, 1, 2
@@ -23,13 +22,8 @@ _BYTES_AND_SPECIALS = 256 + 3
 _MAX_LINE_CHARACTERS = 4000  # at most 4 bytes each, which stays below SentencePiece's limit of 16384 a line
 
 
-class Tokenizer:
-    """A tokenizer.model.
-
-    Attributes:
-        path: the file.
-        vocab_size: number of pieces.
-    """
+class SentencePieceTokenizer(Tokenizer):
+    """A SentencePiece model."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -49,49 +43,36 @@ class Tokenizer:
         if self.bos_id < 0 or self.eos_id < 0:
             raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
 
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the file."""
-        return sha256_file(self.path)
-
-    def check_made(self, what: object, sha256: str, do: str) -> None:
-        """Refuse data that another tokenizer made.
-
-        Args:
-            what: the data, for the message.
-            sha256: of the tokenizer that made them.
-            do: what mends it.
-
-        Raises:
-            TokenizerError: it was another one.
-        """
-        if sha256 != self.sha256:
-            raise TokenizerError(
-                f"{what} was made with another tokenizer than {self.path}",
-                got=sha256[:12], expected=self.sha256[:12], do=do,
-            )  # fmt: skip
-
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
-        """Token ids of a text."""
+        """See the base class."""
         ids: list[int] = self._processor.encode(text)
         return [self.bos_id] * bos + ids + [self.eos_id] * eos
 
     def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
-        """BOS + tokens + EOS of several texts, as bytes of ids of this type.
-
-        Faster than `encode`: different words are remembered between calls (corpus/words.py).
-        """
+        """See the base class. Faster than `encode`: different words are remembered between calls (words.py)."""
         if dtype not in self._encoders:
             self._encoders[dtype] = WordEncoder(self._processor, dtype)
         first, last = (np.array([special], dtype).tobytes() for special in (self.bos_id, self.eos_id))
         return [b"".join((first, ids, last)) for ids in self._encoders[dtype].encode(texts)]
 
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids; special tokens vanish."""
+        """See the base class."""
         return str(self._processor.decode(ids))
 
+    def write_hugging_face(self, folder: Path, vocab_size: int, context: int) -> None:
+        """See the base class."""
+        from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
 
-def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Tokenizer:
+        write_tokenizer(self.path, folder, vocab_size, context)
+
+    def parts_of_new_pieces(self, base: Tokenizer) -> list[list[int]]:
+        """See the base class."""
+        from megabiomed.tokenizer.extend import parts_of_new_pieces
+
+        return parts_of_new_pieces(base.path, self.path)
+
+
+def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> SentencePieceTokenizer:
     """Train a tokenizer in Llama-2's layout and store it as `output` (a file name ending in .model).
 
     Raises:
@@ -132,7 +113,7 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Toke
         raise _training_error(str(error), vocab_size) from None
     finally:
         temporary.unlink(missing_ok=True)
-    return Tokenizer(output)
+    return SentencePieceTokenizer(output)
 
 
 def _training_lines(texts: Iterator[str]) -> Iterator[str]:
