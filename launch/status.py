@@ -42,7 +42,8 @@ def find_runs(where: Path | None) -> list[Path]:
     found = submitted_below(where or Path("runs"))
     if not found and where is not None:
         # Imported where it is needed: it brings torch, for which a look at a queue should not wait.
-        from megabiomed.checkpoint.locate import SUBMITTED, locate
+        from megabiomed.checkpoint.locate import locate
+        from megabiomed.checkpoint.uses import SUBMITTED
 
         run = locate(where).expect(SUBMITTED).run
         return find_runs(run) if run is not None and run.resolve() != where.resolve() else []

@@ -17,19 +17,9 @@ from support.runs import RUN
 from typer.testing import CliRunner
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
-from megabiomed.checkpoint.locate import (
-    ALIGNED,
-    ALIGNED_RUN,
-    MODEL,
-    OWN_FOLDER,
-    RECORD,
-    SAVED,
-    SUBMITTED,
-    Kind,
-    Use,
-    locate,
-)
+from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.state import TrainerState
+from megabiomed.checkpoint.uses import ALIGNED, ALIGNED_RUN, MODEL, OWN_FOLDER, RECORD, SAVED, SUBMITTED, Kind, Use
 from megabiomed.cli import app
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.processes import platform

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from megabiomed.align.sources import StageSource, frozen_reference
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.locate import ALIGNED, ALIGNED_RUN, ALIGNMENT_EXPORT, Kind, locate
+from megabiomed.checkpoint.locate import ALIGNMENT_EXPORT, locate
 from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import Frozen
+from megabiomed.checkpoint.uses import ALIGNED, ALIGNED_RUN, Kind
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.yaml_text import read_yaml

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.checkpoint.uses import ADVICE, ALIGNMENTS, WEIGHTS, Kind, Use
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.data.store import IDX
 from megabiomed.ground.errors import CheckpointError, UserError
@@ -28,81 +28,6 @@ CHECKPOINTS = "checkpoints"
 ALIGNMENT_EXPORT = "alignment.json"
 HF_CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-
-
-class Kind(StrEnum):
-    """What a path can be, as messages say it."""
-
-    RUN = "a run folder"
-    ALIGNMENT = "an alignment run"
-    STAGE = "a stage of an alignment"
-    CHECKPOINT = "a checkpoint"
-    STAGE_CHECKPOINT = "a checkpoint of an alignment"
-    HUGGING_FACE = "a Hugging Face folder"
-    EXPORT = "an exported alignment"
-    ADAPTER = "an adapter in the format of peft"
-    RUNS = "a folder of runs"
-    TOKEN_STORE = "a token store"
-    ANSWER_STORE = "a store of questions"
-    CORPUS = "a corpus"
-    FILE = "a file"
-    FOLDER = "a folder without a run, a checkpoint or a model"
-    MISSING = "no file or folder"
-
-
-_SAVED = {Kind.RUN, Kind.STAGE, Kind.CHECKPOINT, Kind.STAGE_CHECKPOINT}
-_ALIGNED = {Kind.ALIGNMENT, Kind.STAGE, Kind.STAGE_CHECKPOINT}
-_WEIGHTS = {Kind.HUGGING_FACE, Kind.EXPORT}
-
-
-_TEXTS = "`megabiomed generate` and `evaluate` take language models"
-
-
-@dataclass(frozen=True)
-class Use:
-    """What somebody wants a path for.
-
-    Attributes:
-        expected: the kinds in words.
-        instead: what takes the others, for the message.
-    """
-
-    expected: str
-    kinds: frozenset[Kind]
-    instead: str | None = None
-
-
-SAVED = Use(
-    "a run folder, a stage of an alignment or a checkpoint", frozenset(_SAVED | _ALIGNED), "train from it first"
-)
-"""Something with checkpoints in it, or one of them."""
-MODEL = Use("a run folder, a checkpoint or a Hugging Face folder", frozenset(_SAVED | _ALIGNED | _WEIGHTS))
-"""A language model."""
-ALIGNED = Use(
-    "an alignment run, one of its stages, a checkpoint of it or an exported alignment",
-    frozenset(_ALIGNED | {Kind.EXPORT}),
-    _TEXTS,
-)
-"""A language model with encoders."""
-ALIGNED_RUN = Use("an alignment run, one of its stages or a checkpoint of it", frozenset(_ALIGNED), _TEXTS)
-"""The same before its export."""
-RECORD = Use("a run folder, a stage of an alignment or a checkpoint", frozenset(_SAVED))
-"""The folder in which one run keeps its metrics."""
-OWN_FOLDER = Use("a run folder or a stage of an alignment", frozenset({Kind.RUN, Kind.STAGE}))
-"""The folder of one run, named itself: something in it is removed."""
-SUBMITTED = Use(
-    "a run folder, a checkpoint or a folder of runs", frozenset(_SAVED | _ALIGNED | {Kind.RUNS, Kind.FOLDER})
-)
-"""Runs of a scheduler, one or many."""
-
-_TRAINED = "give the run that was trained on it"
-_ADVICE = {
-    Kind.MISSING: "check the path",
-    Kind.ADAPTER: "give the run or the checkpoint that it was exported from",
-    Kind.TOKEN_STORE: _TRAINED,
-    Kind.ANSWER_STORE: _TRAINED,
-    Kind.CORPUS: _TRAINED,
-}
 
 
 @dataclass(frozen=True)
@@ -133,12 +58,12 @@ class Located:
     @property
     def is_hugging_face(self) -> bool:
         """Whether transformers can load the language model from the folder; it has no checkpoints then."""
-        return self.kind in _WEIGHTS
+        return self.kind in WEIGHTS
 
     @property
     def is_aligned(self) -> bool:
         """Whether it belongs to an alignment whose weights are spread over the checkpoints of its stages."""
-        return self.kind in _ALIGNED
+        return self.kind in ALIGNMENTS
 
     def checkpoints(self) -> list[Path]:
         """Folders of checkpoints, complete or not, the newest first; of an alignment those of its last stage first.
@@ -201,7 +126,7 @@ class Located:
             return f"name one of its stages ({', '.join(stages_of(self.path))})"
         if self.kind == Kind.RUNS:
             return f"name one of them ({', '.join(path.name for path in _runs_in(self.path)[:5])})"
-        return _ADVICE.get(self.kind)
+        return ADVICE.get(self.kind)
 
 
 _UNSAVED = (

@@ -38,14 +38,15 @@ def inspect(
 
     Example: megabiomed checkpoint inspect runs/demo --topology "tp=2 dp=4 zero=3" --config biomedgpt-lm-7b
     """
-    from megabiomed.checkpoint.locate import SAVED, locate
+    from megabiomed.checkpoint.locate import locate
+    from megabiomed.checkpoint.uses import SAVED
     from megabiomed.doctor.report import cell, summary, table_of
 
     located = locate(path).expect(SAVED)
     rows = [summary(folder) for folder in located.checkpoints()]
     report: dict[str, Any] = {"checkpoints": rows}
     if topology or config:
-        from megabiomed.doctor.report_needs import config_report, needs_report
+        from megabiomed.doctor.report import config_report, needs_report
 
         opened = located.open()
         if topology:
@@ -60,7 +61,7 @@ def inspect(
         if not row["complete"]:
             typer.echo(f"{row['path']}: {row['reason']}")
     if "needs" in report:
-        from megabiomed.doctor.report_needs import print_needs
+        from megabiomed.doctor.report import print_needs
 
         print_needs(report["needs"])
     for item in report.get("config", ()):
@@ -75,7 +76,8 @@ def verify(path: Where, as_json: AsJson = False) -> None:
 
     Exits 2 when one is damaged. Example: megabiomed checkpoint verify runs/demo/checkpoints/step_00000120
     """
-    from megabiomed.checkpoint.locate import SAVED, locate
+    from megabiomed.checkpoint.locate import locate
+    from megabiomed.checkpoint.uses import SAVED
     from megabiomed.doctor.report import problems_of
 
     found = {}
@@ -100,7 +102,7 @@ def diff(
 
     Example: megabiomed checkpoint diff runs/a/checkpoints/step_00000120 runs/b
     """
-    from megabiomed.doctor.report_diff import compare, print_differences
+    from megabiomed.doctor.report import compare, print_differences
 
     found = compare(first, second)
     different = [item for item in found if not item.equal]
@@ -128,7 +130,8 @@ def prune(
     from megabiomed.checkpoint.catalog import prune as remove
     from megabiomed.checkpoint.catalog import superfluous
     from megabiomed.checkpoint.fence import holder
-    from megabiomed.checkpoint.locate import CHECKPOINTS, OWN_FOLDER, locate
+    from megabiomed.checkpoint.locate import CHECKPOINTS, locate
+    from megabiomed.checkpoint.uses import OWN_FOLDER
 
     run = locate(path).expect(OWN_FOLDER).run
     assert run is not None

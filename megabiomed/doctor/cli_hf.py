@@ -103,8 +103,9 @@ def export_hf(
 
     Example: megabiomed checkpoint export-hf runs/demo demo-hf --dtype bf16
     """
-    from megabiomed.checkpoint.locate import SAVED, locate
+    from megabiomed.checkpoint.locate import locate
     from megabiomed.checkpoint.manifest import MANIFEST
+    from megabiomed.checkpoint.uses import SAVED
     from megabiomed.config.models import stored_model
     from megabiomed.model.hf_export import export_certified, plan_shards
     from megabiomed.model.merged import adapters_of
@@ -140,7 +141,8 @@ def export_peft(
 
     Example: megabiomed checkpoint export-peft runs/finetune-demo adapter --base demo-hf
     """
-    from megabiomed.checkpoint.locate import SAVED, locate
+    from megabiomed.checkpoint.locate import locate
+    from megabiomed.checkpoint.uses import SAVED
     from megabiomed.model.peft import export_adapter
 
     opened = locate(checkpoint).expect(SAVED).open(hashes=check)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from megabiomed.checkpoint.locate import MODEL, locate
+from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.logical import KINDS, Box, TensorSource
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.registry import architecture_of

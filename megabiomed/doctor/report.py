@@ -1,19 +1,25 @@
-"""What `megabiomed checkpoint` says about checkpoints."""
+"""What `megabiomed checkpoint` says: of checkpoints, of what another topology needs of them, of two that differ."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from megabiomed.checkpoint.manifest import check_tiling
 from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.config import RunConfig, load_config
+from megabiomed.config.kinds import stored_run
 from megabiomed.config.models import ModelConfig
+from megabiomed.doctor.difference import TensorDifference, differences, open_side, work
+from megabiomed.doctor.needs import config_differences, parse_topology, stage_needs
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
@@ -99,3 +105,60 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
         "tied_embeddings": source.tied,
         "tokenizer": str(tokenizer) if tokenizer else None,
     }
+
+
+def needs_report(checkpoint: Checkpoint, topology: str) -> dict[str, Any]:
+    """Ranks, and for each pipeline stage what a rank reads and holds."""
+    config = stored_config(checkpoint)
+    parallel, world = parse_topology(topology, config)
+    stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world, config.lora)]
+    return {"checkpoint": str(checkpoint.path), "topology": topology, "processes": world, "stages": stages}
+
+
+def config_report(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
+    """Keys in which a run file differs from the configuration that wrote the checkpoint."""
+    stored = stored_config(checkpoint)
+    return config_differences(
+        stored.model_dump(mode="json"), load_config(name, None, type(stored)).model_dump(mode="json")
+    )
+
+
+def stored_config(checkpoint: Checkpoint) -> RunConfig:
+    """The configuration that wrote a checkpoint."""
+    return stored_run(checkpoint.config_text, f"the configuration in {checkpoint.path}")
+
+
+def print_needs(report: dict[str, Any]) -> None:
+    """The table for the terminal."""
+    columns = ("stage", "ranks", "parameters", "reads", "memory to load", "memory to save", "memory to offload")
+    table = Table(*columns, title=f"each rank on {report['topology']}: {report['processes']} processes")
+    for stage in report["stages"]:
+        sizes = (stage[key] for key in ("read_bytes", "load_bytes", "staging_bytes", "offload_bytes"))
+        first, last = stage["ranks"]
+        table.add_row(str(stage["stage"]), f"{first}-{last}", f"{stage['parameters']:,}", *map(_mib, sizes))
+    Console().print(table)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def compare(first: Path, second: Path) -> list[TensorDifference]:
+    """Compare with a progress bar."""
+    a, b = open_side(first), open_side(second)
+    columns = TextColumn("compare"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("compare", total=work(a, b))
+        return list(differences(a, b, lambda count: bar.advance(task, count)))
+
+
+def print_differences(found: Iterable[TensorDifference]) -> None:
+    """The table for the terminal; nothing when there is nothing to show."""
+    table = Table("tensor", "kind", "elements", "largest", "relative")
+    for item in found:
+        if item.problem:
+            table.add_row(item.name, item.kind, item.problem, "", "")
+        else:
+            table.add_row(item.name, item.kind, f"{item.differing:,}", f"{item.max_abs:.3g}", f"{item.relative:.3g}")
+    if table.row_count:
+        Console().print(table)

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from megabiomed.checkpoint.locate import MODEL, locate
+from megabiomed.checkpoint.locate import locate
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.evaluate.settings import EvaluateSettings
 from megabiomed.ground.errors import ConfigError, TopologyError, UserError
 from megabiomed.ground.files import read_json, write_json

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from megabiomed.checkpoint.locate import MODEL, Located, locate
+from megabiomed.checkpoint.locate import Located, locate
 from megabiomed.checkpoint.logical import TensorSource
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainConfig
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.config.finetune import FinetuneRunConfig

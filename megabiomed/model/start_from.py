@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from megabiomed.checkpoint.locate import MODEL, locate
+from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import Reference
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config import ModelConfig
 from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError

@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from megabiomed.checkpoint.locate import RECORD, locate
+from megabiomed.checkpoint.locate import locate
+from megabiomed.checkpoint.uses import RECORD
 from megabiomed.ground.errors import DataError
 
 

@@ -22,7 +22,6 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.logical import KINDS
-from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
@@ -31,6 +30,7 @@ from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
+from megabiomed.runs.checkpointing import PeakMemory
 
 ZERO3: dict[str, Any] = {"zero_stage": 3}
 FSDP2: dict[str, Any] = {"engine": "fsdp2"}

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
-from megabiomed.checkpoint.locate import ALIGNED, MODEL, OWN_FOLDER, SAVED, Kind, locate, stages_of
+from megabiomed.checkpoint.locate import locate, stages_of
 from megabiomed.checkpoint.manifest import COMMITTED
 from megabiomed.checkpoint.state import TrainerState
+from megabiomed.checkpoint.uses import ALIGNED, MODEL, OWN_FOLDER, SAVED, Kind
 from megabiomed.ground.errors import CheckpointError
 
 ALIGNMENT = yaml.safe_dump({"name": "a", "align": {"stages": [{"name": "second"}, {"name": "first"}]}})

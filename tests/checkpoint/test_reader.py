@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from megabiomed.checkpoint.logical import KINDS, Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
-from megabiomed.checkpoint.memory import PeakMemory
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
+from megabiomed.runs.checkpointing import PeakMemory
 
 TOPOLOGIES = st.tuples(st.sampled_from([1, 2, 4]), st.lists(st.floats(0, 1), max_size=3))
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch.distributed as dist
 
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.locate import MODEL, locate
+from megabiomed.checkpoint.locate import locate
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config.finetune import FinetuneRunConfig, QuestionSource
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import ConfigError, DataError, MegabiomedError, TokenizerError
