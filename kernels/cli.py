@@ -44,7 +44,7 @@ def kernels(
     repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; the best is shown.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
 ) -> None:
-    """What `auto` takes for each operation, why, and the times of all candidates.
+    """Show what `auto` takes for each operation, why, and the times of all candidates.
 
     Defaults: Llama2-7B's layer and 8,192 tokens on a GPU, a small layer and 2,048 tokens on a CPU.
     """

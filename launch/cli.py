@@ -27,8 +27,10 @@ def submit(
     cluster: Annotated[str, typer.Option(help="Cluster file, or the name of one in configs/clusters.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
-    sbatch: Annotated[list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and scripts; submit nothing.")] = False,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high; repeat the option for more.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
     from megabiomed.launch.cluster import load_cluster, parse_flags
@@ -51,7 +53,7 @@ def submit(
 
 
 def _plan(stage: Stage) -> list[str]:
-    """What a stage is, for whoever decides whether to submit it."""
+    """Describe a stage for the operator who decides whether to submit it."""
     from megabiomed.launch.submit import is_done, typed_commands
 
     if is_done(stage):
@@ -69,7 +71,7 @@ def _plan(stage: Stage) -> list[str]:
 
 
 def _check_command(root: typer.Context, words: list[str]) -> None:
-    """Refuse words that are no command of megabiomed, or that it would not understand.
+    """Refuse words that are not a valid command of megabiomed.
 
     Args:
         root: context of the whole application; click may be a package or a part of typer, so its types are not named.
@@ -100,10 +102,10 @@ def _not_understood(words: list[str], why: str) -> ConfigError:
 
 def status(
     run: Annotated[Path | None, typer.Argument(help="Run folder; default: all below runs/.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every few seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Where submitted runs stand: state, step, loss, speed, last checkpoint, ETA over requeues, how they ended.
+    """Show the state of submitted runs: step, loss, speed, last checkpoint, ETA including requeues, how they ended.
 
     Example: megabiomed status runs/biomedgpt-lm-7b --watch
     """
@@ -134,7 +136,7 @@ def status(
 
 
 def _table(found: list[dict[str, Any]], console: Any) -> Any:
-    """A table where it fits, else some lines for each stage."""
+    """A table if it fits, otherwise some lines per stage."""
     from rich.table import Table
     from rich.text import Text
 
@@ -151,9 +153,11 @@ def _table(found: list[dict[str, Any]], console: Any) -> Any:
 def logs(
     run: Run,
     rank: Annotated[int, typer.Option(min=0, help="Rank.")] = 0,
-    job: Annotated[bool, typer.Option("--job", help="The batch script's own log instead.")] = False,
+    job: Annotated[bool, typer.Option("--job", help="Show the log of the batch script instead.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines to show.")] = 40,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows, into later incarnations.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue as the log grows, into later incarnations.")
+    ] = False,
 ) -> None:
     """Show the log of a rank in the newest incarnation.
 
@@ -169,8 +173,10 @@ def logs(
 
 def cancel(
     run: Run,
-    save: Annotated[bool, typer.Option("--save", help="Let it save and leave at the next step.")] = False,
-    chain: Annotated[bool, typer.Option(help="Also the stages that wait for it (they would never start).")] = True,
+    save: Annotated[bool, typer.Option("--save", help="Let it save and exit at the next step.")] = False,
+    chain: Annotated[
+        bool, typer.Option(help="Also cancel the stages that wait for it (they would never start).")
+    ] = True,
 ) -> None:
     """End a submitted run for good. Start it again with `megabiomed resubmit`.
 
@@ -183,7 +189,7 @@ def cancel(
 
 
 def save(run: Run) -> None:
-    """Ask a run to save at its next step and go on.
+    """Ask a run to save at its next step and continue.
 
     Example: megabiomed save runs/demo
     """
@@ -217,11 +223,11 @@ def release(run: Run) -> None:
 def resubmit(
     run: Run,
     only: Annotated[
-        str, typer.Option(help="`failed`: the chain's stages that did not finish; `this`: the run.")
+        str, typer.Option(help="`failed`: all stages of the chain that did not finish; `this`: only this run.")
     ] = "failed",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be submitted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; submit nothing.")] = False,
 ) -> None:
-    """Submit again what did not finish, with the scripts and configurations that are stored.
+    """Resubmit what did not finish, with the stored scripts and configurations.
 
     Example: megabiomed resubmit runs/demo --only failed
     """

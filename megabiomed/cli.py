@@ -61,21 +61,24 @@ register_runs(app)
 @app.command(epilog='Example: megabiomed chat runs/align-demo --molecule CCO --question "What does it contain?"')
 def chat(
     run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
-    question: Annotated[str | None, typer.Option(help="What to ask; default: every line of standard input.")] = None,
-    molecule: Annotated[list[str] | None, typer.Option(help="SMILES; may be repeated.")] = None,
-    protein: Annotated[list[str] | None, typer.Option(help="Sequence or FASTA file; may be repeated.")] = None,
+    question: Annotated[str | None, typer.Option(help="Question; default: every line of standard input.")] = None,
+    molecule: Annotated[list[str] | None, typer.Option(help="SMILES; repeat the option for more.")] = None,
+    protein: Annotated[
+        list[str] | None, typer.Option(help="Sequence or FASTA file; repeat the option for more.")
+    ] = None,
     item: Annotated[
-        list[str] | None, typer.Option(metavar="MODALITY=TEXT", help="An item of any modality; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="MODALITY=TEXT", help="An item of any modality; repeat the option for more."),
     ] = None,
     batch: Annotated[Path | None, typer.Option(help="File of questions in any dataset layout.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="JSONL for the answers of a batch; continued if it exists.")
     ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt template; default: that of the training data.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Sample from so many tokens; 0: all.")] = 0,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample from this many most likely tokens; 0: from all.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
 ) -> None:
     """Answer in free text about molecules and proteins, in one process, from a checkpoint of any topology."""
@@ -93,7 +96,7 @@ def chat(
 @app.command("align-export", epilog="Example: megabiomed align-export runs/align-demo BioMedGPT-demo --dtype bf16")
 def align_export(
     run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, or a checkpoint.")],
-    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    output: Annotated[Path, typer.Argument(help="Folder to create.")],
     dtype: Annotated[Dtype, typer.Option(help="Element type of the language model.")] = Dtype.bf16,
 ) -> None:
     """One folder with language model (as transformers loads it), encoders and adaptors; `chat` answers from it."""
@@ -106,7 +109,7 @@ def align_export(
 def generate(
     run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens to add.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
@@ -122,7 +125,7 @@ def generate(
 def validate(
     run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],
     store: Annotated[Path | None, typer.Option(help="Token store; default: the run's validation store.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Windows to use at most.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Largest number of windows to use.")] = 64,
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
     """Mean loss per token of a model on a store, in one process; the figure of `evaluate --perplexity`."""

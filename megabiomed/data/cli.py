@@ -29,7 +29,7 @@ def trace(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the paper's store to list.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Which papers were in a batch, or at which steps a paper was or will be seen."""
+    """Show which papers were in a batch, or at which steps a paper was or will be read."""
     if (step is None) == (paper is None):
         raise DataError("a trace needs one question", do="pass either --step N or --paper ID")
     from megabiomed.config import load_config

@@ -27,7 +27,7 @@ Where = Annotated[Path, typer.Argument(help="A checkpoint, a `checkpoints` folde
 def inspect(
     path: Where,
     topology: Annotated[
-        str | None, typer.Option(help='What each rank would need on it, e.g. "tp=2 pp=2 dp=4 zero=3".')
+        str | None, typer.Option(help='Topology: show what each rank would need, e.g. "tp=2 pp=2 dp=4 zero=3".')
     ] = None,
     config: Annotated[
         str | None, typer.Option(help="Run file to compare with the configuration in the checkpoint.")
@@ -94,8 +94,8 @@ def verify(path: Where, as_json: AsJson = False) -> None:
 @checkpoint_app.command()
 def diff(
     first: Annotated[Path, typer.Argument(help="A checkpoint, a run folder (its newest) or a Hugging Face folder.")],
-    second: Annotated[Path, typer.Argument(help="The other one.")],
-    everything: Annotated[bool, typer.Option("--all", help="Show tensors that are equal too.")] = False,
+    second: Annotated[Path, typer.Argument(help="The checkpoint or folder to compare it with.")],
+    everything: Annotated[bool, typer.Option("--all", help="Show equal tensors too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two models tensor by tensor: values, moments, shapes. Topologies may differ. Exits 1 when they differ.
@@ -120,9 +120,9 @@ def prune(
     path: Annotated[Path, typer.Argument(help="A run folder, or its `checkpoints` folder.")],
     keep_last: Annotated[int, typer.Option(min=1, help="Newest valid checkpoints to keep.")],
     keep_every: Annotated[int, typer.Option(min=0, help="Also keep multiples of this step; 0: none.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed; remove nothing.")] = False,
 ) -> None:
-    """Remove checkpoints that retention does not ask for, and what interrupted saves left behind.
+    """Remove checkpoints that retention does not keep, and the remains of interrupted saves.
 
     A damaged checkpoint never takes the place of a valid one; a save that is going on now is not touched.
     Example: megabiomed checkpoint prune runs/demo --keep-last 2 --keep-every 1000 --dry-run

@@ -29,7 +29,7 @@ def import_hf(
     path: Annotated[Path, typer.Argument(help="A Hugging Face Llama folder with safetensors.")],
     config: Annotated[str | None, typer.Option(help="Run file (or its name) that the folder must fit.")] = None,
     certify: Annotated[bool, typer.Option(help="Compute weights and logits with transformers and compare.")] = True,
-    certificate: Annotated[Path | None, typer.Option(help="Where to store it; default: in the folder.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="File for the certificate; default: in the folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Check that a Hugging Face folder can be trained from; nothing is copied, `model.init_from` reads it in place.
@@ -84,18 +84,18 @@ def _store(found: Certificate, wanted: Path | None, folder: Path, quiet: bool) -
 
 def export_hf(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder for its newest valid one.")],
-    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    output: Annotated[Path, typer.Argument(help="Folder to create.")],
     dtype: Annotated[Dtype, typer.Option(help="Element type of the weights.")] = Dtype.bf16,
-    max_shard_gb: Annotated[float, typer.Option(help="Limit of one weight file in gigabytes.", min=0.001)] = 5.0,
+    max_shard_gb: Annotated[float, typer.Option(help="Largest size of a weight file, in gigabytes.", min=0.001)] = 5.0,
     tokenizer: Annotated[bool, typer.Option(help="Add the tokenizer that is stored in the checkpoint.")] = True,
     check: Annotated[bool, typer.Option(help="Verify all hashes of the checkpoint first.")] = True,
     allow_uncertified: Annotated[
         bool, typer.Option("--allow-uncertified", help="Keep the folder even if it is not the same model.")
     ] = False,
     base: Annotated[
-        Path | None, typer.Option(help="Of adapters: where the model beside which they were trained is now.")
+        Path | None, typer.Option(help="New location of the base model the adapters were trained on, if it has moved.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that `transformers` loads, proven to be the same model (certificate.json).
 
@@ -131,9 +131,10 @@ def export_hf(
 
 def export_peft(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of adapters, or a run folder for its newest one.")],
-    output: Annotated[Path, typer.Argument(help="Folder to make.")],
+    output: Annotated[Path, typer.Argument(help="Folder to create.")],
     base: Annotated[
-        str | None, typer.Option(help="Name or folder of the base model to write; default: where the run began.")
+        str | None,
+        typer.Option(help="Name or folder of the base model to record; default: the one that the run started from."),
     ] = None,
     check: Annotated[bool, typer.Option(help="Verify all hashes of the checkpoint first.")] = True,
 ) -> None:

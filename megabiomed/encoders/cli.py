@@ -23,7 +23,7 @@ def check(
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads, if an ESM-2 has unusual ones.")] = None,
     kind: Annotated[str | None, typer.Option(help="An encoder of your own, as package.module:ATTRIBUTE.")] = None,
 ) -> None:
-    """Read encoder weights, say which settings fit, and compare with fair-esm or torch-geometric on fixed inputs."""
+    """Read encoder weights, print the settings that fit, and compare with fair-esm or torch-geometric on fixed inputs."""
     from megabiomed.encoders.check import check_encoder
 
     for line in check_encoder(path, {} if heads is None else {"num_attention_heads": heads}, kind):

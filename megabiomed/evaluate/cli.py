@@ -9,7 +9,7 @@ import typer
 
 from megabiomed.ground.errors import ConfigError
 
-BASE = "Of adapters: where the model beside which they were trained is now, if it has moved."
+BASE = "New location of the base model the adapters were trained on, if it has moved."
 
 _EXAMPLE = (
     "Example: megabiomed evaluate runs/biomedgpt-lm-7b --task pubmedqa=pubmedqa/ori_pqal.json "
@@ -34,10 +34,12 @@ def evaluate(
         Path, typer.Argument(help="Run folder, checkpoint of any topology, or exported Hugging Face folder.")
     ],
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
-    task: Annotated[list[str] | None, typer.Option(help="NAME=FILE[:SPLIT] of questions; may be repeated.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE[:SPLIT] of questions; repeat the option for more.")
+    ] = None,
     template: Annotated[list[str] | None, typer.Option(help="NAME=TEMPLATE; default: the dataset's own.")] = None,
     shots: Annotated[int, typer.Option(min=0, help="Few-shot examples before each question.")] = 0,
-    train: Annotated[list[str] | None, typer.Option(help="NAME=FILE that the examples of a task come from.")] = None,
+    train: Annotated[list[str] | None, typer.Option(help="NAME=FILE with the few-shot examples of a task.")] = None,
     mode: Annotated[
         Literal["choice", "generate"], typer.Option(help="Score the options, or generate an answer.")
     ] = "choice",
@@ -45,19 +47,20 @@ def evaluate(
         Path | None, typer.Option(help="Questions on molecules and proteins (`dataset build`), for an aligned model.")
     ] = None,
     retrieval: Annotated[
-        Path | None, typer.Option(help="Training split whose nearest item answers beside the aligned model.")
+        Path | None, typer.Option(help="Training split for the retrieval baseline: its nearest item answers too.")
     ] = None,
     perplexity: Annotated[list[str] | None, typer.Option(help="NAME=STORE: perplexity of a domain.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Windows of each store at most.")] = 64,
-    seq_length: Annotated[int, typer.Option(min=1, help="Tokens of a store's window.")] = 2048,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task at most.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Largest number of windows per store.")] = 64,
+    seq_length: Annotated[int, typer.Option(min=1, help="Tokens per window of a store.")] = 2048,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of questions per task.")] = None,
     contaminated: Annotated[
-        Literal["mark", "refuse", "drop"], typer.Option(help="Questions that the training data holds.")
+        Literal["mark", "refuse", "drop"], typer.Option(help="What to do with questions that are in the training data.")
     ] = "mark",
     store: Annotated[
-        list[Path] | None, typer.Option(help="Token store, or decontamination.json, to look into too.")
+        list[Path] | None,
+        typer.Option(help="Another token store, or decontamination.json, to search for the questions."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a generated answer at most.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of a generated answer.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the few-shot examples.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Result folder; default: RUN/evaluations/STEP-SETTINGS.")] = None,
     tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
@@ -65,11 +68,13 @@ def evaluate(
     nproc: Annotated[
         int | None, typer.Option(help="Processes to start here; default: tp x pp, or all devices.")
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type to compute in.")] = "fp32",
-    window: Annotated[int, typer.Option(min=64, help="Tokens of one forward pass.")] = 4096,
-    dry_run: Annotated[bool, typer.Option(help="Check everything, say what it costs, show the first prompts.")] = False,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Compute type.")] = "fp32",
+    window: Annotated[int, typer.Option(min=64, help="Tokens per forward pass.")] = 4096,
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything, print the cost and the first prompts; evaluate nothing.")
+    ] = False,
 ) -> None:
-    """Accuracy on questions, scores of free answers, perplexity by domain; goes on where it was killed.
+    """Accuracy on questions, scores of free answers, perplexity by domain; rerun the same command to resume.
 
     Under torchrun or srun it joins the ranks, otherwise it starts them. Every prediction is kept.
     """
@@ -142,7 +147,7 @@ def align_evaluate(
 def compare(
     a: Annotated[Path, typer.Argument(help="Result folder of an evaluation.")],
     b: Annotated[Path, typer.Argument(help="Result folder to compare with it.")],
-    output: Annotated[Path | None, typer.Option(help="JSON to write.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Paired tests of two evaluations on the questions that both answered: exact McNemar and bootstrap."""
     from megabiomed.evaluate.compare import compare_command

@@ -10,11 +10,9 @@ import typer
 
 RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
 Processes = Annotated[int | None, typer.Option(help="Processes to start here; default: what the topology needs.")]
-DryRun = Annotated[
-    bool, typer.Option(help="Check, print the configuration and what the run would take; start nothing.")
-]
+DryRun = Annotated[bool, typer.Option(help="Check the run, print its configuration and cost; start nothing.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
-Stage = Annotated[str | None, typer.Option(help="Run this stage of an alignment only; default: all, in order.")]
+Stage = Annotated[str | None, typer.Option(help="Run only this stage of an alignment; default: all, in order.")]
 
 
 def run(
@@ -24,12 +22,12 @@ def run(
     stage: Stage = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train what the run file says, of whatever kind. Starts its workers itself; under torchrun or srun it joins them."""
+    """Start a run of any kind from its file. Starts its own workers; under torchrun or srun it joins them."""
     _start(None, config, overrides, nproc, stage, dry_run)
 
 
 def pretrain(config: RunFile, overrides: Overrides = None, nproc: Processes = None, dry_run: DryRun = False) -> None:
-    """Continued pretraining. Starts its workers itself; under torchrun or srun it joins them."""
+    """Continued pretraining. Starts its own workers; under torchrun or srun it joins them."""
     _start("pretrain", config, overrides, nproc, None, dry_run)
 
 
@@ -45,7 +43,7 @@ def align(
 
 
 def finetune(config: RunFile, overrides: Overrides = None, nproc: Processes = None, dry_run: DryRun = False) -> None:
-    """Fine-tune a model on questions, all of it or with low-rank adapters; resumes where it stopped."""
+    """Fine-tune a model on questions, in full or with low-rank adapters; resumes where it stopped."""
     _start("finetune", config, overrides, nproc, None, dry_run)
 
 

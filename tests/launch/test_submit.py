@@ -68,7 +68,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
         ({"sbatch": {"dependency": "afterok:1"}}, "megabiomed sets --dependency itself"),
         ({"sbatch": {"--qos": "x"}}, "write it without dashes"),
         ({"sbatch": {"comment": "a\nb"}}, "characters that a line"),
-        ({"environment": {"A B": "1"}}, "no name of an environment variable"),
+        ({"environment": {"A B": "1"}}, "not a name of an environment variable"),
         ({"time": 630}, "write the time in quotes"),  # as YAML reads a bare 10:30
         ({"environment": {"A": True}}, r"environment\.A: Input should be a valid string, got True"),
         ({"srun": ["--ntasks=3"]}, "megabiomed sets --ntasks itself"),

@@ -37,18 +37,20 @@ def build(
     max_atoms: Annotated[int, typer.Option(min=1, help="Larger molecules are skipped.")] = 256,
     max_residues: Annotated[int, typer.Option(min=1, help="Longer proteins are cut.")] = 1022,
     salts: Annotated[
-        Literal["keep", "largest", "refuse"], typer.Option(help="What to do with several fragments.")
+        Literal["keep", "largest", "refuse"], typer.Option(help="What to do with molecules of several fragments.")
     ] = "keep",
     modality: Annotated[
-        list[str] | None, typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; repeat the option for more."),
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="Layout of the files: a name, or package.module:ATTRIBUTE; default: by suffix.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="MODALITY.KEY=VALUE", help="A limit; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", metavar="MODALITY.KEY=VALUE", help="A limit; repeat the option for more."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Records to read at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of records to read.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
     """Featurise, tokenize and split; what cannot be used is counted and listed in rejects.jsonl."""

@@ -15,7 +15,7 @@ def generate(
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     train: Annotated[int, typer.Option(min=1, help="Training questions of each dataset.")] = 600,
     test: Annotated[int, typer.Option(min=1, help="Test questions of each dataset.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
 ) -> None:
     """Write questions in every published layout, learnable by rule, train and test disjoint; no network."""
     from megabiomed.samples.questions.generate import generate_questions
@@ -29,15 +29,15 @@ def generate(
 )
 def build(
     files: Annotated[list[Path], typer.Argument(help="Files of questions in published layouts.")],
-    output: Annotated[Path, typer.Option(help="Store to make.")],
+    output: Annotated[Path, typer.Option(help="Store to create.")],
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
     template: Annotated[str | None, typer.Option(help="Prompt template; default: the dataset's own.")] = None,
     window: Annotated[int, typer.Option(min=8, help="data.seq_length of the run; longer contexts are cut.")] = 2048,
     split: Annotated[
         Literal["auto", "all", "train", "test"],
-        typer.Option(help="Of PubMedQA; auto leaves the official test ids out where the file holds them."),
+        typer.Option(help="Part of a PubMedQA file; auto leaves out the official test ids if it has them."),
     ] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each file at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of questions per file.")] = None,
 ) -> None:
     """Tokenize questions once for `megabiomed finetune`; what is left out is counted and listed in rejects.jsonl."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -57,9 +57,13 @@ def build(
 @qa_app.command(epilog="Example: megabiomed qa inspect pubmedqa/ori_pqal.json --split test --template pubmedqa")
 def inspect(
     file: Annotated[Path, typer.Argument(help=".json, .jsonl, .jsonl.gz or .parquet in a published layout.")],
-    split: Annotated[Literal["all", "train", "test"], typer.Option(help="Of PubMedQA with its ground truth.")] = "all",
+    split: Annotated[
+        Literal["all", "train", "test"], typer.Option(help="Part of a PubMedQA file with its ground truth.")
+    ] = "all",
     template: Annotated[str | None, typer.Option(help="Prompt template; default: the dataset's own.")] = None,
-    rejects: Annotated[Path | None, typer.Option(help="JSONL to write with every entry that is left out.")] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="JSONL file to write, with every entry that was left out.")
+    ] = None,
 ) -> None:
     """Counts, what is left out and why, answers by frequency, and the first question as it is asked."""
     from collections import Counter
