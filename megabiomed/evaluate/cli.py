@@ -128,9 +128,9 @@ def align_evaluate(
     run: Annotated[Path, typer.Argument(help="Alignment run, one of its stages, a checkpoint, or an export.")],
     split: Annotated[Path, typer.Option(help="Held-out split of a dataset.")],
     train: Annotated[Path | None, typer.Option(help="Training split, for the retrieval baseline.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Questions to answer at most.")] = 100,
-    output: Annotated[Path | None, typer.Option(help="JSON to write, answers included.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Largest number of questions to answer.")] = 100,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write, with the answers.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 128,
 ) -> None:
     """The old name of `megabiomed evaluate --split`, for one release; `--output` is a file here, a folder there."""
     from megabiomed.align.scores import evaluate_command
