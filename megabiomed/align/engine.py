@@ -32,7 +32,7 @@ from megabiomed.encoders.modality import modality_of
 from megabiomed.encoders.schedule import check_ranks, deal
 from megabiomed.encoders.watchdog import watch
 from megabiomed.engine.absent import AbsentEngine
-from megabiomed.engine.base import MOMENTS, DataParallelEngine
+from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
@@ -115,7 +115,7 @@ class AlignEngine(TrainEngine):
 
     def load_state(self, source: TensorSource, step: int) -> None:
         """Continue a stage: what it trains with moments, the rest as `load_weights` does."""
-        load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        self.load_trained(source)
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
         self.data_parallel.publish(source)

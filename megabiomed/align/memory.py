@@ -13,12 +13,11 @@ from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.lora import add_lora, is_lora
 from megabiomed.model.flops import parameter_count, state_bytes_per_rank
 
-_TRAINED = 16  # fp32 weights, gradients and two moments
-
 
 def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[str, float]:
     """Bytes of each part on one of the ranks that hold it: with dedicated encoder ranks `language_model` on the others."""
     align, parallel = config.align, config.parallel
+    trained = 8 + config.optimizer.rule.moment_bytes  # fp32 weights, gradients and moments
     if stage.language_model == "frozen":
         width = 2 if config.train.precision == "bf16" else 4
         share = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
@@ -31,15 +30,15 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
     found, width = {"language_model": float(model)}, config.model.hidden_size
     adaptors = 0
     for part in align.parts():
-        found[part.name] = _encoder_bytes(part, stage.mode(part.name), config.ranks_beside or world)
+        found[part.name] = _encoder_bytes(part, stage.mode(part.name), trained, config.ranks_beside or world)
         adaptors += adaptor_parameters(part.adaptor, part.encoder.hidden_size, width)
-    return found | {"adaptors": float(_TRAINED * adaptors)}
+    return found | {"adaptors": float(trained * adaptors)}
 
 
-def _encoder_bytes(part: Part, mode: Training, ranks: int) -> float:
+def _encoder_bytes(part: Part, mode: Training, trained: int, ranks: int) -> float:
     shards = ranks if part.encoder.placement == "zero3" else 1
-    held = encoder_of(part).parameters(part.encoder) * (_TRAINED if mode == "full" else 4) / shards
-    return held + (_TRAINED * lora_parameters(part) / shards if mode == "lora" else 0.0)
+    held = encoder_of(part).parameters(part.encoder) * (trained if mode == "full" else 4) / shards
+    return held + (trained * lora_parameters(part) / shards if mode == "lora" else 0.0)
 
 
 def lora_parameters(part: Part) -> int:

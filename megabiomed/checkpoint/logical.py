@@ -14,9 +14,6 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-KINDS = ("param", "exp_avg", "exp_avg_sq")
-"""What is kept of each logical tensor: the fp32 master weight and AdamW's two moments."""
-
 
 @dataclass(frozen=True, order=True)
 class Box:
@@ -154,8 +151,8 @@ class Fragment:
 
     Attributes:
         box: the part of the logical tensor.
-        views: "param" (fp32 master), "exp_avg", "exp_avg_sq" -> tensor of shape `box.shape`, sharing storage with the
-            engine.
+        views: by kind ("param" is the fp32 master; the others are the optimizer's moments), of shape `box.shape`, sharing
+            storage with the engine.
         owner: True on exactly one of the ranks that hold the same box; only the owner saves.
     """
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from megabiomed.checkpoint.logical import KINDS, Box, Fragment, TensorSource, fill, uncovered
+from megabiomed.checkpoint.logical import Box, Fragment, TensorSource, fill, uncovered
 from megabiomed.checkpoint.manifest import (
     CONFIG,
     TOKENIZER,
@@ -203,16 +203,16 @@ class _BoxIndex:
         return [self._stored[int(i)] for i in np.flatnonzero(hits)]
 
 
-def load_fragments(source: TensorSource, fragments: Iterable[Fragment], kinds: Sequence[str] = KINDS) -> None:
+def load_fragments(source: TensorSource, fragments: Iterable[Fragment], kinds: Sequence[str] | None = None) -> None:
     """Copy values from a source into the engine's own storage, through the views.
 
     A checkpoint fills the storage directly; of other sources one box is in memory at a time.
 
     Args:
-        kinds: what to load; a fragment without a view of that kind is passed over.
+        kinds: what to load; a fragment without a view of that kind is passed over. None loads all that a fragment views.
     """
     with torch.no_grad():
         for fragment in sorted(fragments, key=lambda fragment: fragment.box):
-            for kind in kinds:
+            for kind in fragment.views if kinds is None else kinds:
                 if kind in fragment.views:
                     fill(source, fragment.box, fragment.views[kind], kind)

@@ -11,6 +11,7 @@ from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalConfig
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
+from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
 from megabiomed.ground.errors import ConfigError
 
 
@@ -97,14 +98,18 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    kind: str = "adamw"
+    """Update rule: adamw (Loshchilov & Hutter 2019), or one's own as package.module:attribute, an `Optimizer` of
+    megabiomed.config.optimizers."""
     lr: float = Field(2e-5, gt=0)
     """Peak learning rate."""
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     """Final learning rate as a share of the peak."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Decay after warm-up."""
+    schedule: str = "cosine"
+    """Decay after warm-up: cosine, linear, constant, or one's own function as package.module:attribute, from the share of the
+    decay that is done (0 to 1) to the share of the peak above the final rate."""
     warmup_steps: int | None = Field(None, ge=0)
     """Steps of linear warm-up; null uses warmup_ratio."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
@@ -112,13 +117,30 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay; never applied to norm weights and biases."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the first moment."""
+    """Decay of the first moment; the momentum of an optimizer with one."""
     beta2: float = Field(0.95, ge=0, lt=1)
     """Decay of the second moment."""
     eps: float = Field(1e-8, gt=0)
     """Term added to the denominator."""
     clip_grad_norm: float = Field(1.0, ge=0)
     """Global gradient norm to clip to; 0 switches clipping off."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, name: str) -> str:
+        OPTIMIZERS.check(name)
+        return name
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        SCHEDULES.check(name)
+        return name
+
+    @property
+    def rule(self) -> Optimizer:
+        """The entry of `kind`. A `ConfigError` if it cannot be imported."""
+        return OPTIMIZERS.find(self.kind)
 
 
 class TrainConfig(Section):

@@ -6,7 +6,9 @@ from math import gcd
 
 from megabiomed.config.grid import Grid
 from megabiomed.config.models import ModelConfig
-from megabiomed.config.schema import DataConfig, ParallelConfig, RunConfig
+from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES
+from megabiomed.config.pipeline_schedules import PIPELINE_SCHEDULES
+from megabiomed.config.schema import DataConfig, OptimizerConfig, ParallelConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
 
@@ -63,6 +65,7 @@ def check_run(config: RunConfig, world: int) -> None:
     _check_tensor(config.model, parallel)
     _check_pipeline(config.model, parallel)
     _check_engine(config)
+    _check_optimizer(config.optimizer)
     _check_batch(config, dp)
     if config.data.seq_length > config.model.max_position_embeddings:
         raise ConfigError(
@@ -103,14 +106,14 @@ def _largest_divisor(model: ModelConfig, at_most: int) -> int:
 
 def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:
     pp, virtual = parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages
-    interleaved = parallel.pipeline_schedule == "interleaved"
-    if interleaved and (pp == 1 or virtual == 1):
+    several = PIPELINE_SCHEDULES[parallel.pipeline_schedule].several_chunks
+    if several and (pp == 1 or virtual == 1):
         raise TopologyError(
-            "the interleaved schedule needs several stages of several chunks",
+            f"the {parallel.pipeline_schedule} schedule needs several stages of several chunks",
             got=f"pipeline_parallel_size {pp}, virtual_pipeline_stages {virtual}",
             do="set both to 2 or more, or parallel.pipeline_schedule=1f1b",
         )
-    if virtual > 1 and not interleaved:
+    if virtual > 1 and not several:
         raise TopologyError(
             "several chunks per pipeline rank run only under the interleaved schedule",
             got=f"virtual_pipeline_stages {virtual}, pipeline_schedule {parallel.pipeline_schedule}",
@@ -135,13 +138,21 @@ def _check_engine(config: RunConfig) -> None:
                 got="engine fsdp2",
                 do="set parallel.engine=deepspeed or parallel.offload_optimizer=false",
             )
-        if parallel.pipeline_schedule == "interleaved":
+        if not PIPELINE_SCHEDULES[parallel.pipeline_schedule].fsdp2:
             raise TopologyError(
-                "the interleaved schedule with FSDP2 is not in the parity suite",
-                got="engine fsdp2, pipeline_schedule interleaved",
+                f"the {parallel.pipeline_schedule} schedule with FSDP2 is not in the parity suite",
+                got=f"engine fsdp2, pipeline_schedule {parallel.pipeline_schedule}",
                 do="set parallel.engine=deepspeed, or parallel.pipeline_schedule=1f1b",
             )
         return
+    proven = PIPELINE_SCHEDULES[parallel.pipeline_schedule].zero_stages
+    if parallel.zero_stage not in proven:
+        raise TopologyError(
+            f"the {parallel.pipeline_schedule} schedule is not exact with this ZeRO stage",
+            got=f"zero_stage {parallel.zero_stage}",
+            expected=f"one of {', '.join(map(str, proven))}",
+            do="choose another parallel.zero_stage or parallel.pipeline_schedule",
+        )
     if parallel.offload_optimizer and parallel.zero_stage == 0:
         raise TopologyError(
             "offload_optimizer needs a sharded optimizer",
@@ -154,6 +165,12 @@ def _check_engine(config: RunConfig) -> None:
             got="zero_stage 0, precision bf16",
             do="set parallel.zero_stage=1 (the same communication, less memory) or train.precision=fp32",
         )
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Whoever reads a stored configuration need not have a run's own optimizer installed; whoever starts it must."""
+    OPTIMIZERS.find(optimizer.kind)
+    SCHEDULES.find(optimizer.schedule)
 
 
 def check_global_batch(data: DataConfig, dp: int) -> int:
@@ -175,17 +192,16 @@ def _check_batch(config: RunConfig, dp: int) -> None:
     micro_batches = check_global_batch(data, dp)
     pp = parallel.pipeline_parallel_size
     share = data.micro_batch_size * dp
-    # Its virtual stages take the micro-batches in groups of pipeline_parallel_size.
-    if parallel.pipeline_schedule == "interleaved" and micro_batches % pp:
+    schedule = PIPELINE_SCHEDULES[parallel.pipeline_schedule]
+    if schedule.rounds and micro_batches % pp:
         raise TopologyError(
-            "the interleaved schedule needs a multiple of pipeline_parallel_size micro-batches",
+            f"the {parallel.pipeline_schedule} schedule needs a multiple of pipeline_parallel_size micro-batches",
             got=f"{micro_batches} micro-batches, {pp} stages",
             do=f"set data.global_batch_size to a multiple of {share * pp}",
         )
-    # Before its first backward pass a stage runs as many forwards as stages follow it, so that many must exist.
-    if parallel.pipeline_schedule == "1f1b" and micro_batches < pp:
+    if schedule.fills and micro_batches < pp:
         raise TopologyError(
-            "1F1B needs at least as many micro-batches as stages",
+            f"the {parallel.pipeline_schedule} schedule needs at least as many micro-batches as stages",
             got=f"{micro_batches} micro-batches, {pp} stages",
             do=f"set data.global_batch_size={share * pp} or more, or parallel.pipeline_schedule=gpipe",
         )

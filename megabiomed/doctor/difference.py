@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from megabiomed.checkpoint.locate import locate
-from megabiomed.checkpoint.logical import KINDS, Box, TensorSource
+from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.uses import MODEL
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
@@ -69,7 +69,7 @@ def open_side(path: Path) -> Side:
     if located.is_hugging_face:
         return Side(path, HuggingFaceSource(path), architecture_of(model_config_from_hf(path)).shapes, ("param",))
     checkpoint = located.open()
-    kinds = tuple(kind for kind in KINDS if kind in checkpoint.manifest.kinds())
+    kinds = tuple(sorted(checkpoint.manifest.kinds(), key=lambda kind: (kind != "param", kind)))  # weights first
     return Side(checkpoint.path, checkpoint, checkpoint.shapes, kinds)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from megabiomed.config import LoraConfig, ModelConfig, RunConfig
+from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.grid import PipelineParts
 from megabiomed.config.schema import ParallelConfig
@@ -53,7 +53,7 @@ class StageNeeds:
 
 
 def stage_needs(
-    model: ModelConfig, parallel: ParallelConfig, world: int, lora: LoraConfig | None = None
+    model: ModelConfig, parallel: ParallelConfig, world: int, optimizer: OptimizerConfig, lora: LoraConfig | None = None
 ) -> list[StageNeeds]:
     """The needs of every pipeline stage; the topology is legal (`check_run`).
 
@@ -69,7 +69,7 @@ def stage_needs(
         ranks = [rank for rank in range(len(grid)) if grid.coordinate(rank, "pp") == stage]
         mine = architecture.part(trained, [chunks[part] for part in parts.of_stage(stage)])
         held = sum(tensor.share(grid.size("tp")) for tensor in mine)
-        state = 12 * -(-held // state_parts)
+        state = (4 + optimizer.rule.moment_bytes) * -(-held // state_parts)
         found.append(
             StageNeeds(
                 stage=stage,

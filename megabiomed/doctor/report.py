@@ -111,7 +111,7 @@ def needs_report(checkpoint: Checkpoint, topology: str) -> dict[str, Any]:
     """Ranks, and for each pipeline stage what a rank reads and holds."""
     config = stored_config(checkpoint)
     parallel, world = parse_topology(topology, config)
-    stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world, config.lora)]
+    stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world, config.optimizer, config.lora)]
     return {"checkpoint": str(checkpoint.path), "topology": topology, "processes": world, "stages": stages}
 
 

@@ -27,7 +27,7 @@ from megabiomed.encoders.encoder import Batch, Cacheable, encoder_of
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
 from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
-from megabiomed.engine.base import MOMENTS, adamw, flat_fragments
+from megabiomed.engine.base import flat_fragments, set_steps, state_before_training
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
 
@@ -134,11 +134,10 @@ class EncoderStack:
             if chosen:
                 decay = self.settings.weight_decay if matrices else 0.0
                 groups.append({"params": chosen, "weight_decay": decay, "peak": getattr(self.stage, key)})
-        self.optimizer = adamw(groups, self.settings)
+        rule = self.settings.rule
+        self.optimizer = rule.build(groups, self.settings)
         for _, parameter in named:
-            step = torch.zeros((), dtype=torch.float32, device=platform.device())
-            zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
-            self.optimizer.state[parameter] = {"step": step, **zeros}
+            self.optimizer.state[parameter] = state_before_training(rule, parameter)
 
     def encode(self, modality: str, batch: Batch, noises: Sequence[Noise] = ()) -> Tensor:
         """Rows of a batch of one modality, [t, w].
@@ -244,7 +243,7 @@ class EncoderStack:
             if parameter.is_meta or (trained_only and not parameter.requires_grad):
                 continue
             state = self.optimizer.state.get(parameter, {})
-            views = {"param": parameter, **{kind: state[kind] for kind in MOMENTS if kind in state}}
+            views = {"param": parameter, **{kind: state[kind] for kind in self.settings.rule.moments if kind in state}}
             flats = {kind: _local(view).detach().view(-1) for kind, view in views.items()}
             shape = self.shapes[name]
             placement = Placement(shape, (Piece(0, Box.whole(name, shape)),))
@@ -257,8 +256,8 @@ class EncoderStack:
 
     def set_step_count(self, step: int) -> None:
         """AdamW's step number, after loading moments."""
-        for state in self.optimizer.state.values() if self.held else ():
-            state["step"].fill_(float(step))
+        if self.held:
+            set_steps(self.optimizer, step)
 
 
 def _seeded(config: AlignConfig) -> AlignConfig:

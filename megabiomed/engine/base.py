@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
-from megabiomed.config import OptimizerConfig
+from megabiomed.config.optimizers import Optimizer
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DataParallelEngine(ABC):
@@ -55,7 +53,7 @@ class DataParallelEngine(ABC):
 
     @abstractmethod
     def set_step_count(self, step: int) -> None:
-        """Set AdamW's step number (bias correction) after loading moments."""
+        """Set the optimizer's step number (bias correction) after loading moments."""
 
 
 def flat_fragments(placement: Placement, start: int, flats: dict[str, Tensor], owner: bool) -> Iterator[Fragment]:
@@ -78,7 +76,18 @@ def read_local(source: TensorSource, placement: Placement, out: Tensor) -> None:
             flat[covered:].zero_()
 
 
-def adamw(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.AdamW:
-    """torch's AdamW, one pass over memory."""
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+def state_before_training(rule: Optimizer, master: Tensor) -> dict[str, Tensor]:
+    """What an optimizer keeps of a parameter before its first step; a checkpoint must be loadable before it."""
+    moments = {kind: torch.zeros_like(master.detach()) for kind in rule.moments}
+    return (
+        {"step": torch.zeros((), dtype=torch.float32, device=master.device), **moments}
+        if rule.counts_steps
+        else moments
+    )
+
+
+def set_steps(optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Set the step number, where the optimizer keeps one."""
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"].fill_(float(step))

@@ -15,11 +15,12 @@ from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import EngineState, Frozen
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import MOMENTS, DataParallelEngine
+from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
 from megabiomed.engine.zero import ZeroEngine
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
@@ -72,13 +73,28 @@ class TrainEngine:
         self.data_parallel.publish(source)
 
     def load_state(self, source: TensorSource, step: int) -> None:
-        """Continue from a checkpoint: weights, moments, and AdamW's step number; what it does not hold from `base`."""
-        load_fragments(source, self.fragments(), ("param", *MOMENTS))
+        """Continue from a checkpoint: weights, moments, and the optimizer's step; what it does not hold from `base`.
+
+        Raises:
+            CheckpointError: it was saved with another optimizer.
+        """
+        self.load_trained(source)
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
         self.data_parallel.publish(source)
         self.data_parallel.set_step_count(step)
         self.optimizer_step_count = step
+
+    def load_trained(self, source: TensorSource) -> None:
+        """Weights and moments of what is trained; the compute weights are not made from them yet."""
+        kinds, settings = self.config.optimizer.rule.kinds, self.config.optimizer
+        if isinstance(source, Checkpoint) and not set(kinds) <= set(source.manifest.kinds()):
+            raise CheckpointError(
+                f"{source.path} was saved with another optimizer than {settings.kind}",
+                got=", ".join(source.manifest.kinds()), expected=", ".join(kinds),
+                do="set optimizer.kind to the one that it was saved with, or start a new run from its weights",
+            )  # fmt: skip
+        load_fragments(source, self.fragments(), kinds)
 
     def fragments(self) -> list[Fragment]:
         """This rank's part of the training state."""

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments
+from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
@@ -44,11 +44,10 @@ class FsdpEngine(DataParallelEngine):
         fully_shard(self.stage, mesh=device_mesh, mp_policy=policy)
         self.stage.to_empty(device=device)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
-        self.optimizer = adamw(groups, config.optimizer)
+        self.rule = config.optimizer.rule
+        self.optimizer = self.rule.build(groups, config.optimizer)
         for parameter in self._trained().values():
-            step = torch.zeros((), dtype=torch.float32, device=device)
-            zeros = {kind: torch.zeros_like(parameter.detach()) for kind in MOMENTS}
-            self.optimizer.state[parameter] = {"step": step, **zeros}
+            self.optimizer.state[parameter] = state_before_training(self.rule, parameter)
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See the base class."""
@@ -83,7 +82,7 @@ class FsdpEngine(DataParallelEngine):
         found: list[Fragment] = []
         for name, parameter in self._trained().items():
             state = self.optimizer.state[parameter]
-            found.extend(self._fragments(name, parameter, {kind: _local(state[kind]) for kind in MOMENTS}))
+            found.extend(self._fragments(name, parameter, {kind: _local(state[kind]) for kind in self.rule.moments}))
         return found
 
     def frozen_fragments(self) -> list[Fragment]:
@@ -120,8 +119,7 @@ class FsdpEngine(DataParallelEngine):
 
     def set_step_count(self, step: int) -> None:
         """See the base class."""
-        for state in self.optimizer.state.values():
-            state["step"].fill_(float(step))
+        set_steps(self.optimizer, step)
 
 
 def _local(tensor: Tensor | None) -> Tensor:

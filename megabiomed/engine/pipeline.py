@@ -6,21 +6,18 @@ so document bounds, labels and positions cost no communication and no dynamic sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import (
-    PipelineStage,
-    Schedule1F1B,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-)
+from torch.distributed import pipelining
+from torch.distributed.pipelining import PipelineStage
 
 from megabiomed.config import RunConfig
 from megabiomed.config.grid import PipelineParts
+from megabiomed.config.pipeline_schedules import PIPELINE_SCHEDULES
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
@@ -67,11 +64,10 @@ class Pipeline:
 
     def _build_schedule(self) -> Any:
         stages = [self._torch_stage(chunk) for chunk in range(self.parts.chunks)]
-        kinds: dict[str, Callable[..., Any]] = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
-        options: dict[str, Any] = {"loss_fn": self._scaled, "scale_grads": False}
-        if self.parts.chunks > 1:
-            return ScheduleInterleaved1F1B(stages, self.micro_batches, **options)
-        return kinds[self.config.parallel.pipeline_schedule](stages[0], self.micro_batches, **options)
+        entry = PIPELINE_SCHEDULES[self.config.parallel.pipeline_schedule]
+        made = getattr(pipelining, entry.implementation)
+        held = stages if entry.several_chunks else stages[0]
+        return made(held, self.micro_batches, loss_fn=self._scaled, scale_grads=False)
 
     def _torch_stage(self, chunk: int) -> PipelineStage:
         number, total = self.parts.part(self.stage, chunk), len(self.parts)

@@ -16,7 +16,13 @@ from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine import patches
-from megabiomed.engine.base import MOMENTS, DataParallelEngine, adamw, flat_fragments, read_local
+from megabiomed.engine.base import (
+    DataParallelEngine,
+    flat_fragments,
+    read_local,
+    set_steps,
+    state_before_training,
+)
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
@@ -33,6 +39,7 @@ class ZeroEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
         self.stage_number = config.parallel.zero_stage
+        self.rule = config.optimizer.rule
         deepspeed = _import_deepspeed(self.stage_number)
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
@@ -45,7 +52,7 @@ class ZeroEngine(DataParallelEngine):
         with patches.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=self.stage,
-                optimizer=adamw(groups, config.optimizer),
+                optimizer=self.rule.build(groups, config.optimizer),
                 config=settings,
                 mpu=DeepSpeedTopology(mesh),
                 dist_init_required=False,
@@ -103,7 +110,7 @@ class ZeroEngine(DataParallelEngine):
         self._norm = float(norm)
 
     def _master_partitions(self) -> list[Tensor]:
-        """The fp32 tensors that AdamW steps: parameters (stage 0) or flat partitions."""
+        """The fp32 tensors that the optimizer steps: parameters (stage 0) or flat partitions."""
         if self.stage_number == 3:
             return patches.masters(self.optimizer)
         return [p for group in self.torch_optimizer().param_groups for p in group["params"]]
@@ -113,19 +120,15 @@ class ZeroEngine(DataParallelEngine):
         return inner
 
     def _create_moments(self) -> None:
-        # AdamW makes its state at the first step; a checkpoint must be loadable before it.
         state = self.torch_optimizer().state
         for master in self._master_partitions():
             # Loading fills what is stored; vocabulary padding never is, and left uninitialised it can hold inf.
             master.detach().zero_()
-            step = torch.zeros((), dtype=torch.float32, device=master.device)
-            state[master] = {"step": step, **{kind: torch.zeros_like(master.detach()) for kind in MOMENTS}}
+            state[master] = state_before_training(self.rule, master)
 
     def set_step_count(self, step: int) -> None:
         """See the base class."""
-        state = self.torch_optimizer().state
-        for master in self._master_partitions():
-            state[master]["step"].fill_(float(step))
+        set_steps(self.torch_optimizer(), step)
 
     def fragments(self) -> list[Fragment]:
         """See the base class."""
@@ -158,12 +161,12 @@ class ZeroEngine(DataParallelEngine):
         """(first element, flat fp32 views) of the part of one parameter that this rank owns; nothing if it owns none."""
         state = self.torch_optimizer().state
         if self.stage_number == 0:
-            views = {"param": parameter.detach(), **{kind: state[parameter][kind] for kind in MOMENTS}}
+            views = {"param": parameter.detach(), **{kind: state[parameter][kind] for kind in self.rule.moments}}
             yield 0, {kind: view.view(-1) for kind, view in views.items()}
             return
         held = patches.held_part(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
         if held is not None:
-            flats = {"param": held.master.detach(), **{kind: state[held.master][kind] for kind in MOMENTS}}
+            flats = {"param": held.master.detach(), **{kind: state[held.master][kind] for kind in self.rule.moments}}
             inside = slice(held.offset, held.offset + held.length)
             yield held.start, {kind: flat.view(-1)[inside] for kind, flat in flats.items()}
 

@@ -56,11 +56,19 @@ class Registry(Generic[T]):
             self._found[name] = self._load(name)
         return self._found[name]
 
-    def _load(self, name: str) -> T:
-        reference = self.shipped.get(name, name)
-        module, _, path = reference.partition(":")
+    def check(self, name: str) -> None:
+        """Refuse a name that cannot be one, without importing anything.
+
+        Raises:
+            ConfigError: it is neither a short name nor `package.module:attribute`.
+        """
+        module, _, path = self.shipped.get(name, name).partition(":")
         if not module or not path:
             raise self._unknown(name)
+
+    def _load(self, name: str) -> T:
+        self.check(name)
+        reference = self.shipped.get(name, name)
         try:
             held = attribute(reference)
         except (ImportError, AttributeError, SyntaxError, ValueError) as error:

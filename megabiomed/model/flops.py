@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megabiomed.config import LoraConfig, ModelConfig, ParallelConfig, RunConfig
+from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from megabiomed.model.registry import architecture_of
 
 
@@ -38,8 +38,9 @@ def model_flops_utilization(tokens_per_s: float, per_token: float, devices: int,
 def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
     """Bytes of weights, gradients and optimizer state on one rank of the largest stage, activations excluded.
 
-    bf16: 2 + 4 (fp32 accumulation) + 12 (fp32 master, two moments) per parameter, each divided where it is sharded. Beside
-    adapters the frozen weights have neither gradients nor optimizer state; FSDP2 keeps its shards of them in fp32.
+    bf16: 2 + 4 (fp32 accumulation) + 4 (fp32 master) + the optimizer's moments (AdamW's: 8) per parameter, each divided where
+    it is sharded. Next to adapters the frozen weights have neither gradients nor optimizer state; FSDP2 keeps its
+    shards of them in fp32.
     """
     parallel: ParallelConfig = config.parallel
     parts = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
@@ -53,10 +54,10 @@ def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
     return {
         "weights": (local * held + beside) / (dp if stage == 3 else 1),
         "gradients": local * 4 / (dp if stage >= 2 else 1),
-        "optimizer": local * (8 + masters) / (dp if stage >= 1 else 1),
+        "optimizer": local * (config.optimizer.rule.moment_bytes + masters) / (dp if stage >= 1 else 1),
     }
 
 
-def checkpoint_bytes(model: ModelConfig, lora: LoraConfig | None = None) -> int:
-    """Size of one checkpoint: fp32 weights and two moments of what is trained."""
-    return 12 * trained_count(model, lora)
+def checkpoint_bytes(model: ModelConfig, optimizer: OptimizerConfig, lora: LoraConfig | None = None) -> int:
+    """Size of one checkpoint: fp32 weights and the optimizer's moments of what is trained."""
+    return (4 + optimizer.rule.moment_bytes) * trained_count(model, lora)

@@ -40,7 +40,7 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
         *_length(config, total_steps, samples_per_epoch),
         "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
         + f", together {_size(sum(state.values()))} without activations",
-        f"checkpoint: {_size(checkpoint_bytes(config.model, config.lora))} each, "
+        f"checkpoint: {_size(checkpoint_bytes(config.model, config.optimizer, config.lora))} each, "
         f"every {config.checkpoint.save_every or 'never'} steps",
     ]  # fmt: skip
     return lines + _costs(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from megabiomed.config import OptimizerConfig, RunConfig
+from megabiomed.config.optimizers import SCHEDULES
 
 
 def total_steps(config: RunConfig, samples_per_epoch: int) -> int:
@@ -23,6 +24,5 @@ def learning_rate(step: int, total: int, optimizer: OptimizerConfig) -> float:
     if step < warmup:
         return optimizer.lr * (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[optimizer.schedule]
-    floor = 0.0 if optimizer.schedule == "constant" else optimizer.min_lr_ratio
-    return optimizer.lr * (floor + (1 - floor) * shape)
+    floor = optimizer.min_lr_ratio
+    return optimizer.lr * (floor + (1 - floor) * SCHEDULES.find(optimizer.schedule)(done))

@@ -21,10 +21,10 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
-from megabiomed.checkpoint.logical import KINDS
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import RunConfig
+from megabiomed.config.optimizers import ADAMW
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.fresh import SeededInit
@@ -205,7 +205,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True) if dist.get_rank() == 0 else None
     dist.barrier()
     folder.mkdir(parents=True, exist_ok=True)
-    owned = sum(f.box.numel * 4 * len(KINDS) for f in engine.fragments() if f.owner)
+    owned = sum(f.box.numel * 4 * len(ADAMW.kinds) for f in engine.fragments() if f.owner)
     found = {"state_mib": owned / 2**20, **measure(METHODS[candidate](engine, folder), rounds)}
     # Last, because the memory that it leaves to the allocator would hide the others' peaks.
     found["memcpy_s"] = memcpy_seconds(engine)

@@ -1,6 +1,6 @@
 """One rank of the any-to-any suite, for all topologies of one world size in one process start.
 
-python any_worker.py save|load TOPOLOGIES.json FOLDER
+python any_worker.py save|load TOPOLOGIES.json FOLDER [OPTIMIZER_AS_JSON]
 save: each topology trains SAVED steps, saves, and goes on to the end: its own uninterrupted run.
 load: each topology loads what every topology saved and trains from there to the end.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,9 +42,10 @@ MODEL = {
     "num_key_value_heads": 4,
     "initializer_range": 0.08,
 }
+OPTIMIZER = {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5, "warmup_steps": 3}
 
 
-def config_of(parallel: dict[str, Any], store: str) -> RunConfig:
+def config_of(parallel: dict[str, Any], store: str, optimizer: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
     """Warm-up and decay, so that a wrong step number shows in the losses."""
     return RunConfig.model_validate(
         {
@@ -51,7 +54,7 @@ def config_of(parallel: dict[str, Any], store: str) -> RunConfig:
             "model": MODEL,
             "parallel": parallel,
             "data": {"train": [{"path": store}], "seq_length": 32, "micro_batch_size": 1, "global_batch_size": 4},
-            "optimizer": {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5, "warmup_steps": 3},
+            "optimizer": {**OPTIMIZER, **optimizer},
             "train": {"steps": STEPS, "precision": "fp32"},
         }
     )
@@ -115,7 +118,7 @@ def main() -> None:
     for name, (world, parallel) in table.items():
         if world != dist.get_world_size():
             continue
-        config = config_of(parallel, str(folder / "store"))
+        config = config_of(parallel, str(folder / "store"), json.loads(sys.argv[4]) if len(sys.argv) > 4 else {})
         check_run(config, world)
         engine = build_engine(config, build_mesh(config.parallel))
         if mode == "save":

@@ -80,6 +80,6 @@ def test_a_rank_reads_what_it_holds_and_hardly_more(folder: Path, reader: str) -
 def test_the_doctor_knows_what_the_ranks_will_read(folder: Path, reader: str) -> None:
     world, parallel = TOPOLOGIES[reader]
     config = config_of(parallel, "store")
-    foreseen = max(stage.read_bytes for stage in stage_needs(config.model, config.parallel, world))
+    foreseen = max(stage.read_bytes for stage in stage_needs(config.model, config.parallel, world, config.optimizer))
     needed = max(needed for _, needed in result(folder, f"{reader}<{reader}")["costs"])
     assert needed == pytest.approx(foreseen, rel=0.03)

@@ -11,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megabiomed.checkpoint.logical import KINDS, Box, Fragment
+from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
+from megabiomed.config.optimizers import ADAMW
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 from megabiomed.runs.checkpointing import PeakMemory
@@ -44,7 +45,7 @@ def test_what_one_topology_saves_any_other_loads_bit_identically(
     for rank in loaded:
         load_fragments(Checkpoint.open(path, "hash"), rank)
     pairs = [(a, b) for mine, right in zip(loaded, wanted) for a, b in zip(mine, right)]
-    assert all(torch.equal(a.views[kind], b.views[kind]) for a, b in pairs for kind in KINDS)
+    assert all(torch.equal(a.views[kind], b.views[kind]) for a, b in pairs for kind in ADAMW.kinds)
 
 
 def test_a_box_across_several_ranks_is_put_together(saved: Path, world: Any) -> None:
@@ -161,11 +162,11 @@ def test_a_file_that_is_no_tensor_file_is_a_clear_error(saved: Path) -> None:
 def test_loading_holds_its_own_shard_and_one_tensor(tmp_path: Path, world: Any) -> None:
     """96 MiB of state into memory that is already there: what is needed besides is the read buffer."""
     shape = (2048, 4096)
-    whole = Fragment(Box.whole("w", shape), {kind: torch.ones(shape) for kind in KINDS})
+    whole = Fragment(Box.whole("w", shape), {kind: torch.ones(shape) for kind in ADAMW.kinds})
     (path,) = world.save_world(tmp_path, 1, [[whole]], world.state(expected={"w": shape}))
     # Columns of a row-parallel shard, which lie scattered in the file.
     part = Box("w", shape, (0, 1024), (2048, 2048))
-    mine = Fragment(part, {kind: torch.zeros(part.shape) for kind in KINDS})
+    mine = Fragment(part, {kind: torch.zeros(part.shape) for kind in ADAMW.kinds})
     source = Checkpoint.open(path)
     with PeakMemory() as memory:
         load_fragments(source, [mine])

@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor
 
 from megabiomed.config.topology import check_run
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import MOMENTS
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import build_mesh
@@ -66,7 +65,7 @@ def optimizer_elements(engine: TrainEngine) -> int:
     assert isinstance(inner, ZeroEngine | FsdpEngine)
     assert all(p.grad is None for p in inner.stage.parameters() if not p.requires_grad)
     optimizer = inner.torch_optimizer() if isinstance(inner, ZeroEngine) else inner.optimizer
-    moments = (state[kind] for state in optimizer.state.values() for kind in MOMENTS)
+    moments = (state[kind] for state in optimizer.state.values() for kind in engine.config.optimizer.rule.moments)
     return sum(m.to_local().numel() if isinstance(m, DTensor) else m.numel() for m in moments)
 
 

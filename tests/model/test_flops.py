@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megabiomed.config import ModelConfig, RunConfig
+from megabiomed.config import ModelConfig, OptimizerConfig, RunConfig
 from megabiomed.model.flops import (
     checkpoint_bytes,
     flops_per_token,
@@ -19,7 +19,7 @@ def test_llama2_7b_by_hand() -> None:
     layer = 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096
     assert parameter_count(model) == 2 * 32000 * 4096 + 32 * layer + 4096 == 6_738_415_616
     assert flops_per_token(model, 4096) == pytest.approx(46.9e9, rel=2e-3)
-    assert checkpoint_bytes(model) == 12 * 6_738_415_616
+    assert checkpoint_bytes(model, OptimizerConfig()) == 12 * 6_738_415_616
 
 
 def test_llama2_70b_counts_grouped_heads() -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from support import checkpoints as world
 
-from megabiomed.checkpoint.logical import KINDS, Box
+from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config.models import ModelConfig
+from megabiomed.config.optimizers import ADAMW
 from megabiomed.model import fresh
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
@@ -33,7 +34,7 @@ def test_every_topology_starts_from_the_same_numbers(tp: int, monkeypatch: pytes
     world.fill(wanted, {"param": truth, "exp_avg": moments, "exp_avg_sq": moments})
     for mine, right in zip(found, wanted):
         load_fragments(SeededInit(world.MODEL, 3), mine)
-        assert all(torch.equal(a.views[kind], b.views[kind]) for a, b in zip(mine, right) for kind in KINDS)
+        assert all(torch.equal(a.views[kind], b.views[kind]) for a, b in zip(mine, right) for kind in ADAMW.kinds)
 
 
 def test_a_box_is_cut_out_of_the_whole_tensor_across_blocks() -> None:

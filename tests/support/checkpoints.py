@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
-from megabiomed.checkpoint.logical import KINDS, Box, Fragment, Piece, Placement
+from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.models import ModelConfig
+from megabiomed.config.optimizers import ADAMW
 from megabiomed.model.registry import architecture_of
 
 MODEL = ModelConfig(
@@ -101,7 +102,7 @@ def zero_fragments(
     held: list[Placement], tp_rank: int, start: int, stop: int, fill: float = float("nan")
 ) -> list[Fragment]:
     """Fragments of the range [start, stop) of all local parameters in one flat buffer, as ZeRO-1 cuts them."""
-    storage = {kind: torch.full((stop - start,), fill) for kind in KINDS}
+    storage = {kind: torch.full((stop - start,), fill) for kind in ADAMW.kinds}
     fragments, position = [], 0
     for placement in held:
         size = prod(placement.local_shape)
@@ -137,7 +138,9 @@ def random_truth(config: ModelConfig = MODEL, seed: int = 0) -> dict[str, dict[s
     """Random values for every kind and tensor."""
     generator = torch.Generator().manual_seed(seed)
     shapes = architecture_of(config).shapes
-    return {kind: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} for kind in KINDS}
+    return {
+        kind: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} for kind in ADAMW.kinds
+    }
 
 
 def state(**changes: Any) -> RunState:
