@@ -1,7 +1,7 @@
 """Every kind of run: how its file is read, what is checked before the start, what trains it.
 
 The command line, `submit`, chains and the ranks themselves look a kind up here. A kind of your own is a `Kind` that a run file
-names by `kind: package.module:attribute`; docs/architecture.md shows one.
+names by `kind: package.module:attribute`; docs/extending.md shows one.
 """
 
 from __future__ import annotations
