@@ -1,4 +1,4 @@
-"""The encoder and the modality of docs/alignment.md, outside the package, work as they are printed: by configuration alone."""
+"""The encoder and the modality of docs/extending.md, outside the package, work as they are printed: by configuration alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.runs import losses
 
 from megabiomed.checkpoint.reader import Checkpoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "alignment.md"
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 GENES = ("TP53", "BRCA1", "EGFR", "KRAS", "MYC", "PTEN", "RB1", "ALK")
 Command = Callable[..., CompletedProcess[str]]
 
