@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class Verdict:
     against: str
 
 
-class Encoder(EncoderKind, Generic[C]):
+class Encoder(EncoderKind, ABC, Generic[C]):
     """A kind of encoder. Register an instance in its modality, or name it in `align.<modality>.kind`.
 
     The module that `build` makes takes a batch of the modality and gives [sum of rows, hidden_size], the rows of all items

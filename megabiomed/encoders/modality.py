@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -49,7 +49,7 @@ class ItemError(DataError):
         return type(self), (self.reason, str(self.got), "")
 
 
-class Modality(ModalityKind, Generic[F, L]):
+class Modality(ModalityKind, ABC, Generic[F, L]):
     """A modality. Name an instance in `align.modalities.<name>.kind` and with `megabiomed dataset build --modality`."""
 
     placeholder: str

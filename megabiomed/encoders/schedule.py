@@ -51,7 +51,7 @@ def costs(items: Sequence[Item], config: AlignConfig) -> list[float]:
         flops = encoder.flops(settings, item.rows_in)
         if not (isinstance(flops, int | float) and 0 < flops < math.inf):
             raise ConfigError(
-                f"encoder {settings.kind} gives no cost of {item.rows_in} rows", got=flops, expected="FLOPs above zero",
+                f"encoder {settings.kind} gives no cost of {item.rows_in} rows", got=repr(flops), expected="FLOPs above zero",
                 do="correct its method flops",
             )  # fmt: skip
         found.append(float(flops))

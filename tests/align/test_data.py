@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -137,6 +138,29 @@ def test_the_identity_is_that_of_older_checkpoints(questions: Path, papers: Path
     assert json.dumps(loader.identity) == json.dumps(expected)
     sources = [OrderSource(sizes[0], 1.0), OrderSource(sizes[1], 1.0)]
     assert np.array_equal(loader.batch_at(40).sample_ids, SampleOrder(sources, 1).sample_ids(40, 4))
+
+
+def test_an_older_dataset_is_read(questions: Path, tmp_path: Path) -> None:
+    """Stores of format 1 number molecules 0 and proteins 1, and say so nowhere."""
+    copytree(questions / "train", tmp_path / "old")
+    now = QaStore(questions / "train")
+    held = now.manifest
+    older = {
+        "format": 1, "featuriser": 1, "settings": {"template": "plain", "max_atoms": 256, "max_residues": 1022},
+        "tokenizer": held["tokenizer"], "records": held["records"], "skipped": {"molecule invalid": 2},
+    }  # fmt: skip
+    (tmp_path / "old/manifest.json").write_text(json.dumps(older))
+    old = QaStore(tmp_path / "old")
+    assert (old.left_out, old.template, list(old.modalities)) == (
+        {"molecule invalid": 2},
+        "plain",
+        ["molecule", "protein"],
+    )
+    assert [old.record_items(n) for n in range(len(old))] == [now.record_items(n) for n in range(len(now))]
+    assert {item.modality for n in range(len(old)) for item in old.record_items(n)} == {"molecule", "protein"}
+    (tmp_path / "old/manifest.json").write_text(json.dumps({**older, "featuriser": 0}))
+    with pytest.raises(DataError, match="another version of molecule features: got 0, expected 1"):
+        QaStore(tmp_path / "old")
 
 
 def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) -> None:
