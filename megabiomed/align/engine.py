@@ -11,9 +11,9 @@ phases of what it has; the exchanges, and one sum of the figures of the step, sp
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,12 +25,12 @@ from megabiomed.checkpoint.state import EngineState
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, StageConfig
 from megabiomed.data.packing import MicroBatch
+from megabiomed.encoders.encoder import Batch
 from megabiomed.encoders.encoder_stack import EncoderStack
 from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.modality import modality_of
-from megabiomed.encoders.schedule import check_ranks, deal
-from megabiomed.encoders.watchdog import watch
+from megabiomed.encoders.schedule import check_ranks, deal, largest
 from megabiomed.engine.absent import AbsentEngine
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine
@@ -41,6 +41,7 @@ from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
+from megabiomed.processes.hang import watched
 from megabiomed.samples.multimodal.batch import AlignBatch
 
 # Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
@@ -52,7 +53,7 @@ class _Share:
     """This rank's items of one modality: numbers, batch, encoder rows kept for a frozen encoder, noises of dropout."""
 
     numbers: list[int]
-    batch: Any
+    batch: Batch
     rows: Tensor
     noises: list[Noise]
 
@@ -256,8 +257,12 @@ class AlignEngine(TrainEngine):
             upstream = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
             rows.backward(upstream * self.encoders.gradient_scale(modality))
 
-    def _watch(self, phase: str, batch: AlignBatch, exchange: Exchange) -> Any:
-        return watch(self.mesh.rank, phase, [batch.items[n] for n in exchange.mine], self.align.watchdog_s)
+    def _watch(self, phase: str, batch: AlignBatch, exchange: Exchange) -> AbstractContextManager[None]:
+        def where() -> str:
+            mine = largest([batch.items[n] for n in exchange.mine])
+            return f"rank {self.mesh.rank} is in {phase} for {self.align.watchdog_s:g} s: {mine}"
+
+        return watched(self.align.watchdog_s, where)
 
 
 def _language_model(config: RunConfig, mesh: Mesh, stage: StageConfig) -> DataParallelEngine:

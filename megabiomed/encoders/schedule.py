@@ -32,6 +32,12 @@ class Item:
     sample: int
 
 
+def largest(items: Sequence[Item]) -> str:
+    """The items with most rows, for messages: `sample 17 protein of 1024 rows, ...`."""
+    found = sorted(items, key=lambda item: -item.rows_in)[:4]
+    return ", ".join(f"sample {item.sample} {item.modality} of {item.rows_in} rows" for item in found) or "no items"
+
+
 def costs(items: Sequence[Item], config: AlignConfig) -> list[float]:
     """FLOPs of one forward pass of each item, as its encoder says.
 

@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,21 @@ class HangGuard:
         file = report_file(self._logs, self._rank)
         file.with_suffix(".tmp").write_text(json.dumps(report, indent=1))
         return file.with_suffix(".tmp").replace(file)
+
+
+@contextmanager
+def watched(seconds: float, where: Callable[[], str]) -> Iterator[None]:
+    """Print `where()` to standard error if the block takes longer; the guard ends a run that stays there.
+
+    The watch knows what the guard does not: in which phase of a step this rank is, and with what.
+    """
+    timer = threading.Timer(seconds, lambda: print(f"watchdog: {where()}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _collectives() -> list[dict[str, Any]] | None:

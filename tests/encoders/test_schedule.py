@@ -1,4 +1,4 @@
-"""The plan is balanced and the same everywhere; the watchdog names what it waits for."""
+"""The plan is balanced and the same everywhere; a message names the largest items."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from megabiomed.config.align import AlignConfig
 from megabiomed.encoders.esm2 import ESM2
 from megabiomed.encoders.esm2.config import Esm2Config
-from megabiomed.encoders.schedule import Item, check_ranks, deal, imbalance, longest_first
-from megabiomed.encoders.watchdog import watch
+from megabiomed.encoders.schedule import Item, check_ranks, deal, imbalance, largest, longest_first
 from megabiomed.ground.errors import TopologyError
+from megabiomed.processes.hang import watched
 
 
 def test_real_lengths_are_balanced_to_five_percent() -> None:
@@ -41,11 +41,11 @@ def test_one_giant_and_nothing_at_all() -> None:
     assert longest_first([], 4) == []
 
 
-def test_the_watchdog_names_rank_phase_and_sample(capsys: pytest.CaptureFixture[str]) -> None:
-    items = [Item("protein", 0, 0, 1024, 1024, 0, sample=17)]
-    with watch(3, "encode protein", items, 0.01):
+def test_a_slow_phase_names_its_largest_items(capsys: pytest.CaptureFixture[str]) -> None:
+    items = [Item("protein", 0, 0, 9, 9, 0, sample=3), Item("protein", 0, 0, 1024, 1024, 0, sample=17)]
+    with watched(0.01, lambda: f"rank 3 is in encode protein: {largest(items)}"):
         deadline, seen = time.monotonic() + 5, ""
         while not seen and time.monotonic() < deadline:
             seen = capsys.readouterr().err
     assert "rank 3 is in encode protein" in seen
-    assert "sample 17 protein of 1024 rows" in seen
+    assert "sample 17 protein of 1024 rows, sample 3 protein of 9 rows" in seen
