@@ -13,7 +13,10 @@ from megabiomed import __version__
 from megabiomed.cli import app
 
 COMMANDS = [
+    ["run"],
     ["pretrain"],
+    ["align"],
+    ["finetune"],
     ["generate"],
     ["validate"],
     ["evaluate"],

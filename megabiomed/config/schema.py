@@ -205,8 +205,10 @@ class CheckpointConfig(Section):
 class TrackingConfig(Section):
     """Experiment tracking. metrics.jsonl is always written."""
 
+    kind: str | None = "mlflow"
+    """mlflow, or `package.module:attribute` of a tracker of your own; null: metrics.jsonl alone."""
     mlflow: bool = True
-    """Log to MLflow."""
+    """false switches kind mlflow off."""
     mlflow_uri: str | None = None
     """MLflow tracking URI; null uses a local store in the run folder, without server or network."""
     experiment: str = "megabiomed"

@@ -1,14 +1,16 @@
-"""Fine-tuning as a training run: the trainer of pretraining on questions, from the model of an earlier run."""
+"""Fine-tuning on questions, from the model of an earlier run."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterator
 
+from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.data.store import TokenStore
-from megabiomed.engine.build import TrainEngine
+from megabiomed.engine.mesh import Mesh
 from megabiomed.processes.signals import StopFlag
+from megabiomed.runs.language_model import LanguageModel
+from megabiomed.runs.module import Run, RunData
 from megabiomed.runs.trainer import Trainer
 from megabiomed.samples.questions.loader import FinetuneLoader, QuestionValidation
 from megabiomed.samples.questions.sources import check_tokenizers, opened
@@ -16,44 +18,35 @@ from megabiomed.samples.questions.sources import check_tokenizers, opened
 
 def train(config: FinetuneRunConfig, part: str | None, stop: StopFlag) -> str:
     """Fine-tune on this rank; says how it ended."""
-    return FinetuneTrainer(config, stop).run()
+    return Trainer(FinetuneRun(config), stop).train()
 
 
-class FinetuneTrainer(Trainer):
-    """One rank of a fine-tuning run."""
+class FinetuneRun(Run):
+    """Windows of questions and of replayed text, and the language model of `finetune.start_from`."""
 
     config: FinetuneRunConfig
 
-    def __init__(self, config: FinetuneRunConfig, stop: StopFlag) -> None:
-        super().__init__(config, stop)
-
-    @property
-    def starts_from(self) -> Path | None:
+    def open_data(self, mesh: Mesh) -> RunData:
         """See the base class."""
-        return self.config.finetune.start_from
-
-    def _open_data(self) -> None:
-        config, mesh = self.config, self.mesh
-        stores, held_out, self.warnings = opened(config)
-        self.loader = FinetuneLoader(
-            stores, config.finetune, config.data, config.seed, mesh.coordinate("replicas"), mesh.size("replicas")
-        )
+        config = self.config
+        replica, replicas = mesh.coordinate("replicas"), mesh.size("replicas")
+        stores, validation, warnings = opened(config)
+        loader = FinetuneLoader(stores, config.finetune, config.data, config.seed, replica, replicas)
         replay = [TokenStore.open(source.path) for source in config.finetune.replay]
-        self.tokenizer = check_tokenizers(config, [*stores, *([held_out] if held_out else []), *replay])
-        samples = config.train.eval_samples
-        self.validation = None
-        if held_out is not None:
-            self.validation = QuestionValidation(
-                held_out, config.data, samples, config.seed, mesh.coordinate("replicas"), mesh.size("replicas")
-            )
+        tokenizer = check_tokenizers(config, [*stores, *([validation] if validation else []), *replay])
+        held_out, samples = None, config.train.eval_samples
+        if validation is not None:
+            held_out = QuestionValidation(validation, config.data, samples, config.seed, replica, replicas)
+        self._data = RunData(loader, tokenizer, held_out, list(_notes(loader)), warnings)
+        return self._data
 
-    def _build(self) -> TrainEngine:
-        loader = cast(FinetuneLoader, self.loader)
-        for store, windows in zip(loader.questions, loader.windows):
-            self.reporter.say(f"data: {store.path}: {store.describe()}, in {len(windows):,} windows")
-        for line in loader.order.describe():
-            self.reporter.say(f"data: {line}")
-        for line in self.warnings:
-            self.reporter.say(f"warning: {line}")
-            self.reporter.event("warning", what=line)
-        return super()._build()
+    def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:
+        """See the base class."""
+        return LanguageModel(self.config, mesh, self._data, self.config.finetune.start_from, resumed)
+
+
+def _notes(loader: FinetuneLoader) -> Iterator[str]:
+    for store, windows in zip(loader.questions, loader.windows):
+        yield f"data: {store.path}: {store.describe()}, in {len(windows):,} windows"
+    for line in loader.order.describe():
+        yield f"data: {line}"

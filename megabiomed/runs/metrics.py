@@ -1,20 +1,17 @@
-"""What a run reports: one greppable line per logged step, metrics.jsonl, events.jsonl, MLflow. Rank 0 only."""
+"""What a run reports: one greppable line per logged step, and figures and events for its trackers. Rank 0 only."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 from megabiomed.config import RunConfig
-from megabiomed.ground.figures import NOT_FINITE, shown, stored
-from megabiomed.ground.files import make_writable
+from megabiomed.ground.figures import NOT_FINITE, shown
 from megabiomed.model.flops import flops_per_token, model_flops_utilization
 from megabiomed.processes import platform
-from megabiomed.runs.tracking import MlflowTracker
+from megabiomed.runs.tracking import LocalFiles, SafeTracker, Tracker, find_tracker
 
 
 class Reporter:
@@ -27,20 +24,21 @@ class Reporter:
     def __init__(self, config: RunConfig, active: bool, world: int, total: int) -> None:
         self.config, self.active, self.world, self.total = config, active, world, total
         self._per_token = flops_per_token(config.model, config.data.seq_length, config.lora)
-        self._tracker: MlflowTracker | None = None
+        chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
+        self._chosen = [SafeTracker(chosen)] if chosen is not None and active else []
+        self._trackers: list[Tracker] = [LocalFiles(config.folder)] if active else []
         self._since = time.monotonic()
         self._steps = self._useful = 0
         self._began: float | None = None
         self._losses: list[float] = []  # first and last
         self._done = 0
         self._perplexities = ""  # of the last evaluation, for the step lines
-        if active:
-            make_writable(config.folder)
 
     def track(self) -> None:
         """Open the experiment tracker, once it is known that there is something to train."""
-        if self.active:
-            self._tracker = MlflowTracker(self.config)
+        self._trackers += self._chosen
+        for tracker in self._trackers:
+            tracker.start(self.config)
 
     def say(self, line: str) -> None:
         """Print a line, now."""
@@ -48,10 +46,9 @@ class Reporter:
             print(line, flush=True)
 
     def event(self, kind: str, **values: Any) -> None:
-        """Append to events.jsonl."""
-        if self.active:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            _append(self.config.folder / "events.jsonl", {"time": now, "event": kind, **values})
+        """Tell the trackers that something happened."""
+        for tracker in self._trackers:
+            tracker.event(kind, values)
 
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
@@ -121,23 +118,16 @@ class Reporter:
         )
 
     def finish(self, status: str) -> None:
-        """Close the tracker."""
-        if self._tracker:
-            self._tracker.finish(status)
+        """Close the trackers."""
+        for tracker in self._trackers:
+            tracker.finish(status)
 
     def _record(self, values: dict[str, float], step: int) -> None:
-        """Keep the figures of a step; one that is not finite is kept as these words, with a warning."""
+        """Give the figures of a step to the trackers, with a warning about those that are not finite."""
         broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
         if broken:
             found = ", ".join(f"{name} {value}" for name, value in broken.items())
             self.say(f"warning: step: {step}/{self.total} {NOT_FINITE}: {found}")
             self.event("warning", what=NOT_FINITE, step=step, figures=broken)
-        held = {name: stored(value) for name, value in values.items()}
-        _append(self.config.folder / "metrics.jsonl", {"step": step, **held})
-        if self._tracker:
-            self._tracker.log(values, step)
-
-
-def _append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        for tracker in self._trackers:
+            tracker.metrics(values, step)

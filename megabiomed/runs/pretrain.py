@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
+from megabiomed.data.loader import open_training_data, open_validation_data
+from megabiomed.data.store import TokenStore
+from megabiomed.engine.mesh import Mesh
 from megabiomed.processes.signals import StopFlag
+from megabiomed.runs.language_model import LanguageModel
+from megabiomed.runs.module import Run, RunData
 from megabiomed.runs.trainer import Trainer
+from megabiomed.tokenizer.check import check_tokenizer
 
 
 def train(config: RunConfig, part: str | None, stop: StopFlag) -> str:
     """Pretrain on this rank; says how it ended."""
-    return Trainer(config, stop).run()
+    return Trainer(PretrainRun(config), stop).train()
+
+
+class PretrainRun(Run):
+    """Windows of token stores, and a language model that starts from `model.init_from` or from random weights."""
+
+    def open_data(self, mesh: Mesh) -> RunData:
+        """See the base class."""
+        config = self.config
+        replica, replicas = mesh.coordinate("replicas"), mesh.size("replicas")
+        loader = open_training_data(config.data, config.seed, replica, replicas)
+        held_out = open_validation_data(config.data, config.train.eval_samples, replica, replicas)
+        stores = [TokenStore.open(config.data.validation)] if config.data.validation else []
+        # The loader compared the training stores with each other.
+        tokenizer = check_tokenizer([loader.stores[0], *stores], config.model.vocab_size, config.data.tokenizer)
+        self._data = RunData(loader, tokenizer.path, held_out)
+        return self._data
+
+    def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:
+        """See the base class."""
+        return LanguageModel(self.config, mesh, self._data, None, resumed)

@@ -12,6 +12,7 @@ from megabiomed.ground.files import make_writable, write_atomic
 from megabiomed.processes.local import run_workers, under_launcher
 from megabiomed.runs import kinds, worker
 from megabiomed.runs.effective import FILE, compact
+from megabiomed.runs.tracking import find_tracker
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
     world = options.nproc or default_world(config.parallel, platform.device_count(), config.ranks_beside)
     check_run(config, world)
     kind.check_start(config, world)
+    find_tracker(config.tracking)
     if options.dry_run:
         print(compact(config))
         for line in kind.description(config, world):

@@ -21,14 +21,16 @@ def work(run_file: str, run: Path, questions: Path, out: Path) -> int:
     """Train, then evaluate."""
 
     def act(config: RunConfig, stop: StopFlag) -> str:
+        from megabiomed.runs.pretrain import PretrainRun
         from megabiomed.runs.trainer import Trainer
 
-        outcome = Trainer(config, stop).run()
+        outcome = Trainer(PretrainRun(config), stop).train()
         sets = [{"name": "abstracts", "path": str(questions / "pubmedqa" / "ori_pqal.json")},
                 {"name": "open", "path": str(questions / "free" / "test.jsonl")}]  # fmt: skip
         domains = {"general": str(config.data.train[0].path), "biomedical": str(config.data.validation)}
         watched = [f"eval.tasks={sets}", f"eval.perplexity={domains}", "eval.every=1", "eval.limit=5", "eval.samples=3"]
-        Trainer(load_config(run_file, [f"run_dir={run}-watched", "train.steps=3", *watched]), stop).run()
+        watching = load_config(run_file, [f"run_dir={run}-watched", "train.steps=3", *watched])
+        Trainer(PretrainRun(watching), stop).train()
         text = {"perplexity": {"held_out": config.data.validation}, "seq_length": 64, "samples": 4}
         for name, topology in TOPOLOGIES.items():
             asked = settings(run, questions, out / name, **topology, **text)

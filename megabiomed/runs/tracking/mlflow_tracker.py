@@ -5,27 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+import time
 from typing import Any
 
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE
 
-_LOG = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
 _LONGEST_PARAM = 500
 
 
 class MlflowTracker:
-    """Logs parameters and metrics; a failure of MLflow is reported once and never ends the training."""
+    """Logs parameters and metrics. Events are in events.jsonl alone."""
 
-    def __init__(self, config: RunConfig) -> None:
+    name = "MLflow"
+
+    def __init__(self) -> None:
         self._client: Any = None
         self._run_id = ""
-        if config.tracking.mlflow:
-            self._safely(lambda: self._open(config))
 
-    def _open(self, config: RunConfig) -> None:
+    def start(self, config: RunConfig) -> None:
+        """See `Tracker`."""
         # MLflow's start-up migrations and telemetry write to the log of the training otherwise.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         for name in ("alembic", "mlflow"):
@@ -50,38 +50,24 @@ class MlflowTracker:
                 client.log_param(self._run_id, key, str(value)[:_LONGEST_PARAM])
         self._client = client
 
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        """Log scalars at a step; one that is not finite is NaN there, as MLflow keeps infinity as its largest number."""
-        if self._client is None:
-            return
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """See `Tracker`. What is not finite is NaN there, as MLflow keeps infinity as its largest number."""
         from mlflow.entities import Metric
 
-        broken = ", ".join(
-            f"{key} at step {step}: {value}" for key, value in metrics.items() if not math.isfinite(value)
-        )
+        now = int(time.time() * 1000)
+        kept = {key: value if math.isfinite(value) else math.nan for key, value in values.items()}
+        self._client.log_batch(self._run_id, [Metric(key, value, now, step) for key, value in kept.items()])
+        broken = {key: value for key, value in values.items() if not math.isfinite(value)}
+        if broken:
+            found = ", ".join(f"{key} at step {step}: {value}" for key, value in broken.items())
+            self._client.set_tag(self._run_id, NOT_FINITE, found)
 
-        def send() -> None:
-            import time
-
-            now = int(time.time() * 1000)
-            values = {key: value if math.isfinite(value) else math.nan for key, value in metrics.items()}
-            self._client.log_batch(self._run_id, [Metric(key, value, now, step) for key, value in values.items()])
-            if broken:
-                self._client.set_tag(self._run_id, NOT_FINITE, broken)
-
-        self._safely(send)
+    def event(self, kind: str, values: dict[str, Any]) -> None:
+        """See `Tracker`."""
 
     def finish(self, status: str) -> None:
-        """Close the run with FINISHED, KILLED or FAILED."""
-        if self._client is not None:
-            self._safely(lambda: self._client.set_terminated(self._run_id, status))
-
-    def _safely(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            _LOG.warning("MLflow is switched off for this run: %s", error)
-            self._client = None
+        """See `Tracker`."""
+        self._client.set_terminated(self._run_id, status)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

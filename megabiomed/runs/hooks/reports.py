@@ -1,0 +1,38 @@
+"""What is said about the steps and about how a start ended."""
+
+from __future__ import annotations
+
+from megabiomed.runs.hooks.base import Hook
+from megabiomed.runs.metrics import Reporter
+from megabiomed.runs.training import Ending, Position, Step, Training
+
+
+class Reports(Hook):
+    """A line for each logged step, and the last words."""
+
+    def at_start(self, training: Training) -> None:
+        """See the base class."""
+        training.reporter.start_clock()
+
+    def after_step(self, training: Training, step: Step) -> None:
+        """See the base class."""
+        result = step.result
+        training.reporter.step(step.number, result.loss, result.grad_norm, step.lr, result.loss_tokens)
+
+    def at_end(self, training: Training, ending: Ending) -> None:
+        """See the base class."""
+        reporter, progress = training.reporter, training.position.progress
+        reporter.summary()
+        reason = f" ({ending.reason})" if ending.reason else ""
+        reporter.say(
+            f"{ending.outcome}{reason}: step {training.step} of {training.total}, sample {progress.next_sample}, "
+            f"ids {progress.ids_hash}"
+        )
+        note_ending(reporter, ending.outcome, training.position)
+        reporter.finish("FINISHED" if ending.outcome == "finished" else "KILLED")
+
+
+def note_ending(reporter: Reporter, outcome: str, position: Position) -> None:
+    """The event by which a scheduler knows how the run ended."""
+    progress = position.progress
+    reporter.event(outcome, step=position.step, sample=progress.next_sample, ids_hash=progress.ids_hash)

@@ -1,0 +1,41 @@
+"""metrics.jsonl and events.jsonl in the run folder: always written, one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from megabiomed.config import RunConfig
+from megabiomed.ground.figures import stored
+from megabiomed.ground.files import make_writable
+
+
+class LocalFiles:
+    """A tracker that cannot be switched off: commands and schedulers read its files."""
+
+    name = "the run folder"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        make_writable(folder)
+
+    def start(self, config: RunConfig) -> None:
+        """See `Tracker`."""
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """See `Tracker`; what is not finite is kept as these words."""
+        self._append("metrics.jsonl", {"step": step, **{name: stored(value) for name, value in values.items()}})
+
+    def event(self, kind: str, values: dict[str, Any]) -> None:
+        """See `Tracker`."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._append("events.jsonl", {"time": now, "event": kind, **values})
+
+    def finish(self, status: str) -> None:
+        """See `Tracker`."""
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with (self._folder / name).open("a") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,88 @@
+"""A training that is under way: what the loop and its hooks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megabiomed.config import RunConfig
+from megabiomed.data.loader import StepBatch
+from megabiomed.data.progress import DataProgress
+from megabiomed.engine.build import StepResult
+from megabiomed.engine.mesh import Mesh
+from megabiomed.processes.hang import HangGuard
+from megabiomed.runs.checkpointing import Checkpoints
+from megabiomed.runs.metrics import Reporter
+from megabiomed.runs.module import TrainModule
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        progress: position in the data.
+        step: optimizer steps done.
+        tokens: tokens read, padding included.
+    """
+
+    progress: DataProgress
+    step: int = 0
+    tokens: int = 0
+
+    def advance(self, batch: StepBatch, tokens: int) -> None:
+        """Count a step that was done on this batch of so many tokens."""
+        self.step += 1
+        self.tokens += tokens
+        self.progress = self.progress.advance(batch.sample_ids)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step that was computed.
+
+    Attributes:
+        number: 1 for the first of the run.
+        lr: learning rate.
+    """
+
+    number: int
+    batch: StepBatch
+    lr: float
+    result: StepResult
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a start ends.
+
+    Attributes:
+        outcome: "finished", "stopped" (to go on later) or "ended" (for good).
+        reason: the signal or request that stopped it, on the ranks that got it.
+    """
+
+    outcome: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What hooks may use. The same on every rank but for `reporter`, which speaks on rank 0 alone.
+
+    Attributes:
+        total: optimizer steps of the run.
+        position: moves with every step.
+    """
+
+    config: RunConfig
+    mesh: Mesh
+    module: TrainModule
+    total: int
+    position: Position
+    reporter: Reporter
+    guard: HangGuard
+    checkpoints: Checkpoints
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.position.step

@@ -1,0 +1,132 @@
+"""Hooks: when they are called, and what each of them does there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.runs import events
+from support.spawn import run_ranks
+
+from megabiomed.config import RunConfig
+from megabiomed.data.loader import StepBatch
+from megabiomed.data.progress import DataProgress
+from megabiomed.engine.build import StepResult
+from megabiomed.ground.errors import NonFiniteError
+from megabiomed.processes.signals import Request
+from megabiomed.runs.hooks import standard_hooks
+from megabiomed.runs.hooks.finite import FiniteCheck
+from megabiomed.runs.hooks.hang import Heartbeat
+from megabiomed.runs.hooks.saving import Saving
+from megabiomed.runs.hooks.validation import Validation
+from megabiomed.runs.training import Ending, Position, Step
+
+WORKER = str(Path(__file__).with_name("hooks_worker.py"))
+
+
+class Told(list[tuple[Any, ...]]):
+    """A reporter, guard, module or store of checkpoints that keeps what it is told."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values, **named: self.append((name, *values, *named.items()))
+
+
+def training(step: int, **parts: Any) -> Any:
+    """A training after so many steps; parts that a test does not give keep what they are told."""
+    config = RunConfig.model_validate({"name": "t", "train": {"steps": 9, "eval_every": 2}})
+    held = {name: Told() for name in ("reporter", "guard", "checkpoints", "module")}
+    position = Position(DataProgress(), step)
+    return SimpleNamespace(**{"config": config, "step": step, "total": 9, "position": position, **held, **parts})
+
+
+def step(loss: float, grad_norm: float) -> Step:
+    batch = StepBatch([], np.array([[0, 0, 7], [0, 0, 8]]), 14)
+    return Step(3, batch, 0.1, StepResult(loss, grad_norm, 5))
+
+
+def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls.json"
+    words = [f"run_dir={tmp_path / 'r'}", "parallel.tensor_parallel_size=1", "train.steps=3"]
+    of_step = lambda n: [["before_step", n], ["check_step", n], ["after_step", n + 1]]  # noqa: E731
+    run_ranks(1, [WORKER, str(run_file), str(calls), *words, "train.stop_after=2"], tmp_path / "one")
+    assert json.loads(calls.read_text()) == [
+        ["at_start", 0], *of_step(0), ["between_steps", 1], *of_step(1), ["on_leave", 2], ["at_end", 2],
+    ]  # fmt: skip
+    run_ranks(1, [WORKER, str(run_file), str(calls), *words], tmp_path / "two")
+    assert json.loads(calls.read_text()) == [["at_start", 2], *of_step(2), ["on_leave", 3], ["at_end", 3]]
+    assert [event["event"] for event in events(tmp_path / "r")] == ["start", "stopped", "resume", "finished"]
+
+
+def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
+    names = [type(hook).__name__ for hook in standard_hooks(None)]
+    assert names == ["FiniteCheck", "Validation", "Evaluation", "Saving", "Heartbeat", "Reports"]
+
+
+@given(st.floats(), st.floats())
+def test_a_step_counts_when_loss_and_norm_are_numbers(loss: float, grad_norm: float) -> None:
+    held = training(2)
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        FiniteCheck().check_step(held, step(loss, grad_norm))
+        assert not held.reporter
+    else:
+        with pytest.raises(NonFiniteError, match=r"step 3 is not finite: .* the batch begins at global sample 14"):
+            FiniteCheck().check_step(held, step(loss, grad_norm))
+        assert held.reporter[0][:2] == ("event", "non_finite")
+
+
+def test_validation_is_measured_before_a_fresh_run_at_intervals_and_at_the_end_of_a_finished_one() -> None:
+    found = {"validation_loss": (30.0, 10), "validation_loss_wrong_items": (35.0, 10)}
+    module = SimpleNamespace(held_out_losses=lambda: found)
+
+    def measured(step: int, point: str, *values: Any) -> bool:
+        held = training(step, module=module)
+        getattr(Validation(), point)(held, *values)
+        if held.reporter:
+            assert held.guard == [("beat", "validation", step)]
+            assert held.reporter == [
+                ("validation", step, 3.0, 10), ("say", "validation_loss_wrong_items: 3.5000 gap: +0.5000")
+            ]  # fmt: skip
+        return bool(held.reporter)
+
+    assert [measured(step, "at_start") for step in (0, 2)] == [True, False]
+    assert [measured(step, "between_steps", Request.NONE) for step in (1, 2, 3, 4)] == [False, True, False, True]
+    outcomes = ("finished", "stopped", "ended")
+    assert [measured(9, "at_end", Ending(outcome)) for outcome in outcomes] == [True, False, False]
+
+
+@pytest.mark.parametrize(("due", "asked", "saves"), [
+    (False, Request.NONE, False), (True, Request.NONE, True), (False, Request.SAVE, True), (True, Request.SAVE, True),
+])  # fmt: skip
+def test_a_save_is_made_when_it_is_due_or_asked_for_and_all_ranks_ask_whether_it_is(
+    due: bool, asked: Request, saves: bool
+) -> None:
+    asked_for: list[int] = []
+    kept = Told()
+    checkpoints = SimpleNamespace(due=lambda step: asked_for.append(step) or due, save=kept.save)
+    held = training(4, checkpoints=checkpoints)
+    Saving().between_steps(held, asked)
+    assert asked_for == [4]
+    assert kept == ([("save", 4, DataProgress(), 0)] if saves else [])
+    assert [told[0] for told in held.reporter] == (["event", "start_clock"] if saves else [])
+
+
+def test_the_limit_of_the_set_up_holds_until_the_first_step_is_done() -> None:
+    held, heart = training(4), Heartbeat()
+    heart.before_step(held, step(1, 1).batch)
+    assert held.guard == []
+    heart.before_step(held, step(1, 1).batch)
+    assert held.guard == [("beat", "training step", 5, [[0, 0, 7], [0, 0, 8]])]
+
+
+def test_before_a_run_leaves_it_waits_for_its_last_save() -> None:
+    held = training(4)
+    Saving().on_leave(held)
+    assert [told[0] for told in held.guard] == ["beat"]
+    assert [told[0] for told in held.checkpoints] == ["save", "wait"]
