@@ -39,6 +39,8 @@ class Stage(nn.Module):
             freeze_base(self)
         # Engines replace parameter objects (FSDP2) or their data (ZeRO-3), so placements are kept by name.
         self.placements = {name: layers.placements[parameter] for name, parameter in self.named_parameters()}
+        held = {piece.box.name for placement in layers.placements.values() for piece in placement.pieces}
+        architecture.check_used(held, mine)
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See `Chunk.forward`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from math import prod, sqrt
 from typing import TYPE_CHECKING, ClassVar
 
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import ModelConfig, ModelKind
+from megabiomed.ground.errors import ConfigError
 from megabiomed.model.hf_format import HuggingFaceFormat
 from megabiomed.model.tensors import LocalMatrix, LogicalTensor, TensorSpec, expand, matrices
 
@@ -48,10 +49,14 @@ class Architecture(ModelKind):
             "kv": c.num_key_value_heads * c.head_size,
         }
 
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The lines of the table that this configuration has: all, unless a subclass leaves some out."""
+        return self.table
+
     @cached_property
     def tensors(self) -> dict[str, LogicalTensor]:
         """Every logical tensor by name, in forward order, which is the order of exports."""
-        found = expand(self.table, self.sizes, self.config.num_hidden_layers)
+        found = expand(self.specs(), self.sizes, self.config.num_hidden_layers)
         return {tensor.name: tensor for tensor in found if not tensor.spec.stored_as}
 
     @cached_property
@@ -116,6 +121,23 @@ class Architecture(ModelKind):
         edge = self.config.num_hidden_layers - 1
         held = {layer for first, last in ranges for layer in range(first, last)}
         return [tensor for tensor in tensors if min(max(tensor.layer, 0), edge) in held]
+
+    def check_used(self, used: Collection[str], ranges: Iterable[tuple[int, int]]) -> None:
+        """Refuse a table with a tensor that the layers do not compute with: it would be stored and never trained.
+
+        Args:
+            used: names of the tensors that the layers in `ranges` hold.
+
+        Raises:
+            ConfigError: naming the first of them.
+        """
+        for tensor in self.part(self.tensors.values(), ranges):
+            # A tensor rank may hold nothing but padding of the vocabulary.
+            if tensor.cut != "vocabulary" and tensor.name not in used:
+                raise ConfigError(
+                    f"model.kind {self.config.kind} has a tensor that its layers do not use", got=tensor.name,
+                    do="take it out of the table, or override Architecture.block with layers that use it",
+                )  # fmt: skip
 
     def deviation(self, name: str) -> float:
         """Standard deviation of the fresh values of a matrix.

@@ -78,6 +78,23 @@ class _OutputOnly(nn.Module):
         return self.linear(x)[0]
 
 
+class _Biased(nn.Module):
+    """A row-parallel linear and its bias, which is added once, after the sum over the tensor ranks.
+
+    Args:
+        partial: each tensor rank adds it to its own tokens alone, and its gradient is a partial sum (see `RMSNorm`).
+    """
+
+    def __init__(self, linear: nn.Module, outputs: int, dtype: torch.dtype, partial: bool) -> None:
+        super().__init__()
+        self.linear, self.partial = linear, partial
+        self.bias = nn.Parameter(torch.empty(outputs, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = copy_to_tensor_model_parallel_region(self.bias) if self.partial else self.bias
+        return self.linear(x)[0] + bias
+
+
 class _Embedding(nn.Module):
     """Vocabulary-parallel embedding; megatron-core scatters over its first of two token dimensions."""
 
@@ -133,24 +150,31 @@ class TensorParallelLayers:
     def linear(self, name: str) -> nn.Module:
         """See `Layers`. With adapters on any of the fused matrices, the linear and its adapter."""
         matrix = self.architecture.matrices[name]
-        linear = self._column_linear(matrix) if matrix.cut == "rows" else self._row_linear(matrix)
-        self._place(linear.weight, matrix.weights)
-        if matrix.biases:
-            self._place(linear.bias, matrix.biases)
+        complete = self._column_linear(matrix) if matrix.cut == "rows" else self._row_linear(matrix)
         adapter = self._adapter(matrix)
-        return _OutputOnly(linear) if adapter is None else Adapted(_OutputOnly(linear), adapter)
+        return complete if adapter is None else Adapted(complete, adapter)
 
-    def _column_linear(self, matrix: LocalMatrix) -> ColumnParallelLinear:
-        return ColumnParallelLinear(
+    def _column_linear(self, matrix: LocalMatrix) -> nn.Module:
+        linear = ColumnParallelLinear(
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=bool(matrix.biases),
             gather_output=False, tp_group=self.group,
         )  # fmt: skip
+        self._place(linear.weight, matrix.weights)
+        if matrix.biases:
+            self._place(linear.bias, matrix.biases)
+        return _OutputOnly(linear)
 
-    def _row_linear(self, matrix: LocalMatrix) -> RowParallelLinear:
-        return RowParallelLinear(
+    def _row_linear(self, matrix: LocalMatrix) -> nn.Module:
+        linear = RowParallelLinear(
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=False,
             input_is_parallel=True, skip_bias_add=False, tp_group=self.group,
         )  # fmt: skip
+        self._place(linear.weight, matrix.weights)
+        if not matrix.biases:
+            return _OutputOnly(linear)
+        biased = _Biased(linear, matrix.outputs, self.dtype, self.sequence_parallel)
+        self._place(biased.bias, matrix.biases)
+        return biased
 
     def _adapter(self, matrix: LocalMatrix) -> nn.Module | None:
         lora, tp = self.lora, self.tensor_parallel_size

@@ -102,7 +102,7 @@ class LocalMatrix:
     Attributes:
         name: `model.layers.0.self_attn.qkv`.
         weights: at least one, of equal inputs and cut.
-        biases: one for each weight, or none.
+        biases: one for each weight, or none. Where the weights are cut by columns every rank has all of the bias.
     """
 
     name: str
@@ -123,6 +123,15 @@ class LocalMatrix:
     def outputs(self) -> int:
         """Rows of the complete matrix."""
         return sum(weight.shape[0] for weight in self.weights)
+
+
+def extended(table: Iterable[TensorSpec], added: Mapping[str, Iterable[TensorSpec]]) -> tuple[TensorSpec, ...]:
+    """A table with further lines.
+
+    Args:
+        added: the name of a line to the lines that follow it.
+    """
+    return tuple(spec for held in table for spec in (held, *added.get(held.name, ())))
 
 
 def expand(table: Iterable[TensorSpec], sizes: Mapping[str, int], layers: int) -> Iterator[LogicalTensor]:
@@ -149,7 +158,8 @@ def matrices(tensors: Iterable[LogicalTensor]) -> dict[str, LocalMatrix]:
     weights: dict[str, list[LogicalTensor]] = {}
     biases: dict[str, list[LogicalTensor]] = {}
     for tensor in tensors:
-        if tensor.cut in ("rows", "columns"):
-            kind = weights if len(tensor.shape) == 2 else biases
-            kind.setdefault(tensor.local_matrix, []).append(tensor)
+        if len(tensor.shape) == 1:
+            biases.setdefault(tensor.local_matrix, []).append(tensor)
+        elif tensor.cut != "vocabulary":
+            weights.setdefault(tensor.local_matrix, []).append(tensor)
     return {name: LocalMatrix(name, tuple(held), tuple(biases.get(name, ()))) for name, held in weights.items()}
