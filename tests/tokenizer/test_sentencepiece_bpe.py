@@ -99,11 +99,11 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_data_of_another_tokenizer_are_refused_with_both_hashes(tokenizer: Tokenizer) -> None:
-    tokenizer.check_made("store", tokenizer.sha256, "nothing")
+    tokenizer.check_same("store", tokenizer.sha256, "nothing")
     with pytest.raises(
         TokenizerError, match=rf"store was made with another.*{'0' * 12}.*{tokenizer.sha256[:12]}.*build"
     ):
-        tokenizer.check_made("store", "0" * 64, "build it again")
+        tokenizer.check_same("store", "0" * 64, "build it again")
 
 
 def test_the_commands_train_and_check(tmp_path: Path) -> None:
