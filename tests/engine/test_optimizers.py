@@ -20,7 +20,7 @@ from megabiomed.doctor.needs import stage_needs
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import CheckpointError, ConfigError
 from megabiomed.model.flops import checkpoint_bytes, parameter_count, state_bytes_per_rank
-from megabiomed.tokenizer.tokenizer import train_tokenizer
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 WORKER = Path(__file__).parents[1] / "checkpoint" / "any_worker.py"
 MOMENTUM = {"kind": "support.momentum:MOMENTUM", "schedule": "support.momentum:root", "lr": 0.1}
