@@ -92,8 +92,9 @@ def evaluate(
         raise ConfigError(
             "--train is where few-shot examples come from", got="--shots 0", do="give --shots K, or leave it out"
         )
+    tasks = parse_tasks(task or [], template or [], train or [])
     values = {
-        "model": model, "base": base, "tasks": parse_tasks(task or [], template or [], train or []), "mode": mode,
+        "model": model, "base": base, "tasks": [asked.model_dump(mode="json") for asked in tasks], "mode": mode,
         "shots": shots,
         "perplexity": {name: Path(path) for name, path in pairs(perplexity or [], "--perplexity").items()},
         "samples": samples, "seq_length": seq_length, "limit": limit, "contaminated": contaminated, "seed": seed,

@@ -92,7 +92,7 @@ def _evaluated_as_between_the_steps(command: Any, model: Path, stage: Path, watc
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_texts_between_the_steps_change_no_bit_of_an_alignment(
-    command: Any, align_file: Path, watched: list[str], tmp_path: Path
+    command: Any, align_file: Path, papers: Path, watched: list[str], tmp_path: Path
 ) -> None:
     plain, seen = tmp_path / "plain", tmp_path / "seen"
     two = ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3", "align.protein.placement=zero3"]
@@ -110,7 +110,8 @@ def test_texts_between_the_steps_change_no_bit_of_an_alignment(
         ("four", seen),
     ):  # adapters on what stages before them trained; all of it
         _evaluated_as_between_the_steps(command, path, seen / stage, watched, tmp_path / stage)
-    assert "align-export" in command("validate", seen / "four", "--store", tmp_path, code=2).stderr
+    alone = command("validate", seen / "four", "--store", papers, "--samples", "3").stdout
+    assert "validation_loss: " in alone
 
 
 def _exported_answers_alike(command: Any, run: Path, tmp_path: Path) -> None:
