@@ -50,7 +50,7 @@ def parse(cls: type[S], values: Any, source: str) -> S:
     try:
         # As JSON, because strict means there what a reader of YAML expects: "5" is not a number, 0.0 is not false, but
         # text may be a path.
-        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+        return cls.model_validate_json(json.dumps(values, default=_plain), strict=True)
     except ValidationError as error:
         raise ConfigError(
             f"{source} is not a valid configuration\n"
@@ -76,6 +76,11 @@ def nested(cls: Any, values: object, mode: str) -> Any:
     """
     adapter = cls if isinstance(cls, TypeAdapter) else TypeAdapter(cls)
     return adapter.validate_json(json.dumps(values), strict=True) if mode == "json" else adapter.validate_python(values)
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for: sections that were built already, and paths."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def _describe(cls: type[Section], values: Any, complaint: Any) -> str:

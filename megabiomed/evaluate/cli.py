@@ -83,8 +83,8 @@ def evaluate(
         _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens)
         return
     from megabiomed.config.base import parse
-    from megabiomed.evaluate.launching import evaluate as start
     from megabiomed.evaluate.settings import EvaluateSettings, pairs, parse_tasks
+    from megabiomed.evaluate.start import evaluate as start
 
     if retrieval is not None:
         raise ConfigError("--retrieval answers beside an aligned model", do="give --split too, or leave it out")

@@ -65,7 +65,9 @@ def choose(config: RunConfig) -> ResumePoint:
     A named checkpoint of another run is where this run starts; once it has checkpoints of its own, a restart goes on from
     those, or a requeued job would lose its progress every time.
     """
-    choice, verify, folder = config.checkpoint.resume, config.checkpoint.verify, config.folder / "checkpoints"
+    choice = config.checkpoint.resume
+    verify = config.checkpoint.verify
+    folder = config.folder / "checkpoints"
     if choice not in ("auto", "never"):
         named = Checkpoint.open(choice, verify)
         own, skipped = latest_valid(folder, verify)
@@ -130,7 +132,9 @@ class Checkpoints:
     """
 
     def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None, fence: Fence | None) -> None:
-        self.config, self.engine, self.tokenizer = config, engine, tokenizer
+        self.config = config
+        self.engine = engine
+        self.tokenizer = tokenizer
         # A gloo group of its own: the writer's collectives run in a thread beside the training's.
         ranks = Ranks.of_group(dist.new_group(backend="gloo"))
         writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)

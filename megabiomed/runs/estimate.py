@@ -23,7 +23,9 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
         total_steps: None where no data is there yet to count epochs in; no line says then what the whole run takes.
         samples_per_epoch: None when no data is there yet (a dry run on another machine).
     """
-    data, parallel, beside = config.data, config.parallel, config.ranks_beside
+    data = config.data
+    parallel = config.parallel
+    beside = config.ranks_beside
     dp = data_parallel_size(parallel, world, beside)
     tokens_per_step = data.global_batch_size * data.seq_length
     state = state_bytes_per_rank(config, dp)

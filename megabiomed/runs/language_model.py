@@ -29,7 +29,9 @@ class LanguageModel:
     def __init__(
         self, config: RunConfig, mesh: Mesh, data: RunData, starts_from: Path | None, resumed: Checkpoint | None
     ) -> None:
-        self._config, self._data, self._starts_from = config, data, starts_from
+        self._config = config
+        self._data = data
+        self._starts_from = starts_from
         self.engine: TrainEngine = build_engine(config, mesh)
         if resumed is not None:
             check_adapters(resumed, config.lora)

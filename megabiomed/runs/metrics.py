@@ -22,7 +22,10 @@ class Reporter:
     """
 
     def __init__(self, config: RunConfig, active: bool, world: int, total: int) -> None:
-        self.config, self.active, self.world, self.total = config, active, world, total
+        self.config = config
+        self.active = active
+        self.world = world
+        self.total = total
         self._per_token = flops_per_token(config.model, config.data.seq_length, config.lora)
         chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
         self._chosen = [SafeTracker(chosen)] if chosen is not None and active else []
@@ -52,7 +55,9 @@ class Reporter:
 
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
-        self._since, self._steps, self._useful = time.monotonic(), 0, 0
+        self._since = time.monotonic()
+        self._steps = 0
+        self._useful = 0
         self._began = self._began or self._since
 
     def step(self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int) -> None:

@@ -47,7 +47,9 @@ class Trainer:
     """
 
     def __init__(self, run: Run, stop: StopFlag) -> None:
-        self.run, self.config, self.stop = run, run.config, stop
+        self.run = run
+        self.config = run.config
+        self.stop = stop
         self.mesh = _checked_mesh(run.config)
         rank, world = self.mesh.rank, self.mesh.world
         self.data = run.open_data(self.mesh)

@@ -24,11 +24,11 @@ from megabiomed.config.evaluation import EvalConfig
 from megabiomed.evaluate.compare import compare_command, compare_perplexities, compare_rows
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.in_training import TrainingEvaluation
-from megabiomed.evaluate.launching import describe
-from megabiomed.evaluate.launching import evaluate as start
 from megabiomed.evaluate.results import ResultFolder
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
+from megabiomed.evaluate.start import describe
+from megabiomed.evaluate.start import evaluate as start
 from megabiomed.evaluate.worker import STOPPED
 from megabiomed.ground.errors import CheckpointError, ConfigError, DataError, NonFiniteError, TopologyError, WorkerError
 from megabiomed.processes.signals import StopFlag
