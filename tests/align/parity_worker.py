@@ -32,7 +32,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     engine.load_weights(adapter_chain(None, config.model, config.seed))
     losses, norms = [], []
     for step in range(3):
-        batch = replica_batch(global_batch(case, step), mesh.coordinate("replicas"), mesh.size("replicas"))
+        batch = replica_batch(global_batch(case, step), mesh.replica or 0, mesh.size("replicas"))
         result = engine.align_step(batch, 1.0)
         losses.append(result.loss)
         norms.append(result.grad_norm)
