@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from test_rooms import FLOORS, arrows
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -139,6 +140,30 @@ def test_every_make_target_named_exists(page: Path) -> None:
         name for names in re.findall(r"(?<=[`\n])make ((?:[a-z-]+ ?)+)", page.read_text()) for name in names.split()
     ]
     assert set(named) <= targets
+
+
+def rooms_of(architecture: str) -> dict[str, str]:
+    """Room to what it does not know, in the order of the table of docs/architecture.md."""
+    return dict(re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", architecture, re.MULTILINE))
+
+
+def test_the_rooms_of_the_architecture_are_in_the_order_of_their_floors() -> None:
+    assert tuple(rooms_of((ROOT / "docs" / "architecture.md").read_text())) == FLOORS
+
+
+def test_a_room_does_not_import_what_the_architecture_says_it_does_not_know() -> None:
+    unknown = rooms_of((ROOT / "docs" / "architecture.md").read_text())
+    wrong = [str(arrow) for arrow in arrows() if f"`{arrow.imported}`" in unknown[arrow.importer]]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "glossary.md"])
+def test_every_module_named_by_its_room_exists(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text()
+    named = re.findall(rf"(?<![\w/.])((?:{'|'.join(FLOORS)})/[a-z0-9_*/]+)", text)
+    missing = [path for path in named if not exists(path) and not exists(f"{path}.py")]
+    assert named
+    assert not missing
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
