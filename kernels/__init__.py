@@ -1,1 +1,1 @@
-"""Fused operations of the Llama blocks, one a file, each with its plain-torch reference."""
+"""Fused operations of the decoder blocks, one per file, each with its plain-torch reference."""

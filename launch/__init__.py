@@ -1,1 +1,1 @@
-"""Starting runs: on this machine (local.py), and as SLURM jobs that go through the same workers."""
+"""Runs, chains and commands as SLURM jobs: what is asked, checked, submitted, decided and shown."""

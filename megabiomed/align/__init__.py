@@ -1,1 +1,1 @@
-"""Staged alignment: molecules and proteins become readable for the language model."""
+"""Alignment: the encoder-first step, aligned models, chat and export."""

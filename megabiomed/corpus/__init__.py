@@ -1,1 +1,1 @@
-"""From S2ORC shards to a token store: readers, cleaning, a generated practice corpus, tokenizer and build."""
+"""From published papers to token stores: layouts, cleaning, selection, decontamination, a generated corpus, the build."""

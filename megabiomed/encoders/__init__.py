@@ -1,1 +1,1 @@
-"""Encoders that live beside the language model, and the modalities that they read."""
+"""Modalities, their encoders and adaptors: who encodes what, the exchange of rows, their optimizer, cache and checks."""

@@ -1,1 +1,1 @@
-"""Using a checkpoint of any topology in one process: validation loss and generation."""
+"""Questions, perplexities and text of any checkpoint on any topology, also between the steps of a run."""

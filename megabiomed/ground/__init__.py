@@ -1,1 +1,1 @@
-"""What everything stands on: errors, atomic files, hashes, figures, pages. Imports nothing of the package."""
+"""What everything stands on: errors, atomic files, hashes, registries, metrics, HTML. Imports nothing of the package."""

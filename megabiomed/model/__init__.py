@@ -1,1 +1,1 @@
-"""Models: one folder each with model, parallelize and convert."""
+"""Architectures as tables of tensors; decoder blocks, adapters, Hugging Face folders and certificates follow from them."""
