@@ -139,6 +139,19 @@ class Architecture(ModelKind):
                     do="take it out of the table, or override Architecture.block with layers that use it",
                 )  # fmt: skip
 
+    def check_untied(self) -> None:
+        """Refuse to train a tensor that is stored as another one: its two places would need one gradient.
+
+        Raises:
+            ConfigError: naming both.
+        """
+        for spec in self.specs():
+            if spec.stored_as:
+                raise ConfigError(
+                    f"model.kind {self.config.kind} has tied tensors, which are not trained here",
+                    got=f"{spec.name} stored as {spec.stored_as}", do="give the head values of its own",
+                )  # fmt: skip
+
     def deviation(self, name: str) -> float:
         """Standard deviation of the fresh values of a matrix.
 

@@ -118,6 +118,7 @@ class TensorParallelLayers:
         self, architecture: Architecture, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
         kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None,
     ) -> None:  # fmt: skip
+        architecture.check_untied()
         self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
         self.architecture, self.config = architecture, architecture.config
         self.group, self.dtype, self.sequence_parallel = tp_group, dtype, sequence_parallel
