@@ -25,7 +25,7 @@ class ModelConfig(Section):
     """Width h of the residual stream."""
     intermediate_size: PositiveInt = 11008
     """Width of the SwiGLU feed-forward layer."""
-    num_hidden_layers: PositiveInt = 32
+    num_hidden_layers: int = Field(32, ge=1, le=10_000)
     """Number of decoder blocks."""
     num_attention_heads: PositiveInt = 32
     """Query heads."""

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
-Processes = Annotated[int | None, typer.Option(help="Processes to start here; default: what the topology needs.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Processes to start here; default: what the topology needs.")
+]
 DryRun = Annotated[bool, typer.Option(help="Check the run, print its configuration and cost; start nothing.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")]
 Stage = Annotated[str | None, typer.Option(help="Run only this stage of an alignment; default: all, in order.")]
