@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from megabiomed.evaluate.in_training import TrainingEvaluation
-from megabiomed.processes.signals import Request
-from megabiomed.runs.hooks.base import Hook
-from megabiomed.runs.training import Ending, Training
+from megabiomed.runs.hooks.measurement import Measurement
+from megabiomed.runs.training import Training
 
 
-class Evaluation(Hook):
+class Evaluation(Measurement):
     """Evaluates every `eval.every` steps. Disturbs neither data order nor state nor random numbers.
 
     Args:
@@ -18,21 +17,9 @@ class Evaluation(Hook):
     def __init__(self, evaluation: TrainingEvaluation | None) -> None:
         self._evaluation = evaluation
 
-    def at_start(self, training: Training) -> None:
-        """See the base class."""
-        if training.step == 0 and training.config.eval.every:
-            self.measure(training)
-
-    def between_steps(self, training: Training, asked: Request) -> None:
-        """See the base class."""
-        every = training.config.eval.every
-        if every and training.step % every == 0:
-            self.measure(training)
-
-    def at_end(self, training: Training, ending: Ending) -> None:
-        """See the base class."""
-        if ending.outcome == "finished":
-            self.measure(training)
+    def every(self, training: Training) -> int:
+        """`eval.every`."""
+        return training.config.eval.every
 
     def measure(self, training: Training) -> None:
         """Ask everything and report. Collective."""

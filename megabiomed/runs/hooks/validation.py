@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from megabiomed.ground.figures import shown
-from megabiomed.processes.signals import Request
-from megabiomed.runs.hooks.base import Hook
-from megabiomed.runs.training import Ending, Training
+from megabiomed.runs.hooks.measurement import Measurement
+from megabiomed.runs.training import Training
 
 
-class Validation(Hook):
+class Validation(Measurement):
     """Measures every `train.eval_every` steps. Disturbs neither data order nor state."""
 
-    def at_start(self, training: Training) -> None:
-        """See the base class."""
-        if training.step == 0 and training.config.train.eval_every:
-            self.measure(training)
-
-    def between_steps(self, training: Training, asked: Request) -> None:
-        """See the base class."""
-        every = training.config.train.eval_every
-        if every and training.step % every == 0:
-            self.measure(training)
-
-    def at_end(self, training: Training, ending: Ending) -> None:
-        """See the base class."""
-        if ending.outcome == "finished":
-            self.measure(training)
+    def every(self, training: Training) -> int:
+        """`train.eval_every`."""
+        return training.config.train.eval_every
 
     def measure(self, training: Training) -> None:
         """Report the mean loss per token, and how far other held-out losses are from it. Collective."""
