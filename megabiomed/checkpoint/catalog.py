@@ -38,11 +38,14 @@ class Listed:
 
 
 def list_checkpoints(folder: Path) -> list[Listed]:
-    """All checkpoints in a `checkpoints` folder, newest step first; committed or not, temporary ones left out."""
+    """All checkpoints in a `checkpoints` folder, newest step first; committed or not, temporary ones left out.
+
+    A link that leads nowhere is listed too: what it led to may come back.
+    """
     found = []
     for path in folder.iterdir() if folder.is_dir() else []:
         match = _STEP.fullmatch(path.name)
-        if match and path.is_dir():
+        if match and (path.is_dir() or path.is_symlink()):
             found.append(Listed(int(match[1]), path, match[2] is not None, (path / COMMITTED).is_file()))
     return sorted(found, key=lambda item: (-item.step, item.replaced, item.path.name))
 
@@ -71,7 +74,8 @@ def superfluous(folder: Path, keep_last: int, keep_every: int, live_token: str) 
     """What retention does not ask for; nothing is removed.
 
     Kept: the `keep_last` newest valid checkpoints, whatever is newer than the oldest of these, and committed steps that
-    are a multiple of `keep_every` (0: none). A damaged checkpoint never takes the place of a valid one.
+    are a multiple of `keep_every` (0: none). A damaged checkpoint never takes the place of a valid one, and a committed one
+    that fails its check is never removed: its weights may be whole.
 
     Args:
         live_token: token of the live writer; temporary folders of all others belong to dead writers and go.
@@ -85,7 +89,7 @@ def superfluous(folder: Path, keep_last: int, keep_every: int, live_token: str) 
         if _is_superseded(item, listed)
         or (item.step < oldest and not (item.committed and keep_every and item.step % keep_every == 0))
     ]
-    return doomed + _stale_temporary(folder, live_token)
+    return [path for path in doomed if not needs_care(path)] + _stale_temporary(folder, live_token)
 
 
 def prune(folder: Path, keep_last: int, keep_every: int, live_token: str) -> list[Path]:
@@ -132,6 +136,14 @@ def _is_superseded(item: Listed, listed: list[Listed]) -> bool:
 def _stale_temporary(folder: Path, live_token: str) -> list[Path]:
     found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else ()
     return sorted(path for path, match in found if match and match[1] != live_token)
+
+
+def needs_care(path: Path) -> bool:
+    """Whether a folder was committed and fails its check now.
+
+    One small file may be gone and the weights be whole: only a person removes it.
+    """
+    return (path.is_symlink() and not path.exists()) or ((path / COMMITTED).is_file() and not _is_valid(path))
 
 
 def _is_valid(path: Path) -> bool:

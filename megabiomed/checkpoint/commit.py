@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from megabiomed import __version__
-from megabiomed.checkpoint.catalog import prune, step_name
+from megabiomed.checkpoint.catalog import needs_care, prune, step_name
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.logical import Fragment
 from megabiomed.checkpoint.manifest import (
@@ -127,7 +127,8 @@ class CheckpointWriter:
         """Write and commit the checkpoint of one step; a step that this writer already committed is left as it is.
 
         A folder of the same step from an earlier start is replaced: it is moved aside, still complete, until the new
-        one is committed. Collective: a failure on any rank raises on all of them and leaves earlier checkpoints alone.
+        one is committed; one that fails its check stays there. Collective: a failure on any rank raises on all of them
+        and leaves earlier checkpoints alone.
 
         Raises:
             SaveError: naming the rank that failed and why; also when the fence was claimed by a later start.
@@ -212,9 +213,10 @@ class CheckpointWriter:
         final = self.folder / step_name(step)
         aside = self.folder / f"{final.name}.old-{self.token}"
         marker = json_text({"manifest_sha256": sha256_file(temporary / MANIFEST), "global_step": step})
+        spared = needs_care(final)
         with opened_directory(temporary) as directory:
             self._check_fence()
-            if (final / COMMITTED).is_file():
+            if spared or (final / COMMITTED).is_file():
                 remove_tree(aside)
                 final.rename(aside)
             else:
@@ -223,7 +225,8 @@ class CheckpointWriter:
             fsync_directory(self.folder)
             self._check_fence()
             write_atomic_at(directory, COMMITTED, marker)
-        remove_tree(aside)
+        if not spared:
+            remove_tree(aside)
 
     def _check_fence(self) -> None:
         if self.fence:

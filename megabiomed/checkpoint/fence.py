@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError, UserError
 from megabiomed.ground.files import read_json, write_json
 
 FENCE = "fence.json"
@@ -43,6 +43,13 @@ class Fence:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / FENCE, {"token": token, "claimed": datetime.now(UTC).isoformat(timespec="seconds")})
         return cls(folder, token)
+
+    def taken_over(self) -> bool:
+        """Whether a later start has certainly claimed the run folder; a commit asks more strictly with `check`."""
+        try:
+            return bool(read_json(self.folder / FENCE).get("token") != self.token)
+        except (UserError, OSError):  # storage that is away for a moment is no reason to end a training
+            return False
 
     def check(self) -> None:
         """Refuse to go on when the run folder was claimed by a later start.

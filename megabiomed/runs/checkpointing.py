@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import CheckpointError, MegabiomedError
 from megabiomed.processes import platform
+from megabiomed.runs.history import check_fresh
 
 _STATUS = Path("/proc/self/status")
 
@@ -64,6 +66,9 @@ def choose(config: RunConfig) -> ResumePoint:
 
     A named checkpoint of another run is where this run starts; once it has checkpoints of its own, a restart goes on from
     those, or a requeued job would lose its progress every time.
+
+    Raises:
+        CheckpointError: the run was trained before, and what it saved cannot be opened or is not to be used.
     """
     choice = config.checkpoint.resume
     verify = config.checkpoint.verify
@@ -80,6 +85,8 @@ def choose(config: RunConfig) -> ResumePoint:
             got=str(found.path),
             do="choose another name, remove the run folder, or set checkpoint.resume=auto",
         )
+    if found is None:
+        check_fresh(config.folder, skipped)
     return ResumePoint(found, skipped)
 
 
@@ -138,8 +145,9 @@ class Checkpoints:
         # A gloo group of its own: the writer's collectives run in a thread beside the training's.
         ranks = Ranks.of_group(dist.new_group(backend="gloo"))
         writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
-        keep = config.checkpoint
-        self._saver = BackgroundSaver(writer, after=lambda _: writer.prune(keep.keep_last, keep.keep_every))
+        self._writer = writer
+        self._saver = BackgroundSaver(writer, after=self._note_commit)
+        self._committed: SimpleQueue[int] = SimpleQueue()
         self._saved_step = -1
         self._saved_at = time.monotonic()
 
@@ -185,6 +193,18 @@ class Checkpoints:
         )
         self._saver.save(step, self.engine.fragments(), state)
         self._saved_step, self._saved_at = step, time.monotonic()
+
+    def committed(self) -> list[int]:
+        """Steps whose checkpoints were committed since the last call, in their order."""
+        found = []
+        while not self._committed.empty():
+            found.append(self._committed.get())
+        return found
+
+    def _note_commit(self, path: Path) -> None:
+        # In the thread of the save. Trackers belong to the training's thread, which asks for the steps.
+        self._committed.put(int(path.name.removeprefix("step_")))
+        self._writer.prune(self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)
 
     def wait(self) -> None:
         """Return when the last save is committed; raises what went wrong with it."""

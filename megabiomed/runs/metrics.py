@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from megabiomed.checkpoint.fence import Fence
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE, shown
 from megabiomed.model.flops import flops_per_token, model_flops_utilization
@@ -35,6 +36,7 @@ class Reporter:
         self._began: float | None = None
         self._losses: list[float] = []  # first and last
         self._done = 0
+        self._fence: Fence | None = None
         self._perplexities = ""  # of the last evaluation, for the step lines
 
     def track(self) -> None:
@@ -43,14 +45,18 @@ class Reporter:
         for tracker in self._trackers:
             tracker.start(self.config)
 
+    def hold(self, fence: Fence | None) -> None:
+        """From now on trackers are told something only while this start holds the run folder."""
+        self._fence = fence
+
     def say(self, line: str) -> None:
         """Print a line, now."""
         if self.active:
             print(line, flush=True)
 
     def event(self, kind: str, **values: Any) -> None:
-        """Tell the trackers that something happened."""
-        for tracker in self._trackers:
+        """Tell the trackers that something happened; nothing once a later start has taken the run over."""
+        for tracker in self._allowed():
             tracker.event(kind, values)
 
     def start_clock(self) -> None:
@@ -123,12 +129,22 @@ class Reporter:
         )
 
     def finish(self, status: str) -> None:
-        """Close the trackers."""
-        for tracker in self._trackers:
+        """Close the trackers; a run that a later start has taken over stays open for that one."""
+        for tracker in self._allowed():
             tracker.finish(status)
 
+    def _allowed(self) -> list[Tracker]:
+        taken = self._fence is not None and self._fence.taken_over()
+        return [] if taken else self._trackers
+
     def _record(self, values: dict[str, float], step: int) -> None:
-        """Give the figures of a step to the trackers, with a warning about those that are not finite."""
+        """Give the figures of a step to the trackers, with a warning about those that are not finite.
+
+        Raises:
+            CheckpointError: a later start has taken the run over; its curves are not to be mixed with these.
+        """
+        if self._fence is not None and self._fence.taken_over():
+            self._fence.check()
         broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
         if broken:
             found = ", ".join(f"{name} {value}" for name, value in broken.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import RECORD
 from megabiomed.ground.errors import DataError
+from megabiomed.runs.history import read_events
 
 
 def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
@@ -41,8 +42,7 @@ def plot_run(run: Path, output: Path) -> None:
         steps, values = read_curve(folder, key)
         if steps:
             axes.plot(steps, values, style, label=label, markersize=4)
-    for line in (folder / "events.jsonl").read_text().splitlines():
-        event = json.loads(line)
+    for event in read_events(folder):
         if event["event"] == "resume":
             axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
     axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=folder.name)

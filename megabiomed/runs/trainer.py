@@ -142,6 +142,7 @@ class Trainer:
         fence, changed = take_over(self.config, self._start)
         if changed:
             self._start = self._find_start()
+        self.reporter.hold(fence)
         self.reporter.track()
         if self.reporter.active:
             for config in self.run.configs:

@@ -61,7 +61,8 @@ def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path
     ]  # fmt: skip
     run_ranks(1, [WORKER, str(run_file), str(calls), *words], tmp_path / "two")
     assert json.loads(calls.read_text()) == [["at_start", 2], *of_step(2), ["on_leave", 3], ["at_end", 3]]
-    assert [event["event"] for event in events(tmp_path / "r")] == ["start", "stopped", "resume", "finished"]
+    told = [event["event"] for event in events(tmp_path / "r")]
+    assert told == ["start", "save", "stopped", "resume", "save", "finished"]
 
 
 def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
@@ -109,12 +110,27 @@ def test_a_save_is_made_when_it_is_due_or_asked_for_and_all_ranks_ask_whether_it
 ) -> None:
     asked_for: list[int] = []
     kept = Told()
-    checkpoints = SimpleNamespace(due=lambda step: asked_for.append(step) or due, save=kept.save)
+    checkpoints = SimpleNamespace(due=lambda step: asked_for.append(step) or due, save=kept.save, committed=list)
     held = training(4, checkpoints=checkpoints)
     Saving().between_steps(held, asked)
     assert asked_for == [4]
     assert kept == ([("save", 4, DataProgress(), 0)] if saves else [])
-    assert [told[0] for told in held.reporter] == (["event", "start_clock"] if saves else [])
+    assert [told[0] for told in held.reporter] == (["start_clock"] if saves else [])
+
+
+def test_a_save_is_an_event_only_once_its_checkpoint_is_committed() -> None:
+    commits: list[list[int]] = [[], [], [4]]
+    checkpoints = SimpleNamespace(
+        due=lambda step: step == 4, save=lambda *_: None, committed=lambda: commits.pop(0), wait=lambda: None
+    )
+    held, saving = training(4, checkpoints=checkpoints), Saving()
+    saving.between_steps(held, Request.NONE)
+    held.step = 5
+    saving.between_steps(held, Request.NONE)
+    assert [told[0] for told in held.reporter] == ["start_clock"]
+    held.step = 6
+    saving.between_steps(held, Request.NONE)
+    assert held.reporter[1][:3] == ("event", "save", ("step", 4))
 
 
 def test_the_limit_of_the_set_up_holds_until_the_first_step_is_done() -> None:
@@ -127,6 +143,8 @@ def test_the_limit_of_the_set_up_holds_until_the_first_step_is_done() -> None:
 
 def test_before_a_run_leaves_it_waits_for_its_last_save() -> None:
     held = training(4)
+    held.checkpoints.committed = lambda: held.checkpoints.append(("committed",)) or [4]
     Saving().on_leave(held)
     assert [told[0] for told in held.guard] == ["beat"]
-    assert [told[0] for told in held.checkpoints] == ["save", "wait"]
+    assert [told[0] for told in held.checkpoints] == ["save", "wait", "committed"]
+    assert [told[:2] for told in held.reporter] == [("event", "save")]

@@ -10,7 +10,13 @@ from megabiomed.runs.training import Training
 
 
 class Saving(Hook):
-    """Saves when it is due. Between the steps the training waits for the copy to host memory alone."""
+    """Saves when it is due. Between the steps the training waits for the copy to host memory alone.
+
+    "save" is an event after the commit: what the events speak of can be resumed from.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[int, dict[str, float]] = {}
 
     def between_steps(self, training: Training, asked: Request) -> None:
         """See the base class.
@@ -18,14 +24,11 @@ class Saving(Hook):
         Raises:
             SaveError: the save before this one failed.
         """
+        self._tell(training)
         # Asked on every rank and before the request: whether a save is due is a collective.
         if not training.checkpoints.due(training.step) and asked != Request.SAVE:
             return
-        began = time.monotonic()
         self._save(training)
-        pause = round(time.monotonic() - began, 3)
-        sample = training.position.progress.next_sample
-        training.reporter.event("save", step=training.step, sample=sample, pause_s=pause)
         training.reporter.start_clock()
 
     def on_leave(self, training: Training) -> None:
@@ -33,7 +36,14 @@ class Saving(Hook):
         training.guard.beat("last save", training.step)
         self._save(training)
         training.checkpoints.wait()
+        self._tell(training)
 
     def _save(self, training: Training) -> None:
-        position = training.position
+        position, began = training.position, time.monotonic()
         training.checkpoints.save(position.step, position.progress, position.tokens)
+        pause = round(time.monotonic() - began, 3)
+        self._begun.setdefault(position.step, {"sample": position.progress.next_sample, "pause_s": pause})
+
+    def _tell(self, training: Training) -> None:
+        for step in training.checkpoints.committed():
+            training.reporter.event("save", step=step, **self._begun.pop(step))

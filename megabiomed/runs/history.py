@@ -1,0 +1,62 @@
+"""What a run folder remembers of earlier starts, so that a run with a history never starts over by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from megabiomed.checkpoint.catalog import needs_care
+from megabiomed.ground.errors import CheckpointError
+
+EVENTS = "events.jsonl"
+# Each is written after the checkpoint of its step was committed or read.
+_KEPT_BY = ("save", "resume", "stopped", "ended", "finished")
+_SHOWN = 5
+
+
+def read_events(folder: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run, the oldest first; a line that a crash cut short is left out."""
+    file = folder / EVENTS
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            yield event
+
+
+def saved_step(folder: Path) -> int:
+    """The highest step that the events of a run say was kept in a checkpoint; 0 where none was."""
+    steps = (event.get("step") for event in read_events(folder) if event["event"] in _KEPT_BY)
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
+def check_fresh(folder: Path, skipped: list[tuple[Path, str]]) -> None:
+    """Refuse to begin a run at step 0 when its folder shows that it was trained before.
+
+    Args:
+        folder: of the run.
+        skipped: its checkpoint folders, none of which can be opened, each with the reason.
+
+    Raises:
+        CheckpointError: a committed checkpoint fails its check, or events speak of a step that no checkpoint holds.
+    """
+    kept = folder / "checkpoints"
+    lost = [f"{path.name}: {reason}" for path, reason in skipped if needs_care(path)]
+    if kept.is_symlink() and not kept.exists():
+        lost.append(f"{kept} is a link to {kept.readlink()}, which is not there")
+    step = saved_step(folder)
+    if not lost and not step:
+        return
+    more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []
+    said = [f"its events speak of step {step}"] if step else []
+    raise CheckpointError(
+        f"the run {folder.name} was trained before, and none of its checkpoints can be opened: it is not started over",
+        got="; ".join([*lost[:_SHOWN], *more, *said]),
+        expected=f"a checkpoint in {kept} that passes its check",
+        do="bring the missing files back (`megabiomed checkpoint inspect` shows each folder), set checkpoint.resume to a copy "
+        "elsewhere, or begin anew under another name (name=...)",
+    )
