@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 # torch first and exactly: a range lets pip take another build. Without a GPU, gigabytes of CUDA packages are saved by
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
+# The version that this torch is built for.
+TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
 .PHONY: install demo demo-align demo-qa test test-all test-crash lint type docs clean
 .PHONY: bench-cpu bench-checkpoint bench-data bench-eval bench-gpu bench-align
@@ -21,7 +23,7 @@ install: $(STAMP)
 $(STAMP): setup.py
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable ".[dev]" "$(TRITON)"
 	touch $@
 
 demo: install

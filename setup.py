@@ -5,13 +5,13 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-# Ranges that the suite ran with. deepspeed and megatron-core are exact: engine/ relies on behaviour that only
-# those releases were measured to have (docs/parallelism.md lists each point).
+# Ranges whose both ends tests ran with; `make install` takes one exact torch. deepspeed and megatron-core are exact:
+# engine/ relies on behaviour that only those releases were measured to have (docs/parallelism.md lists each point).
 REQUIRES = [
-    "torch==2.13.0",
+    "torch>=2.11,<2.14",
     "deepspeed==0.19.8",
     "megatron-core==0.16.1",
-    "transformers>=5.20,<6",
+    "transformers>=5.17,<6",
     "sentencepiece>=0.2,<0.3",
     "datasets>=4,<6",
     "safetensors>=0.5,<0.9",
@@ -38,8 +38,8 @@ REQUIRES = [
 ]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
 DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test
-# The version torch 2.13 is built for; its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
-DEV += ["triton==3.7.1; platform_system == 'Linux'"]
+# Its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
+DEV += ["triton>=3.6,<3.8; platform_system == 'Linux'"]
 
 setup(
     name="megabiomed",

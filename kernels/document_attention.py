@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from megabiomed.kernels.dispatch import (
     site_on,
 )
 from megabiomed.kernels.documents import Documents
+from megabiomed.kernels.library_attention import FLASH2, FLASH3, flash, flex, varlen
 from megabiomed.kernels.rope import apply_rope
 
 Attention = Callable[[Tensor, Tensor, Tensor, Documents], Tensor]
@@ -103,44 +104,6 @@ def reference(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=gqa)[0].transpose(0, 1)
 
 
-def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """torch's variable-length flash attention (FlashAttention-2)."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    cu, longest = documents.cu_seqlens, documents.longest
-    gqa = query.size(1) != key.size(1)
-    # A window of (-1, 0): all tokens of the document before, none after, which is the causal mask.
-    return varlen_attn(query, key, value, cu, cu, longest, longest, window_size=(-1, 0), enable_gqa=gqa)
-
-
-def flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, *, module: str, exact: bool) -> Tensor:
-    """Dao-AILab's flash-attn 2 (`flash_attn`) or 3 (`flash_attn_interface`)."""
-    from importlib import import_module
-
-    cu, longest = documents.cu_seqlens, documents.longest
-    attend = import_module(module).flash_attn_varlen_func
-    out = attend(query, key, value, cu, cu, longest, longest, causal=True, deterministic=exact)
-    return cast(Tensor, out[0] if isinstance(out, tuple) else out)
-
-
-def flex(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
-    """torch FlexAttention, compiled, under a block mask that is built once per micro-batch."""
-    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, heads, t, d]
-    gqa = query.size(1) != key.size(1)
-    return cast(Tensor, _flex()(q, k, v, block_mask=documents.block_mask, enable_gqa=gqa))[0].transpose(0, 1)
-
-
-_compiled: list[Any] = []
-
-
-def _flex() -> Any:
-    if not _compiled:
-        from torch.nn.attention.flex_attention import flex_attention
-
-        _compiled.append(torch.compile(flex_attention))
-    return _compiled[0]
-
-
 def _refuse_triton(site: Site) -> str | None:
     if site.width > 128 or site.width % 2:
         return f"head size {site.width} is not an even number up to 128"
@@ -196,7 +159,6 @@ def _cpu() -> tuple[Attention, Callable[..., Tensor]]:
     return cpu_attention.per_document, cpu_attention.rope_per_document
 
 
-FLASH3, FLASH2 = "flash_attn_interface", "flash_attn"
 # In order of preference. On an H100 (causal, head size 128, bf16, 2k to 8k tokens) FlashAttention-3 is published at 560 to
 # 685 TFLOP/s forward and FlashAttention-2 at about 300. A deterministic backward costs seven products in `triton` and a
 # serial chain of semaphores in `flash2`, hence their order. `dense` serves everything and nothing fast.
