@@ -36,6 +36,10 @@ from megabiomed.kernels.rope import apply_rope
 Attention = Callable[[Tensor, Tensor, Tensor, Documents], Tensor]
 
 
+# Gluon changes between minor versions: 3.9 does not compile these kernels any more.
+GLUON_VERSIONS = ("3.6.", "3.7.")
+
+
 class Heads(NamedTuple):
     """Query and key/value heads of this rank."""
 
@@ -119,9 +123,8 @@ def _refuse_hopper(site: Site) -> str | None:
         return f"head size {site.width} is not 64 or 128"
     if find_spec("triton") is None:
         return "triton is not installed"
-    # Gluon changes between minor versions: 3.9 does not compile these kernels any more.
-    if not version("triton").startswith("3.7."):
-        return f"compiled and checked with Triton 3.7, this is {version('triton')}"
+    if not version("triton").startswith(GLUON_VERSIONS):
+        return f"compiled and checked with Triton {'x and '.join(GLUON_VERSIONS)}x, this is {version('triton')}"
     from megabiomed.kernels.gluon.check import refusal
 
     return refusal(site.dtype, site.width)

@@ -16,7 +16,17 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from megabiomed.kernels.gluon.tiles import CONSUMERS, PART, ROWS, Descriptor, Shared, phase_of, product_layout, ring
+from megabiomed.kernels.gluon.tiles import (
+    CONSUMERS,
+    PART,
+    ROWS,
+    Descriptor,
+    Shared,
+    phase_of,
+    product_layout,
+    ring,
+    thread_barrier,
+)
 from megabiomed.kernels.triton.launch import Block, Pointer, Scalar
 
 
@@ -80,7 +90,7 @@ def _rotated_queries(
         sin = gl.load(SIN + at, mask=inside, other=0.0)
         sin = gl.where((c < D // 2)[None, :], -sin, sin)
         x = (x.to(gl.float32) * cos + y.to(gl.float32) * sin).to(x.dtype)
-        gl.barrier()  # every load of these rows before the first store into them
+        thread_barrier()  # every load of these rows before the first store into them
         gl.store(QR + rows[:, None] * stride_qr + head * D + c[None, :], x, mask=inside)
     q.store(x)
     fence_async_shared()

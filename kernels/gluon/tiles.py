@@ -27,6 +27,9 @@ ROWS = gl.constexpr(128)  # of a program
 PART = gl.constexpr(64)  # of a consumer
 CONSUMERS = gl.constexpr(2)
 
+thread_barrier = getattr(gl, "barrier" if hasattr(gl, "barrier") else "thread_barrier")
+"""Barrier of the warps of a partition: `gl.barrier` from Triton 3.7, `gl.thread_barrier` in 3.6."""
+
 
 @gluon.jit
 def phase_of(i: Scalar, STAGES: gl.constexpr) -> Scalar:

@@ -381,7 +381,7 @@ def _names(device: Device) -> dict[str, Any]:
         float32=torch.float32, int64=torch.int64,
         program_id=lambda axis: device.program[axis], num_programs=lambda axis: device.grid[axis],
         load=_load, store=_store, allocate_shared_memory=allocate, warp_specialize=device.specialize,
-        static_range=range, barrier=lambda: None, convert_layout=lambda x, layout: x,
+        static_range=range, convert_layout=lambda x, layout: x,
         arange=lambda a, b, layout=None: torch.arange(a, b),
         zeros=lambda shape, dtype, layout: torch.zeros(shape, dtype=dtype),
         minimum=_pairwise(min, torch.minimum), maximum=_pairwise(max, torch.maximum), where=torch.where,
@@ -404,5 +404,5 @@ def _names(device: Device) -> dict[str, Any]:
     return {
         "gl": language, "mbarrier": barrier, "tma": copies, "warpgroup_mma": device.multiply,
         "warpgroup_mma_wait": device.multiply_wait, "fence_async_shared": device.fence,
-        "product_layout": lambda columns: None,
+        "product_layout": lambda columns: None, "thread_barrier": lambda: None,
     }  # fmt: skip
