@@ -19,6 +19,7 @@ from megabiomed.model.start_from import check_architecture
 from megabiomed.processes import platform
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.signals import Request, StopFlag
+from megabiomed.runs.changes import changed_settings
 from megabiomed.runs.checkpointing import (
     Checkpoints,
     ResumePoint,
@@ -34,7 +35,7 @@ from megabiomed.runs.hooks import standard_hooks
 from megabiomed.runs.hooks.reports import note_ending
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import Run, TrainModule
-from megabiomed.runs.schedule import learning_rate, total_steps
+from megabiomed.runs.schedule import learning_rate_at, total_steps
 from megabiomed.runs.training import Ending, Position, Step, Training
 
 
@@ -58,6 +59,7 @@ class Trainer:
         self.hooks = standard_hooks(evaluation)
         self.total = total_steps(run.config, self.loader.samples_per_epoch)
         self.position = Position(DataProgress(identity=self.loader.identity))
+        self.changes: list[str] = []
         self.reporter = Reporter(run.config, rank == 0, world, self.total)
         if rank == 0:
             for each in run.configs:  # requests are for a part of a run, or for the run, whatever its part
@@ -114,7 +116,8 @@ class Trainer:
         config, done = self.config, training.step
         for hook in self.hooks:
             hook.before_step(training, batch)
-        lr = learning_rate(done, self.total, config.optimizer)
+        sample = training.position.progress.next_sample
+        lr = learning_rate_at(config, self.loader.samples_per_epoch, done, sample)
         # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
         platform.seed_all(config.seed, done, self.mesh.replica or 0)
         step = Step(done + 1, batch, lr, training.module.train_step(batch, lr))
@@ -131,11 +134,20 @@ class Trainer:
         if point.checkpoint is not None:
             check_architecture(point.checkpoint, config.model)
             progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config)
-            lines += verdict
             self.position = Position(progress, point.checkpoint.step, point.checkpoint.trainer.tokens_consumed)
             self.loader.first_sample = progress.next_sample
-        self._say(lines)
+            self.changes = changed_settings(point.checkpoint, config)
+            lines += [*verdict, *(f"changed: {line}" for line in self.changes)]
+        self._say([*lines, *self._length()])
         return point
+
+    def _length(self) -> list[str]:
+        """Count the steps of the run anew from the samples that are left; a line where that changes their number."""
+        samples, sample = self.loader.samples_per_epoch, self.position.progress.next_sample
+        before, self.total = self.total, total_steps(self.config, samples, self.position.step, sample)
+        self.reporter.total = self.total
+        left = max(0, self.total - self.position.step) * self.config.data.global_batch_size
+        return [f"length now: {self.total} steps in all, {left} samples are left"] if self.total != before else []
 
     def _set_up(self) -> Training:
         """Build what is trained and fill it from the checkpoint or with initial weights."""
@@ -157,7 +169,8 @@ class Trainer:
         self._say([f"setup: {time.monotonic() - began:.1f} s"])
         position = self.position
         kind, sample = "resume" if position.step else "start", position.progress.next_sample
-        self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total)
+        changes = {"changed": self.changes} if self.changes else {}
+        self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **changes)
         return Training(
             self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints
         )  # fmt: skip
