@@ -135,22 +135,22 @@ class AlignEngine(TrainEngine):
         self.data_parallel.begin_step()
         exchange, shares, micro_batches = self._encode(batch, gradients=True)
         with self._watch("language model", batch, exchange):
-            loss, tokens = self._run_language_model(micro_batches) if self.mesh.in_model else (0.0, 0.0)
+            tokens, pairs = self.counted(batch.micro_batches) if self.mesh.in_model else (0.0, 0.0)
+            loss = self._run_language_model(micro_batches, tokens) if self.mesh.in_model else 0.0
         self._backward(batch, exchange, shares, micro_batches)
         of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
         of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
         if self.mesh.beside:
-            loss, tokens, of_encoders, of_model = self._known_to_all(loss, tokens, of_encoders, of_model)
-        return StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens))
+            known = self._known_to_all(loss, tokens, pairs, of_encoders, of_model)
+            loss, tokens, pairs, of_encoders, of_model = known
+        return StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens), int(pairs))
 
-    def _run_language_model(self, micro_batches: list[MicroBatch]) -> tuple[float, float]:
-        """Phase 2, forward and backward: mean loss and unmasked tokens of the global batch."""
-        mesh = self.mesh
-        (tokens,) = mesh.sum_over(mesh.group("replicas"), sum(micro.num_loss_tokens for micro in micro_batches))
+    def _run_language_model(self, micro_batches: list[MicroBatch], tokens: float) -> float:
+        """Phase 2, forward and backward: mean loss per unmasked token of the global batch."""
         # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
-        scaled = self.pipeline.run(micro_batches, mesh.size("shards") / max(tokens, 1.0))
-        return self._sum_of_all(scaled / mesh.size("shards")), tokens
+        shards = self.mesh.size("shards")
+        return self._sum_of_all(self.pipeline.run(micro_batches, shards / max(tokens, 1.0)) / shards)
 
     def _known_to_all(self, *figures: float) -> list[float]:
         """Figures of a step that the ranks of one half know and those of the other have as 0."""

@@ -113,6 +113,14 @@ class MicroBatch:
     inserts: Inserts | None = None
     scored: Tensor | None = None
 
+    @property
+    def visible_pairs(self) -> int:
+        """(query, key) pairs that see each other: each token sees itself and those before it in its document.
+
+        Cheap on the host; on a device it would wait for it.
+        """
+        return int(self.positions.sum()) + self.positions.numel()
+
     @classmethod
     def from_windows(cls, windows: Sequence[Window]) -> MicroBatch:
         """Flatten windows of equal length into one micro-batch."""

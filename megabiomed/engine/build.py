@@ -34,11 +34,13 @@ class StepResult:
         loss: mean cross entropy per unmasked token of the global batch, in nats.
         grad_norm: global L2 norm before clipping.
         loss_tokens: unmasked tokens of the global batch.
+        visible_pairs: (query, key) pairs of the global batch that see each other.
     """
 
     loss: float
     grad_norm: float
     loss_tokens: int
+    visible_pairs: int
 
 
 class TrainEngine:
@@ -103,7 +105,7 @@ class TrainEngine:
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> StepResult:
         """Forward, backward and update over this rank's micro-batches of one global batch."""
         mesh = self.mesh
-        (tokens,) = mesh.sum_over(mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches))
+        tokens, pairs = self.counted(micro_batches)
         self.data_parallel.train(True)
         self.data_parallel.begin_step()
         batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
@@ -111,7 +113,13 @@ class TrainEngine:
         scaled = self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0))
         grad_norm = self.data_parallel.step(lr)
         self.optimizer_step_count += 1
-        return StepResult(self._sum_of_all(scaled / mesh.size("shards")), grad_norm, int(tokens))
+        return StepResult(self._sum_of_all(scaled / mesh.size("shards")), grad_norm, int(tokens), int(pairs))
+
+    def counted(self, micro_batches: Sequence[MicroBatch]) -> list[float]:
+        """[unmasked tokens, visible pairs] of the global batch, of micro-batches that are still on the host."""
+        tokens = sum(batch.num_loss_tokens for batch in micro_batches)
+        pairs = sum(batch.visible_pairs for batch in micro_batches)
+        return self.mesh.sum_over(self.mesh.group("replicas"), tokens, pairs)
 
     def with_noise(self, micro_batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
         """The micro-batches of this rank with the names of their random numbers, where adapters have dropout."""

@@ -80,6 +80,17 @@ class Architecture(ModelKind):
         return next(tensor for tensor in reversed(self.tensors.values()) if tensor.cut == "vocabulary")
 
     @property
+    def multiplied(self) -> list[LogicalTensor]:
+        """The matrices that every token is multiplied by: not the embedding, whose rows are looked up, but a tied head."""
+        found = [t for t in self.tensors.values() if len(t.shape) == 2 and t is not self.embedding]
+        return [*found, self.head] if self.head is self.embedding else found
+
+    @property
+    def flops_per_pair(self) -> int:
+        """FLOPs of attention forward for one (query, key) pair that see each other, over all layers: Q K^T and P V."""
+        return 4 * self.config.num_hidden_layers * self.sizes["q"]
+
+    @property
     def final_norm(self) -> LogicalTensor:
         """[h], between the layers and the head."""
         return next(tensor for tensor in reversed(self.tensors.values()) if tensor.cut == "whole")

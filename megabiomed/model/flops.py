@@ -1,6 +1,9 @@
-"""Arithmetic of a model: parameters, FLOPs per token, bytes per rank. The formulas are stated because conventions differ."""
+"""Arithmetic of a model: parameters, FLOPs of training, bytes per rank. The formulas are stated because conventions differ."""
 
 from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
 
 from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
 from megabiomed.model.registry import architecture_of
@@ -16,23 +19,71 @@ def trained_count(model: ModelConfig, lora: LoraConfig | None) -> int:
     return architecture_of(model).parameters(lora)
 
 
-def flops_per_token(model: ModelConfig, seq_length: int, lora: LoraConfig | None = None) -> float:
-    """Training FLOPs per token: 6 N + 12 L q s with q the width of all query heads (Narayanan et al. 2021; PaLM, appendix B).
+class TrainingFlops(NamedTuple):
+    """FLOPs of forward and backward passes.
 
-    With adapters of n parameters 4 N + 6 n: no gradients of the frozen weights are computed.
+    Attributes:
+        model: what the mathematics needs; the numerator of MFU.
+        hardware: with what is computed a second time; the numerator of HFU.
+    """
 
-    N counts every parameter; attention is counted as if every token saw the whole window (no causal discount, no document
-    mask); recomputation of activations is not counted, so MFU falls when it is used.
+    model: float
+    hardware: float
+
+
+def training_flops(
+    model: ModelConfig, tokens: int, visible_pairs: int, lora: LoraConfig | None = None, recompute: str = "none"
+) -> TrainingFlops:
+    """FLOPs of training on some tokens, by what these tokens see.
+
+    Model FLOPs: 6 per token and weight that multiplies it (2 forward, 2 for the gradient of its input, 2 for its own; a frozen
+    weight has no gradient of its own: 4). The output head counts, the lookup in the embedding does not. Attention: 12 q per
+    layer and visible pair, with q the width of all query heads: two products forward, four backward, causal and inside
+    documents. Norms, activations, softmax, biases and the optimizer are not counted.
+
+    Hardware FLOPs add 2 q per layer and pair, because fused attention keeps no scores and its backward pass computes Q K^T
+    again (five products; FlashAttention-2, Dao 2023, section 3.1.2; what a backend does beyond five is its own cost and not
+    counted), and what `parallel.activation_checkpointing` repeats: attention forward (selective and full), the matrices of
+    the layers forward (full).
+
+    Args:
+        tokens: computed tokens, padding included.
+        visible_pairs: (query, key) pairs that see each other: n (n + 1) / 2 for each document of n tokens.
+        recompute: "none", "selective" or "full".
+    """
+    architecture = architecture_of(model)
+    matrices = architecture.multiplied
+    held = sum(prod(matrix.shape) for matrix in matrices)
+    layers = sum(prod(matrix.shape) for matrix in matrices if 0 <= matrix.layer < model.num_hidden_layers)
+    factors = trained_count(model, lora) if lora is not None else 0
+    products = (6 if lora is None else 4) * held + 6 * factors
+    attention = architecture.flops_per_pair * visible_pairs
+    again = attention / 2
+    if recompute != "none":
+        again += attention
+    if recompute == "full":
+        again += 2 * (layers + factors) * tokens
+    needed = products * tokens + 3 * attention
+    return TrainingFlops(needed, needed + again)
+
+
+def window_flops_per_token(model: ModelConfig, seq_length: int, lora: LoraConfig | None = None) -> float:
+    """Model FLOPs per token of a window that is one document; shorter documents take less."""
+    return training_flops(model, seq_length, seq_length * (seq_length + 1) // 2, lora).model / seq_length
+
+
+def palm_flops_per_token(model: ModelConfig, seq_length: int) -> float:
+    """6 N + 12 L q s per token: the convention of PaLM (appendix B) and of Narayanan et al. 2021, for published figures only.
+
+    N counts every parameter, the embedding too; every token attends to the whole window, past and future.
     """
     attention = 12 * model.num_hidden_layers * model.num_attention_heads * model.head_size * seq_length
-    if lora is not None:
-        return 4.0 * parameter_count(model) + 6.0 * trained_count(model, lora) + attention
     return 6.0 * parameter_count(model) + attention
 
 
-def model_flops_utilization(tokens_per_s: float, per_token: float, devices: int, peak: float | None) -> float | None:
-    """Achieved share of the devices' peak, or None where the peak is unknown."""
-    return None if peak is None else tokens_per_s * per_token / (devices * peak)
+def utilization(flops: float, seconds: float, devices: int, peak: float | None) -> float | None:
+    """Achieved share of the devices' peak, or None where the peak is unknown: MFU of model FLOPs, HFU of hardware FLOPs."""
+    return None if peak is None else flops / seconds / (devices * peak)
 
 
 def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:

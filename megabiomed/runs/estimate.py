@@ -7,10 +7,10 @@ from megabiomed.config.topology import data_parallel_size
 from megabiomed.kernels.dispatch import choices_of
 from megabiomed.model.flops import (
     checkpoint_bytes,
-    flops_per_token,
     parameter_count,
     state_bytes_per_rank,
     trained_count,
+    window_flops_per_token,
 )
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
@@ -73,8 +73,9 @@ def _schedule(config: RunConfig) -> str:
 def _length(config: RunConfig, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
     """Steps and FLOP of the whole run, or FLOP per token alone."""
     data = config.data
-    per_token = flops_per_token(config.model, data.seq_length, config.lora)
-    formula = f"({'6N' if config.lora is None else '4N + 6n'} + 12Lhs, no recomputation)"
+    per_token = window_flops_per_token(config.model, data.seq_length, config.lora)
+    weights = "6 a weight" if config.lora is None else "4 a frozen weight, 6 a trained one"
+    formula = f"({weights}; causal attention over whole windows; no recomputation)"
     if total_steps is None:
         return [f"compute: {per_token:.3e} FLOP per token {formula}"]
     tokens = total_steps * data.global_batch_size * data.seq_length

@@ -10,7 +10,7 @@ from typing import Any
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE, shown
-from megabiomed.model.flops import flops_per_token, model_flops_utilization
+from megabiomed.model.flops import training_flops, utilization
 from megabiomed.processes import platform
 from megabiomed.runs.tracking import LocalFiles, SafeTracker, Tracker, find_tracker
 
@@ -27,12 +27,11 @@ class Reporter:
         self.active = active
         self.world = world
         self.total = total
-        self._per_token = flops_per_token(config.model, config.data.seq_length, config.lora)
         chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
         self._chosen = [SafeTracker(chosen)] if chosen is not None and active else []
         self._trackers: list[Tracker] = [LocalFiles(config.folder)] if active else []
         self._since = time.monotonic()
-        self._steps = self._useful = 0
+        self._steps = self._useful = self._pairs = 0
         self._began: float | None = None
         self._losses: list[float] = []  # first and last
         self._done = 0
@@ -62,43 +61,52 @@ class Reporter:
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
         self._since = time.monotonic()
-        self._steps = 0
-        self._useful = 0
+        self._steps = self._useful = self._pairs = 0
         self._began = self._began or self._since
 
-    def step(self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int) -> None:
+    def step(
+        self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int, visible_pairs: int
+    ) -> None:  # fmt: skip
         """Report a finished step (1-based); prints every `train.log_every` steps."""
         self._steps += 1
         self._useful += loss_tokens
+        self._pairs += visible_pairs
         self._done += 1
         self._losses = [*self._losses[:1], loss]
         if not self.active or (step % self.config.train.log_every and step != self.total):
             return
         seconds = max(1e-9, time.monotonic() - self._since)
-        computed = self._steps * self.config.data.global_batch_size * self.config.data.seq_length / seconds
-        mfu = model_flops_utilization(computed, self._per_token, self.world, platform.peak_flops())
         left = (self.total - step) * seconds / self._steps
-        values = {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "lr": lr,
-            "tokens_per_s": computed,
-            "useful_tokens_per_s": self._useful / seconds,
-            "tokens_per_s_per_device": computed / self.world,
-            "memory_bytes": platform.peak_memory_bytes(),
-            "eta_s": left,
-        }
-        if mfu is not None:
-            values["mfu"] = mfu
+        values = {"loss": loss, "grad_norm": grad_norm, "lr": lr, **self._speed(seconds), "eta_s": left}
+        mfu, hfu = (f"{values[name]:.1%}" if name in values else "n/a" for name in ("mfu", "hfu"))
         self.say(
             f"step: {step}/{self.total} loss: {loss:.4f} grad_norm: {grad_norm:.3f} lr: {lr:.2e} "
-            f"tokens/s: {computed:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
-            f"tokens/s/device: {computed / self.world:,.0f} mfu: {f'{mfu:.1%}' if mfu is not None else 'n/a'} "
+            f"tokens/s: {values['tokens_per_s']:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
+            f"tokens/s/device: {values['tokens_per_s_per_device']:,.0f} mfu: {mfu} hfu: {hfu} "
             f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
             f"{self._perplexities}"
         )
         self._record({f"train/{key}": value for key, value in values.items()}, step)
         self.start_clock()
+
+    def _speed(self, seconds: float) -> dict[str, float]:
+        """Rates of the steps since the clock began; MFU and HFU (see `training_flops`) where the device's peak is known."""
+        config = self.config
+        tokens = self._steps * config.data.global_batch_size * config.data.seq_length
+        flops = training_flops(
+            config.model, tokens, self._pairs, config.lora, config.parallel.activation_checkpointing
+        )  # fmt: skip
+        found = {
+            "tokens_per_s": tokens / seconds,
+            "useful_tokens_per_s": self._useful / seconds,
+            "tokens_per_s_per_device": tokens / seconds / self.world,
+            "model_flops_per_s": flops.model / seconds,
+            "memory_bytes": float(platform.peak_memory_bytes()),
+        }
+        for name, count in (("mfu", flops.model), ("hfu", flops.hardware)):
+            share = utilization(count, seconds, self.world, platform.peak_flops())
+            found |= {} if share is None else {name: share}
+        return found
 
     def validation(self, step: int, loss: float, tokens: int) -> None:
         """Report a validation loss."""

@@ -183,4 +183,4 @@ def test_the_bill_says_what_is_trained_and_what_it_takes() -> None:
     assert "trained: 19,988,480 (0.30%) in adapters of rank 8 on q, k, v, o, gate, up, down" in found["model"]
     assert "optimizer 28.6 MiB" in found["memory per rank"]  # 20 M parameters x 12 bytes over 8 replicas
     assert found["checkpoint"].startswith("228.8 MiB each")
-    assert "(4N + 6n + 12Lhs" in found["compute"]
+    assert "(4 a frozen weight, 6 a trained one; causal" in found["compute"]

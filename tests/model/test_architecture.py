@@ -104,6 +104,11 @@ class Tied(Architecture):
     hugging_face = architecture_class("llama").hugging_face
 
 
+def test_a_tied_head_multiplies_although_it_is_stored_as_the_embedding() -> None:
+    assert Tied(CONFIG).head in Tied(CONFIG).multiplied
+    assert [m.name for m in Tied(CONFIG).multiplied].count("model.embed_tokens.weight") == 1
+
+
 def test_a_tied_head_can_be_written_down_and_is_not_trained() -> None:
     assert "lm_head.weight" not in Tied(CONFIG).tensors
     with pytest.raises(ConfigError, match=r"lm_head\.weight stored as model\.embed_tokens\.weight"):

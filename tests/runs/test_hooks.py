@@ -48,7 +48,7 @@ def training(step: int, **parts: Any) -> Any:
 
 def step(loss: float, grad_norm: float) -> Step:
     batch = StepBatch([], np.array([[0, 0, 7], [0, 0, 8]]), 14)
-    return Step(3, batch, 0.1, StepResult(loss, grad_norm, 5))
+    return Step(3, batch, 0.1, StepResult(loss, grad_norm, 5, 15))
 
 
 def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path: Path) -> None:

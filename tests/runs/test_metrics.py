@@ -32,7 +32,7 @@ def test_each_logged_step_is_one_line_of_keys_and_values(tmp_path: Path, capsys:
     reporter = Reporter(config(tmp_path), True, 1, 3)
     reporter.start_clock()
     for step in (1, 2, 3):
-        reporter.step(step, 2.0 / step, 0.5, 1e-3, 30)
+        reporter.step(step, 2.0 / step, 0.5, 1e-3, 30, 60)
     lines = capsys.readouterr().out.splitlines()
     # log_every is 2; the last step is always logged.
     assert [re.match(r"step: (\d)/3 loss: ", line)[1] for line in lines] == ["2", "3"]  # type: ignore[index]
@@ -50,7 +50,7 @@ def test_the_summary_spans_the_whole_start(tmp_path: Path, capsys: pytest.Captur
     reporter = Reporter(config(tmp_path), True, 1, 4)
     reporter.start_clock()
     for step, loss in ((1, 9.0), (2, 5.0), (3, 4.0)):
-        reporter.step(step, loss, 0.5, 1e-3, 30)
+        reporter.step(step, loss, 0.5, 1e-3, 30, 60)
         reporter.start_clock()  # an evaluation or a save begins the speed measurement anew, not the summary
     reporter.summary()
     last = capsys.readouterr().out.splitlines()[-1]
@@ -62,7 +62,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     reporter = Reporter(config(tmp_path / "run"), False, 2, 1)
     reporter.track()
     reporter.start_clock()
-    reporter.step(1, 1.0, 1.0, 1.0, 1)
+    reporter.step(1, 1.0, 1.0, 1.0, 1, 60)
     reporter.event("start")
     reporter.summary()
     reporter.finish("FINISHED")
@@ -76,7 +76,7 @@ def test_a_broken_tracker_warns_and_the_run_goes_on(tmp_path: Path, caplog: pyte
     reporter = Reporter(config(tmp_path, tracking=tracking), True, 1, 1)
     reporter.track()
     reporter.start_clock()
-    reporter.step(1, 1.0, 1.0, 1.0, 1)
+    reporter.step(1, 1.0, 1.0, 1.0, 1, 60)
     reporter.finish("FINISHED")
     assert "MLflow is switched off for this run" in caplog.text
     assert len(records(tmp_path / "metrics.jsonl")) == 1
@@ -91,7 +91,7 @@ def test_figures_that_are_not_finite_are_words_with_a_warning_and_nan_in_mlflow(
     reporter.start_clock()
     reporter.validation(1, math.nan, 5)
     reporter.evaluation(2, {"papers_loss": 800.0, "papers_perplexity": perplexity(800.0), "general_perplexity": 3.0})
-    reporter.step(4, 1.0, 1.0, 1.0, 1)
+    reporter.step(4, 1.0, 1.0, 1.0, 1, 60)
     reporter.finish("FINISHED")
     said = capsys.readouterr().out.splitlines()
     assert "validation_loss: not finite" in said[0]

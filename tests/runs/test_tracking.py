@@ -97,7 +97,7 @@ def test_a_tracker_that_fails_is_switched_off_once_and_the_files_go_on(
     reporter.track()
     reporter.start_clock()
     for step in (1, 2):
-        reporter.step(step, 1.0, 1.0, 1.0, 1)
+        reporter.step(step, 1.0, 1.0, 1.0, 1, 60)
     reporter.finish("FINISHED")
     assert [record.getMessage() for record in caplog.records] == [warning]
     assert len(losses(tmp_path / "r")) == 2

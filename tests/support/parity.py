@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from megabiomed.checkpoint.logical import Box
@@ -69,7 +70,7 @@ def global_batches(config: RunConfig) -> Iterator[list[Window]]:
 
 
 def reference(config: RunConfig) -> dict[str, Any]:
-    """transformers' Llama in one process with dense document masks, torch AdamW, clipping: losses, norms, parameters."""
+    """transformers' Llama in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters."""
     model = _hugging_face(config.model, SeededInit(config.model, config.seed))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
@@ -80,7 +81,7 @@ def reference(config: RunConfig) -> dict[str, Any]:
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
     )
-    losses, norms = [], []
+    losses, norms, pairs = [], [], []
     for _, windows in zip(range(STEPS), global_batches(config)):
         count = sum(int((w.labels != IGNORE_INDEX).sum()) for w in windows)
         total = 0.0
@@ -92,8 +93,9 @@ def reference(config: RunConfig) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
+        pairs.append(sum(int(_visible(window).sum()) for window in windows))
     parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
-    return {"loss": losses, "grad_norm": norms, "parameters": parameters}
+    return {"loss": losses, "grad_norm": norms, "visible_pairs": pairs, "parameters": parameters}
 
 
 def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:
@@ -112,16 +114,20 @@ def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:
 
 
 def _hugging_face_loss(model: Any, window: Window) -> torch.Tensor:
-    index = np.arange(SEQ)
-    visible = (index[None, :] <= index[:, None]) & (index[None, :] >= window.start[:, None])
-    positions = torch.from_numpy(index - window.start).long()
+    positions = torch.from_numpy(np.arange(SEQ) - window.start).long()
     logits = model(
         input_ids=torch.from_numpy(np.asarray(window.tokens)).long()[None],
-        attention_mask=torch.from_numpy(visible)[None, None],
+        attention_mask=torch.from_numpy(_visible(window))[None, None],
         position_ids=positions[None],
     ).logits[0]
     labels = torch.from_numpy(np.asarray(window.labels)).long()
     return torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+def _visible(window: Window) -> NDArray[np.bool_]:
+    """[s, s]: whether a row sees a column."""
+    index = np.arange(SEQ)
+    return (index[None, :] <= index[:, None]) & (index[None, :] >= window.start[:, None])
 
 
 def read_case(folder: Path, lora: LoraConfig | None = None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ class Reports(Hook):
     def after_step(self, training: Training, step: Step) -> None:
         """See the base class."""
         result = step.result
-        training.reporter.step(step.number, result.loss, result.grad_norm, step.lr, result.loss_tokens)
+        figures = (result.loss, result.grad_norm, step.lr, result.loss_tokens, result.visible_pairs)
+        training.reporter.step(step.number, *figures)
 
     def at_end(self, training: Training, ending: Ending) -> None:
         """See the base class."""
