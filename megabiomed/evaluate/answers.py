@@ -1,8 +1,7 @@
-"""Generated answers: greedy with a key/value cache, and the option that a text names."""
+"""Generated answers: greedy with a key/value cache."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,6 @@ from megabiomed.samples.questions.templates import SHOT_SEPARATOR
 from megabiomed.tokenizer.interface import Tokenizer
 
 BATCH = 16
-_STATED = r"(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*(?:option\s+|choice\s+)?\(?"
-_LEADS = r"(?=\s*(?:[).:,;]|\n|$))"
-"""After a letter that begins an answer: "A patient ..." is no answer."""
-_ARTICLE = r"(?!(?<=A)\s+(?!(?:is|or|and|because|since|as|but)\b)[a-z])"
 
 
 def generate_ids(
@@ -81,36 +76,3 @@ def _generate(model: Any, prompts: list[list[int]], max_new_tokens: int, eos: in
 def first_answer(text: str, shots: int) -> str:
     """A generated answer without the next question that a model invents after it when its prompt holds examples."""
     return text.strip().partition(SHOT_SEPARATOR)[0].rstrip() if shots else text.strip()
-
-
-def extract_option(text: str, names: Sequence[str], options: Sequence[str]) -> int | None:
-    """The option that a generated answer means; None when it names none, or several at once.
-
-    In this order: a stated answer ("the answer is B"), a text that begins with a name, the only name in the text, the only
-    option's text in the text. Names of one letter are case sensitive, and "A" before a noun is an article.
-    """
-    letters = all(len(name) == 1 for name in names)
-    flags = 0 if letters else re.IGNORECASE
-    by_name = {name if letters else name.lower(): number for number, name in enumerate(names)}
-    name = _any_of(names)
-
-    def number(found: re.Match[str]) -> int:
-        return by_name[found.group(1) if letters else found.group(1).lower()]
-
-    stated = re.search(rf"(?i:\b{_STATED}){name}", text, flags) or re.match(
-        rf"\s*\(?{name}{_LEADS if letters else ''}", text, flags
-    )
-    if stated:
-        return number(stated)
-    named = {number(found) for found in re.finditer(name + (_ARTICLE if letters else ""), text, flags)}
-    if len(named) == 1:
-        return named.pop()
-    lowered = [option.lower() for option in options]
-    told = {found.group(1) for found in re.finditer(_any_of(lowered), text.lower())}
-    meant = [number for number, option in enumerate(lowered) if option in told]
-    return meant[0] if len(meant) == 1 else None
-
-
-def _any_of(texts: Sequence[str]) -> str:
-    """A pattern of whole words, the longest first: "Ca++" is more than "Ca". A word may end with a sign, as "20%" does."""
-    return rf"(?<!\w)({'|'.join(re.escape(text) for text in sorted(texts, key=len, reverse=True))})(?!\w)"

@@ -16,10 +16,11 @@ from megabiomed.config import DataConfig, ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.build import TrainEngine
-from megabiomed.evaluate.answers import extract_option, first_answer, generate_ids
+from megabiomed.evaluate.answers import first_answer, generate_ids
 from megabiomed.evaluate.contamination import read_reports
 from megabiomed.evaluate.metrics import Row, summarise
 from megabiomed.evaluate.model import Model, load_engine, open_model, open_windows, scoring_config
+from megabiomed.evaluate.options import extract_option
 from megabiomed.evaluate.results import RESULTS, ResultFolder
 from megabiomed.evaluate.scoring import Score, score
 from megabiomed.evaluate.settings import EvaluateSettings

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megabiomed.evaluate.answers import extract_option, first_answer
 from megabiomed.evaluate.compare import compare_rows, mcnemar, paired_bootstrap
 from megabiomed.evaluate.metrics import macro_f1, majority, summarise, wilson
 from megabiomed.ground.errors import DataError
@@ -81,35 +80,3 @@ def test_evaluations_are_paired_by_question() -> None:
     assert found["difference"] == pytest.approx(1 / 3)
     with pytest.raises(DataError, match="different questions"):
         compare_rows(a, [row(0, 0, 1, question_sha256="other")])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("B", 1), ("(C) because", 2), ("The answer is A. Not B.", 0), ("The correct option: d", None), ("a fever", None),
-     ("It is skin, of course", 1), ("A or B", None), ("either of A, B", None), ("", None), ("Answer: D", 3),
-     ("A patient with diabetes should take B", 1), ("Option A is wrong; the correct answer is C", 2), ("A) bone", 0),
-     ("The answer is option (B)", 1), ("A because of C-reactive protein.", None), ("A because it is", 0)],
-)  # fmt: skip
-def test_an_option_is_read_from_a_generated_answer(text: str, expected: int | None) -> None:
-    assert extract_option(text, "ABCD", ["bone", "skin", "vein", "hair"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("about 20%.", 0), ("Ca++", 2), ("give aspirin (ASA)", 3), ("Ca", 1), ("120%", None)]
-)
-def test_options_that_end_with_a_sign_are_found_in_the_text(text: str, expected: int | None) -> None:
-    assert extract_option(text, "ABCD", ["20%", "Ca", "Ca++", "Aspirin (ASA)"]) == expected
-
-
-def test_the_next_question_that_a_model_invents_after_examples_is_no_answer() -> None:
-    text = "\nThe dose is unclear\n\nQuestion: What is 2?\nAnswer: B"
-    assert first_answer(text, 3) == "The dose is unclear"
-    assert extract_option(first_answer(text, 3), "ABCD", ["bone", "skin", "vein", "hair"]) is None
-    assert first_answer(text, 0).endswith("Answer: B")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("Yes, it does", 0), ("no", 1), ("It may not. Maybe.", 2), ("unknown", None)]
-)
-def test_a_verdict_is_read_in_any_case(text: str, expected: int | None) -> None:
-    assert extract_option(text, OPTIONS, OPTIONS) == expected
