@@ -82,6 +82,28 @@ def run(shapes: Shapes, ops: list[str], repeats: int, roofline: Roofline) -> Ite
                 yield case, _candidate(case, name, peer.call, peer.note, False, repeats, roofline)
 
 
+def standing(case: Case, timings: list[Timing]) -> str | None:
+    """By how much the backend that `auto` takes is ahead of the best other candidate that computes the same.
+
+    Args:
+        timings: of all candidates of this operation.
+    """
+    others = {name for name, peer in case.peers.items() if peer.yardstick}
+    took = {
+        t.candidate: t.forward_ms + (t.backward_ms or 0.0)
+        for t in timings
+        if t.forward_ms is not None and t.candidate not in others
+    }
+    mine = took.pop(case.choice.name, None)
+    if mine is None or not took:
+        return None
+    rival = min(took, key=lambda name: took[name])
+    figures = f"{mine:.3f} against {took[rival]:.3f} ms"
+    if mine <= took[rival]:
+        return f"auto's {case.choice.name} is {took[rival] / mine:.2f} times as fast as the next, {rival}: {figures}"
+    return f"auto's {case.choice.name} is not the fastest here: {rival} takes {took[rival] / mine:.2f} of its time, {figures}"
+
+
 def _candidate(
     case: Case, name: str, forward: Forward, note: str, chosen: bool, repeats: int, roofline: Roofline
 ) -> Timing:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megabiomed.kernels.document_attention import Heads, split_heads
+from megabiomed.kernels.documents import documents_of_lengths
+from megabiomed.kernels.library_attention import FLASH4, flex, installed
 from megabiomed.kernels.rope import apply_rope
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ Forward = Callable[[], Any]
 
 
 class Peer(NamedTuple):
-    """A call and what it is, or no call and why not."""
+    """A call and what it is, or no call and why not; a yardstick computes something else."""
 
     call: Forward | None
     note: str
+    yardstick: bool = False
 
 
 def attention_peers(s: Shapes, qkv: Tensor, cos: Tensor, sin: Tensor) -> dict[str, Peer]:
@@ -49,15 +52,28 @@ def attention_peers(s: Shapes, qkv: Tensor, cos: Tensor, sin: Tensor) -> dict[st
     ignores = "ignores documents: another operation, a yardstick"
     if s.device.type == "cpu":
         return {
-            "sdpa flash": Peer(partial(causal, "FLASH_ATTENTION"), ignores),
+            "sdpa flash": Peer(partial(causal, "FLASH_ATTENTION"), ignores, yardstick=True),
             "sdpa cudnn": Peer(None, "needs a GPU"),
             "transf. engine": Peer(None, "needs a GPU"),
+            "flex flash": Peer(None, "needs a GPU"),
         }
     return {
-        "sdpa flash": Peer(partial(causal, "FLASH_ATTENTION"), ignores),
-        "sdpa cudnn": Peer(partial(causal, "CUDNN_ATTENTION"), f"{ignores}; torch gives it no document bounds"),
+        "sdpa flash": Peer(partial(causal, "FLASH_ATTENTION"), ignores, yardstick=True),
+        "sdpa cudnn": Peer(partial(causal, "CUDNN_ATTENTION"), f"{ignores}; torch gives it no bounds", yardstick=True),
         "transf. engine": _transformer_engine(s, rotated),
+        "flex flash": _flex_flash(s, rotated),
     }
+
+
+def _flex_flash(s: Shapes, rotated: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Peer:
+    from torch.nn.attention.flex_attention import FlexKernelOptions
+
+    if "BACKEND" not in FlexKernelOptions.__annotations__:
+        return Peer(None, "this torch has one kernel for FlexAttention")
+    if not installed(FLASH4):
+        return Peer(None, "flash-attn-4 is not installed")
+    documents = documents_of_lengths(s.documents, s.device)
+    return Peer(lambda: flex(*rotated(), documents, "FLASH"), "FlexAttention with the kernels of FlashAttention-4")
 
 
 def _transformer_engine(s: Shapes, rotated: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Peer:

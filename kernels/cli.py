@@ -42,9 +42,12 @@ def kernels(
     dtype: Annotated[str | None, typer.Option(help="fp32 or bf16; default: bf16 on a GPU, fp32 on a CPU.")] = None,
     deterministic: Annotated[bool, typer.Option(help="Only backends that give the same bits every time.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; the best is shown.")] = 10,
+    recheck: Annotated[
+        bool, typer.Option(help="Forget what the Hopper kernels' self-check said on this machine and repeat it.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
 ) -> None:
-    """Show what `auto` takes for each operation, why, and the times of all candidates.
+    """Show what `auto` takes for each operation, why, the times of all candidates, and how far it is ahead of the next.
 
     Defaults: Llama2-7B's layer and 8,192 tokens on a GPU, a small layer and 2,048 tokens on a CPU.
     """
@@ -62,21 +65,37 @@ def kernels(
         "vocabulary": vocabulary,
     }
     shapes = default_shapes(documents, dtype, deterministic, asked)
+    if recheck:
+        typer.echo(_forget())
     roofline = bench.measure_roofline(shapes)
     typer.echo(
         f"roofline here: {roofline.tflops:.3f} TFLOP/s in a matrix product, {roofline.gbytes:.1f} GB/s in a copy"
     )
-    rows, last = [], ""
-    for case, timing in bench.run(shapes, wanted, repeats, roofline):
-        if case.op != last:
-            typer.echo(f"\n{case.label}, {shapes.dtype}, {shapes.device.type}\n{HEADER}")
-            last = case.op
-        typer.echo(_line(asdict(timing)))
-        rows.append({"case": case.label, **asdict(timing)})
-        if output is not None:  # after every candidate: a later one that hangs must not cost what was measured
-            output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
+    rows: list[dict[str, Any]] = []
+    for name in wanted:
+        timings: list[bench.Timing] = []
+        for case, timing in bench.run(shapes, [name], repeats, roofline):
+            if not timings:
+                typer.echo(f"\n{case.label}, {shapes.dtype}, {shapes.device.type}\n{HEADER}")
+            typer.echo(_line(asdict(timing)))
+            timings.append(timing)
+            rows.append({"case": case.label, **asdict(timing)})
+            if output is not None:  # after every candidate: a later one that hangs must not cost what was measured
+                output.write_text(json.dumps({"roofline": asdict(roofline), "rows": rows}, indent=1) + "\n")
+        ahead = bench.standing(case, timings)
+        typer.echo(f"  {ahead}" if ahead else "  no other candidate to compare with")
     if output is not None:
         typer.echo(f"\nwritten: {output}")
+
+
+def _forget() -> str:
+    from importlib.util import find_spec
+
+    if find_spec("triton") is None:
+        return "triton is not installed: there are no verdicts"
+    from megabiomed.kernels.gluon.verdict import forget
+
+    return f"forgotten: {forget()} verdicts of self-checks"
 
 
 HEADER = f"  {'candidate':14s} {'forward ms':>11s} {'backward ms':>12s} {'of roofline':>13s} {'rate':>26s}"

@@ -51,6 +51,7 @@ class Backend:
         load: imports and returns its function or functions; called once, when the backend is chosen.
         note: why it has its place in the order.
         forced_only: why `auto` passes it over; empty when it does not.
+        evidence: what is known of it on this device, for the reason.
     """
 
     name: str
@@ -58,6 +59,11 @@ class Backend:
     load: Callable[[], Any] = field(compare=False)
     note: str = ""
     forced_only: str = ""
+    evidence: Callable[[Site], str] | None = field(default=None, compare=False)
+
+    def chosen(self, why: str, site: Site) -> Choice:
+        """The choice of this backend for a site."""
+        return Choice(self.name, self.load(), "; ".join([why, self.evidence(site)] if self.evidence else [why]))
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def choose(op: str, backends: tuple[Backend, ...], site: Site, wanted: str = AUT
             got=f"{site.device} {site.dtype} width {site.width}",
             do=f"set kernels.{op} to {' or '.join([AUTO, *willing])}",
         )
-    return Choice(wanted, backend.load(), "forced by the configuration")
+    return backend.chosen("forced by the configuration", site)
 
 
 def _first_willing(op: str, backends: tuple[Backend, ...], site: Site) -> Choice:
@@ -122,8 +128,7 @@ def _first_willing(op: str, backends: tuple[Backend, ...], site: Site) -> Choice
     for backend in backends:
         reason = backend.forced_only or backend.refuse(site)
         if not reason:
-            why = "; ".join([backend.note or "first choice", *refusals])
-            return Choice(backend.name, backend.load(), why)
+            return backend.chosen("; ".join([backend.note or "first choice", *refusals]), site)
         refusals.append(f"not {backend.name}: {reason}")
     raise ConfigError(f"no backend of {op} can serve this run", got="; ".join(refusals), do="change train.precision")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any, cast
@@ -18,22 +17,15 @@ from torch import Tensor
 from megabiomed.kernels.documents import Documents
 
 FLASH4, FLASH3 = "flash_attn.cute", "flash_attn_interface"
-FLASH2 = "flash_attn"
+FLASH2 = "flash_attn.flash_attn_interface"  # flash_attn alone may be the package around version 4
 
 
 def installed(module: str) -> bool:
     """True when a module, perhaps inside a package, can be found."""
-    parent = module.rpartition(".")[0]
-    return (not parent or installed(parent)) and find_spec(module) is not None
-
-
-def library_version(module: str) -> str:
-    """The version of a module's package, or "unknown"."""
-    package = {FLASH4: "flash-attn-4", FLASH3: "flash-attn-3", FLASH2: "flash-attn"}.get(module, module)
     try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "of unknown version"
+        return find_spec(module) is not None
+    except ImportError:  # the package around it is absent, or broken
+        return False
 
 
 def varlen(query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
@@ -53,7 +45,7 @@ def _asks_for_gqa(function: Any) -> bool:
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, documents: Documents, *, module: str, exact: bool) -> Tensor:
-    """Dao-AILab's flash-attn: 2 (`flash_attn`), 3 (`flash_attn_interface`) or 4 (`flash_attn.cute`)."""
+    """Dao-AILab's flash-attn 2, 3 or 4, by the module that has its function."""
     cu, longest = documents.cu_seqlens, documents.longest
     # By name: the three disagree about what stands between `value` and the bounds.
     bounds = {"cu_seqlens_q": cu, "cu_seqlens_k": cu, "max_seqlen_q": longest, "max_seqlen_k": longest}

@@ -1,6 +1,7 @@
 """Self-check of the Hopper kernels before they are used: packed windows against fp64, forward, gradients and bits.
 
-It runs in a process of its own, since a kernel that hangs or writes outside must not take a training run with it:
+It runs once for a kind of machine (verdict.py), in a process of its own, since a kernel that hangs or writes outside must not
+take a training run with it:
 python -m megabiomed.kernels.gluon.check --head-dim 128 --dtype bfloat16
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from megabiomed.kernels.document_attention import Heads, reference, split_heads
 from megabiomed.kernels.documents import documents_of_lengths
+from megabiomed.kernels.gluon.verdict import Verdict, identity_of, now, remembered
 from megabiomed.kernels.rope import apply_rope, rope_table
 
+NOT_NOW = 75  # exit status: the device was busy or full, which says nothing about the kernels
 LIMIT_S = 180  # compiling the kernels is part of it, seconds each
 # Of the relative L2 distance; one rounding of the probabilities and one of the result, as the Triton kernels are allowed.
 TOLERANCE = {torch.bfloat16: 1.5e-2, torch.float16: 3e-3}
@@ -81,19 +85,35 @@ def verdict(errors: dict[str, float], dtype: torch.dtype) -> str | None:
     return f"{', '.join(parts)} (allowed {TOLERANCE[dtype]:.1e} from fp64)"
 
 
-@lru_cache(maxsize=32)
 def refusal(dtype: torch.dtype, d: int) -> str | None:
-    """Why the kernels must not run on the current CUDA device, or None; checked once per process."""
+    """Why the kernels must not run on the current CUDA device, or None."""
+    found = self_check(dtype, d)
+    return None if found.reason is None else found.sentence
+
+
+@lru_cache(maxsize=32)
+def self_check(dtype: torch.dtype, d: int) -> Verdict:
+    """The verdict for the current CUDA device: remembered by this machine, or found now."""
+    if not torch.cuda.is_available():
+        return Verdict("no CUDA device", 0.0, now(), lasting=False)
+    device = torch.device("cuda", torch.cuda.current_device())
+    check = partial(_in_a_process, dtype, d, device.index)
+    return remembered(identity_of(device, dtype, d), check, wait_s=LIMIT_S + 30)
+
+
+def _in_a_process(dtype: torch.dtype, d: int, index: int) -> Verdict:
     command = [sys.executable, "-m", __name__, "--head-dim", str(d), "--dtype", str(dtype).removeprefix("torch.")]
-    command += ["--device", str(torch.cuda.current_device()) if torch.cuda.is_available() else "0"]
+    command += ["--device", str(index)]
+    began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return f"its self-check did not end within {LIMIT_S} s"
+        return Verdict(f"it did not end within {LIMIT_S} s", LIMIT_S, now())
+    seconds = round(time.monotonic() - began, 1)
     if done.returncode == 0:
-        return None
+        return Verdict(None, seconds, now())
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return f"its self-check on this device failed: {last[:300]}"
+    return Verdict(last[:300], seconds, now(), lasting=done.returncode != NOT_NOW)
 
 
 def main() -> None:
@@ -106,14 +126,21 @@ def main() -> None:
     asked = options.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device")
-    torch.cuda.set_device(asked.device)
     device, dtype = torch.device("cuda", asked.device), getattr(torch, asked.dtype)
+    began = time.monotonic()
+    try:
+        torch.cuda.set_device(device)
+        torch.zeros(64 * 2**20, device=device)  # more than all windows take
+    except RuntimeError as error:
+        print(f"this device cannot be used now: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(NOT_NOW)
     for lengths, heads in WINDOWS:
         errors = measure(rope_attention, lengths, heads, asked.head_dim, dtype, device)
         print(f"{sum(lengths)} tokens, {len(lengths)} documents, heads {heads.query}/{heads.key_value}: {errors}")
         wrong = verdict(errors, dtype)
         if wrong is not None:
             sys.exit(wrong)
+    print(f"passed in {time.monotonic() - began:.1f} s, compilation included")
 
 
 if __name__ == "__main__":

@@ -47,11 +47,11 @@ class KernelsConfig(Section):
     A backend that cannot serve the run is an error before anything is built; it is never replaced silently.
     """
 
-    attention: Literal["auto", "per_document", "flash3", "varlen", "triton", "hopper", "flash2", "flex", "dense"] = (
-        "auto"
-    )
-    """Document-masked causal attention with RoPE. per_document is for CPUs; flash2 and flash3 need flash-attn installed;
-    hopper is for sm_90, is used only when named, and first checks itself against fp64 on the device."""
+    attention: Literal[
+        "auto", "per_document", "hopper", "triton", "flash4", "flash3", "varlen", "flash2", "flex", "dense"
+    ] = "auto"
+    """Document-masked causal attention with RoPE. per_document is for CPUs; flash2, flash3 and flash4 need flash-attn
+    installed; hopper is for sm_90 and first checks itself against fp64, once for a kind of machine."""
     norm: Literal["auto", "cpu", "triton", "torch"] = "auto"
     """RMSNorm with the residual add."""
     swiglu: Literal["auto", "cpu", "triton", "torch"] = "auto"

@@ -16,17 +16,17 @@ from typing import Any
 from megabiomed.ground.errors import FileError
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o666) -> None:
     """Write `data` so that a crash leaves the old file or the new one, never a part of it."""
     with opened_directory(path.parent) as directory:
-        write_atomic_at(directory, path.name, data)
+        write_atomic_at(directory, path.name, data, mode)
 
 
-def write_atomic_at(directory: int, name: str, data: bytes | str) -> None:
+def write_atomic_at(directory: int, name: str, data: bytes | str, mode: int = 0o666) -> None:
     """`write_atomic` into an open folder: into that very folder, whatever its path leads to by now."""
     temporary = f".{name}.{secrets.token_hex(4)}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=directory)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -218,6 +221,16 @@ def _collective(entry: dict[str, Any]) -> dict[str, Any]:
         "kind": "p2p" if p2p else "collective",
         "done": bool(entry["retired"]) or entry["state"] == "completed",
     }
+
+
+def driver_version() -> str:
+    """The version of NVIDIA's driver as nvidia-smi shows it, such as "580.95.05", or the CUDA version that it can serve."""
+    with suppress(OSError):
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
+        if found:
+            return found[0]
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)  # only builds for CUDA have it
+    return f"CUDA {ask()}" if has_cuda() and ask else "none"
 
 
 def describe() -> str:

@@ -36,7 +36,7 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
         f"topology: {layout} = {world - beside} processes, {engine}, {_schedule(config)}"
         + (f"; {beside} more with encoders alone" if beside else ""),
         f"device: {platform.describe()}",
-        f"kernels: {_kernels(config)}",
+        *_kernels(config),
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
         f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
         *_length(config, total_steps, samples_per_epoch),
@@ -57,10 +57,11 @@ def _adapters(config: RunConfig) -> str:
     return f"; trained: {count:,} ({share:.2%}) in adapters of rank {lora.rank} on {targets}"
 
 
-def _kernels(config: RunConfig) -> str:
+def _kernels(config: RunConfig) -> list[str]:
     model, dtype = config.model, platform.DTYPES[config.train.precision]
     choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_size)
-    return ", ".join(f"{op} {choice.name}" for op, choice in choices.items())
+    names = ", ".join(f"{op} {choice.name}" for op, choice in choices.items())
+    return [f"kernels: {names}", f"attention: {choices['attention'].why}"]
 
 
 def _schedule(config: RunConfig) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from support.precision import assert_close
 from torch import Tensor
 
 from megabiomed.ground.errors import ConfigError
-from megabiomed.kernels.dispatch import Site
+from megabiomed.kernels.dispatch import Site, choose
 from megabiomed.kernels.document_attention import (
     Heads,
     choice,
@@ -114,7 +116,7 @@ def skip_unwilling(backend: str, dtype: torch.dtype, d: int) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["triton", "hopper", "varlen", "flash3", "flash2", "flex"])
+@pytest.mark.parametrize("backend", ["triton", "hopper", "varlen", "flash4", "flash3", "flash2", "flex"])
 @pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("lengths", "heads", "d"), FULL)
 def test_full_grid_on_a_gpu(backend: str, lengths: str, heads: str, d: int, dtype: torch.dtype) -> None:
@@ -265,16 +267,53 @@ def test_bounds_are_read_from_start() -> None:
     ("site", "expected"),
     [
         (Site("cpu", 0, BF16, 128), "per_document"),
-        (Site("cuda", 90, BF16, 128), "varlen"),
+        (Site("cuda", 90, BF16, 128), "hopper"),
+        (Site("cuda", 90, torch.float16, 64, deterministic=True), "hopper"),
+        (Site("cuda", 90, BF16, 96), "triton"),
+        (Site("cuda", 90, FP32, 128), "triton"),
+        (Site("cuda", 100, BF16, 128), "triton"),
+        (Site("cuda", 80, BF16, 256), "varlen"),
+        (Site("cuda", 80, BF16, 256, deterministic=True), "dense"),
         (Site("cuda", 80, BF16, 128, deterministic=True), "triton"),
         (Site("cuda", 80, FP32, 64), "triton"),
         (Site("cuda", 70, FP32, 64), "dense"),
     ],
 )
-def test_auto_chooses_by_site_and_says_why(site: Site, expected: str) -> None:
+def test_auto_takes_what_was_measured_fastest_and_says_why(
+    site: Site, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    self_check_passes(monkeypatch)
     found = choice(site)
     assert found.name == expected
     assert found.why
+
+
+def self_check_passes(patch: pytest.MonkeyPatch, reason: str | None = None) -> None:
+    """What the self-check of the Hopper kernels would have said."""
+    from megabiomed.kernels.gluon import check, verdict
+
+    choose.cache_clear()
+    said = verdict.Verdict(reason, 21.0, "2026-11-27T01:00:00+00:00")
+    patch.setattr(check, "self_check", lambda dtype, d: said)
+
+
+def test_hopper_shows_its_verdict_and_the_next_serves_where_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site("cuda", 90, BF16, 128)
+    self_check_passes(monkeypatch)
+    assert "fastest measured on an H100; not per_document: a CPU path; self-check passed in 21 s" in choice(site).why
+    self_check_passes(monkeypatch, "out differs by 3.0e-01")
+    found = choice(site)
+    assert found.name == "triton"
+    assert "not hopper: its self-check on this device failed: out differs by 3.0e-01" in found.why
+    assert "--recheck" in found.why
+    with pytest.raises(ConfigError, match=r"hopper cannot serve this run: its self-check.*to auto or triton"):
+        choice(site, "hopper")
+
+
+@pytest.fixture(autouse=True)
+def _choices_made_anew() -> Iterator[None]:
+    yield
+    choose.cache_clear()
 
 
 def test_a_forced_backend_that_cannot_serve_is_refused_with_what_can() -> None:

@@ -163,9 +163,10 @@ def test_the_emulator_catches_seeded_bugs(edit: tuple[str, str], monkeypatch: py
         pytest.fail("the bug went unseen")
 
 
-def test_it_is_taken_only_by_name_and_refuses_what_it_was_not_written_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_refuses_what_it_was_not_written_for_and_auto_takes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     found = choice(Site("cuda", 90, BF16, 128, deterministic=True))
     assert found.name == "triton"
+    assert "not hopper: its self-check on this device failed: no CUDA device" in found.why
     for site, reason in (
         (Site("cpu", 0, BF16, 128), "written for sm_90"),
         (Site("cuda", 80, BF16, 128), "written for sm_90"),
