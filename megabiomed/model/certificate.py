@@ -26,8 +26,10 @@ from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.reference import (
     StoredTensors,
     from_interleaved,
+    loaded_max_diff,
     max_diff,
     next_token_loss,
+    not_finite,
     rounded_reader,
     token_ids,
     transformers_logits,
@@ -59,6 +61,10 @@ class Certificate:
         loss: mean cross entropy of our logits, each token predicting the next.
         rope_layout: order of the rotated pairs in the q and k rows under which both agree.
         tokenizer_sha256: of the folder's tokenizer; None without one.
+        loaded_max_diff: between the folder as it was read here and the model that transformers loads from it; None where its
+            weights do not fit twice into memory.
+        not_finite: tensors that hold NaN or infinity.
+        files: for each stored tensor the file that it came from.
         engine: after an import into a training engine, its topology and how far its logits were from transformers'.
     """
 
@@ -78,6 +84,9 @@ class Certificate:
     token_ids: int
     token_ids_sha256: str
     computed_in: str = "fp32"
+    loaded_max_diff: float | None = None
+    not_finite: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())
@@ -85,9 +94,16 @@ class Certificate:
     def problems(self) -> list[str]:
         """Why this certificate does not hold, one sentence each; empty when it does."""
         found = []
+        if self.not_finite:
+            # Everything that is computed from it is not a number either: no other difference can be judged.
+            return [f"weights are not finite: {self.not_finite[0]} (one of {len(self.not_finite)})"]
+        if self.loaded_max_diff:
+            found.append(
+                f"transformers loads other weights from the folder: they differ by up to {self.loaded_max_diff:.3g}"
+            )
         if self.weights_max_diff != 0:
             found.append(f"weights differ by up to {self.weights_max_diff:.3g}")
-        if self.rope_layout != HALF_SPLIT:
+        if self.rope_layout == INTERLEAVED:
             found.append(f"RoPE layout is {self.rope_layout}, not {HALF_SPLIT}")
         if not self.logits_max_diff <= LOGITS_TOLERANCE * max(1.0, self.logits_scale):
             found.append(f"logits differ by up to {self.logits_max_diff:.3g} (largest logit {self.logits_scale:.3g})")
@@ -122,6 +138,8 @@ class Certificate:
             f"logits_max_diff: {self.logits_max_diff:.3g} (largest logit {self.logits_scale:.3g}, "
             f"top-1 agreement {self.top1_agreement:.1%} on {self.token_ids} fixed ids)",
             f"rope_layout: {self.rope_layout}",
+            "compared_with: "
+            + ("the folder's files" if self.loaded_max_diff is None else "the model that transformers loads"),
             *(f"engine_{key}: {value}" for key, value in self.engine.items()),
             f"tokenizer: {self.tokenizer_sha256 or 'none in the folder'}",
         ]
@@ -182,6 +200,9 @@ def certify(
         expected_tokenizer_sha256=sha256_file(tokenizer) if tokenizer else None,
         tensors=len(architecture.tensors),
         stored_as=stored.dtype,
+        loaded_max_diff=loaded_max_diff(folder, stored, architecture),
+        not_finite=not_finite(stored, architecture),
+        files=stored.files,
         token_ids=ids.numel(),
         token_ids_sha256=hashlib.sha256(ids.cpu().numpy().tobytes()).hexdigest(),
         engine=engine.compare(theirs) if engine else {},

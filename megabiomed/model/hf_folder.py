@@ -24,7 +24,9 @@ _READABLE = ("F32", "BF16", "F16")
 class HuggingFaceSource:
     """The weights of a Hugging Face folder as fp32; implements `TensorSource`. Optimizer moments read as zeros.
 
-    A folder with tied embeddings answers for `lm_head.weight` with the embedding.
+    A folder with tied embeddings and no head of its own answers for `lm_head.weight` with the embedding. What is stored is
+    taken as transformers takes it: a head that is stored counts, whatever config.json says, and model.safetensors counts
+    before an index that lies beside it.
 
     Args:
         path: folder with model.safetensors, or with several of them and model.safetensors.index.json.
@@ -37,7 +39,8 @@ class HuggingFaceSource:
         self.path = Path(path)
         self._files = TensorFiles()
         self._where = _tensor_files(self.path, self._files)
-        self.tied = bool(read_json(self.path / "config.json").get("tie_word_embeddings", False))
+        declared = bool(read_json(self.path / "config.json").get("tie_word_embeddings", False))
+        self.tied = declared and not TIED.keys() <= self._where.keys()
 
     def names(self) -> list[str]:
         """Names of the stored tensors, sorted."""
@@ -94,13 +97,13 @@ def _tensor_files(folder: Path, files: TensorFiles) -> dict[str, Path]:
     """Which file of a Hugging Face folder holds which tensor."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no Hugging Face model folder", expected="config.json in it")
+    if (folder / SINGLE).is_file():
+        return dict.fromkeys(files.keys(folder / SINGLE), folder / SINGLE)
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} is damaged", expected="a weight_map")
         return {name: inside(folder, file) for name, file in weight_map.items()}
-    if (folder / SINGLE).is_file():
-        return dict.fromkeys(files.keys(folder / SINGLE), folder / SINGLE)
     pickled = sorted(path.name for path in folder.glob("*.bin")) or sorted(path.name for path in folder.glob("*.pt*"))
     if pickled:
         raise CheckpointError(

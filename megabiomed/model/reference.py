@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +21,15 @@ ROWS, LENGTH = 2, 64
 
 
 class StoredTensors:
-    """The tensors of a Hugging Face folder through the safetensors library, independent of this package's reader."""
+    """The tensors of a Hugging Face folder through the safetensors library, independent of this package's reader.
+
+    Attributes:
+        files: for each stored tensor the name of the file that it comes from.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        index = folder / INDEX
-        self._files = read_json(index)["weight_map"] if index.is_file() else {}
-        self._tied = bool(read_json(folder / "config.json").get("tie_word_embeddings", False))
+        self.files = _files_as_loaded(folder)
 
     @property
     def dtype(self) -> str:
@@ -38,23 +41,57 @@ class StoredTensors:
         return self.raw(name, slice(0, 0)).dtype
 
     def _names(self) -> list[str]:
-        from safetensors import safe_open
-
-        if self._files:
-            return list(self._files)
-        with safe_open(self._folder / SINGLE, "pt") as file:
-            return list(file.keys())
+        return list(self.files)
 
     def raw(self, name: str, part: tuple[slice, ...] | slice = slice(None)) -> Tensor:
         """A tensor, or a rectangular part of it, as it is stored."""
         from safetensors import safe_open
 
-        name = TIED.get(name, name) if self._tied else name
-        with safe_open(inside(self._folder, self._files.get(name, SINGLE)), "pt") as file:
+        name = name if name in self.files else TIED.get(name, name)
+        with safe_open(inside(self._folder, self.files[name]), "pt") as file:
             return file.get_slice(name)[part]
 
     def __call__(self, name: str) -> Tensor:
         return self.raw(name).float().to(platform.device())
+
+
+def _files_as_loaded(folder: Path) -> dict[str, str]:
+    """Tensor name -> file, in the order in which transformers looks: one file of everything before an index."""
+    from safetensors import safe_open
+
+    if not (folder / SINGLE).is_file():
+        return dict(read_json(folder / INDEX)["weight_map"])
+    with safe_open(folder / SINGLE, "pt") as file:
+        return dict.fromkeys(file.keys(), SINGLE)
+
+
+def loaded_max_diff(folder: Path, stored: StoredTensors, architecture: Architecture) -> float | None:
+    """Largest difference between the folder's tensors and those of the model that transformers loads from it.
+
+    Both readers here could agree on a file that transformers does not take; this is what it really holds.
+
+    Returns:
+        None where the weights do not fit twice into the free memory.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # its bar would stand in the output of commands that print JSON
+    size = sum((folder / name).stat().st_size for name in set(stored.files.values()))
+    if 2 * size > psutil.virtual_memory().available:
+        return None
+    state = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).state_dict()
+    worst = 0.0
+    for name in architecture.shapes:
+        there = StoredTensors.raw(stored, name)
+        if not torch.equal(state[name], there):
+            worst = max(worst, max_diff(state[name].float(), there.float()))
+    return worst
+
+
+def not_finite(stored: StoredTensors, architecture: Architecture) -> list[str]:
+    """Names of tensors that hold NaN or infinity."""
+    return [name for name in architecture.shapes if not bool(stored.raw(name).isfinite().all())]
 
 
 def rounded_reader(source: TensorSource, stored: StoredTensors, architecture: Architecture) -> Read:
@@ -104,7 +141,7 @@ def transformers_logits(
     config = AutoConfig.from_pretrained(folder)
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        decoder = AutoModelForCausalLM.from_config(config).get_decoder()
+        decoder = AutoModelForCausalLM.from_config(config).get_decoder().eval()  # dropout is no part of the function
     positions = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, s]
     x = nn.functional.embedding(ids, read(architecture.embedding.name))  # [b, s, h]
     rotary = type(decoder.rotary_emb)(config).to(ids.device)(x, positions)

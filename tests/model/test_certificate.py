@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from model.test_hf_folder import config, transformers_model
+from safetensors.torch import save_file
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config.models import ModelConfig
@@ -118,3 +119,59 @@ def test_an_engine_that_computes_something_else_is_refused(tmp_path: Path) -> No
     wrong = replace(engine_certificate(tmp_path, right * float("nan")), tokenizer_sha256=None)
     with pytest.raises(CheckpointError, match="differ by up to inf"):
         wrong.check()
+
+
+def test_an_index_beside_one_file_of_everything_is_what_transformers_passes_over(tmp_path: Path) -> None:
+    """A folder that was saved again keeps the index and the parts of the time before."""
+    old = transformers_model(MODEL)
+    old.save_pretrained(tmp_path, max_shard_size="20kB")
+    new = transformers_model(MODEL)
+    with torch.no_grad():
+        new.model.norm.weight.mul_(1.5)
+    save_file({name: value.contiguous() for name, value in new.state_dict().items()}, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    found = certify(tmp_path, HuggingFaceSource(tmp_path), MODEL, "import", "there")
+    found.check()
+    assert found.loaded_max_diff == 0
+    assert set(found.files.values()) == {"model.safetensors"}
+    read = HuggingFaceSource(tmp_path).read(Box.whole("model.norm.weight", (MODEL.hidden_size,)))
+    assert torch.equal(read, new.model.norm.weight.detach())
+
+
+def test_a_tied_folder_with_a_head_of_its_own_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    model = transformers_model(MODEL)
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    source = HuggingFaceSource(tmp_path)
+    found = certify(tmp_path, source, MODEL, "import", "there")
+    found.check()
+    assert not source.tied
+    assert found.loaded_max_diff == 0
+    shape = (MODEL.vocab_size, MODEL.hidden_size)
+    assert torch.equal(source.read(Box.whole("lm_head.weight", shape)), model.lm_head.weight.detach())
+
+
+def test_other_weights_than_transformers_loads_are_named_as_the_cause(tmp_path: Path) -> None:
+    transformers_model(MODEL).save_pretrained(tmp_path)
+    found = certify(tmp_path, HuggingFaceSource(tmp_path), MODEL, "import", "there")
+    assert replace(found, loaded_max_diff=0.25).problems() == [
+        "transformers loads other weights from the folder: they differ by up to 0.25"
+    ]
+
+
+def test_dropout_of_the_reference_is_no_difference(tmp_path: Path) -> None:
+    transformers_model(MODEL).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.5}))
+    certify(tmp_path, HuggingFaceSource(tmp_path), MODEL, "import", "there").check()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_named_and_nothing_else(tmp_path: Path, value: float) -> None:
+    model = transformers_model(MODEL)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] = value
+    model.save_pretrained(tmp_path)
+    found = certify(tmp_path, HuggingFaceSource(tmp_path), MODEL, "import", "there")
+    assert found.problems() == ["weights are not finite: model.layers.1.mlp.up_proj.weight (one of 1)"]
