@@ -192,6 +192,7 @@ def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
 def test_an_index_cannot_name_files_outside_of_the_folder(folder: Path) -> None:
     index = {"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
     with pytest.raises(FileError, match="outside of itself"):
         HuggingFaceSource(folder)
 
