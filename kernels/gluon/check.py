@@ -8,6 +8,7 @@ python -m megabiomed.kernels.gluon.check --head-dim 128 --dtype bfloat16
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from megabiomed.kernels.documents import documents_of_lengths
 from megabiomed.kernels.gluon.verdict import Verdict, identity_of, now, remembered
 from megabiomed.kernels.rope import apply_rope, rope_table
 
+NO_DEVICE = "no CUDA device"
 NOT_NOW = 75  # exit status: the device was busy or full, which says nothing about the kernels
 LIMIT_S = 180  # compiling the kernels is part of it, seconds each
 # Of the relative L2 distance; one rounding of the probabilities and one of the result, as the Triton kernels are allowed.
@@ -95,7 +97,7 @@ def refusal(dtype: torch.dtype, d: int) -> str | None:
 def self_check(dtype: torch.dtype, d: int) -> Verdict:
     """The verdict for the current CUDA device: remembered by this machine, or found now."""
     if not torch.cuda.is_available():
-        return Verdict("no CUDA device", 0.0, now(), lasting=False)
+        return Verdict(NO_DEVICE, 0.0, now(), lasting=False)
     device = torch.device("cuda", torch.cuda.current_device())
     check = partial(_in_a_process, dtype, d, device.index)
     return remembered(identity_of(device, dtype, d), check, wait_s=LIMIT_S + 30)
@@ -113,7 +115,9 @@ def _in_a_process(dtype: torch.dtype, d: int, index: int) -> Verdict:
     if done.returncode == 0:
         return Verdict(None, seconds, now())
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return Verdict(last[:300], seconds, now(), lasting=done.returncode != NOT_NOW)
+    ended_from_outside = -done.returncode in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+    passing = ended_from_outside or done.returncode == NOT_NOW or last == NO_DEVICE
+    return Verdict(last[:300], seconds, now(), lasting=not passing)
 
 
 def main() -> None:
@@ -125,7 +129,7 @@ def main() -> None:
     options.add_argument("--device", type=int, default=0, help="index of the CUDA device")
     asked = options.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("no CUDA device")
+        sys.exit(NO_DEVICE)
     device, dtype = torch.device("cuda", asked.device), getattr(torch, asked.dtype)
     began = time.monotonic()
     try:

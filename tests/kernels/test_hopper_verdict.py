@@ -176,6 +176,38 @@ def test_who_waits_too_long_is_told_and_nothing_is_written(cache: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it would really check")
 def test_the_process_that_checks_reports_why_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
     found = check._in_a_process(torch.bfloat16, 128, 0)
-    assert found.reason == "no CUDA device"
+    assert (found.reason, found.lasting) == ("no CUDA device", False)
     monkeypatch.setattr(check, "LIMIT_S", 0.01)
     assert check._in_a_process(torch.bfloat16, 128, 0).reason == "it did not end within 0.01 s"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "lasting"),
+    [
+        ("", None, True),
+        ("sys.exit('dq differs by 3.0e-01')", "dq differs by 3.0e-01", True),
+        ("os.abort()", "exit status -6", True),  # as a kernel that writes outside would end it
+        ("print('no memory left', file=sys.stderr); sys.exit(75)", "no memory left", False),
+        ("os.kill(os.getpid(), 15)", "exit status -15", False),  # a job that ends takes its check along
+    ],
+)
+def test_how_the_process_ends_is_the_verdict(
+    program: str, reason: str | None, lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport os, sys\n{program}\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    found = check._in_a_process(torch.bfloat16, 128, 0)
+    assert (found.reason, found.lasting) == (reason, lasting)
+
+
+def test_the_identity_holds_all_that_a_verdict_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    identity = verdict.identity_of(torch.device("cuda", 0), torch.bfloat16, 128)
+    assert identity["device"] == "NVIDIA H100 80GB HBM3"
+    assert (identity["capability"], identity["dtype"], identity["head_size"]) == ("9.0", "bfloat16", "128")
+    assert identity["torch"] == torch.__version__
+    assert len(identity["kernels"]) == 64
+    assert all(isinstance(value, str) and value for value in identity.values())
