@@ -1,8 +1,8 @@
 """Weight gradients that accumulate inside the matrix product, in fp32, in the buffer that the optimizer reads.
 
-Left to autograd, the gradient of a bf16 weight [o, i] is a product rounded to bf16, cast to fp32 and added by a hook: 20 bytes of
-traffic per element and micro-batch, and a relative error of about 2e-3. Here the product adds to the fp32 buffer itself: 8 bytes,
-and the error of fp32 sums.
+Left to autograd, the gradient of a bf16 weight [o, i] is a product rounded to bf16, cast to fp32 and added by a hook: 20
+bytes of traffic per element and micro-batch, and a relative error of about 2e-3. Here the product adds to the fp32 buffer
+itself: 8 bytes, and the error of fp32 sums.
 
 The seam between engines and layers is one attribute: an engine that owns fp32 buffers sets `weight.main_grad` to a
 `MainGradient`, and a layer whose backward pass finds one adds its product there and returns None to autograd. A layer that

@@ -46,6 +46,7 @@ class Patch:
 
 _RUN = "deepspeed.runtime"
 _ZERO3 = f"{_RUN}.zero.stage3.DeepSpeedZeroOptimizer_Stage3"
+_BF16 = f"{_RUN}.bf16_optimizer.BF16_Optimizer"
 _TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
 
 
@@ -58,6 +59,10 @@ PATCHES = (
     Patch("megatron-core", "torch.cuda.current_device", "asks a CPU for its CUDA device (platform.prepare_megatron)"),
     _zero("0123", "deepspeed.ops.__compatible_ops__", "compiles an operation for inference on CPU hosts"),
     _zero("0", f"{_RUN}.engine.DeepSpeedEngine.clip_fp32_gradients", "clips by a norm that it does not report"),
+    _zero("1", f"{_BF16}.fp32_groups_gradients", "rounds a gradient to bf16 before it adds it to its fp32 buffer"),
+    _zero("1", f"{_BF16}.fp32_groups_has_gradients", "leaves gradients that came past its hooks out of the norm"),
+    _zero("1", f"{_BF16}.clear_hp_grads", "fills the whole fp32 buffer with zeros twice a step"),
+    _zero("1", f"{_BF16}._update_hp_grad", "adds to a buffer that was not filled"),
     _zero(
         "12",
         "deepspeed.utils.mixed_precision_linkage.link_hp_params._hp_mapping",

@@ -23,6 +23,7 @@ from megabiomed.engine.base import (
     set_steps,
     state_before_training,
 )
+from megabiomed.engine.main_gradients import MainGradients, zero1_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
@@ -63,7 +64,15 @@ class ZeroEngine(DataParallelEngine):
             patches.clip_with(self.deepspeed, self._clip_replicated)
         if self.stage_number == 3:
             patches.check_traces_inside(self.optimizer, mesh.group("shards"))
+        self.gradients = self._main_gradients()
         self._create_moments()
+
+    def _main_gradients(self) -> MainGradients:
+        """The engine's fp32 buffers that products accumulate in; fp32 runs and the host's optimizer keep DeepSpeed's hooks."""
+        wanted, parallel = self.config.kernels.weight_gradient, self.config.parallel
+        if wanted == "hook" or self.config.train.precision == "fp32" or parallel.offload_optimizer:
+            return MainGradients()
+        return zero1_bf16(self.optimizer, self.stage, wanted) if self.stage_number == 1 else MainGradients()
 
     def _construction(self, deepspeed: Any, settings: dict[str, Any]) -> AbstractContextManager[Any]:
         """Under ZeRO-3 every layer is partitioned as soon as it exists, so no rank ever holds its stage whole."""
@@ -85,6 +94,7 @@ class ZeroEngine(DataParallelEngine):
 
     def begin_step(self) -> None:
         """See the base class."""
+        self.gradients.begin_step()
         if self.stage_number == 3:
             patches.forget_old_gradients(self.optimizer)
 
@@ -92,6 +102,7 @@ class ZeroEngine(DataParallelEngine):
         """See the base class."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.gradients.finish_step()
         self.deepspeed.step()
         if self.stage_number > 0:
             self._norm = float(self.deepspeed.get_global_grad_norm())

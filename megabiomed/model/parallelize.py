@@ -8,8 +8,6 @@ import torch
 import torch.distributed as dist
 from megatron.core.model_parallel_config import ModelParallelConfig
 from megatron.core.tensor_parallel import (
-    ColumnParallelLinear,
-    RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
 )
@@ -23,6 +21,7 @@ from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.model.architecture import Architecture
 from megabiomed.model.head import VocabularyHead
 from megabiomed.model.layers import Adapted
+from megabiomed.model.linear import ColumnLinear, RowLinear
 from megabiomed.model.lora import ColumnAdapter, RowAdapter
 from megabiomed.model.placements import padded, pieces
 from megabiomed.model.rows import TokenRows
@@ -156,7 +155,7 @@ class TensorParallelLayers:
         return complete if adapter is None else Adapted(complete, adapter)
 
     def _column_linear(self, matrix: LocalMatrix) -> nn.Module:
-        linear = ColumnParallelLinear(
+        linear = ColumnLinear(
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=bool(matrix.biases),
             gather_output=False, tp_group=self.group,
         )  # fmt: skip
@@ -166,7 +165,7 @@ class TensorParallelLayers:
         return _OutputOnly(linear)
 
     def _row_linear(self, matrix: LocalMatrix) -> nn.Module:
-        linear = RowParallelLinear(
+        linear = RowLinear(
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=False,
             input_is_parallel=True, skip_bias_add=False, tp_group=self.group,
         )  # fmt: skip

@@ -36,7 +36,7 @@ OPTIMIZER = {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5
 
 def case_config(case: dict[str, Any]) -> RunConfig:
     """The run configuration of one case: {"name", "parallel": {...}, optional "precision", "micro_batch_size", "model",
-    "lora", "optimizer"}."""
+    "lora", "optimizer", "kernels"}."""
     return RunConfig.model_validate(
         {
             "name": case["name"],
@@ -44,6 +44,7 @@ def case_config(case: dict[str, Any]) -> RunConfig:
             "model": {**MODEL, **case.get("model", {})},
             "lora": case.get("lora"),
             "parallel": case.get("parallel", {}),
+            "kernels": case.get("kernels", {}),
             "data": {
                 "seq_length": SEQ,
                 "micro_batch_size": case.get("micro_batch_size", 1),
