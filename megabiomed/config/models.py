@@ -20,7 +20,8 @@ class ModelConfig(Section):
     kind: str = "llama"
     """Architecture: llama (Touvron et al. 2023, arXiv 2307.09288), or `package.module:Class` of your own."""
     vocab_size: PositiveInt = 32000
-    """Rows of the embedding and of the output head; must equal the tokenizer's number of pieces."""
+    """Rows of the embedding and of the output head; at least the tokenizer's number of pieces; rows beyond
+    them (a padded vocabulary, added tokens) are never a label."""
     hidden_size: PositiveInt = 4096
     """Width h of the residual stream."""
     intermediate_size: PositiveInt = 11008

@@ -31,7 +31,11 @@ class PretrainRun(Run):
         stores = [TokenStore.open(config.data.validation)] if config.data.validation else []
         # The loader compared the training stores with each other.
         tokenizer = check_tokenizer([loader.stores[0], *stores], config.model.vocab_size, config.data.tokenizer)
-        self._data = RunData(loader, tokenizer.path, held_out)
+        more = config.model.vocab_size - tokenizer.vocab_size
+        notes = (
+            [f"vocabulary: {tokenizer.vocab_size} pieces; {more} more rows, which are never a label"] if more else []
+        )
+        self._data = RunData(loader, tokenizer.path, held_out, notes)
         return self._data
 
     def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:

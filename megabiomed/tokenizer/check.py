@@ -36,18 +36,19 @@ def check_tokenizer(stores: Sequence[Tokenized], vocab_size: int, given: Path | 
         given: the tokenizer that the run is told to use; None takes the first store's.
 
     Raises:
-        TokenizerError: another one made a store, or the model has more or fewer rows.
+        TokenizerError: another one made a store, or has more pieces than the model has rows.
     """
     tokenizer = open_tokenizer(given or stores[0].tokenizer_path)
     for store in stores:
         advice = f"build it again with {tokenizer.path}, or use the tokenizer that made it for the run and all its data"
         tokenizer.check_same(store.path, store.tokenizer_sha256, advice)
-    if tokenizer.vocab_size != vocab_size:
+    # More rows than pieces are normal: padded vocabularies, tokens that were added. No label ever names them.
+    if tokenizer.vocab_size > vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model",
             got=f"{tokenizer.vocab_size} pieces in {tokenizer.path}",
-            expected=f"model.vocab_size = {vocab_size}",
+            expected=f"at most model.vocab_size = {vocab_size}",
             do=f"build the data with the tokenizer of the model that the run starts from, or set "
-            f"model.vocab_size={tokenizer.vocab_size} for a model that starts from nothing",
+            f"model.vocab_size={tokenizer.vocab_size} for a model that starts from nothing or is to grow",
         )
     return tokenizer

@@ -44,14 +44,15 @@ def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) ->
     """Write tokenizer.model, tokenizer.json and tokenizer_config.json.
 
     Raises:
-        TokenizerError: another number of pieces than the model has rows; no BPE; or the conversion gives other ids
+        TokenizerError: more pieces than the model has rows; no BPE; or the conversion gives other ids
             than SentencePiece on any of a set of difficult texts.
     """
     processor = _load(model)
-    if processor.get_piece_size() != vocab_size:
+    if processor.get_piece_size() > vocab_size:
         raise TokenizerError(
-            f"{model} does not fit the model", got=f"{processor.get_piece_size()} pieces", expected=vocab_size
-        )
+            f"{model} does not fit the model",
+            got=f"{processor.get_piece_size()} pieces", expected=f"at most {vocab_size}, the rows of the model",
+        )  # fmt: skip
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
     tokenizer = _convert(proto, model)
     for text in _PROBES:

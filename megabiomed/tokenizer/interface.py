@@ -56,7 +56,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids; special tokens vanish."""
+        """Text of token ids; special tokens vanish, and so do ids beyond the pieces (rows of a padded vocabulary)."""
 
     def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
         """BOS + tokens + EOS of several texts, as bytes of ids of this type."""

@@ -57,7 +57,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def decode(self, ids: list[int]) -> str:
         """See the base class."""
-        return str(self._processor.decode(ids))
+        # A model may have rows that are no piece of its tokenizer, and can generate them.
+        return str(self._processor.decode([token for token in ids if token < self.vocab_size]))
 
     def write_hugging_face(self, folder: Path, vocab_size: int, context: int) -> None:
         """See the base class."""

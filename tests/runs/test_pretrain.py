@@ -14,6 +14,10 @@ import psutil
 import pytest
 from support.runs import events, losses
 
+from megabiomed.config import load_config
+from megabiomed.model.fresh import SeededInit
+from megabiomed.model.hf_export import export_hf
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.timeout(240)
 
@@ -100,7 +104,7 @@ def test_workers_do_not_outlive_their_parent(run_file: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.vocab_size=700"], "the tokenizer does not fit the model"),
+        (["model.vocab_size=500"], "the tokenizer does not fit the model"),
         (["data.train.0.path=/nowhere"], "is not a token store"),
         (["parallel.tensor_parallel_size=3"], "tensor_parallel_size does not divide"),
         (["data.seq_length=4096"], "exceeds the RoPE table"),
@@ -183,3 +187,19 @@ def test_a_step_that_is_not_finite_ends_the_run_and_saves_nothing(
     assert "the batch begins at global sample" in done.stderr
     assert events(tmp_path / "r")[-1]["event"] == "failed"
     assert not list((tmp_path / "r").rglob("step_*"))
+
+
+def test_a_folder_with_more_rows_than_pieces_is_trained_and_exported(
+    run_file: Path, corpus: Path, command: Command, tmp_path: Path
+) -> None:
+    """As models with added tokens and padded vocabularies are."""
+    tokenizer = corpus / "tokenizer" / "tokenizer.model"
+    model = load_config(run_file, ["model.vocab_size=640"]).model
+    export_hf(SeededInit(model, 1), model, tmp_path / "hf", tokenizer=tokenizer)
+    words = ("pretrain", run_file, f"run_dir={tmp_path / 'r'}", f"model.init_from={tmp_path / 'hf'}", "train.steps=2")
+    told = command(*words, code=2).stderr
+    assert "got vocab_size 640, expected 600; set these keys of `model:`" in told
+    done = command(*words, "model.vocab_size=640")
+    assert "vocabulary: 600 pieces; 40 more rows, which are never a label" in done.stdout
+    assert "certificate: valid" in done.stdout
+    assert "certificate: valid" in command("checkpoint", "export-hf", tmp_path / "r", tmp_path / "out").stdout

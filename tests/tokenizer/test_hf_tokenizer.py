@@ -90,7 +90,7 @@ def test_other_normalisations_are_converted_or_refused_but_never_changed(tmp_pat
 def test_a_tokenizer_of_another_size_is_not_exported(tmp_path: Path) -> None:
     model = train(tmp_path)
     with pytest.raises(TokenizerError, match="does not fit the model"):
-        export_hf(SeededInit(config(9999), 0), config(9999), tmp_path / "hf", tokenizer=model)
+        export_hf(SeededInit(config(99), 0), config(99), tmp_path / "hf", tokenizer=model)
     assert not (tmp_path / "hf").exists()
 
 
