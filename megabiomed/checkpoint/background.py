@@ -40,6 +40,11 @@ class BackgroundSaver:
         )
         self._thread.start()
 
+    @property
+    def writing(self) -> bool:
+        """Whether a save is still under way on this rank."""
+        return self._thread is not None and self._thread.is_alive()
+
     def check(self) -> None:
         """Raise what the last save raised, without waiting for one that still runs; for every step of the training.
 

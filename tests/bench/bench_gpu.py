@@ -1,210 +1,158 @@
-"""`make bench-gpu`: on a GPU, the kernels' correctness first, then every kernel against its peers and whole training steps.
+"""`make bench-gpu`: kernels, training steps, saves and starts on one GPU against their peers, in sections of minutes.
 
-Sections run in the order of their worth within --budget-seconds, each in processes of its own with a time limit. After each
-the results are written (docs/benchmarks/gpu.json and gpu.md), so that a run that is cut off keeps what it has. A section that
-fails or runs out of time says so in its own row and the next one starts. The whole grid of correctness tests is last: it takes
-what is left. `--device cpu --tiny --output DIR` rehearses all of it without a GPU.
+    python -m bench.bench_gpu --list
+    python -m bench.bench_gpu --section attention --section step --budget-seconds 300
+
+Every section is a command of its own and takes at most four minutes, all of them at most twelve. Each row is written when it
+is measured (docs/benchmarks/gpu.json and gpu.md), beside what earlier runs of other sections measured, so that a run that is
+cut off keeps what it has. Processes have time limits; one that fails or hangs says so in a row, and what comes after it goes
+on. `--device cpu --tiny --output DIR` rehearses without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
-from bench.gpu_goals import goals
-from bench.record import FOLDER, ROOT, store, table, write
+from bench.gpu_results import Results
+from bench.gpu_sections import SECTIONS, Asked, Part, Section, read_lines
+from bench.record import FOLDER, ROOT, commit, table
 from megabiomed.processes import platform
 
-WORKER = Path(__file__).with_name("gpu_step_worker.py")
-TINY = ["--documents=20,1,11", "--heads=8", "--kv-heads=2", "--head-dim=16", "--intermediate=24", "--vocabulary=50"]
-TINY += ["--repeats=1"]
-# Once each of what differs between kernels: head sizes, documents of one token and of exactly a block, GQA, determinism.
-SELECTION = "production_windows or bits or nothing or (full_grid and triton and bf16 and (ragged or exact) and gqa8)"
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the benchmark: its rows, and the seconds it may take at most."""
-
-    name: str
-    limit_s: float
-    rows: Callable[[Bench, float], Rows]
+LONGEST_TABLE = 30  # lines of a table on the terminal; the files hold all
+SHORTEST_S = 5.0  # no process starts with less
 
 
 class Bench:
-    """One run: what was asked for, what was found, where it is written."""
+    """One run of some sections."""
 
-    def __init__(self, asked: argparse.Namespace, folder: Path) -> None:
-        self.asked, self.folder = asked, folder
-        self.ends = time.monotonic() + asked.budget_seconds
-        self.found: dict[str, Rows] = {}
-        self.roofline = "not measured"
+    def __init__(self, asked: Asked, results: Results, folder: Path, budget_s: float) -> None:
+        self.asked, self.results, self.folder = asked, results, folder
+        self.ends = time.monotonic() + budget_s
 
-    def run(self, sections: list[Section]) -> None:
-        for section in sections:
-            limit = min(section.limit_s, self.ends - time.monotonic())
-            print(f"\n== {section.name}: {limit:.0f} s at most", flush=True)
-            began = time.monotonic()
-            if limit < (1 if self.asked.tiny else 10):
-                self.found[section.name] = [{"case": section.name, "result": "not run: the budget is spent"}]
+    def section(self, section: Section) -> None:
+        """Run its processes, one after another."""
+        ends = min(self.ends, time.monotonic() + section.limit_s)
+        print(f"\n== {section.name}: {max(0.0, ends - time.monotonic()):.0f} s at most", flush=True)
+        began, began_at = time.monotonic(), self.results.added
+        for part in section.parts(self.asked):
+            started = time.monotonic()
+            self.part(section.name, part, ends)
+            print(f"   {part.name}: {time.monotonic() - started:.0f} s", flush=True)
+        for name, rows in self.results.since(began_at).items():
+            print(f"\n{name}\n{table(rows[:LONGEST_TABLE])}", flush=True)
+        self.results.add("time", {"case": section.name, "seconds": round(time.monotonic() - began)})
+        if time.monotonic() < ends:
+            self.results.finish(section.name)
+
+    def part(self, section: str, part: Part, ends: float) -> None:
+        """Run a process to its end, and again for the units that come after one at which it died."""
+        units = list(part.units)
+        while True:
+            limit = min(part.limit_s, ends - time.monotonic())
+            if limit < SHORTEST_S:
+                for unit in units or [part.name]:
+                    self.results.add(section, {"case": part.name, "candidate": unit, "result": "not run: no time left"})
+                return
+            output = self.folder / f"{time.monotonic_ns()}.json"
+            told = _Told(self.results, section, part, output)
+            wrong = run([*part.command, str(output), *units], limit, told, part.environment)
+            left = units[units.index(told.last) + 1 :] if told.last in units else units[1:]
+            if wrong and told.unfinished(units):
+                self.results.add(section, {"case": part.name, "candidate": told.last, "result": wrong})
+            if not (wrong and left):
+                return
+            units = left
+
+
+class _Told:
+    """What a process has written so far."""
+
+    def __init__(self, results: Results, section: str, part: Part, output: Path) -> None:
+        self.results, self.section, self.read, self.output = results, section, part.read, output
+        self.seen = 0
+        self.last, self.done = part.name, False
+
+    def __call__(self) -> None:
+        """Take what is new."""
+        found = self.read(self.output)
+        for line in found[self.seen :]:
+            if "begin" in line:
+                self.last, self.done = line["begin"], False
+            elif "end" in line:
+                self.done = True
             else:
-                self.found[section.name] = section.rows(self, limit)
-            print(table(self.found[section.name]), flush=True)
-            print(f"   {time.monotonic() - began:.0f} s", flush=True)
-            self.write()
+                section = line.pop("section", self.section)
+                self.results.add(section, line)
+                if section == self.section and self.read is read_lines:  # other programs print their rows themselves
+                    print("  ", ", ".join(str(value) for value in line.values() if value != ""), flush=True)
+        self.seen = len(found)
 
-    def write(self) -> None:
-        """All results so far, as JSON and as a page; the newest replaces the one before at once."""
-        rows = [{"section": name, **row} for name, found in self.found.items() for row in found]
-        notes = [
-            f"roofline of the same run: {self.roofline}",
-            "kernels: best of the repeats with the cache flushed before each; steps: median of 8 after 3",
-        ]
-        device = {"device": platform.describe(), "complete": not any("not run" in str(row) for row in rows)}
-        store("gpu", rows, notes, self.asked.output, **device)
-        page = [f"# {device['device']}", *notes]
-        page += [f"## {name}\n\n{table(found)}" for name, found in self.found.items()]
-        page.append(f"## Goals\n\n{table(goals(self.found))}")
-        write(self.asked.output / "gpu.md", "\n\n".join(page) + "\n")
-
-    def command(self, command: list[str], limit: float, **environment: str) -> str:
-        """Run it with its output on the terminal; returns "" when it succeeded, else what went wrong."""
-        try:
-            done = subprocess.run(
-                command, timeout=limit, env={**os.environ, **environment}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"out of time after {limit:.0f} s"
-        if done.returncode == 0:
-            return ""
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"failed ({done.returncode}): {last[:200]}"
+    def unfinished(self, units: Sequence[str]) -> bool:
+        """Whether the process ended before the unit that it was at; one without units has failed as a whole."""
+        return not units or not self.done
 
 
-def tests(selection: str | None) -> Callable[[Bench, float], Rows]:
-    """pytest on the device."""
-
-    def rows(bench: Bench, limit: float) -> Rows:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu or not gpu"]
-        command += [f"--timeout={limit:.0f}", str(ROOT / "tests" / "kernels")]
-        command += ["-k", "bounds_are_read" if bench.asked.tiny else selection] if selection or bench.asked.tiny else []
-        wrong = bench.command([part for part in command if part], limit)
-        return [{"case": f"pytest {selection or 'whole grid'}"[:60], "result": wrong or "passed"}]
-
-    return rows
-
-
-def self_checks(bench: Bench, limit: float) -> Rows:
-    """The Hopper kernels, by head size; `kernels.attention: hopper` refuses where this fails."""
-    command = [sys.executable, "-m", "megabiomed.kernels.gluon.check", "--head-dim"]
-    return [
-        {
-            "case": f"hopper self-check, head size {d}",
-            "result": bench.command([*command, str(d)], limit / 2) or "passed",
-        }
-        for d in ((128,) if bench.asked.tiny else (128, 64))
-    ]
-
-
-def kernels(op: str, *extra: str) -> Callable[[Bench, float], Rows]:
-    """`megabiomed bench kernels` for one operation at Llama2-7B's shapes."""
-
-    def rows(bench: Bench, limit: float) -> Rows:
-        output = bench.folder / f"{op}.json"
-        output.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "megabiomed.cli", "bench", "kernels", "--op", op, "--output", str(output)]
-        wrong = bench.command([*command, *(TINY if bench.asked.tiny else []), *extra], limit)
-        found: Rows = []
-        if output.exists():
-            record = json.loads(output.read_text())
-            bench.roofline = "{tflops:.4g} TFLOP/s, {gbytes:.4g} GB/s".format(**record["roofline"])
-            found = [_kernel_row(row, extra) for row in record["rows"]]
-        return [*found, {"case": op, "result": wrong}] if wrong else found
-
-    return rows
-
-
-def _kernel_row(row: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]:
-    def both(name: str, form: str) -> str:
-        values = [row[f"{side}_{name}"] for side in ("forward", "backward")]
-        return " / ".join(form.format(value) for value in values if value is not None)
-
-    return {
-        "case": row["case"] + (" deterministic" if "--deterministic" in extra else ""),
-        "candidate": row["candidate"] + (" (auto)" if row["chosen"] else ""),
-        "forward / backward ms": both("ms", "{:.3f}"),
-        "rate": both("rate", "{}"),
-        "of roofline": both("share", "{:.2f}"),
-        "note": row["note"],
-    }
-
-
-def step(candidate: str) -> Callable[[Bench, float], Rows]:
-    """One candidate's training step."""
-
-    def rows(bench: Bench, limit: float) -> Rows:
-        output = bench.folder / "step.json"
-        output.unlink(missing_ok=True)
-        command = [sys.executable, "-W", "ignore", str(WORKER), candidate, str(output), str(bench.asked.layers)]
-        ranks = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        wrong = bench.command(command, limit, **ranks, PYTHONPATH=str(WORKER.parents[1]))
-        return [{"candidate": candidate, "result": wrong}] if wrong else [json.loads(output.read_text())]
-
-    return rows
-
-
-SECTIONS = [
-    Section("self-check", 120, self_checks),
-    Section("correctness", 120, tests(SELECTION)),
-    Section("attention", 90, kernels("attention")),
-    Section("step megabiomed", 90, step("megabiomed")),
-    Section("step transformers", 90, step("transformers sdpa")),
-    Section("step megabiomed hopper", 90, step("megabiomed hopper")),
-    Section("norm", 40, kernels("norm")),
-    Section("swiglu", 40, kernels("swiglu")),
-    Section("loss", 40, kernels("loss")),
-    Section("adamw", 40, kernels("adamw")),
-    Section("attention GQA", 60, kernels("attention", "--kv-heads", "8")),
-    Section("attention deterministic", 60, kernels("attention", "--deterministic")),
-    Section("step transformers liger", 90, step("transformers sdpa liger")),
-    Section("whole grid", 3600, tests(None)),
-]
+def run(command: list[str], limit: float, poll: Callable[[], None], environment: dict[str, str]) -> str:
+    """Run a process with its output on the terminal; returns "" when it succeeded, else what went wrong."""
+    paths = [str(ROOT / "tests"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore", **environment}
+    ends = time.monotonic() + limit
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stderr=errors, start_new_session=True)
+        while process.poll() is None and time.monotonic() < ends:
+            time.sleep(0.2)
+            poll()
+        late = process.poll() is None
+        if late:
+            os.killpg(process.pid, 9)
+        process.wait()
+        poll()
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    if late:
+        return f"out of time after {limit:.0f} s"
+    if process.returncode:
+        print("\n".join(said[-25:]), flush=True)
+        return f"failed ({process.returncode}): {(said or ['no message'])[-1][:200]}"
+    return ""
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--list", action="store_true", help="show the sections, in the order of their worth")
+    options.add_argument("--section", action="append", choices=[s.name for s in SECTIONS], help="repeat; default: all")
     options.add_argument("--budget-seconds", type=float, default=720, help="for everything; default 720")
-    options.add_argument(
-        "--only", action="append", metavar="SECTION", help="of: " + ", ".join(s.name for s in SECTIONS)
-    )
-    options.add_argument("--layers", type=int, default=0, help="blocks of 7B width in the step; 0 takes what fits")
+    options.add_argument("--layers", type=int, default=6, help="blocks of 7B width in a training step; default 6")
     options.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
     options.add_argument("--output", type=Path, default=FOLDER, help="folder of gpu.json and gpu.md")
+    options.add_argument("--commit", default=commit(), help="of the code, where the checkout is a plain copy")
     asked = options.parse_args()
+    if asked.list:
+        print("\n".join(f"{s.name:18s} {s.limit_s:4.0f} s at most  {s.about}" for s in SECTIONS))
+        return
     if asked.device == "cuda" and not platform.has_cuda():
         sys.exit("no CUDA device here; nothing measured (--device cpu --tiny --output DIR rehearses)")
     if asked.device == "cpu" and asked.output == FOLDER:
         sys.exit("a rehearsal needs --output: docs/benchmarks holds measurements")
-    wanted = [section for section in SECTIONS if not asked.only or section.name in asked.only]
-    asked.output.mkdir(parents=True, exist_ok=True)
+    output = asked.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    results = Results(output, asked.commit)
     with tempfile.TemporaryDirectory() as folder:
-        Bench(asked, Path(folder)).run(wanted)
-    print(f"\nwritten: {asked.output / 'gpu.json'}, {asked.output / 'gpu.md'}")
+        bench = Bench(Asked(asked.tiny, asked.layers), results, Path(folder), asked.budget_seconds)
+        wanted = [s for s in SECTIONS if (asked.section is None and s.by_default) or s.name in (asked.section or [])]
+        for section in sorted(wanted, key=lambda s: asked.section.index(s.name) if asked.section else 0):
+            bench.section(section)
+    print(f"\nwritten: {output / 'gpu.json'}, {output / 'gpu.md'}")
 
 
 if __name__ == "__main__":

@@ -2,78 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Rows = list[dict[str, Any]]
+Found = float | None
+MFU, AHEAD, OF_COPY_RATE = 0.62, 1.15, 0.85
+START_S = 45.0
+SAVE_SHARE = 0.01
+ZERO3_BEHIND = 1.03
+FP8_AHEAD = 1.3
 
 
 class Goal(NamedTuple):
-    """A time at most, or a speed-up at least over `peer`, of one side (0 forward, 1 backward) of a candidate."""
+    """A figure, whether it should be high or low, and the bound."""
 
     what: str
-    section: str
-    candidate: str
-    side: int
-    ms: float = 0.0
-    peer: str = ""
-    ratio: float = 0.0
+    bound: float
+    high: bool
+    form: str
+    find: Callable[[Rows], Found]
 
 
-GOALS = [
-    Goal("attention forward, Hopper kernel", "attention", "hopper", 0, ms=0.38),
-    Goal("attention backward, Hopper kernel, deterministic", "attention", "hopper", 1, ms=1.5),
-    Goal("attention forward, Triton against flash-attn 3", "attention", "triton", 0, peer="flash3", ratio=0.6),
-    Goal("attention backward, Triton against flash-attn 3", "attention", "triton", 1, peer="flash3", ratio=0.45),
-    Goal("attention forward, Triton against FlexAttention", "attention", "triton", 0, peer="flex", ratio=1.0),
-    Goal("attention backward, Triton against FlexAttention", "attention", "triton", 1, peer="flex", ratio=1.0),
-    Goal("RoPE + attention forward against flash-attn 3", "attention", "hopper", 0, peer="flash3", ratio=1.06),
-    Goal("add + RMSNorm forward", "norm", "triton", 0, ms=0.100),
-    Goal("add + RMSNorm backward", "norm", "triton", 1, ms=0.110),
-    Goal("add + RMSNorm backward against Liger", "norm", "triton", 1, peer="liger", ratio=3.0),
-    Goal("SwiGLU forward", "swiglu", "triton", 0, ms=0.200),
-    Goal("SwiGLU backward", "swiglu", "triton", 1, ms=0.335),
-    Goal("head and loss against Liger", "loss", "triton", 0, peer="liger", ratio=1.3),
-    Goal("AdamW against torch with clip and cast", "adamw", "triton", 0, peer="torch", ratio=1.4),
-]
-STEP_MFU = 0.60
-
-
-def goals(found: dict[str, Rows]) -> Rows:
+def goals(rows: Rows) -> Rows:
     """One row a goal; "not measured" where a figure is missing."""
-    rows: Rows = []
+    found: Rows = []
     for goal in GOALS:
-        ours = _ms(found, goal.section, goal.candidate, goal.side)
-        row = {"goal": goal.what, "wanted": f"<= {goal.ms} ms" if goal.ms else f">= {goal.ratio} x {goal.peer}"}
-        if goal.ms:
-            verdict = _verdict(f"{ours:.3f} ms", ours <= goal.ms) if ours else ("not measured", "")
-        else:
-            theirs = _ms(found, goal.section, goal.peer, goal.side)
-            ratio = theirs / ours if ours and theirs else 0.0
-            verdict = _verdict(f"{ratio:.2f} x", ratio >= goal.ratio) if ratio else ("not measured", "")
-        rows.append(row | {"found": verdict[0], "reached": verdict[1]})
-    rows.append(_step(found))
-    return rows
+        value = goal.find(rows)
+        wanted = f"{'>=' if goal.high else '<='} {goal.form.format(goal.bound)}"
+        row: dict[str, Any] = {"goal": goal.what, "wanted": wanted, "found": "not measured", "reached": ""}
+        if value is not None:
+            reached = value >= goal.bound if goal.high else value <= goal.bound
+            row |= {"found": goal.form.format(value), "reached": "yes" if reached else "no"}
+        found.append(row)
+    return found
 
 
-def _verdict(found: str, reached: bool) -> tuple[str, str]:
-    return found, "yes" if reached else "no"
+def _side(op: str, side: int, column: str, candidate: str = "") -> Callable[[Rows], Found]:
+    """Forward (0), backward (1) or both together (2) of what `auto` takes, or of another candidate."""
+
+    def find(rows: Rows) -> Found:
+        for row in rows:
+            wanted = row.get("op") == op and row["section"] in ("attention", "other-kernels")
+            if wanted and (row["candidate"] == candidate if candidate else row.get("auto")):
+                values = [float(value) for value in str(row.get(column, "")).split(" / ") if value]
+                if side == 2:
+                    return sum(values) if values else None
+                return values[side] if len(values) > side else None
+        return None
+
+    return find
 
 
-def _ms(found: dict[str, Rows], section: str, candidate: str, side: int) -> float | None:
-    for row in found.get(section, []):
-        times = str(row.get("forward / backward ms", "")).split(" / ")
-        if str(row.get("candidate", "")).removesuffix(" (auto)") == candidate and len(times) > side and times[side]:
-            return float(times[side])
+def _ms(op: str, side: int, candidate: str = "") -> Callable[[Rows], Found]:
+    return _side(op, side, "forward / backward ms", candidate)
+
+
+def _share(op: str, side: int) -> Callable[[Rows], Found]:
+    return _side(op, side, "of roofline")
+
+
+def _ratio(above: Callable[[Rows], Found], below: Callable[[Rows], Found]) -> Callable[[Rows], Found]:
+    def find(rows: Rows) -> Found:
+        top, bottom = above(rows), below(rows)
+        return top / bottom if top and bottom else None
+
+    return find
+
+
+def _step(start: str, column: str, pick: Callable[[list[float]], float], number: int = 4) -> Callable[[Rows], Found]:
+    """Of the training steps of so many micro-batches whose candidates begin like this."""
+
+    def find(rows: Rows) -> Found:
+        found = [
+            float(row[column])
+            for row in rows
+            if row.get("micro-batches") == number
+            and row["candidate"].startswith(start)
+            and row.get(column, "n/a") != "n/a"
+        ]
+        return pick(found) if found else None
+
+    return find
+
+
+def _start(rows: Rows) -> Found:
+    for row in rows:
+        if row["section"] == "start" and row["case"] == "first start" and row["candidate"] == "step 1 done":
+            return float(row["seconds after the command"])
     return None
 
 
-def _step(found: dict[str, Rows]) -> dict[str, Any]:
-    shares = [
-        float(row["MFU"])
-        for name, rows in found.items()
-        for row in rows
-        if name.startswith("step megabiomed") and row.get("MFU", "n/a") != "n/a"
-    ]
-    row = {"goal": "training step, MFU", "wanted": f">= {STEP_MFU}"}
-    verdict = _verdict(f"{max(shares):.3f}", max(shares) >= STEP_MFU) if shares else ("not measured", "")
-    return row | {"found": verdict[0], "reached": verdict[1]}
+def _save(rows: Rows) -> Found:
+    for row in rows:
+        if row["section"] == "save" and row["candidate"].startswith("megabiomed") and "of 500 steps" in row:
+            return float(row["of 500 steps"].rstrip("%")) / 100
+    return None
+
+
+OURS, PEERS = "megabiomed zero1", "transformers"
+MS, RATIO, SHARE = "{:.3f} ms", "{:.2f} x", "{:.1%}"
+GOALS = [
+    Goal("MFU, 4 micro-batches, ZeRO-1", MFU, True, SHARE, _step(OURS, "MFU", max)),
+    Goal("tokens/s over the best peer's, 4 micro-batches", AHEAD, True, RATIO,
+         _ratio(_step(OURS, "tokens/s", max), _step(PEERS, "tokens/s", max))),
+    Goal("tokens/s over the best peer's, 1 micro-batch", AHEAD, True, RATIO,
+         _ratio(_step(OURS, "tokens/s", max, 1), _step(PEERS, "tokens/s", max, 1))),
+    Goal("peak memory over the leanest peer's", 1.0, False, RATIO,
+         _ratio(_step(OURS, "peak memory GiB", max), _step(PEERS, "peak memory GiB", min))),
+    Goal("ZeRO-3 step over ZeRO-1 step", ZERO3_BEHIND, False, "{:.3f} x",
+         _ratio(_step("megabiomed zero3", "seconds", min), _step(OURS, "seconds", min))),
+    Goal("fp8 tokens/s over bf16", FP8_AHEAD, True, RATIO,
+         _ratio(_step("megabiomed fp8", "tokens/s", max), _step(OURS, "tokens/s", max))),
+    Goal("attention forward, with RoPE", 0.38, False, MS, _ms("attention", 0)),
+    Goal("attention backward, with RoPE", 1.2, False, MS, _ms("attention", 1)),
+    Goal("add + RMSNorm backward, of the copy rate", OF_COPY_RATE, True, SHARE, _share("norm", 1)),
+    Goal("SwiGLU backward, of the copy rate", OF_COPY_RATE, True, SHARE, _share("swiglu", 1)),
+    Goal("head and loss, forward and backward, Liger's time over ours", 1.0, True, RATIO,
+         _ratio(_ms("loss", 2, "liger"), _ms("loss", 2))),
+    Goal("AdamW, torch's time with clip and cast over ours", 1.4, True, RATIO,
+         _ratio(_ms("adamw", 0, "torch"), _ms("adamw", 0, "triton"))),
+    Goal("start, seconds to the first step, 1.4 B", START_S, False, "{:.0f} s", _start),
+    Goal("save, lost step time, of 500 steps", SAVE_SHARE, False, "{:.2%}", _save),
+]  # fmt: skip

@@ -1,11 +1,13 @@
-"""One candidate of the training-step benchmark: Llama2 blocks of 7B width, bf16, packed documents of 2,048-4,096 tokens.
+"""Candidates of the training-step benchmark: Llama2 blocks of 7B width, bf16, packed documents of 2,048-4,096 tokens.
 
-python gpu_step_worker.py CANDIDATE OUTPUT LAYERS
+python -m bench.gpu_step_worker --layers=6 --profile=no|also|only OUTPUT CANDIDATE...
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import gc
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -15,127 +17,195 @@ from typing import Any
 import numpy as np
 import torch
 
-from megabiomed.config import ModelConfig, RunConfig
+from bench.gpu_peers import transformers
+from bench.gpu_profile import profile_step
+from bench.lines import Lines
+from megabiomed.checkpoint.logical import Box
+from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch, pack_window
-from megabiomed.model.flops import flops_per_token, parameter_count
-from megabiomed.model.fresh import SeededInit
+from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.mesh import build_mesh
+from megabiomed.kernels.dispatch import choices_of
+from megabiomed.model.flops import palm_flops_per_token, training_flops, utilization
+from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
-WARM_UP, STEPS = 3, 8
-STATE_BYTES = 18  # a parameter: bf16 weight and gradient, fp32 gradient, master and two moments, and their transients
-SHARE_FOR_STATE = 0.6
+WARM_UP, STEPS = 3, 7
+MICRO_BATCHES = (1, 4)
+OURS: dict[str, dict[str, Any]] = {
+    "zero1": {"zero_stage": 1},
+    "zero3": {"zero_stage": 3},
+    "fsdp2": {"engine": "fsdp2"},
+    "fp8": {"zero_stage": 1},
+}
+LEFT_OVER = 2**30
+AGAIN = 75
+"""Exit status that asks for a new process, because a candidate could not be removed from the device's memory."""
+Step = Callable[[int], float]
 
 
-def config_of(layers: int, kernels: dict[str, Any]) -> RunConfig:
+class RepeatedInit:
+    """Random weights that are made at once: every matrix repeats the same few million values; implements `TensorSource`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._architecture = architecture_of(config.model)
+        self._values = torch.randn(1 << 22)
+
+    def read(self, box: Box, kind: str = "param") -> torch.Tensor:
+        """Values of one box as fp32."""
+        if kind != "param" or len(box.shape) == 1:
+            return torch.full(box.shape, float(kind == "param"))
+        repeats = -(-box.numel // len(self._values))
+        values = self._values.repeat(repeats)[: box.numel].view(box.shape)
+        return values * self._architecture.deviation(box.name)
+
+
+def config_of(layers: int, parallel: dict[str, Any], precision: str = "") -> RunConfig:
+    """Of the largest number of micro-batches."""
     big = platform.has_cuda()
-    model: dict[str, Any] = {"max_position_embeddings": 8192, "num_hidden_layers": 1}
+    model: dict[str, Any] = {"max_position_embeddings": 8192, "num_hidden_layers": layers}
     if not big:
         model |= {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
         model |= {"vocab_size": 500}
-    model["num_hidden_layers"] = layers or (layers_that_fit(model) if big else 2)
-    return RunConfig.model_validate(
-        {
-            "name": "gpu",
-            "kernels": kernels,
-            "model": model,
-            "parallel": {"zero_stage": 1},
-            "data": {"seq_length": 8192 if big else 256, "micro_batch_size": 1, "global_batch_size": 1},
-            "train": {"steps": WARM_UP + STEPS, "precision": "bf16" if big else "fp32"},
-        }
-    )
+    data = {"seq_length": 8192 if big else 256, "micro_batch_size": 1, "global_batch_size": max(MICRO_BATCHES)}
+    precision = precision or ("bf16" if big else "fp32")
+    train = {"steps": WARM_UP + STEPS, "precision": precision}
+    values = {"name": "gpu", "model": model, "parallel": parallel, "data": data, "train": train}
+    return RunConfig.model_validate(values)
 
 
-def layers_that_fit(model: dict[str, Any]) -> int:
-    memory = torch.cuda.get_device_properties(0).total_memory * SHARE_FOR_STATE
-    one, two = (parameter_count(ModelConfig(**{**model, "num_hidden_layers": n})) for n in (1, 2))
-    return max(1, min(32, int((memory / STATE_BYTES - one) / (two - one)) + 1))
+def batches_of(config: RunConfig) -> list[MicroBatch]:
+    """Micro-batches of three documents, a quarter, a half and a quarter of the window, as the loader hands them over."""
+    tokens, rng = config.data.seq_length, np.random.default_rng(0)
+    ends = np.cumsum([tokens // 4, tokens // 2, tokens // 4 + 1])
+    ids = [rng.integers(0, config.model.vocab_size, tokens + 1) for _ in range(config.data.global_batch_size)]
+    found = [MicroBatch.from_windows([pack_window(each, ends)]) for each in ids]
+    return [batch.pinned() for batch in found] if platform.has_cuda() else found
 
 
-def batch_of(config: RunConfig) -> MicroBatch:
-    tokens = config.data.seq_length
-    quarter = tokens // 4
-    ids = np.random.default_rng(0).integers(0, config.model.vocab_size, tokens + 1)
-    return MicroBatch.from_windows([pack_window(ids, np.cumsum([quarter, 2 * quarter, quarter + 1]))])
+def ours(config: RunConfig, batches: list[MicroBatch]) -> Step:
+    """One engine, with a schedule for each number of micro-batches."""
+    mesh = build_mesh(config.parallel)
+    built = build_engine(config, mesh)
+    built.load_weights(RepeatedInit(config))
+    engines = {}
+    for number in MICRO_BATCHES:
+        data = config.data.model_copy(update={"global_batch_size": number})
+        engines[number] = TrainEngine(config.model_copy(update={"data": data}), mesh, built.data_parallel)
+    return lambda number: engines[number].train_step(batches[:number], config.optimizer.lr).loss
 
 
-def ours(config: RunConfig, batch: MicroBatch) -> Callable[[], float]:
-    from megabiomed.engine.build import build_engine
-    from megabiomed.engine.mesh import build_mesh
+class Measurement:
+    """What one candidate is asked for.
 
-    engine = build_engine(config, build_mesh(config.parallel))
-    engine.load_weights(SeededInit(config.model, config.seed))
-    return lambda: engine.train_step([batch], config.optimizer.lr).loss
+    Args:
+        profile: "no", "also" (after the times) or "only".
+    """
+
+    def __init__(self, lines: Lines, layers: int, profile: str) -> None:
+        self.lines, self.layers, self.profile = lines, layers, profile
+
+    def __call__(self, candidate: str) -> None:
+        """Build a candidate, measure it and remove it."""
+        began = time.perf_counter()
+        own = candidate in OURS
+        if candidate == "fp8" and not _takes_fp8():
+            self.lines.row(candidate="megabiomed fp8", result="not built: train.precision takes no fp8")
+            return
+        config = config_of(self.layers, OURS.get(candidate, {}), "fp8" if candidate == "fp8" else "")
+        batches = batches_of(config)
+        step = ours(config, batches) if own else transformers(config, batches, candidate)
+        name = f"megabiomed {candidate}, {_attention(config)}" if own else candidate
+        print(f"   {name}: built after {time.perf_counter() - began:.1f} s", flush=True)
+        if self.profile != "only":
+            for number in MICRO_BATCHES:
+                self.time(name, config, batches[:number], step)
+        if self.profile != "no":
+            number = max(MICRO_BATCHES)
+            for _ in range(2):
+                step(number)
+            profile_step(self.lines, f"{candidate}, {number} micro-batches", lambda: step(number))
+
+    def time(self, name: str, config: RunConfig, batches: list[MicroBatch], step: Step) -> None:
+        """Median of the steps, and what it is of the device's peak."""
+        if platform.has_cuda():
+            torch.cuda.reset_peak_memory_stats()
+        times = [_timed(lambda: step(len(batches))) for _ in range(WARM_UP + STEPS)]
+        seconds, tokens = statistics.median(times[WARM_UP:]), len(batches) * config.data.seq_length
+        pairs, peak = sum(batch.visible_pairs for batch in batches), platform.peak_flops()
+        flops = training_flops(config.model, tokens, pairs, recompute=config.parallel.activation_checkpointing)
+        old = palm_flops_per_token(config.model, config.data.seq_length) * tokens
+        shares = [utilization(count, seconds, 1, peak) for count in (flops.model, flops.hardware, old)]
+        mfu, hfu, convention = ("n/a" if share is None else f"{share:.3f}" for share in shares)
+        model = f"{config.model.num_hidden_layers} blocks of width {config.model.hidden_size}"
+        self.lines.row(
+            **{
+                "case": f"{len(batches)} micro-batches of {config.data.seq_length} tokens, {model}",
+                "candidate": name,
+                "micro-batches": len(batches),
+                "seconds": round(seconds, 4),
+                "tokens/s": round(tokens / seconds),
+                "MFU": mfu,
+                "HFU": hfu,
+                "6N + 12Lqs": convention,
+                "peak memory GiB": round(platform.peak_memory_bytes() / 2**30, 1),
+                "first step s": round(times[0], 2),
+                "slowest / median": round(max(times[WARM_UP:]) / seconds, 3),
+            }
+        )
 
 
-def transformers(config: RunConfig, batch: MicroBatch, liger: bool) -> Callable[[], float]:
-    """Llama with SDPA under the dense document mask, bf16 weights, torch's fused AdamW on fp32 masters."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _takes_fp8() -> bool:
+    try:
+        config_of(1, OURS["fp8"], "fp8")
+    except ValueError:
+        return False
+    return True
 
-    if liger:  # its norm, RoPE and SwiGLU; the loss below stays, since the model is called for its logits
-        from liger_kernel.transformers import apply_liger_kernel_to_llama
 
-        apply_liger_kernel_to_llama(fused_linear_cross_entropy=False)
-    device, dtype = platform.device(), platform.DTYPES[config.train.precision]
-    shape = {k: v for k, v in config.model.model_dump().items() if k not in ("init_from", "initializer_range")}
-    with device:
-        model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa", use_cache=False)).to(dtype)
-    masters = [p.detach().float().requires_grad_() for p in model.parameters()]
-    optimizer = torch.optim.AdamW(masters, lr=config.optimizer.lr, betas=(0.9, 0.95), fused=True)
-    moved = batch.to(device)
-    index = torch.arange(moved.tokens.numel(), device=device)
-    visible = ((index[None] <= index[:, None]) & (index[None] >= moved.documents.start[:, None]))[None, None]
+def _attention(config: RunConfig) -> str:
+    dtype = platform.DTYPES.get(config.train.precision, torch.bfloat16)
+    model = config.model
+    choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_size)
+    return f"auto ({choices['attention'].name})"
 
-    def step() -> float:
-        logits = model(input_ids=moved.tokens[None], position_ids=moved.positions[None], attention_mask=visible).logits[
-            0
-        ]
-        loss = torch.nn.functional.cross_entropy(logits.float(), moved.labels)
-        loss.backward()
-        for master, parameter in zip(masters, model.parameters()):
-            assert parameter.grad is not None
-            master.grad, parameter.grad = parameter.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(masters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            for master, parameter in zip(masters, model.parameters()):
-                parameter.copy_(master)
-        return float(loss)
 
-    return step
+def _timed(call: Callable[[], object]) -> float:
+    platform.synchronize()
+    began = time.perf_counter()
+    call()
+    platform.synchronize()
+    return time.perf_counter() - began
+
+
+def _left_over() -> int:
+    """Bytes on the device that a candidate did not give back."""
+    torch._dynamo.reset()
+    gc.collect()
+    if not platform.has_cuda():
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated()
 
 
 def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--layers", type=int, required=True)
+    options.add_argument("--profile", choices=("no", "also", "only"), required=True)
+    options.add_argument("output", type=Path)
+    options.add_argument("candidates", nargs="+")
+    asked = options.parse_args()
     platform.init_distributed()
-    candidate, output, layers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    config = config_of(layers, {"attention": "hopper"} if candidate.endswith("hopper") else {})
-    batch = batch_of(config)
-    if candidate.startswith("megabiomed"):
-        step = ours(config, batch)
-    else:
-        step = transformers(config, batch, liger=candidate.endswith("liger"))
-    times = []
-    for number in range(WARM_UP + STEPS):
-        platform.synchronize()
-        began = time.perf_counter()
-        step()
-        platform.synchronize()
-        if number >= WARM_UP:
-            times.append(time.perf_counter() - began)
-    seconds, tokens = sorted(times)[len(times) // 2], config.data.seq_length
-    peak = platform.peak_flops()
-    # Attention counts the pairs that see each other inside documents, not the window's: the same work for both candidates.
-    seen = int(((batch.positions + 1).sum() / tokens).item())
-    flops = flops_per_token(config.model, seen) * tokens
-    result = {
-        "case": f"training step, {config.model.num_hidden_layers} layers of width {config.model.hidden_size}, {tokens} tokens",
-        "candidate": candidate,
-        "seconds": round(seconds, 4),
-        "tokens/s": round(tokens / seconds),
-        "MFU": f"{flops / seconds / peak:.3f}" if peak else "n/a",
-        "peak memory GiB": round(platform.peak_memory_bytes() / 2**30, 1),
-    }
-    output.write_text(json.dumps(result))
+    lines = Lines(asked.output)
+    measurement = Measurement(lines, asked.layers, asked.profile)
+    for number, candidate in enumerate(asked.candidates, 1):
+        lines.each([candidate], measurement)
+        if _left_over() > LEFT_OVER and number < len(asked.candidates):
+            print(
+                f"{candidate} left {torch.cuda.memory_allocated() / 2**30:.1f} GiB: a new process goes on",
+                file=sys.stderr,
+            )
+            platform.leave(AGAIN)
     platform.leave()
 
 

@@ -14,7 +14,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "benchmarks"
 PACKAGES = ("torch", "deepspeed", "megatron-core", "transformers")
-OF_GPU = ("triton", "flash-attn", "liger-kernel", "transformer-engine")
+OF_GPU = (
+    "triton", "nvidia-cudnn-cu13", "flash-attn", "flash-attn-3", "flash-attn-4", "liger-kernel",
+    "transformer-engine", "torchao",
+)  # fmt: skip
 
 
 def cpu_model() -> str:
@@ -25,16 +28,20 @@ def cpu_model() -> str:
     return platform.processor()
 
 
+def commit() -> str:
+    """Of this checkout."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def store(name: str, results: list[dict[str, Any]], notes: list[str], folder: Path = FOLDER, **more: Any) -> Path:
     """Write FOLDER/NAME.json, docs/benchmarks/ by default; `more` are further fields."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     record = {
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit or "unknown",
+        "commit": commit(),
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
-        "versions": _versions(),
+        "versions": versions(),
         "notes": notes,
         **more,
         "results": results,
@@ -51,7 +58,7 @@ def write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of what is installed; the peers of a GPU only there."""
     found = {}
     for package in (*PACKAGES, *OF_GPU):
