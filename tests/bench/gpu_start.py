@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -70,9 +69,7 @@ def start(lines: Lines, unit: str, file: Path) -> None:
     left_out = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     began = time.monotonic()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     said: list[str] = []
     try:
@@ -89,7 +86,7 @@ def start(lines: Lines, unit: str, file: Path) -> None:
                 return
         raise RuntimeError("it ended before its second step: " + " / ".join(said)[-190:])
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # its ranks die with it
         process.wait()
 
 
