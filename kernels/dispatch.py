@@ -175,7 +175,7 @@ def choices_of(
         ConfigError: a forced backend cannot serve.
     """
     # The operations build on this module; only this question about all of them looks the other way.
-    from megabiomed.kernels import document_attention, linear_cross_entropy, rms_norm, swiglu
+    from megabiomed.kernels import adamw, document_attention, linear_cross_entropy, rms_norm, swiglu
 
     heads = site_on(device, dtype, head_dim, wishes.deterministic)
     stream = site_on(device, dtype, hidden_size)
@@ -184,4 +184,5 @@ def choices_of(
         "norm": rms_norm.choice(stream, wishes.norm),
         "swiglu": swiglu.choice(stream, wishes.swiglu),
         "loss": linear_cross_entropy.choice(stream, wishes.loss),
+        "adamw": adamw.choice(site_on(device, torch.float32, 0), wishes.adamw),
     }

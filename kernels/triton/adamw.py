@@ -34,11 +34,12 @@ def adamw(
     correct2: Scalar,
     B: tl.constexpr,
 ) -> None:
-    """One block of P, M, V (fp32), G (any type) and COPY (the model's type)."""
+    """One block of P, M, V (fp32), G (any type) and COPY (the model's type, or None)."""
     # A shard of a 7B model on few ranks has more than 2^31 elements.
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    inside = at < N
-    g = tl.load(G + at, mask=inside, other=0.0).to(tl.float32) * tl.load(SCALE)
+    scale = tl.load(SCALE)
+    inside = at < tl.where(scale == scale, N, 0)  # NaN: no step
+    g = tl.load(G + at, mask=inside, other=0.0).to(tl.float32) * scale
     m = tl.load(M + at, mask=inside, other=0.0) * beta1 + g * (1.0 - beta1)
     v = tl.load(V + at, mask=inside, other=0.0) * beta2 + g * g * (1.0 - beta2)
     p = tl.load(P + at, mask=inside, other=0.0) * (1.0 - lr * weight_decay)
@@ -46,7 +47,8 @@ def adamw(
     tl.store(M + at, m, mask=inside)
     tl.store(V + at, v, mask=inside)
     tl.store(P + at, p, mask=inside)
-    tl.store(COPY + at, p.to(COPY.dtype.element_ty), mask=inside)
+    if COPY is not None:
+        tl.store(COPY + at, p.to(COPY.dtype.element_ty), mask=inside)
 
 
 def adamw_step(shard: Shard, rule: Rule, scale: Tensor) -> None:

@@ -58,6 +58,9 @@ class KernelsConfig(Section):
     """SwiGLU."""
     loss: Literal["auto", "cpu", "triton", "torch"] = "auto"
     """Reductions of the chunked output head and loss."""
+    adamw: Literal["auto", "triton", "torch"] = "auto"
+    """The step of optimizer.kind adamw, with clipping and cast; an offloaded optimizer (parallel.offload_optimizer) and other
+    kinds are stepped by torch."""
     loss_chunk_tokens: PositiveInt | None = None
     """Number of tokens whose logits exist at the same time; null keeps the logits at 256 MiB (GPU) or 32 MiB (CPU)."""
     weight_gradient: Literal["auto", "bits", "hook"] = "auto"

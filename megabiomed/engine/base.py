@@ -76,14 +76,13 @@ def read_local(source: TensorSource, placement: Placement, out: Tensor) -> None:
             flat[covered:].zero_()
 
 
-def state_before_training(rule: Optimizer, master: Tensor) -> dict[str, Tensor]:
+def state_before_training(rule: Optimizer, master: Tensor, *, count_on_host: bool = False) -> dict[str, Tensor]:
     """What an optimizer keeps of a parameter before its first step; a checkpoint must be loadable before it."""
     moments = {kind: torch.zeros_like(master.detach()) for kind in rule.moments}
-    return (
-        {"step": torch.zeros((), dtype=torch.float32, device=master.device), **moments}
-        if rule.counts_steps
-        else moments
-    )
+    if not rule.counts_steps:
+        return moments
+    device = torch.device("cpu") if count_on_host else master.device
+    return {"step": torch.zeros((), dtype=torch.float32, device=device), **moments}
 
 
 def set_steps(optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -16,6 +17,7 @@ from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps, state_before_training
+from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
@@ -45,9 +47,10 @@ class FsdpEngine(DataParallelEngine):
         self.stage.to_empty(device=device)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
         self.rule = config.optimizer.rule
-        self.optimizer = self.rule.build(groups, config.optimizer)
+        self.optimizer = optimizer_of(groups, config)
+        host = isinstance(self.optimizer, FusedAdamW)
         for parameter in self._trained().values():
-            self.optimizer.state[parameter] = state_before_training(self.rule, parameter)
+            self.optimizer.state[parameter] = state_before_training(self.rule, parameter, count_on_host=host)
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See the base class."""
@@ -67,11 +70,24 @@ class FsdpEngine(DataParallelEngine):
             if parameter.grad is not None
         ]
         norm = global_grad_norm(pairs, self.mesh, sharded=True)
-        clip_([gradient for gradient, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
-        if torch.isfinite(norm):
-            self.optimizer.step()
+        value = self._update([gradient for gradient, _ in pairs], norm)
         self.optimizer.zero_grad()
-        return float(norm)
+        return value
+
+    def _update(self, gradients: list[Tensor], norm: Tensor) -> float:
+        """Clip and step, unless the norm is not finite; returns it, for which the host waits."""
+        optimizer, limit = self.optimizer, self.config.optimizer.clip_grad_norm
+        if not isinstance(optimizer, FusedAdamW):
+            clip_(gradients, norm, limit)
+            if torch.isfinite(norm):
+                optimizer.step()
+            return float(norm)
+        optimizer.read_scale = lambda: clip_scale(norm, limit)
+        optimizer.step()
+        value = float(norm)
+        if not math.isfinite(value):
+            optimizer.forget_step()
+        return value
 
     def train(self, mode: bool) -> None:
         """See the base class."""

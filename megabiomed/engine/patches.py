@@ -1,8 +1,9 @@
 """Everything that is changed in the libraries under the engine, or read past their interfaces, in one list.
 
-Each entry has one function below and a test that fails without it (tests/engine/test_patches.py). DeepSpeed refuses ZeRO-2/3
-under its own pipeline engine; one engine per stage under a foreign schedule works, given these. docs/parallelism.md tells
-what each one prevents. `platform.prepare_megatron` stands apart, because it is for hosts without CUDA alone.
+Each entry has one function, below or in `zero_step`, and a test that fails without it (tests/engine/test_patches.py,
+tests/engine/test_fused_adamw.py). DeepSpeed refuses ZeRO-2/3 under its own pipeline engine; one engine per stage under a
+foreign schedule works, given these. docs/parallelism.md tells what each one prevents. `platform.prepare_megatron` stands
+apart, because it is for hosts without CUDA alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
+from inspect import unwrap
 from types import CodeType
 from typing import Any
 
@@ -46,7 +48,10 @@ class Patch:
 
 _RUN = "deepspeed.runtime"
 _ZERO3 = f"{_RUN}.zero.stage3.DeepSpeedZeroOptimizer_Stage3"
+_ZERO12 = f"{_RUN}.zero.stage_1_and_2.DeepSpeedZeroOptimizer"
 _BF16 = f"{_RUN}.bf16_optimizer.BF16_Optimizer"
+_NORM = "clips in a pass of its own by a norm that the optimizer does not learn"
+_CAST = "casts masters in a pass of its own"
 _TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
 
 
@@ -85,6 +90,19 @@ PATCHES = (
     _zero("3", f"{_ZERO3}.grad_position", "hides where a parameter lies in the flat partition"),
     _zero("3", f"{_ZERO3}.fp32_partitioned_groups_flat", "hides the partitions that the optimizer steps"),
     _zero("3", f"{_ZERO3}.persistent_parameters", "gathers small parameters before weights are loaded"),
+    _zero("1", f"{_BF16}._global_grad_norm", _NORM),
+    _zero("12", f"{_ZERO12}._global_grad_norm", _NORM),
+    _zero("3", f"{_ZERO3}._global_grad_norm", _NORM),
+    _zero("1", f"{_BF16}.update_lp_params", _CAST),
+    _zero("1", f"{_BF16}.bf16_partitioned_groups", _CAST),
+    _zero("1", f"{_BF16}.fp32_groups_flat_partition", _CAST),
+    _zero("1", f"{_RUN}.bf16_optimizer.all_gather_dp_groups", _CAST),
+    _zero("3", f"{_ZERO3}._reassign_or_swap_out_partitioned_parameters", _CAST),
+    _zero("3", f"{_ZERO3}._unflatten_partitioned_parameters", _CAST),
+    _zero("3", f"{_ZERO3}.fp16_partitioned_groups_flat", _CAST),
+    _zero("3", f"{_ZERO3}.unscale_and_clip_grads", "multiplies all gradients by 1 where nothing is clipped"),
+    _zero("3", f"{_ZERO3}._prepare_fp32_grad_for_sub_group", "concatenates gradients that are one tensor already"),
+    _zero("3", f"{_ZERO3}.averaged_gradients", "keeps views of the gradients after the step"),
 )
 
 
@@ -126,7 +144,8 @@ def _exists(symbol: str) -> bool:
 
 def _sets(owner: Any, name: str) -> bool:
     """Whether the code of a function, or of one of a class's methods, names an attribute."""
-    functions = vars(owner).values() if isinstance(owner, type) else (owner,)
+    # Beneath decorators: most steps have torch.no_grad around them.
+    functions = map(unwrap, filter(callable, vars(owner).values()) if isinstance(owner, type) else (owner,))
     codes = [code for function in functions if (code := getattr(function, "__code__", None)) is not None]
     while codes:
         code = codes.pop()

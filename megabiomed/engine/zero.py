@@ -15,7 +15,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine import patches
+from megabiomed.engine import patches, zero_step
 from megabiomed.engine.base import (
     DataParallelEngine,
     flat_fragments,
@@ -23,6 +23,7 @@ from megabiomed.engine.base import (
     set_steps,
     state_before_training,
 )
+from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
@@ -53,15 +54,17 @@ class ZeroEngine(DataParallelEngine):
         with patches.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=self.stage,
-                optimizer=self.rule.build(groups, config.optimizer),
+                optimizer=optimizer_of(groups, config),
                 config=settings,
                 mpu=DeepSpeedTopology(mesh),
                 dist_init_required=False,
             )
         self.optimizer: Any = self.deepspeed.optimizer
-        self._norm = float("nan")
+        self._norm = torch.tensor(float("nan"))
         if self.stage_number == 0:
             patches.clip_with(self.deepspeed, self._clip_replicated)
+        if isinstance(self.torch_optimizer(), FusedAdamW):
+            self._step_in_one_pass(self.torch_optimizer())
         if self.stage_number == 3:
             patches.check_traces_inside(self.optimizer, mesh.group("shards"))
         self.gradients = self._main_gradients()
@@ -104,9 +107,7 @@ class ZeroEngine(DataParallelEngine):
             group["lr"] = lr
         self.gradients.finish_step()
         self.deepspeed.step()
-        if self.stage_number > 0:
-            self._norm = float(self.deepspeed.get_global_grad_norm())
-        return self._norm
+        return float(self._norm if self.stage_number == 0 else self.deepspeed.get_global_grad_norm())
 
     def train(self, mode: bool) -> None:
         """See the base class."""
@@ -116,9 +117,20 @@ class ZeroEngine(DataParallelEngine):
         # Stage 0 in fp32: DeepSpeed clips by a norm that it does not report; ours is the rule of all engines.
         named = [(n, p) for n, p in self.stage.named_parameters() if p.grad is not None]
         pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
-        norm = global_grad_norm(pairs, self.mesh, sharded=False)
-        clip_([g for g, _ in pairs], norm, self.config.optimizer.clip_grad_norm)
-        self._norm = float(norm)
+        self._norm = global_grad_norm(pairs, self.mesh, sharded=False)
+        if not isinstance(self.torch_optimizer(), FusedAdamW):
+            clip_([g for g, _ in pairs], self._norm, self.config.optimizer.clip_grad_norm)
+
+    def _step_in_one_pass(self, optimizer: FusedAdamW) -> None:
+        """Let the optimizer clip and cast, and DeepSpeed do neither."""
+        limit, stage = self.config.optimizer.clip_grad_norm, self.stage_number
+        if stage == 0:
+            optimizer.read_scale = lambda: clip_scale(self._norm, limit)
+            return
+        optimizer.read_scale = lambda: clip_scale(
+            zero_step.norm(self.optimizer), limit, inverted=zero_step.inverts(self.optimizer)
+        )
+        optimizer.copies = zero_step.leave_to_optimizer(self.optimizer)
 
     def _master_partitions(self) -> list[Tensor]:
         """The fp32 tensors that the optimizer steps: parameters (stage 0) or flat partitions."""
@@ -135,7 +147,8 @@ class ZeroEngine(DataParallelEngine):
         for master in self._master_partitions():
             # Loading fills what is stored; vocabulary padding never is, and left uninitialised it can hold inf.
             master.detach().zero_()
-            state[master] = state_before_training(self.rule, master)
+            host = isinstance(self.torch_optimizer(), FusedAdamW)
+            state[master] = state_before_training(self.rule, master, count_on_host=host)
 
     def set_step_count(self, step: int) -> None:
         """See the base class."""
@@ -212,6 +225,7 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     parallel = config.parallel
     bf16 = config.train.precision == "bf16"
     trained = architecture_of(config.model).parameters(config.lora)
+    clips_itself = parallel.zero_stage > 0 and steps_in_one_pass(config)
     # The bucket is allocated whole: half a billion elements would be most of a small run's memory.
     zero: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(_REDUCE_BUCKET, trained)}
     if parallel.offload_optimizer:
@@ -220,7 +234,7 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": config.data.micro_batch_size,
         "gradient_accumulation_steps": 1,  # more would divide the loss once per stage
         "managed_gradient_accumulation": parallel.zero_stage == 3,  # below 3 step() is the boundary, not every backward
-        "gradient_clipping": config.optimizer.clip_grad_norm or _NO_CLIPPING,
+        "gradient_clipping": 0.0 if clips_itself else config.optimizer.clip_grad_norm or _NO_CLIPPING,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,

@@ -1,0 +1,70 @@
+"""What DeepSpeed's steps do around the optimizer, left to an optimizer that clips and casts in its own pass.
+
+DeepSpeed is told not to clip (`gradient_clipping: 0`) and computes the norm all the same. `patches` lists what is replaced.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megabiomed.processes import platform
+
+
+def norm(optimizer: Any) -> Tensor:
+    """The global norm that DeepSpeed has just computed, fp32 or fp64, on the device; negative for an overflow."""
+    return torch.as_tensor(optimizer._global_grad_norm, device=platform.device())
+
+
+def inverts(optimizer: Any) -> bool:
+    """Whether DeepSpeed would have divided by the norm's excess, as in ZeRO-2 and 3 and in fp32, instead of multiplying."""
+    return not _in_bf16_optimizer(optimizer)
+
+
+def leave_to_optimizer(optimizer: Any) -> dict[Tensor, Tensor]:
+    """Switch DeepSpeed's own passes off, in this instance.
+
+    Returns:
+        By master, the flat part of the compute weights that the optimizer now has to write. None under ZeRO-2 and in fp32,
+        where DeepSpeed's step copies in its own body.
+    """
+    if _in_bf16_optimizer(optimizer):
+        optimizer.update_lp_params = partial(_gather, optimizer)
+        ranks = (torch.distributed.get_rank(group) for group in optimizer.real_dp_process_group)
+        mine = [parts[rank] for parts, rank in zip(optimizer.bf16_partitioned_groups, ranks, strict=True)]
+        return dict(zip(optimizer.fp32_groups_flat_partition, mine, strict=True))
+    if not hasattr(optimizer, "fp32_partitioned_groups_flat"):
+        return {}
+    optimizer.unscale_and_clip_grads = lambda group, norm: None
+    optimizer._reassign_or_swap_out_partitioned_parameters = optimizer._unflatten_partitioned_parameters
+    optimizer._prepare_fp32_grad_for_sub_group = partial(_prepare, optimizer)
+    pairs = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_partitioned_groups_flat, strict=True)
+    return {master: copy for master, copy in pairs if master is not copy}  # in fp32 the weights are the masters
+
+
+def _in_bf16_optimizer(optimizer: Any) -> bool:
+    return hasattr(optimizer, "bf16_partitioned_groups")
+
+
+def _gather(optimizer: Any) -> None:
+    """ZeRO-1: `update_lp_params` without its copy."""
+    from deepspeed.runtime.bf16_optimizer import all_gather_dp_groups
+
+    all_gather_dp_groups(
+        groups_flat=optimizer.bf16_groups_flat,
+        partitioned_param_groups=optimizer.bf16_partitioned_groups,
+        dp_process_group=optimizer.real_dp_process_group,
+        start_alignment_factor=optimizer.nccl_start_alignment_factor,
+        allgather_bucket_size=optimizer.allgather_bucket_size,
+    )
+
+
+def _prepare(optimizer: Any, group: int) -> None:
+    """ZeRO-3: the gradient of a group is its part of the buffer that all gradients lie in, in the same order."""
+    sizes = [master.numel() for master in optimizer.fp32_partitioned_groups_flat]
+    gradients = optimizer.grad_partitions_flat_buffer.narrow(0, sum(sizes[:group]), sizes[group])
+    optimizer.fp32_partitioned_groups_flat[group].grad = gradients
+    optimizer.averaged_gradients[group] = None
