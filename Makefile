@@ -73,8 +73,8 @@ bench-data: install
 	cd tests && OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 		$(abspath $(BIN))/python -W ignore -m bench.bench_data
 
-# Kernels and a training step against their peers, correctness first; needs a CUDA device. Without a network:
-# cd tests && python -m bench.bench_gpu --help
+# Kernels and a training step against their peers, correctness first; needs a CUDA device. Without a network see
+# docs/kernels.md. One section of it: cd tests && python -m bench.bench_gpu --section NAME (--list names them)
 bench-gpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_gpu
 

@@ -79,16 +79,18 @@ class _Told:
     def __init__(self, results: Results, section: str, part: Part, output: Path) -> None:
         self.results, self.section, self.read, self.output = results, section, part.read, output
         self.seen = 0
-        self.last, self.done = part.name, False
+        self.last, self.done, self.began = part.name, False, time.monotonic()
 
     def __call__(self) -> None:
         """Take what is new."""
         found = self.read(self.output)
         for line in found[self.seen :]:
             if "begin" in line:
-                self.last, self.done = line["begin"], False
+                self.last, self.done, self.began = line["begin"], False, time.monotonic()
             elif "end" in line:
                 self.done = True
+                took = round(time.monotonic() - self.began)
+                self.results.add("time", {"case": self.section, "candidate": self.last, "seconds": took})
             else:
                 section = line.pop("section", self.section)
                 self.results.add(section, line)

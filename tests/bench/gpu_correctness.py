@@ -1,4 +1,4 @@
-"""Correctness on the device, each check in a process of its own: `check HEAD_SIZE`, or `pytest [SELECTION]`.
+"""Correctness on the device, each check in a process of its own: `check HEAD_SIZE`, `gradients`, or `pytest [SELECTION]`.
 
 python -m bench.gpu_correctness OUTPUT UNIT...
 """
@@ -17,6 +17,12 @@ def check(lines: Lines, unit: str) -> None:
     kind, _, what = unit.partition(" ")
     if kind == "check":
         command = [sys.executable, "-m", "megabiomed.kernels.gluon.check", "--head-dim", what]
+    elif kind == "gradients":
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("gpu_gradient_check.py")),
+            str(lines.beside("gradients.json")),
+        ]
     else:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu or not gpu"]
         command += [str(ROOT / "tests" / "kernels"), *(["-k", what] if what else [])]

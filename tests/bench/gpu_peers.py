@@ -41,13 +41,15 @@ def transformers(config: RunConfig, batches: list[MicroBatch], kind: str) -> Cal
     with device:
         model: Any = LlamaForCausalLM(LlamaConfig(**shape, use_cache=False)).to(dtype)
     model.config._attn_implementation = name
-    layers = [torch.compile(layer) if how == "compiled" else layer for layer in model.model.layers]
+    layers = [torch.compile(layer, dynamic=False) if how == "compiled" else layer for layer in model.model.layers]
     loss = _liger_loss() if how == "liger" else torch.compile(_loss) if platform.has_cuda() else _loss
+
+    # One mask for all micro-batches, which have the same documents, so that no layer is compiled again.
+    mask = moved[0].documents.block_mask if attention == "flex" else None  # type: ignore[union-attr]
 
     def forward(batch: MicroBatch) -> Tensor:
         x = model.model.embed_tokens(batch.tokens[None])  # [1, t, h]
         angles = model.model.rotary_emb(x, position_ids=batch.positions[None])
-        mask = batch.documents.block_mask if attention == "flex" else None  # type: ignore[union-attr]
         for layer in layers:
             x = layer(x, attention_mask=mask, position_embeddings=angles)
         return loss(model.model.norm(x)[0], model.lm_head.weight, batch.labels)

@@ -72,8 +72,8 @@ def worker(module: str, name: str, limit_s: float, *units: str, options: tuple[s
 
 
 def correctness(asked: Asked) -> list[Part]:
-    """The kernels' own checks, then the tests that differ between kernels."""
-    units = ["check 128", "check 64", f"pytest {'bounds_are_read' if asked.tiny else SELECTION}"]
+    """The kernels' own checks, weight gradients against fp64, then the tests that differ between kernels."""
+    units = ["check 128", "check 64", "gradients", f"pytest {'bounds_are_read' if asked.tiny else SELECTION}"]
     return [worker("gpu_correctness", "correctness", 240, *units)]
 
 

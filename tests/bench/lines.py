@@ -20,6 +20,10 @@ class Lines:
         with self._path.open("a") as stream:
             stream.write(json.dumps(values) + "\n")
 
+    def beside(self, name: str) -> Path:
+        """A file for something else, in the same folder."""
+        return self._path.with_name(name)
+
     def each(self, units: Sequence[str], work: Callable[[str], None]) -> None:
         """Work on units one after another; one that raises is a row, and the next one begins."""
         for unit in units:
