@@ -5,37 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from megabiomed.engine.scattered import Reducer, ScatteredGradient
 from megabiomed.kernels.weight_gradient import PRODUCTS, MainGradient, main_gradient
+from megabiomed.model.linear import ColumnLinear, RowLinear
 
 
 class MainGradients:
-    """All `MainGradient`s of an engine. Without any, every method does nothing."""
+    """All `MainGradient`s of an engine. Without any, every method does nothing.
 
-    def __init__(self) -> None:
+    Args:
+        reducer: sums the gradients over the shards as they come, where the engine holds only a part of each.
+    """
+
+    def __init__(self, reducer: Reducer | None = None) -> None:
         self.held: list[MainGradient] = []
+        self.hooked: list[Tensor] = []
+        """Buffers of the other gradients, to which the engine's hooks add."""
+        self.reducer = reducer
 
-    def attach(self, weight: nn.Parameter, value: Tensor, product: str) -> None:
-        """Let the layers add the gradient of a weight [o, i] to `value` [o, i]."""
-        main = MainGradient(value, PRODUCTS[product])
+    def attach(self, weight: nn.Parameter, main: MainGradient) -> None:
+        """Let the layers add the gradient of a weight."""
         weight.main_grad = main
         self.held.append(main)
 
     def begin_step(self) -> None:
-        """Before the first forward pass of a step."""
+        """Before the first forward pass of a step. What products overwrite is not filled."""
         for main in self.held:
             main.begin_step()
+        for value in self.hooked:
+            value.zero_()
 
     def finish_step(self) -> None:
         """After the last backward pass of a step, before gradients are read."""
+        if self.reducer is not None:
+            self.reducer.wait()
         for main in self.held:
             main.finish_step()
 
 
-def fillable(stage: nn.Module) -> set[nn.Parameter]:
-    """Trained weights whose layers add to `main_grad`; such a module says `fills_main_grad`."""
-    weights = (module.weight for module in stage.modules() if getattr(module, "fills_main_grad", False))
+def fillable(stage: nn.Module, once: bool = False) -> set[nn.Parameter]:
+    """Trained weights whose layers add to `main_grad`; such a module says `fills_main_grad`.
+
+    Args:
+        once: only those that add one product per micro-batch.
+    """
+    modules = (module for module in stage.modules() if getattr(module, "fills_main_grad", False))
+    weights = (module.weight for module in modules if not once or isinstance(module, ColumnLinear | RowLinear))
     return {weight for weight in weights if isinstance(weight, nn.Parameter) and weight.requires_grad}
 
 
@@ -46,18 +64,14 @@ def zero1_bf16(optimizer: Any, stage: nn.Module, product: str) -> MainGradients:
     clipping. Its two fills of the whole buffer per step are replaced by marking it as fresh.
     """
     gradients, weights = MainGradients(), fillable(stage)
-    others: list[Tensor] = []
     for parameters, values in zip(optimizer.bf16_groups, optimizer.fp32_groups_gradients):
         for parameter, value in zip(parameters, values):
             if parameter in weights:
-                gradients.attach(parameter, value.view(parameter.shape), product)
+                gradients.attach(parameter, MainGradient(value.view(parameter.shape), PRODUCTS[product]))
             else:
-                others.append(value)
+                gradients.hooked.append(value)
 
     def clear_hp_grads() -> None:
-        gradients.begin_step()
-        for value in others:
-            value.zero_()
         optimizer.fp32_groups_has_gradients = [
             [main_gradient(parameter) is not None for parameter in group] for group in optimizer.bf16_groups
         ]
@@ -65,6 +79,30 @@ def zero1_bf16(optimizer: Any, stage: nn.Module, product: str) -> MainGradients:
     optimizer.clear_hp_grads = clear_hp_grads
     optimizer._update_hp_grad = _after_a_begin(optimizer._update_hp_grad)
     clear_hp_grads()
+    return gradients
+
+
+def zero3_bf16(optimizer: Any, stage: nn.Module, product: str, shards: dist.ProcessGroup) -> MainGradients:
+    """Products accumulate in ZeRO-3's fp32 partitions: at once where one rank holds all, else through a reduce-scatter each.
+
+    DeepSpeed's own way copies every gradient into a bucket, divides, concatenates and scatters it. Gradients of parameters
+    that are small or have another way into their gradient stay with it.
+    """
+    gradients = MainGradients(Reducer(shards) if shards.size() > 1 else None)
+    weights = fillable(stage, once=shards.size() > 1)
+    partitions = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+    for parameter in (parameter for group in optimizer.fp16_groups for parameter in group):
+        partition = partitions[parameter.ds_id]
+        if parameter not in weights:
+            gradients.hooked.append(partition)
+        elif gradients.reducer is None:
+            whole = partition[: parameter.ds_numel].view(parameter.ds_shape)  # [o, i]
+            gradients.attach(parameter, MainGradient(whole, PRODUCTS[product]))
+        else:
+            shape = tuple(parameter.ds_shape)
+            gradients.attach(parameter, ScatteredGradient(partition, shape, PRODUCTS[product], gradients.reducer))
+    reduce = _after_a_begin(optimizer.reduce_ready_partitions_and_remove_grads)
+    optimizer.reduce_ready_partitions_and_remove_grads = lambda p: None if p.grad is None else reduce(p)
     return gradients
 
 

@@ -86,6 +86,16 @@ PATCHES = (
     _zero("3", f"{_TRACE}.assert_ints_same_as_other_ranks", "compares traces over the world"),
     _zero("3", f"{_RUN}.utils.is_model_parallel_parameter", "counts replicated parameters on the first stage alone"),
     _zero("3", f"{_ZERO3}.grad_partitions_flat_buffer", "keeps gradients of the step before"),
+    _zero(
+        "3",
+        f"{_ZERO3}._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition",
+        "hides the fp32 gradient of a parameter",
+    ),
+    _zero(
+        "3",
+        f"{_ZERO3}.reduce_ready_partitions_and_remove_grads",
+        "copies, divides and concatenates every gradient, and knows none that came past autograd",
+    ),
     _zero("3", f"{_ZERO3}.micro_step_id", "copies the first micro-batch's gradients instead of adding them"),
     _zero("3", f"{_ZERO3}.grad_position", "hides where a parameter lies in the flat partition"),
     _zero("3", f"{_ZERO3}.fp32_partitioned_groups_flat", "hides the partitions that the optimizer steps"),
@@ -274,14 +284,18 @@ def mark_replicated(parameter: nn.Parameter, counts_here: bool) -> None:
         parameter.model_parallel = True
 
 
-def forget_old_gradients(optimizer: Any) -> None:
+def forget_old_gradients(optimizer: Any, filled: bool = True) -> None:
     """Zero ZeRO-3's gradient partitions before a step.
 
     The first micro-batch of a step copies into them and later ones add; a parameter that the first one did not use would
     keep the previous step's gradient (seen: wrong interleaved schedules, wrong mixed molecule/protein batches).
+
+    Args:
+        filled: False where `MainGradients` takes care of every partition.
     """
     if optimizer.grad_partitions_flat_buffer is not None:
-        optimizer.grad_partitions_flat_buffer.zero_()
+        if filled:
+            optimizer.grad_partitions_flat_buffer.zero_()
         optimizer.micro_step_id = 1
 
 

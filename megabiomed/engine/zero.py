@@ -24,7 +24,7 @@ from megabiomed.engine.base import (
     state_before_training,
 )
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
-from megabiomed.engine.main_gradients import MainGradients, zero1_bf16
+from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import Stage, decay_groups
@@ -75,6 +75,8 @@ class ZeroEngine(DataParallelEngine):
         wanted, parallel = self.config.kernels.weight_gradient, self.config.parallel
         if wanted == "hook" or self.config.train.precision == "fp32" or parallel.offload_optimizer:
             return MainGradients()
+        if self.stage_number == 3:
+            return zero3_bf16(self.optimizer, self.stage, wanted, self.mesh.group("shards"))
         return zero1_bf16(self.optimizer, self.stage, wanted) if self.stage_number == 1 else MainGradients()
 
     def _construction(self, deepspeed: Any, settings: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -99,7 +101,7 @@ class ZeroEngine(DataParallelEngine):
         """See the base class."""
         self.gradients.begin_step()
         if self.stage_number == 3:
-            patches.forget_old_gradients(self.optimizer)
+            patches.forget_old_gradients(self.optimizer, not self.gradients.held)
 
     def step(self, lr: float) -> float:
         """See the base class."""
