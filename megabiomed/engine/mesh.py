@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 
 from megabiomed.config import ParallelConfig
 from megabiomed.config.grid import SPANS, Axis, Grid, Span
 from megabiomed.config.topology import grid_of
 from megabiomed.engine import patches
 from megabiomed.processes import platform
+from megabiomed.processes.megatron_core import (
+    parallel_state,
+)
 
 
 @dataclass(frozen=True)

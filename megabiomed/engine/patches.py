@@ -61,7 +61,13 @@ def _zero(stages: str, symbol: str, why: str) -> Patch:
 
 PATCHES = (
     Patch("megatron-core", "torch.distributed.get_world_size", "lays its grid over all ranks of the world"),
+    Patch(
+        "megatron-core",
+        "torch.compile",
+        "loads torch's compiler for functions without use here (processes.megatron_core)",
+    ),
     Patch("megatron-core", "torch.cuda.current_device", "asks a CPU for its CUDA device (platform.prepare_megatron)"),
+    _zero("0123", "deepspeed.autotuning.autotuner.has_mlflow", "loads MLflow, over a second of every rank's start"),
     _zero("0123", "deepspeed.ops.__compatible_ops__", "compiles an operation for inference on CPU hosts"),
     _zero("0", f"{_RUN}.engine.DeepSpeedEngine.clip_fp32_gradients", "clips by a norm that it does not report"),
     _zero("1", f"{_BF16}.fp32_groups_gradients", "rounds a gradient to bf16 before it adds it to its fp32 buffer"),
@@ -177,6 +183,19 @@ def world_of(size: int) -> Iterator[None]:
         yield
     finally:
         torch.distributed.get_world_size = asked
+
+
+@contextmanager
+def without_module(name: str) -> Iterator[None]:
+    """Inside, an optional module that nobody imported yet looks as if it were not installed."""
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
 
 
 def skip_shared_memory_build() -> None:

@@ -7,13 +7,11 @@ so document bounds, labels and positions cost no communication and no dynamic sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import pipelining
-from torch.distributed.pipelining import PipelineStage
 
 from megabiomed.config import RunConfig
 from megabiomed.config.grid import PipelineParts
@@ -23,6 +21,9 @@ from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.rows import TokenRows
 from megabiomed.processes import platform
+
+if TYPE_CHECKING:
+    from torch.distributed.pipelining import PipelineStage
 
 
 class _ChunkModule(nn.Module):
@@ -63,13 +64,18 @@ class Pipeline:
         return torch.empty(shape, dtype=dtype, device=platform.device(), requires_grad=True)
 
     def _build_schedule(self) -> Any:
+        # Imported where it is used: it loads torch's compiler, seconds that a run without a pipeline does not need.
         stages = [self._torch_stage(chunk) for chunk in range(self.parts.chunks)]
         entry = PIPELINE_SCHEDULES[self.config.parallel.pipeline_schedule]
+        from torch.distributed import pipelining
+
         made = getattr(pipelining, entry.implementation)
         held = stages if entry.several_chunks else stages[0]
         return made(held, self.micro_batches, loss_fn=self._scaled, scale_grads=False)
 
     def _torch_stage(self, chunk: int) -> PipelineStage:
+        from torch.distributed.pipelining import PipelineStage
+
         number, total = self.parts.part(self.stage, chunk), len(self.parts)
         device = platform.device()
         index, loss = (

@@ -255,7 +255,8 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _import_deepspeed(zero_stage: int) -> Any:
     if not platform.has_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
-    import deepspeed
+    with patches.without_module("mlflow"):
+        import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)

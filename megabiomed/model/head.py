@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from megatron.core.tensor_parallel import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_sequence_parallel_region,
-)
 from torch import Tensor, nn
 
 from megabiomed.config import KernelsConfig
 from megabiomed.kernels.linear_cross_entropy import Shard, linear_cross_entropy
+from megabiomed.processes.megatron_core import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 
 
 class VocabularyHead(nn.Module):

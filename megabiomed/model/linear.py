@@ -12,10 +12,13 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from torch import Tensor, nn
 
 from megabiomed.kernels.weight_gradient import MainGradient, main_gradient
+from megabiomed.processes.megatron_core import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+)
 
 
 class ColumnLinear(ColumnParallelLinear):

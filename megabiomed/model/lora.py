@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_sequence_parallel_region,
-    reduce_from_tensor_model_parallel_region,
-    reduce_scatter_to_sequence_parallel_region,
-)
 from torch import Tensor, nn
 
 from megabiomed.config import LoraConfig
 from megabiomed.kernels.dropout import Noise, drop
 from megabiomed.model.rows import TokenRows
+from megabiomed.processes.megatron_core import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
+)
 
 
 class ColumnAdapter(nn.Module):

@@ -6,12 +6,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from megatron.core.model_parallel_config import ModelParallelConfig
-from megatron.core.tensor_parallel import (
-    VocabParallelEmbedding,
-    copy_to_tensor_model_parallel_region,
-)
-from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
@@ -26,6 +20,12 @@ from megabiomed.model.lora import ColumnAdapter, RowAdapter
 from megabiomed.model.placements import padded, pieces
 from megabiomed.model.rows import TokenRows
 from megabiomed.model.tensors import LocalMatrix, LogicalTensor
+from megabiomed.processes.megatron_core import (
+    ModelParallelConfig,
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    set_tensor_model_parallel_attributes,
+)
 
 
 class RMSNorm(nn.Module):

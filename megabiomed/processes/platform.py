@@ -154,7 +154,7 @@ def prepare_megatron() -> None:
     """
     if has_cuda():
         return
-    import megatron.core.tensor_parallel  # noqa: F401  (imported first: torch._dynamo keys a table by the original)
+    import megabiomed.processes.megatron_core  # noqa: F401
 
     torch.cuda.current_device = _cpu_as_current_device
 
