@@ -50,13 +50,13 @@ class Bench:
         for name, rows in self.results.since(began_at).items():
             print(f"\n{name}\n{table(rows[:LONGEST_TABLE])}", flush=True)
         self.results.add("time", {"case": section.name, "seconds": round(time.monotonic() - began)})
-        if time.monotonic() < ends:
+        if time.monotonic() < ends and not self.asked.units:
             self.results.finish(section.name)
 
     def part(self, section: str, part: Part, ends: float) -> None:
         """Run a process to its end, and again for the units that come after one at which it died."""
-        units = list(part.units)
-        while True:
+        units = [unit for unit in part.units if not self.asked.units or unit in self.asked.units]
+        while units or not part.units:
             limit = min(part.limit_s, ends - time.monotonic())
             if limit < SHORTEST_S:
                 for unit in units or [part.name]:
@@ -132,6 +132,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--list", action="store_true", help="show the sections, in the order of their worth")
     options.add_argument("--section", action="append", choices=[s.name for s in SECTIONS], help="repeat; default: all")
+    options.add_argument("--unit", action="append", default=[], help="only this candidate of the sections; repeat")
     options.add_argument("--budget-seconds", type=float, default=720, help="for everything; default 720")
     options.add_argument("--layers", type=int, default=6, help="blocks of 7B width in a training step; default 6")
     options.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -140,7 +141,10 @@ def main() -> None:
     options.add_argument("--commit", default=commit(), help="of the code, where the checkout is a plain copy")
     asked = options.parse_args()
     if asked.list:
-        print("\n".join(f"{s.name:18s} {s.limit_s:4.0f} s at most  {s.about}" for s in SECTIONS))
+        for section in SECTIONS:
+            units = [unit for part in section.parts(Asked(asked.tiny, asked.layers)) for unit in part.units]
+            print(f"{section.name:18s} {section.limit_s:4.0f} s at most  {section.about}")
+            print(f"{'':18s}   units: {' | '.join(units)}" if units else "", end="\n" if units else "")
         return
     if asked.device == "cuda" and not platform.has_cuda():
         sys.exit("no CUDA device here; nothing measured (--device cpu --tiny --output DIR rehearses)")
@@ -150,7 +154,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     results = Results(output, asked.commit)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Asked(asked.tiny, asked.layers), results, Path(folder), asked.budget_seconds)
+        bench = Bench(Asked(asked.tiny, asked.layers, tuple(asked.unit)), results, Path(folder), asked.budget_seconds)
         wanted = [s for s in SECTIONS if (asked.section is None and s.by_default) or s.name in (asked.section or [])]
         for section in sorted(wanted, key=lambda s: asked.section.index(s.name) if asked.section else 0):
             bench.section(section)

@@ -19,10 +19,15 @@ ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.
 
 @dataclass(frozen=True)
 class Asked:
-    """Sizes of this run."""
+    """What this run is asked for.
+
+    Attributes:
+        units: the only units that processes work on; empty: all.
+    """
 
     tiny: bool
     layers: int
+    units: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ def starts(asked: Asked) -> list[Part]:
 
 PEERS = ("transformers flex compiled", "transformers cudnn compiled", "transformers flex liger")
 STEP = steps("step", 180, "zero1", "zero3", profile="also")
+DUEL = steps("duel", 240, "zero1", PEERS[0], "zero3", PEERS[1], profile="also")
 PROFILE = steps("profile", 120, "zero1", "zero3", profile="only")
 OTHERS = kernels(("norm", "swiglu", "loss", "adamw"))
 SHAPES = several(
@@ -171,6 +177,7 @@ SECTIONS = [
     Section("fp8", "training step with train.precision: fp8", 120, steps("fp8", 120, "fp8")),
     Section("fsdp2", "training step under FSDP2", 120, steps("fsdp2", 120, "fsdp2")),
     Section("attention-shapes", "GQA 8:1 and 4:1, head size 64", 210, SHAPES),
+    Section("duel", "step and its best peers in one process, with profiles of all", 240, DUEL, by_default=False),
     Section("profile", "profile and host waits of the step alone", 120, PROFILE, by_default=False),
     Section("grid", "all correctness tests of the kernels, an hour", 3600, grid, by_default=False),
 ]
