@@ -119,7 +119,7 @@ def open_aligned(path: Path) -> AlignedModel:
     found = open_checkpoint(path)
     encoders, adaptors = found.modules()
     tokenizer = open_tokenizer(found.tokenizer)
-    dtype = platform.DTYPES[found.config.train.precision] if platform.has_cuda() else torch.float32
+    dtype = platform.DTYPES[found.config.train.compute_type] if platform.has_cuda() else torch.float32
     model = as_transformers(found.config.model, found.source, dtype, tokenizer.bos_id, tokenizer.eos_id)
     for modules in (encoders, adaptors):
         modules.to(platform.device()).eval()

@@ -67,7 +67,7 @@ class AlignEngine(TrainEngine):
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         self._modalities = {part.name: modality_of(part.kind) for part in align.parts()}
-        precision = config.train.precision
+        precision = config.train.compute_type
         hidden, group = config.model.hidden_size, mesh.beside_group
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
@@ -76,7 +76,7 @@ class AlignEngine(TrainEngine):
                 known, src=len(mesh.grid), group=self._waiting
             )  # the first rank that read the files
             self.encoders.initial = known[0]
-        self.dtype = platform.DTYPES[config.train.precision]
+        self.dtype = platform.DTYPES[config.train.compute_type]
         self.template = ""
 
     @property

@@ -19,7 +19,7 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
     align, parallel = config.align, config.parallel
     trained = 8 + config.optimizer.rule.moment_bytes  # fp32 weights, gradients and moments
     if stage.language_model == "frozen":
-        width = 2 if config.train.precision == "bf16" else 4
+        width = 2 if config.train.compute_type == "bf16" else 4
         share = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
         model = parameter_count(config.model) / share * width
     else:

@@ -157,8 +157,9 @@ class TrainConfig(Section):
     epochs: float | None = Field(None, gt=0)
     """Passes over the training mixture; give either steps or epochs."""
     # Not fp16: its range needs loss scaling, whose skipped steps would be part of the history that a resume must repeat.
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32."""
+    precision: Literal["fp32", "bf16", "fp8"] = "bf16"
+    """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32. fp8 is bf16 whose blocks multiply in fp8 in
+    the forward pass and for the gradients of their inputs (docs/kernels.md); it needs sm_89 or later, a CPU emulates it."""
     z_loss: float = Field(0.0, ge=0)
     """Weight of the squared log-normaliser added to every token's training loss (Chowdhery et al. 2022); 0 is off."""
     log_every: PositiveInt = 1
@@ -174,6 +175,11 @@ class TrainConfig(Section):
     """The same limit until the first step is done: reading and certifying weights takes longer than a step."""
     stop_after: PositiveInt | None = None
     """Save and exit after this many steps of this invocation (a planned interruption)."""
+
+    @property
+    def compute_type(self) -> Literal["fp32", "bf16"]:
+        """The type of weights and activations in memory: fp8 exists inside products alone."""
+        return "fp32" if self.precision == "fp32" else "bf16"
 
     # Of two lengths one would be ignored; without any, a forgotten key would train for a default.
     @model_validator(mode="after")

@@ -159,7 +159,7 @@ def _check_engine(config: RunConfig) -> None:
             got="zero_stage 0",
             do="set parallel.zero_stage=1 or higher",
         )
-    if parallel.zero_stage == 0 and config.train.precision == "bf16":
+    if parallel.zero_stage == 0 and config.train.compute_type == "bf16":
         raise TopologyError(
             "zero_stage 0 in bf16 would accumulate and reduce gradients in bf16 (DeepSpeed has no fp32 path there)",
             got="zero_stage 0, precision bf16",

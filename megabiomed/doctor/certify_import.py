@@ -15,6 +15,7 @@ from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.model.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
+from megabiomed.model.linear import without_fp8
 from megabiomed.model.reference import StoredTensors, max_diff, token_ids
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import ExtendedSource, open_folder
@@ -36,13 +37,14 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     assert config.model.init_from is not None
     folder = Path(config.model.init_from)
     source, stored = open_folder(config.model, tokenizer)
-    logits = _logits(engine)
+    with without_fp8(engine.data_parallel.stage):
+        logits = _logits(engine)
     worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
     waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
     answer: list[Certificate | MegabiomedError | None] = [None]
     if dist.get_rank() == 0:
-        shown = EngineLogits(_topology(engine), config.train.precision, logits, float(worst))
+        shown = EngineLogits(_topology(engine), config.train.compute_type, logits, float(worst))
         own = None if isinstance(source, ExtendedSource) else tokenizer  # a larger vocabulary is not the folder's
         try:
             found = certify(

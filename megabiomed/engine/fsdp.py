@@ -38,7 +38,7 @@ class FsdpEngine(DataParallelEngine):
         device = platform.device()
         device_mesh = DeviceMesh.from_group(mesh.group("shards"), device.type)
         policy = MixedPrecisionPolicy()
-        if config.train.precision == "bf16":
+        if config.train.compute_type == "bf16":
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for chunk in self.stage.chunks:
             for block in chunk.blocks:

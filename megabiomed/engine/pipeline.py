@@ -59,7 +59,7 @@ class Pipeline:
     def _hidden(self) -> Tensor:
         """An example of what travels between stages: [t, h], or [t/tp, h] under sequence parallelism."""
         rows = self._rows.held(self.config.data.micro_batch_size * self.config.data.seq_length)
-        dtype = platform.DTYPES[self.config.train.precision]
+        dtype = platform.DTYPES[self.config.train.compute_type]
         shape = (rows, self.config.model.hidden_size)
         return torch.empty(shape, dtype=dtype, device=platform.device(), requires_grad=True)
 

@@ -12,10 +12,12 @@ from megabiomed.config import RunConfig
 from megabiomed.config.grid import PipelineParts
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
+from megabiomed.kernels import fp8
 from megabiomed.model.decoder import Chunk
 from megabiomed.model.lora import freeze_base
 from megabiomed.model.parallelize import TensorParallelLayers
 from megabiomed.model.registry import architecture_of
+from megabiomed.processes import platform
 
 
 class Stage(nn.Module):
@@ -26,9 +28,11 @@ class Stage(nn.Module):
     def __init__(self, config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> None:
         super().__init__()
         architecture, parallel = architecture_of(config.model), config.parallel
+        if config.train.precision == "fp8":
+            fp8.require(platform.device())
         layers = TensorParallelLayers(
             architecture, mesh.group("tp"), sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
-            z_loss=config.train.z_loss, lora=config.lora,
+            z_loss=config.train.z_loss, lora=config.lora, fp8=config.train.precision == "fp8",
         )  # fmt: skip
         parts = PipelineParts(mesh.size("pp"), parallel.virtual_pipeline_stages)
         ranges = architecture.chunks(len(parts))

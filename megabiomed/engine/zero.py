@@ -45,7 +45,7 @@ class ZeroEngine(DataParallelEngine):
         deepspeed = _import_deepspeed(self.stage_number)
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
-            self.stage = Stage(config, mesh, platform.DTYPES[config.train.precision])
+            self.stage = Stage(config, mesh, platform.DTYPES[config.train.compute_type])
         if self.stage_number == 3:
             for name, parameter in self.stage.named_parameters():
                 replicated = self.stage.placements[name].replicated
@@ -73,7 +73,7 @@ class ZeroEngine(DataParallelEngine):
     def _main_gradients(self) -> MainGradients:
         """The engine's fp32 buffers that products accumulate in; fp32 runs and the host's optimizer keep DeepSpeed's hooks."""
         wanted, parallel = self.config.kernels.weight_gradient, self.config.parallel
-        if wanted == "hook" or self.config.train.precision == "fp32" or parallel.offload_optimizer:
+        if wanted == "hook" or self.config.train.compute_type == "fp32" or parallel.offload_optimizer:
             return MainGradients()
         if self.stage_number == 3:
             return zero3_bf16(self.optimizer, self.stage, wanted, self.mesh.group("shards"))
@@ -225,7 +225,7 @@ class ZeroEngine(DataParallelEngine):
 def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
     """DeepSpeed's own configuration for one stage. Accumulation over micro-batches belongs to the schedule."""
     parallel = config.parallel
-    bf16 = config.train.precision == "bf16"
+    bf16 = config.train.compute_type == "bf16"
     trained = architecture_of(config.model).parameters(config.lora)
     clips_itself = parallel.zero_stage > 0 and steps_in_one_pass(config)
     # The bucket is allocated whole: half a billion elements would be most of a small run's memory.

@@ -98,7 +98,7 @@ def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
     local = trained_count(config.model, config.lora) / parts
     frozen = parameter_count(config.model) / parts if config.lora is not None else 0.0
     stage = 3 if parallel.engine == "fsdp2" else parallel.zero_stage
-    half = config.train.precision == "bf16"
+    half = config.train.compute_type == "bf16"
     masters = 0 if stage == 0 and not half else 4  # stage 0 in fp32 steps the weights themselves
     held = 2 if half else 4
     beside = frozen * (4 if parallel.engine == "fsdp2" else held)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
 from megabiomed.config import KernelsConfig, LoraConfig
+from megabiomed.kernels.fp8 import check_sizes
 from megabiomed.kernels.linear_cross_entropy import Shard
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.model.architecture import Architecture
@@ -115,11 +116,12 @@ class TensorParallelLayers:
 
     def __init__(
         self, architecture: Architecture, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
-        kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None,
+        kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None, fp8: bool = False,
     ) -> None:  # fmt: skip
         architecture.check_untied()
         self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
         self.architecture, self.config = architecture, architecture.config
+        self.fp8 = fp8
         self.group, self.dtype, self.sequence_parallel = tp_group, dtype, sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.rows = TokenRows.of(tp_group.size(), tp_group.rank(), sequence_parallel)
@@ -159,6 +161,7 @@ class TensorParallelLayers:
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=bool(matrix.biases),
             gather_output=False, tp_group=self.group,
         )  # fmt: skip
+        self._multiply_in_fp8(linear, matrix)
         self._place(linear.weight, matrix.weights)
         if matrix.biases:
             self._place(linear.bias, matrix.biases)
@@ -169,12 +172,21 @@ class TensorParallelLayers:
             matrix.inputs, matrix.outputs, config=self.parallel, init_method=_no_init, bias=False,
             input_is_parallel=True, skip_bias_add=False, tp_group=self.group,
         )  # fmt: skip
+        self._multiply_in_fp8(linear, matrix)
         self._place(linear.weight, matrix.weights)
         if not matrix.biases:
             return _OutputOnly(linear)
         biased = _Biased(linear, matrix.outputs, self.dtype, self.sequence_parallel)
         self._place(biased.bias, matrix.biases)
         return biased
+
+    def _multiply_in_fp8(self, linear: ColumnLinear | RowLinear, matrix: LocalMatrix) -> None:
+        if not self.fp8:
+            return
+        tp = self.tensor_parallel_size
+        cut = (tp, 1) if matrix.cut == "rows" else (1, tp)
+        check_sizes(matrix.weights[0].name, matrix.outputs // cut[0], matrix.inputs // cut[1])
+        linear.fp8 = True
 
     def _adapter(self, matrix: LocalMatrix) -> nn.Module | None:
         lora, tp = self.lora, self.tensor_parallel_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import data_parallel_size
+from megabiomed.kernels import fp8
 from megabiomed.kernels.dispatch import choices_of
 from megabiomed.model.flops import (
     checkpoint_bytes,
@@ -58,10 +59,14 @@ def _adapters(config: RunConfig) -> str:
 
 
 def _kernels(config: RunConfig) -> list[str]:
-    model, dtype = config.model, platform.DTYPES[config.train.precision]
+    model, dtype = config.model, platform.DTYPES[config.train.compute_type]
     choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_size)
     names = ", ".join(f"{op} {choice.name}" for op, choice in choices.items())
-    return [f"kernels: {names}", f"attention: {choices['attention'].why}"]
+    lines = [f"kernels: {names}", f"attention: {choices['attention'].why}"]
+    if config.train.precision != "fp8":
+        return lines
+    fp8.require(platform.device())
+    return [*lines, f"fp8: {fp8.choice(fp8.site(platform.device())).why}"]
 
 
 def _schedule(config: RunConfig) -> str:

@@ -59,6 +59,13 @@ TWO_BF16 = [
     case("tp2-sp-zero3-bf16", "bf16", tp=2, sp=True, zero=3),
     case("dp2-fsdp2-bf16", "bf16", **FSDP),
 ]
+TWO_FP8 = [
+    case("dp2-zero1-fp8", "fp8", zero=1),
+    case("tp2-sp-zero3-full-recompute-fp8", "fp8", tp=2, sp=True, zero=3, activation_checkpointing="full"),
+    case("tp2-fsdp2-fp8", "fp8", tp=2, **FSDP),
+    case("pp2-zero1-fp8", "fp8", pp=2, zero=1),
+]
+WIDE = {"intermediate_size": 192}  # whose half is a multiple of 16
 FOUR = [
     case("tp4", tp=4, zero=0),
     case("pp4-zero1", pp=4, zero=1),
@@ -77,7 +84,7 @@ EIGHT = [
     case("tp2-pp2-dp2-sp-zero3", tp=2, pp=2, sp=True, zero=3, activation_checkpointing="selective"),
     case("tp2-pp2-dp2-fsdp2", tp=2, pp=2, **FSDP),
 ]
-WORLDS = {1: ONE, 2: TWO + TWO_BF16, 4: FOUR, 8: EIGHT}
+WORLDS = {1: ONE, 2: TWO + TWO_BF16 + [{**c, "model": WIDE} for c in TWO_FP8], 4: FOUR, 8: EIGHT}
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +137,21 @@ def test_bf16_stays_within_its_bound(world: int, name: str, computed: Any, oracl
     assert relative(result["grad_norm"][:1], oracle["grad_norm"][:1]) <= 5e-3
     for key, values in result["parameters"].items():
         assert values.dtype == torch.float32, key  # masters stay fp32
+
+
+@pytest.fixture(scope="session")
+def wide_oracle() -> dict[str, Any]:
+    return reference(case_config({"name": "reference", "model": WIDE}))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("world", "name"), pairs("fp8"))
+def test_fp8_stays_within_its_bound(world: int, name: str, computed: Any, wide_oracle: dict[str, Any]) -> None:
+    """Stated bound at these sizes: loss 5e-3 at every step; the first gradient norm 2e-2."""
+    result = json.loads((computed(world) / name / "curve.json").read_text())
+    assert relative(result["loss"], wide_oracle["loss"]) <= 5e-3
+    assert relative(result["grad_norm"][:1], wide_oracle["grad_norm"][:1]) <= 2e-2
+    assert relative(result["loss"], wide_oracle["loss"]) > 1e-6  # it did multiply in fp8
 
 
 def test_the_oracle_notices_a_wrong_mask(oracle: dict[str, Any]) -> None:
