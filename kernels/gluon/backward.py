@@ -2,7 +2,8 @@
 
 Seven products instead of the five of a backward pass that adds into dQ from every key tile. In exchange every program owns
 what it writes: the same bits every time, no semaphores, GQA heads summed in registers in a fixed order. dS goes from registers
-into the tensor cores unchanged, in the layout in which the product that made it left it.
+into the tensor cores unchanged, in the layout in which the product that made it left it. The Q kernel multiplies dS K of one
+key tile while it computes dS of the next; in the K/V kernel the registers do not suffice for that.
 
 K/V kernel: transposed scores, keys as rows. Its mask is j <= i < end[j], the same set as start[i] <= j <= i and constant in
 the loop. lse = inf marks rows that see nothing; LSE and DELTA are padded to a multiple of a program's rows.
@@ -184,13 +185,26 @@ def _produce_keys(
 
 
 @gluon.jit
+def _probabilities(
+    s: Block, lse: Block, rows: Block, start: Block, latest: Scalar, n: Scalar, row: Scalar, scale2: Scalar,
+    N: gl.constexpr, S: gl.constexpr,
+) -> Block:  # fmt: skip
+    """exp2(scaled scores - lse); most tiles lie where every row sees every key and need no mask."""
+    p = gl.exp2(s * scale2 - lse[:, None])
+    if (n < latest) | (n + N - 1 > row):
+        columns = n + gl.arange(0, N, layout=gl.SliceLayout(0, S))
+        p = gl.where((columns[None, :] <= rows[:, None]) & (columns[None, :] >= start[:, None]), p, 0.0)
+    return p
+
+
+@gluon.jit
 def _consume_keys(
     dqd: Descriptor, LSE: Pointer, DELTA: Pointer, START: Pointer, COS: Pointer, SIN: Pointer,
     qs: Shared, dos: Shared, ks: Shared, vs: Shared, q_full: Shared, k_full: Shared, v_full: Shared, free: Shared,
     row: Scalar, head: Scalar, low: Scalar, high: Scalar, stride_l: Scalar, T: Scalar, scale2: Scalar, scale: Scalar,
     which: gl.constexpr, D: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr, ROPE: gl.constexpr,
 ) -> None:  # fmt: skip
-    """dQ of 64 rows."""
+    """dQ of 64 rows. While the tensor cores multiply dS K of one key tile, dS of the next is computed."""
     S: gl.constexpr = product_layout(N)
     A: gl.constexpr = product_layout(D)
     P: gl.constexpr = gl.DotOperandLayout(0, A, 2)
@@ -205,25 +219,37 @@ def _consume_keys(
     nothing = gl.zeros([PART, N], gl.float32, S)
     dq = gl.zeros([PART, D], gl.float32, A)
     mbarrier.wait(q_full, 0)
+
+    # The first tile by itself: the loop below always has the gradient of the tile before to run along.
+    mbarrier.wait(k_full.index(0), 0)
+    s_flying = warpgroup_mma(q, ks.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
+    mbarrier.wait(v_full.index(0), 0)
+    dp_flying = warpgroup_mma(do, vs.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
+    s = warpgroup_mma_wait(1, deps=[s_flying])
+    p = _probabilities(s, lse, rows, start, latest, low, row, scale2, N, S)
+    dp = warpgroup_mma_wait(0, deps=[dp_flying])
+    ds = gl.convert_layout((p * (dp - delta[:, None])).to(ks.dtype), P)
     i = 0
-    for n in range(low, high, N):
+    for n in range(low + N, high, N):
+        before = i % STAGES
+        i += 1
         stage = i % STAGES
         turn = phase_of(i, STAGES)
-        i += 1
         mbarrier.wait(k_full.index(stage), turn)
         s_flying = warpgroup_mma(q, ks.index(stage).permute((1, 0)), nothing, use_acc=False, is_async=True)
         mbarrier.wait(v_full.index(stage), turn)
         dp_flying = warpgroup_mma(do, vs.index(stage).permute((1, 0)), nothing, use_acc=False, is_async=True)
-        s = warpgroup_mma_wait(1, deps=[s_flying])
-        p = gl.exp2(s * scale2 - lse[:, None])
-        if (n < latest) | (n + N - 1 > row):
-            columns = n + gl.arange(0, N, layout=gl.SliceLayout(0, S))
-            p = gl.where((columns[None, :] <= rows[:, None]) & (columns[None, :] >= start[:, None]), p, 0.0)
-        dp = warpgroup_mma_wait(0, deps=[dp_flying])
-        ds = gl.convert_layout((p * (dp - delta[:, None])).to(ks.dtype), P)
-        dq_flying = warpgroup_mma(ds, ks.index(stage), dq, is_async=True)
-        dq = warpgroup_mma_wait(0, deps=[dq_flying])
-        mbarrier.arrive(free.index(stage), count=1)
+        dq_flying = warpgroup_mma(ds, ks.index(before), dq, is_async=True)
+        s = warpgroup_mma_wait(2, deps=[s_flying])
+        p = _probabilities(s, lse, rows, start, latest, n, row, scale2, N, S)
+        dp = warpgroup_mma_wait(1, deps=[dp_flying])
+        dp = p * (dp - delta[:, None])
+        dq, ds = warpgroup_mma_wait(0, deps=[dq_flying, ds])
+        mbarrier.arrive(free.index(before), count=1)
+        ds = gl.convert_layout(dp.to(ks.dtype), P)
+    dq = warpgroup_mma(ds, ks.index(i % STAGES), dq, is_async=True)
+    dq = warpgroup_mma_wait(0, deps=[dq])
+    mbarrier.arrive(free.index(i % STAGES), count=1)
     if ROPE:
         dq = turned(dq, COS, SIN, row, T, -1.0, D)
     _store_tile(dqd, dq * scale, q, row, head * D)
