@@ -180,7 +180,8 @@ def _timed(call: Callable[[], object]) -> float:
 
 def _left_over() -> int:
     """Bytes on the device that a candidate did not give back."""
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     gc.collect()
     if not platform.has_cuda():
         return 0
@@ -195,6 +196,8 @@ def main() -> None:
     options.add_argument("output", type=Path)
     options.add_argument("candidates", nargs="+")
     asked = options.parse_args()
+    if any(candidate not in OURS for candidate in asked.candidates):
+        import torch._dynamo  # before the CPU patches of platform, because it keys a table by what they replace
     platform.init_distributed()
     lines = Lines(asked.output)
     measurement = Measurement(lines, asked.layers, asked.profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import lost_time
+from bench.bench_checkpoint import row
 from bench.lost_time import AFTER, Saving, lost_step_time
 
 
@@ -50,3 +51,23 @@ def test_steps_go_on_until_the_files_are_committed(monkeypatch: pytest.MonkeyPat
     before = 3 + 15
     found = lost_step_time(step, lambda number: Saving(lambda: None, lambda: len(steps) >= before + AFTER + 7), saves=1)
     assert found["first_steps_until_committed"] == AFTER + 7
+
+
+def test_the_table_of_saves_shows_the_lost_time_as_a_share_of_an_interval() -> None:
+    figures = dict.fromkeys(
+        ("pause_s", "memcpy_s", "first_pause_s", "commit_s", "load_s", "save_peak_mib", "load_peak_mib", "files_mib"),
+        1.0,
+    )
+    lost = {
+        "median_step_s": 0.5,
+        "first_lost_s": 3.0,
+        "later_lost_s": 2.0,
+        "share": 3.0 / 250,
+        "first_slowest_step": 1.2,
+    }
+    lost |= {"later_slowest_step": 1.1, "later_steps_until_committed": 4.0, "first_save_peak_mib": 300.0}
+    found = row("megabiomed, ZeRO-3", figures | lost, {"megabiomed, ZeRO-3": figures})
+    assert found["lost s, first / later"] == "3.00 / 2.00"
+    assert found["lost, of 500 steps"] == "1.20%"
+    assert found["slowest step / median"] == 1.2
+    assert found["save peak MiB"] == 300
