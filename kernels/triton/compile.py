@@ -26,6 +26,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 from megabiomed.kernels.gluon import backward as hopper_backward
 from megabiomed.kernels.gluon import forward as hopper_forward
 from megabiomed.kernels.gluon import launch as hopper
+from megabiomed.kernels.loss_chunks import IGNORE_INDEX
 from megabiomed.kernels.triton import adamw, document_attention, rms_norm, swiglu, vocabulary
 from megabiomed.kernels.triton.attention_op import ROWS
 from megabiomed.kernels.triton.launch import warps_for
@@ -39,12 +40,26 @@ FP32 = "*fp32"
 INT32 = "*i32"
 INT64 = "*i64"
 POINTERS = {
-    **dict.fromkeys(("LSE", "DELTA", "COS", "SIN", "RSTD", "OWN", "SOFTMAX_WEIGHT", "LABEL_WEIGHT", "DW"), FP32),
+    **dict.fromkeys(
+        ("LSE", "DELTA", "COS", "SIN", "RSTD", "OWN", "SOFTMAX_WEIGHT", "LABEL_WEIGHT", "DW", "LOSS", "FACTOR"), FP32
+    ),
     **dict.fromkeys(("START", "END"), INT32),
     "TARGET": INT64,
 }
 """Pointers that are the same in every kernel that has them; all others point to bf16."""
-SCALARS = ("eps", "scale", "scale2", "sign", "lr", "beta1", "beta2", "weight_decay", "correct1", "correct2")  # fp32
+SCALARS = (
+    "eps",
+    "scale",
+    "scale2",
+    "sign",
+    "lr",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "correct1",
+    "correct2",
+    "z_loss",
+)  # fp32
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,11 @@ def _row_jobs() -> Iterator[Job]:
             yield Job("rms_norm_backward" + suffix, rms_norm.rms_norm_backward, shape, warps_for(hidden))
     for kernel in (swiglu.swiglu_forward, swiglu.swiglu_backward):
         yield Job(kernel.__name__, kernel, {"B": swiglu.BLOCK, "ACC": tl.float32}, 4)
-    for kernel in (vocabulary.vocabulary_statistics, vocabulary.vocabulary_gradient):
-        yield Job(kernel.__name__, kernel, {"B": vocabulary.BLOCK, "ACC": tl.float32}, 8)
+    shape = {"B": vocabulary.BLOCK, "ACC": tl.float32}
+    for kernel in (vocabulary.vocabulary_statistics, vocabulary.vocabulary_gradient, vocabulary.rescale_unless_one):
+        yield Job(kernel.__name__, kernel, shape, 8)
+    constants = {**shape, "IGNORE": IGNORE_INDEX}
+    yield Job("loss_and_gradient", vocabulary.loss_and_gradient, constants, vocabulary.LOSS_WARPS)
     yield Job("adamw", adamw.adamw, {"B": adamw.BLOCK}, 8)
 
 
@@ -155,7 +173,7 @@ def _type_of(name: str, job: Job) -> str:
         return BF16 if name == "COPY" else FP32
     if name in POINTERS:
         return POINTERS[name]
-    return "i32" if MULTIPLES_OF_16.match(name) or name == "ROWS" else BF16
+    return "i32" if MULTIPLES_OF_16.match(name) or name in ("ROWS", "BLOCKS") else BF16
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Reductions over one tensor rank's part of the vocabulary in Triton, and the gradient of the logits in place."""
+"""Losses from the logits of a chunk in Triton, and their gradient in place: in one kernel, or in two around an exchange."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, wide
+from megabiomed.kernels.loss_chunks import IGNORE_INDEX
+from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, programs, wide
 
 BLOCK = 4096
+LOSS_WARPS = 16
 
 
 @triton.jit
@@ -45,6 +47,59 @@ def vocabulary_statistics(
 
 
 @triton.jit
+def loss_and_gradient(
+    L: Pointer,
+    TARGET: Pointer,
+    LOSS: Pointer,
+    SIZE: Scalar,
+    stride: Scalar,
+    z_loss: Scalar,
+    scale: Scalar,
+    IGNORE: tl.constexpr,
+    B: tl.constexpr,
+    ACC: tl.constexpr,
+) -> None:
+    """LOSS of a row of the whole vocabulary, and L = the gradient of scale * LOSS; the second read comes from the cache."""
+    line = L + tl.program_id(0).to(tl.int64) * stride
+    lane = tl.arange(0, B)
+    # Read before the reductions, whose barriers keep every warp's writes behind it.
+    target = tl.load(TARGET + tl.program_id(0))
+    mine = (target >= 0) & (target < SIZE)
+    own = tl.load(line + tl.where(mine, target, 0), mask=mine, other=0.0).to(ACC)
+    highest = tl.full([B], -1e30, ACC)
+    total = tl.zeros([B], ACC)
+    for first in range(0, SIZE, B):
+        x = tl.load(line + first + lane, mask=first + lane < SIZE, other=-float("inf")).to(ACC)
+        higher = tl.maximum(highest, x)
+        total = total * tl.exp(highest - higher) + tl.exp(x - higher)
+        highest = higher
+    top = tl.max(highest, 0)
+    lse = top + tl.log(tl.sum(total * tl.exp(highest - top), 0))
+    kept = target != IGNORE
+    tl.store(LOSS + tl.program_id(0), tl.where(kept, lse - own + z_loss * lse * lse, 0.0))
+    label_weight = tl.where(kept, scale, 0.0).to(ACC)
+    weight = label_weight * (1.0 + 2.0 * z_loss * lse)
+    for first in range(0, SIZE, B):
+        column = first + lane
+        x = tl.load(line + column, mask=column < SIZE, other=0.0).to(ACC)
+        p = tl.exp(x - lse) * weight - tl.where(column == target, label_weight, 0.0)
+        tl.store(line + column, p.to(L.dtype.element_ty), mask=column < SIZE)
+
+
+@triton.jit
+def rescale_unless_one(
+    X: Pointer, FACTOR: Pointer, N: Scalar, BLOCKS: Scalar, B: tl.constexpr, ACC: tl.constexpr
+) -> None:
+    """X = X FACTOR; a factor of 1 costs one read of it."""
+    factor = tl.load(FACTOR).to(ACC)
+    if factor != 1.0:
+        for block in range(tl.program_id(0), BLOCKS, tl.num_programs(0)):
+            at = tl.cast(block, tl.int64) * B + tl.arange(0, B)
+            x = tl.load(X + at, mask=at < N, other=0.0).to(ACC)
+            tl.store(X + at, (x * factor).to(X.dtype.element_ty), mask=at < N)
+
+
+@triton.jit
 def vocabulary_gradient(
     L: Pointer,
     TARGET: Pointer,
@@ -67,7 +122,7 @@ def vocabulary_gradient(
 
 
 class TritonChunkOps:
-    """See `megabiomed.kernels.linear_cross_entropy.ChunkOps`."""
+    """See `megabiomed.kernels.loss_chunks.ChunkOps`."""
 
     def statistics(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `ChunkOps`."""
@@ -103,3 +158,21 @@ class TritonChunkOps:
             num_warps=8,
         )
         return logits
+
+    def loss_and_gradient(self, logits: Tensor, labels: Tensor, z_loss: float, scale: float) -> tuple[Tensor, Tensor]:
+        """See `ChunkOps`; overwrites the logits."""
+        rows, v = logits.shape
+        losses = torch.empty(rows, dtype=wide(logits), device=logits.device)
+        block = min(BLOCK, triton.next_power_of_2(v))
+        constants = (IGNORE_INDEX, block, WIDE[losses.dtype])
+        loss_and_gradient[(rows,)](
+            logits, labels, losses, v, logits.stride(0), z_loss, scale, *constants, num_warps=LOSS_WARPS
+        )
+        return losses, logits
+
+    def rescale(self, gradient: Tensor, factor: Tensor) -> None:
+        """See `ChunkOps`."""
+        n = gradient.numel()
+        blocks = triton.cdiv(n, BLOCK)
+        launch = rescale_unless_one[(programs(gradient, max(1, blocks)),)]
+        launch(gradient, factor, n, blocks, BLOCK, WIDE[wide(gradient)], num_warps=8)

@@ -102,6 +102,7 @@ class MicroBatch:
         noise: names the random numbers of adapters' dropout, set by the engine; None drops nothing.
         inserts: embeddings in the place of placeholder tokens; None in text.
         scored: [n] int64 tokens whose logits are wanted, ascending; None wants all.
+        loss_scale: factor of the summed loss, set by the pipeline, whose backward pass starts there; None outside of training.
     """
 
     tokens: Tensor
@@ -112,6 +113,7 @@ class MicroBatch:
     noise: Noise | None = None
     inserts: Inserts | None = None
     scored: Tensor | None = None
+    loss_scale: float | None = None
 
     @property
     def visible_pairs(self) -> int:

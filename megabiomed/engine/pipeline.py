@@ -7,6 +7,7 @@ so document bounds, labels and positions cost no communication and no dynamic sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +46,6 @@ class Pipeline:
         self.mesh = mesh
         self.data_parallel = engine
         self.batches: Sequence[MicroBatch] = []
-        self.scale = 1.0
         self.micro_batches = micro_batches
         self.parts = PipelineParts(mesh.size("pp"), config.parallel.virtual_pipeline_stages)
         self.stage = mesh.coordinate("pp") if mesh.in_model else 0
@@ -71,7 +71,7 @@ class Pipeline:
 
         made = getattr(pipelining, entry.implementation)
         held = stages if entry.several_chunks else stages[0]
-        return made(held, self.micro_batches, loss_fn=self._scaled, scale_grads=False)
+        return made(held, self.micro_batches, loss_fn=_total, scale_grads=False)
 
     def _torch_stage(self, chunk: int) -> PipelineStage:
         from torch.distributed.pipelining import PipelineStage
@@ -97,20 +97,17 @@ class Pipeline:
         """Whether this rank computes the loss."""
         return self.stage == self.parts.stage(len(self.parts) - 1)
 
-    def _scaled(self, loss_sum: Tensor, _: Tensor) -> Tensor:
-        return loss_sum.sum() * self.scale
-
     def run(self, batches: Sequence[MicroBatch], scale: float) -> float:
         """Forward and backward of all micro-batches; gradients accumulate in the engine.
 
         Args:
-            scale: factor of every micro-batch's summed loss.
+            scale: factor of every micro-batch's summed loss. The head applies it, which has complete gradients after forward.
 
         Returns:
             the sum of the scaled losses on the last stage, 0 elsewhere.
         """
         assert len(batches) == self.micro_batches
-        self.batches, self.scale = batches, scale
+        self.batches = [replace(batch, loss_scale=scale) for batch in batches]
         if self._schedule is None:
             return self._run_alone()
         # The schedule cuts these into one index per micro-batch and hands one to each call of `_ChunkModule`.
@@ -124,7 +121,7 @@ class Pipeline:
     def _run_alone(self) -> float:
         total = torch.zeros((), device=platform.device())
         for batch in self.batches:
-            loss = self.data_parallel.forward(0, None, batch).sum() * self.scale
+            loss = _total(self.data_parallel.forward(0, None, batch))
             loss.backward()
             total += loss.detach()
         return float(total)
@@ -163,3 +160,8 @@ class Pipeline:
         work = dist.isend(y.contiguous(), group=self.mesh.group("pp"), group_dst=stage)
         assert work is not None
         return work
+
+
+def _total(scaled_loss: Tensor, _: Tensor | None = None) -> Tensor:
+    """The [1] loss of a micro-batch as the number that backward starts from, with the gradient 1."""
+    return scaled_loss.sum()

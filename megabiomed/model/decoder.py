@@ -140,7 +140,7 @@ class Chunk(nn.Module):
             x: hidden states [., h] from the previous chunk; ignored by the first chunk.
 
         Returns:
-            hidden states [., h]; from the last chunk the summed loss [1] fp32, or logits [t, v/tp], or those of the rows
+            hidden states [., h]; from the last chunk the summed loss [1] fp32 times the batch's scale, or logits [t, v/tp], or those of the rows
             that the micro-batch names as `scored` [n].
         """
         if self.embed is not None:
@@ -159,7 +159,7 @@ class Chunk(nn.Module):
         normed, _ = self.norm(x, pending)
         if return_logits:
             return self.head(normed, None, batch.scored)
-        return self.head(normed, batch.labels)
+        return self.head(normed, batch.labels, scale=batch.loss_scale)
 
     def _with_rows(self, x: Tensor, batch: MicroBatch) -> Tensor:
         """Embeddings of molecules and proteins in the place of placeholder tokens, where the batch has any; [., h]."""

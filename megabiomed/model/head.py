@@ -26,8 +26,11 @@ class VocabularyHead(nn.Module):
         self.weight, self.shard, self.sequence_parallel = weight, shard, sequence_parallel
         self.kernels, self.z_loss = kernels, z_loss
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
-        """Logits [t, v/tp] of hidden states [., h]; with labels [t] their summed loss [1] fp32, equal on the ranks.
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, rows: Tensor | None = None, scale: float | None = None
+    ) -> Tensor:
+        """Logits [t, v/tp] of hidden states [., h]; with labels [t] their summed loss [1] fp32, times `scale`, equal on
+        the ranks.
 
         With rows [n] the logits are [n, v/tp], of these tokens only. Evaluation leaves the z-loss out, so that validation
         losses compare across runs.
@@ -40,6 +43,6 @@ class VocabularyHead(nn.Module):
         if labels is None:
             return nn.functional.linear(x if rows is None else x[rows], self.weight)  # [t or n, v/tp]
         return linear_cross_entropy(
-            x, self.weight, labels, self.shard, z_loss=self.z_loss if self.training else 0.0,
+            x, self.weight, labels, self.shard, z_loss=self.z_loss if self.training else 0.0, scale=scale,
             chunk_tokens=self.kernels.loss_chunk_tokens, backend=self.kernels.loss,
         )  # fmt: skip

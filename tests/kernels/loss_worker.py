@@ -29,14 +29,14 @@ def compare(vocabulary: int, backend: str, dtype: torch.dtype, z_loss: float) ->
     mine[:size] = weight[rank * rows : rank * rows + size]
     mine.requires_grad_()
     shard = Shard(rank * rows, size, dist.group.WORLD)
-    loss = linear_cross_entropy(hidden, mine, labels, shard, z_loss=z_loss, chunk_tokens=7, backend=backend)
+    loss = linear_cross_entropy(hidden, mine, labels, shard, z_loss=z_loss, scale=0.5, chunk_tokens=7, backend=backend)
     loss.backward()
     assert hidden.grad is not None
     assert mine.grad is not None
     total = hidden.grad.float()
     dist.all_reduce(total)
     exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
-    truth = reference(*exact, labels, z_loss)
+    truth = 0.5 * reference(*exact, labels, z_loss)
     truth.backward()
     assert error(loss, truth) <= (1e-6 if dtype == torch.float32 else 2e-3)
     assert_close(total, exact[0].grad, dtype, "dhidden")

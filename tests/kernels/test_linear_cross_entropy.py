@@ -26,17 +26,24 @@ def problem(dtype: torch.dtype, device: torch.device, vocabulary: int = 300) -> 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("chunk", "z_loss"), [(None, 0.0), (5, 0.0), (8, 1e-2)])
-def test_loss_and_gradients_match_fp64(
-    backend: str, dtype: torch.dtype, chunk: int | None, z_loss: float, device: torch.device
+@pytest.mark.parametrize(("scale", "factor"), [(1.0, 0.3), (0.3, 1.0), (0.5, 0.6)])
+def test_loss_and_gradients_match_fp64_wherever_the_scale_is_applied(
+    backend: str,
+    dtype: torch.dtype,
+    chunk: int | None,
+    z_loss: float,
+    scale: float,
+    factor: float,
+    device: torch.device,
 ) -> None:
     if backend == "cpu" and device.type != "cpu":
         pytest.skip("a CPU path")
     hidden, weight, labels = problem(dtype, device)
     exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
-    loss = linear_cross_entropy(hidden, weight, labels, z_loss=z_loss, chunk_tokens=chunk, backend=backend)
-    truth = reference(*exact, labels, z_loss)
-    (loss * 0.3).backward()
-    (truth * 0.3).backward()
+    loss = linear_cross_entropy(hidden, weight, labels, z_loss=z_loss, scale=scale, chunk_tokens=chunk, backend=backend)
+    truth = scale * reference(*exact, labels, z_loss)
+    (loss * factor).backward()
+    (truth * factor).backward()
     assert loss.dtype == torch.float32
     assert error(loss, truth) <= (1e-6 if dtype == torch.float32 else 2e-3)
     for got, want in zip((hidden, weight), exact):
@@ -83,6 +90,19 @@ def test_padding_rows_take_no_part(backend: str, device: torch.device) -> None:
     loss.backward()
     assert_close(loss, reference(hidden.detach(), weight.detach(), labels), torch.float32)
     assert padded.grad[300:].eq(0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_factor_of_one_leaves_the_gradients_untouched(backend: str, device: torch.device) -> None:
+    if backend == "cpu" and device.type != "cpu":
+        pytest.skip("a CPU path")
+    found = []
+    for factor in (1.0, 2.0):  # a power of two changes no mantissa
+        hidden, weight, labels = problem(torch.bfloat16, device)
+        (factor * linear_cross_entropy(hidden, weight, labels, scale=0.3, backend=backend)).backward()
+        found.append((hidden.grad, weight.grad))
+    for once, twice in zip(*found):
+        assert torch.equal(once * 2, twice)
 
 
 def test_extreme_logits_stay_finite(device: torch.device) -> None:
