@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from megabiomed.kernels.dispatch import (
@@ -39,6 +40,7 @@ from megabiomed.kernels.loss_chunks import (
     gradient_weights,
     token_losses,
 )
+from megabiomed.kernels.weight_gradient import MainGradient, main_gradient
 
 # fp32 logits of a chunk: large enough for the matrix product to run at full speed, small against the logits of a
 # micro-batch (8,192 tokens x 32,000 words: 1,000 MiB, and as much again for their gradient).
@@ -87,7 +89,9 @@ def linear_cross_entropy(
         labels: [t] vocabulary ids, or IGNORE_INDEX for tokens without a target; equal on the ranks.
         z_loss: weight of the squared log-normaliser.
         scale: factor of the loss, where it is known and backward starts at the result. None is 1, and whatever backward
-            brings; multiplying a result by a factor gives the same gradients, at the price of a pass over them.
+            brings; multiplying a result by a factor gives the same gradients, at the price of a pass over them. With a
+            scale, a weight that has a main gradient (`weight_gradient`) gets its products there, during forward: such a
+            result must reach backward, once, with the factor 1, which is checked.
         chunk_tokens: tokens per chunk; None keeps a chunk's logits at 32 MiB (CPU) or 256 MiB (GPU), counted in fp32.
 
     Returns:
@@ -96,8 +100,8 @@ def linear_cross_entropy(
     shard = shard or Shard(0, weight.size(0))
     ops = choice(site_of(hidden), backend).function
     rows = chunk_tokens or _chunk_rows(hidden.device.type, shard.size)
-    gradients = torch.is_grad_enabled()
-    return cast(Tensor, _Loss.apply(hidden, weight, labels, shard, z_loss, scale, rows, ops, gradients))
+    call = _Call(shard, z_loss, 1.0 if scale is None else scale, rows, ops, torch.is_grad_enabled())
+    return cast(Tensor, _Loss.apply(hidden, weight, labels, call, None if scale is None else main_gradient(weight)))
 
 
 def reference(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -114,6 +118,18 @@ def _chunk_rows(device: str, vocabulary: int) -> int:
     return max(multiple, rows // multiple * multiple)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What an evaluation is told besides its tensors; `rows` are the tokens of a chunk."""
+
+    shard: Shard
+    z_loss: float
+    scale: float
+    rows: int
+    ops: ChunkOps
+    gradients: bool
+
+
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -121,23 +137,22 @@ class _Loss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        shard: Shard,
-        z_loss: float,
-        scale: float,
-        rows: int,
-        ops: ChunkOps,
-        gradients: bool,
+        call: _Call,
+        main: MainGradient | None,
     ) -> Tensor:
-        wanted = tuple(gradients and need for need in ctx.needs_input_grad[:2])
-        head = _Head(hidden, weight, labels, shard, z_loss, scale, ops, wanted)
-        loss = head.run(rows)
-        ctx.gradients, ctx.ops, ctx.once = head.gradients, ops, hidden.dtype != torch.float64
+        wanted = tuple(call.gradients and need for need in ctx.needs_input_grad[:2])
+        head = _Head(hidden, weight, labels, call, main, wanted)
+        loss = head.run()
+        ctx.gradients, ctx.ops, ctx.final = (head.dhidden, head.dweight), call.ops, head.main is not None
+        ctx.once = hidden.dtype != torch.float64
         return loss
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         assert ctx.gradients is not None, "the gradients are scaled in place: one backward for each forward"
         gradients = ctx.gradients
+        if ctx.final:
+            _check_one(factor)
         if ctx.once:
             ctx.gradients = None
         else:  # gradcheck asks several times for one forward
@@ -145,7 +160,13 @@ class _Loss(torch.autograd.Function):
         for gradient in gradients:
             if gradient is not None:
                 ctx.ops.rescale(gradient, factor.contiguous())
-        return *gradients, None, None, None, None, None, None, None
+        return *gradients, None, None, None
+
+
+def _check_one(factor: Tensor) -> None:
+    """On a GPU the host does not wait for the answer: a wrong factor ends the run at one of the next operations."""
+    message = "the weight gradient of the loss was complete before this factor came: expected 1; pass it as `scale`"
+    torch._assert_async((factor == 1).all(), message)
 
 
 class _Head:
@@ -156,30 +177,26 @@ class _Head:
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        shard: Shard,
-        z_loss: float,
-        scale: float,
-        ops: ChunkOps,
+        call: _Call,
+        main: MainGradient | None,
         wanted: tuple[bool, ...],
     ) -> None:
         self.hidden = hidden.contiguous()
-        self.weight = weight[: shard.size]
+        self.weight, self.padding = weight[: call.shard.size], weight.size(0) - call.shard.size
         self.labels = labels
-        self.shard = shard
-        self.z_loss, self.scale = z_loss, scale
-        self.ops = ops
+        self.shard, self.z_loss, self.scale, self.ops = call.shard, call.z_loss, call.scale, call.ops
+        self.rows = call.rows
+        self.main = main if wanted[1] else None
         self.dhidden = torch.empty_like(self.hidden) if wanted[0] else None
-        self.dweight = torch.empty_like(weight, memory_format=torch.contiguous_format) if wanted[1] else None
+        own = wanted[1] and main is None
+        self.dweight = torch.empty_like(weight, memory_format=torch.contiguous_format) if own else None
+        self.wanted = any(wanted)
         self.losses: list[Tensor] = []
 
-    @property
-    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.dhidden, self.dweight
-
-    def run(self, rows: int) -> Tensor:
+    def run(self) -> Tensor:
         """[1] the scaled loss; the gradients are complete then."""
-        chunks = [slice(start, start + rows) for start in range(0, self.hidden.size(0), rows)]
-        if self.shard.alone and any(gradient is not None for gradient in self.gradients):
+        chunks = [slice(start, start + self.rows) for start in range(0, self.hidden.size(0), self.rows)]
+        if self.shard.alone and self.wanted:
             for where in chunks:
                 self._run_whole(where)
         else:
@@ -218,7 +235,7 @@ class _Head:
         own = chunk.gathered[:, 1].sum(0)
         kept = self.labels[chunk.where] != IGNORE_INDEX
         self.losses.append(token_losses(lse, own, kept, self.z_loss))
-        if self.dhidden is None and self.dweight is None:
+        if not self.wanted:
             return
         weights = gradient_weights(lse, kept, self.z_loss, self.scale)
         self._multiply(self.ops.gradient(chunk.logits, chunk.target, lse, *weights), chunk.where)
@@ -227,9 +244,12 @@ class _Head:
         """The chunk's part of both gradients, from that of its logits [n, v/tp]."""
         if self.dhidden is not None:
             torch.mm(gradient, self.weight, out=self.dhidden[where])
+        if self.main is not None:
+            padded = F.pad(gradient, (0, self.padding)) if self.padding else gradient  # [n, rows]
+            self.main.add_product(padded, self.hidden[where])
         if self.dweight is not None:
             # The first chunk writes and the others add, so the buffer needs no pass that zeroes it.
-            filled, padding = self.dweight.split([self.shard.size, self.dweight.size(0) - self.shard.size])
+            filled, padding = self.dweight.split([self.shard.size, self.padding])
             if where.start == 0:
                 padding.zero_()
                 torch.mm(gradient.t(), self.hidden[where], out=filled)

@@ -140,8 +140,8 @@ class Chunk(nn.Module):
             x: hidden states [., h] from the previous chunk; ignored by the first chunk.
 
         Returns:
-            hidden states [., h]; from the last chunk the summed loss [1] fp32 times the batch's scale, or logits [t, v/tp], or those of the rows
-            that the micro-batch names as `scored` [n].
+            hidden states [., h]; from the last chunk the summed loss [1] fp32 times the batch's scale, or logits [t, v/tp], or
+            those of the rows that the micro-batch names as `scored` [n].
         """
         if self.embed is not None:
             x = self._with_rows(self.embed(batch.tokens), batch)

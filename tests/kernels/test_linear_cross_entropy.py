@@ -10,6 +10,7 @@ from support.precision import assert_close, error
 from support.spawn import run_ranks
 
 from megabiomed.kernels.linear_cross_entropy import IGNORE_INDEX, Shard, linear_cross_entropy, reference
+from megabiomed.kernels.weight_gradient import MainGradient, accumulate
 
 BACKENDS = ["cpu", "triton", "torch"]
 WORKER = Path(__file__).with_name("loss_worker.py")
@@ -103,6 +104,38 @@ def test_a_factor_of_one_leaves_the_gradients_untouched(backend: str, device: to
         found.append((hidden.grad, weight.grad))
     for once, twice in zip(*found):
         assert torch.equal(once * 2, twice)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padding", [0, 20])
+def test_products_of_chunks_add_to_the_main_gradient_in_fp32(backend: str, padding: int, device: torch.device) -> None:
+    if backend == "cpu" and device.type != "cpu":
+        pytest.skip("a CPU path")
+    hidden, weight, labels = problem(torch.bfloat16, device)
+    exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    whole = torch.cat((weight.detach(), weight.detach()[:padding])).requires_grad_()
+    whole.main_grad = main = MainGradient(torch.full(whole.shape, float("nan"), device=device), accumulate)
+    main.begin_step()
+    for scale in (0.3, 0.7):  # two micro-batches
+        options = {"scale": scale, "chunk_tokens": 5, "backend": backend}
+        linear_cross_entropy(hidden, whole, labels, Shard(0, 300), **options).backward()
+        (scale * reference(*exact, labels)).backward()
+    assert whole.grad is None
+    assert main.value[300:].eq(0).all()
+    assert_close(main.value[:300], exact[1].grad, torch.bfloat16)
+    assert_close(hidden.grad, exact[0].grad, torch.bfloat16)
+
+
+def test_the_main_gradient_is_left_alone_where_backward_may_not_come_or_brings_a_factor() -> None:
+    hidden, weight, labels = problem(torch.float32, torch.device("cpu"))
+    weight.main_grad = MainGradient(torch.zeros_like(weight), accumulate)
+    with torch.no_grad():
+        linear_cross_entropy(hidden, weight, labels, scale=0.5)
+    linear_cross_entropy(hidden, weight, labels).backward()  # without a scale autograd carries the gradient
+    assert weight.main_grad.value.eq(0).all()
+    assert weight.grad is not None
+    with pytest.raises(RuntimeError, match="expected 1; pass it as `scale`"):
+        (2 * linear_cross_entropy(hidden, weight, labels, scale=0.5)).backward()
 
 
 def test_extreme_logits_stay_finite(device: torch.device) -> None:
