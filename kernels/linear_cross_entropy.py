@@ -42,9 +42,9 @@ from megabiomed.kernels.loss_chunks import (
 )
 from megabiomed.kernels.weight_gradient import MainGradient, main_gradient
 
-# fp32 logits of a chunk: large enough for the matrix product to run at full speed, small against the logits of a
-# micro-batch (8,192 tokens x 32,000 words: 1,000 MiB, and as much again for their gradient).
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
+# fp32 logits of a chunk (half of it in bf16): large enough for the matrix products to run at full speed and for the weight
+# gradient to be read and written seldom; small against all logits (8,192 tokens x 32,000 words: 1,000 MiB).
+CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 CHUNK_MULTIPLE = {"cpu": 1, "cuda": 256}
 """Tokens of a chunk are a multiple of this: a matrix product on a GPU computes whole tiles of 128 or 256 rows anyway."""
 
@@ -92,7 +92,7 @@ def linear_cross_entropy(
             brings; multiplying a result by a factor gives the same gradients, at the price of a pass over them. With a
             scale, a weight that has a main gradient (`weight_gradient`) gets its products there, during forward: such a
             result must reach backward, once, with the factor 1, which is checked.
-        chunk_tokens: tokens per chunk; None keeps a chunk's logits at 32 MiB (CPU) or 256 MiB (GPU), counted in fp32.
+        chunk_tokens: tokens per chunk; None keeps a chunk's logits at 32 MiB (CPU, fp32) or 256 MiB (GPU, bf16).
 
     Returns:
         [1] fp32, equal on the ranks; 0 when no token has a target.
@@ -100,7 +100,7 @@ def linear_cross_entropy(
     shard = shard or Shard(0, weight.size(0))
     ops = choice(site_of(hidden), backend).function
     rows = chunk_tokens or _chunk_rows(hidden.device.type, shard.size)
-    call = _Call(shard, z_loss, 1.0 if scale is None else scale, rows, ops, torch.is_grad_enabled())
+    call = _Call(shard, float(z_loss), 1.0 if scale is None else float(scale), rows, ops, torch.is_grad_enabled())
     return cast(Tensor, _Loss.apply(hidden, weight, labels, call, None if scale is None else main_gradient(weight)))
 
 
@@ -143,7 +143,8 @@ class _Loss(torch.autograd.Function):
         wanted = tuple(call.gradients and need for need in ctx.needs_input_grad[:2])
         head = _Head(hidden, weight, labels, call, main, wanted)
         loss = head.run()
-        ctx.gradients, ctx.ops, ctx.final = (head.dhidden, head.dweight), call.ops, head.main is not None
+        ctx.gradients, ctx.ops = (head.dhidden, head.dweight), call.ops
+        ctx.final = head.main is not None
         ctx.once = hidden.dtype != torch.float64
         return loss
 
@@ -184,8 +185,9 @@ class _Head:
         self.hidden = hidden.contiguous()
         self.weight, self.padding = weight[: call.shard.size], weight.size(0) - call.shard.size
         self.labels = labels
-        self.shard, self.z_loss, self.scale, self.ops = call.shard, call.z_loss, call.scale, call.ops
-        self.rows = call.rows
+        self.shard, self.rows = call.shard, call.rows
+        self.z_loss, self.scale = call.z_loss, call.scale
+        self.ops = call.ops
         self.main = main if wanted[1] else None
         self.dhidden = torch.empty_like(self.hidden) if wanted[0] else None
         own = wanted[1] and main is None

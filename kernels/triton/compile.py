@@ -90,13 +90,15 @@ def _row_jobs() -> Iterator[Job]:
             shape = {"B": hidden, "ADD": add, "ACC": tl.float32}
             suffix = f" {hidden}" + (" + add" if add else "")
             yield Job("rms_norm_forward" + suffix, rms_norm.rms_norm_forward, shape, warps_for(hidden))
+            shape = {**shape, "STAGES": rms_norm.stages_for(hidden)}
             yield Job("rms_norm_backward" + suffix, rms_norm.rms_norm_backward, shape, warps_for(hidden))
+    yield Job("sum_of_partials", rms_norm.sum_of_partials, dict(zip("RB", rms_norm.SUM_TILE)), 4)
     for kernel in (swiglu.swiglu_forward, swiglu.swiglu_backward):
         yield Job(kernel.__name__, kernel, {"B": swiglu.BLOCK, "ACC": tl.float32}, 4)
     shape = {"B": vocabulary.BLOCK, "ACC": tl.float32}
     for kernel in (vocabulary.vocabulary_statistics, vocabulary.vocabulary_gradient, vocabulary.rescale_unless_one):
         yield Job(kernel.__name__, kernel, shape, 8)
-    constants = {**shape, "IGNORE": IGNORE_INDEX}
+    constants = {**shape, "B": vocabulary.LOSS_BLOCK, "IGNORE": IGNORE_INDEX}
     yield Job("loss_and_gradient", vocabulary.loss_and_gradient, constants, vocabulary.LOSS_WARPS)
     yield Job("adamw", adamw.adamw, {"B": adamw.BLOCK}, 8)
 
@@ -173,7 +175,7 @@ def _type_of(name: str, job: Job) -> str:
         return BF16 if name == "COPY" else FP32
     if name in POINTERS:
         return POINTERS[name]
-    return "i32" if MULTIPLES_OF_16.match(name) or name in ("ROWS", "BLOCKS") else BF16
+    return "i32" if MULTIPLES_OF_16.match(name) or name in ("BLOCKS", "COUNT") else BF16
 
 
 def main() -> None:

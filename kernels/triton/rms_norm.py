@@ -11,6 +11,14 @@ from torch import Tensor
 
 from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, programs, warps_for, wide
 
+SUM_TILE = (64, 16)
+"""Rows and columns of partial sums that a program adds up at a time."""
+
+
+def stages_for(block: int) -> int:
+    """Rows of each tensor that a program of the backward pass holds; those ahead take 6 bytes a value of shared memory."""
+    return 2 if block <= 8192 else 1
+
 
 @triton.jit
 def rms_norm_forward(
@@ -54,9 +62,9 @@ def rms_norm_backward(
     DW: Pointer,
     T: Scalar,
     N: Scalar,
-    ROWS: Scalar,
     B: tl.constexpr,
     ADD: tl.constexpr,
+    STAGES: tl.constexpr,
     ACC: tl.constexpr,
 ) -> None:
     """DX = rstd (w dy - s rstd^2 mean(w dy s)) [+ DS]; each program sums its rows of dW into its own row of DW."""
@@ -66,7 +74,9 @@ def rms_norm_backward(
     inside = column < N
     w = tl.load(W + column, mask=inside, other=0.0).to(ACC)
     dw = tl.zeros([B], ACC)
-    for row in range(program * ROWS, tl.minimum((program + 1) * ROWS, T)):
+    # The next row is on its way into shared memory while this one is reduced. Programs that run together take rows that
+    # lie together.
+    for row in tl.range(program, T, tl.num_programs(0), num_stages=STAGES):
         at = tl.cast(row, tl.int64) * N + column
         s = tl.load(S + at, mask=inside, other=0.0).to(ACC)
         dy = tl.load(DY + at, mask=inside, other=0.0).to(ACC)
@@ -78,6 +88,18 @@ def rms_norm_backward(
         tl.store(DX + at, dx.to(DX.dtype.element_ty), mask=inside)
         dw += dy * s * rstd
     tl.store(DW + program * N + column, dw, mask=inside)
+
+
+@triton.jit
+def sum_of_partials(DW: Pointer, OUT: Pointer, COUNT: Scalar, N: Scalar, R: tl.constexpr, B: tl.constexpr) -> None:
+    """OUT = the sum of the rows of DW, in their order, for a block of columns."""
+    column = tl.program_id(0) * B + tl.arange(0, B)
+    total = tl.zeros([R, B], DW.dtype.element_ty)
+    for first in range(0, COUNT, R):
+        row = first + tl.arange(0, R)
+        inside = (row < COUNT)[:, None] & (column < N)[None, :]
+        total += tl.load(DW + row[:, None] * N + column[None, :], mask=inside, other=0.0)
+    tl.store(OUT + column, tl.sum(total, 0).to(OUT.dtype.element_ty), mask=column < N)
 
 
 def _forward(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,10 +120,11 @@ def _backward(dy: Tensor, ds: Tensor | None, stream: Tensor, weight: Tensor, rst
     dx, dw = torch.empty_like(stream), torch.empty(count, n, dtype=rstd.dtype, device=stream.device)
     dy = dy.contiguous()
     tensors = (dy, dy if ds is None else ds.contiguous(), stream, weight, rstd, dx, dw)
-    constants = (block, ds is not None, WIDE[rstd.dtype])
-    launch = rms_norm_backward[(count,)]
-    launch(*tensors, rows, n, triton.cdiv(rows, count), *constants, num_warps=warps_for(block))
-    return dx, dw.sum(0).to(weight.dtype)
+    constants = (block, ds is not None, stages_for(block), WIDE[rstd.dtype])
+    rms_norm_backward[(count,)](*tensors, rows, n, *constants, num_warps=warps_for(block))
+    dweight = torch.empty_like(weight)
+    sum_of_partials[(triton.cdiv(n, SUM_TILE[1]),)](dw, dweight, count, n, *SUM_TILE, num_warps=4)
+    return dx, dweight
 
 
 class _Norm(torch.autograd.Function):

@@ -15,10 +15,11 @@ BLOCK = 1024
 
 
 @triton.jit
-def swiglu_forward(GU: Pointer, H: Pointer, N: Scalar, B: tl.constexpr, ACC: tl.constexpr) -> None:
+def swiglu_forward(GU: Pointer, H: Pointer, N: Scalar, BLOCKS: Scalar, B: tl.constexpr, ACC: tl.constexpr) -> None:
     """H = silu(gate) up of rows [gate | up]."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * B + tl.arange(0, B)
+    # Neighbouring programs take neighbouring blocks of a row: programs that run together then use the same pages of memory.
+    row = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    column = tl.program_id(0) % BLOCKS * B + tl.arange(0, B)
     inside = column < N
     gate = tl.load(GU + row * 2 * N + column, mask=inside, other=0.0).to(ACC)
     up = tl.load(GU + row * 2 * N + N + column, mask=inside, other=0.0).to(ACC)
@@ -27,10 +28,12 @@ def swiglu_forward(GU: Pointer, H: Pointer, N: Scalar, B: tl.constexpr, ACC: tl.
 
 
 @triton.jit
-def swiglu_backward(GU: Pointer, DH: Pointer, DGU: Pointer, N: Scalar, B: tl.constexpr, ACC: tl.constexpr) -> None:
+def swiglu_backward(
+    GU: Pointer, DH: Pointer, DGU: Pointer, N: Scalar, BLOCKS: Scalar, B: tl.constexpr, ACC: tl.constexpr
+) -> None:
     """DGU = [dgate | dup]; DGU may be GU."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * B + tl.arange(0, B)
+    row = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    column = tl.program_id(0) % BLOCKS * B + tl.arange(0, B)
     inside = column < N
     at = row * 2 * N + column
     gate = tl.load(GU + at, mask=inside, other=0.0).to(ACC)
@@ -43,13 +46,19 @@ def swiglu_backward(GU: Pointer, DH: Pointer, DGU: Pointer, N: Scalar, B: tl.con
     tl.store(DGU + at + N, (dh * gate * sigmoid).to(DGU.dtype.element_ty), mask=inside)
 
 
+def _blocks(n: int) -> tuple[int, int]:
+    """(size, number) of the blocks of a row."""
+    block = min(BLOCK, triton.next_power_of_2(n))
+    return block, triton.cdiv(n, block)
+
+
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         rows, n = gate_up.size(0), gate_up.size(1) // 2
         out = gate_up.new_empty(rows, n)
-        block = min(BLOCK, triton.next_power_of_2(n))
-        swiglu_forward[(rows, triton.cdiv(n, block))](gate_up, out, n, block, WIDE[wide(gate_up)])
+        block, blocks = _blocks(n)
+        swiglu_forward[(rows * blocks,)](gate_up, out, n, blocks, block, WIDE[wide(gate_up)])
         ctx.save_for_backward(gate_up)
         return out
 
@@ -58,10 +67,9 @@ class _SwiGLU(torch.autograd.Function):
         (gate_up,) = ctx.saved_tensors
         rows, n = gate_up.size(0), gate_up.size(1) // 2
         gradient = torch.empty_like(gate_up)
-        block = min(BLOCK, triton.next_power_of_2(n))
-        swiglu_backward[(rows, triton.cdiv(n, block))](
-            gate_up, dh.contiguous(), gradient, n, block, WIDE[wide(gate_up)]
-        )
+        block, blocks = _blocks(n)
+        tensors = (gate_up, dh.contiguous(), gradient)
+        swiglu_backward[(rows * blocks,)](*tensors, n, blocks, block, WIDE[wide(gate_up)])
         return gradient
 
 

@@ -11,7 +11,7 @@ from megabiomed.kernels.loss_chunks import IGNORE_INDEX
 from megabiomed.kernels.triton.launch import WIDE, Pointer, Scalar, programs, wide
 
 BLOCK = 4096
-LOSS_WARPS = 16
+LOSS_BLOCK, LOSS_WARPS = 8192, 16
 
 
 @triton.jit
@@ -34,9 +34,9 @@ def vocabulary_statistics(
     for first in range(0, SIZE, B):
         column = first + tl.arange(0, B)
         x = tl.load(L + row * stride + column, mask=column < SIZE, other=-float("inf")).to(ACC)
-        higher = tl.maximum(highest, x)
-        total = total * tl.exp(highest - higher) + tl.exp(x - higher)
-        highest = higher
+        e = tl.exp(-tl.abs(x - highest))  # of the smaller one; that of the larger one is 1
+        total = tl.where(x > highest, total * e + 1.0, total + e)
+        highest = tl.maximum(highest, x)
     top = tl.max(highest, 0)
     total_of_row = tl.sum(total * tl.exp(highest - top), 0)
     target = tl.load(TARGET + row)
@@ -70,9 +70,9 @@ def loss_and_gradient(
     total = tl.zeros([B], ACC)
     for first in range(0, SIZE, B):
         x = tl.load(line + first + lane, mask=first + lane < SIZE, other=-float("inf")).to(ACC)
-        higher = tl.maximum(highest, x)
-        total = total * tl.exp(highest - higher) + tl.exp(x - higher)
-        highest = higher
+        e = tl.exp(-tl.abs(x - highest))  # of the smaller one; that of the larger one is 1
+        total = tl.where(x > highest, total * e + 1.0, total + e)
+        highest = tl.maximum(highest, x)
     top = tl.max(highest, 0)
     lse = top + tl.log(tl.sum(total * tl.exp(highest - top), 0))
     kept = target != IGNORE
@@ -108,12 +108,13 @@ def vocabulary_gradient(
     LABEL_WEIGHT: Pointer,
     SIZE: Scalar,
     stride: Scalar,
+    BLOCKS: Scalar,
     B: tl.constexpr,
     ACC: tl.constexpr,
 ) -> None:
     """L = SOFTMAX_WEIGHT exp(L - LSE) - LABEL_WEIGHT [column == TARGET]."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * B + tl.arange(0, B)
+    row = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    column = tl.program_id(0) % BLOCKS * B + tl.arange(0, B)
     at = L + row * stride + column
     x = tl.load(at, mask=column < SIZE, other=0.0).to(ACC)
     p = tl.exp(x - tl.load(LSE + row)) * tl.load(SOFTMAX_WEIGHT + row)
@@ -145,7 +146,8 @@ class TritonChunkOps:
         if v == 0:
             return logits
         block = min(BLOCK, triton.next_power_of_2(v))
-        vocabulary_gradient[(rows, triton.cdiv(v, block))](
+        blocks = triton.cdiv(v, block)
+        vocabulary_gradient[(rows * blocks,)](
             logits,
             target,
             lse,
@@ -153,6 +155,7 @@ class TritonChunkOps:
             label_weight,
             v,
             logits.stride(0),
+            blocks,
             block,
             WIDE[wide(logits)],
             num_warps=8,
@@ -163,7 +166,7 @@ class TritonChunkOps:
         """See `ChunkOps`; overwrites the logits."""
         rows, v = logits.shape
         losses = torch.empty(rows, dtype=wide(logits), device=logits.device)
-        block = min(BLOCK, triton.next_power_of_2(v))
+        block = min(LOSS_BLOCK, triton.next_power_of_2(v))
         constants = (IGNORE_INDEX, block, WIDE[losses.dtype])
         loss_and_gradient[(rows,)](
             logits, labels, losses, v, logits.stride(0), z_loss, scale, *constants, num_warps=LOSS_WARPS

@@ -62,7 +62,7 @@ class KernelsConfig(Section):
     """The step of optimizer.kind adamw, with clipping and cast; an offloaded optimizer (parallel.offload_optimizer) and other
     kinds are stepped by torch."""
     loss_chunk_tokens: PositiveInt | None = None
-    """Number of tokens whose logits exist at the same time; null keeps the logits at 256 MiB (GPU) or 32 MiB (CPU)."""
+    """Number of tokens whose logits exist at the same time; null keeps the logits at 256 MiB (GPU, bf16) or 32 MiB (CPU)."""
     weight_gradient: Literal["auto", "bits", "hook"] = "auto"
     """How gradients of bf16 matrices reach fp32: auto accumulates in the matrix product; bits rounds each product to bf16 and
     adds it to the same buffers (a check); hook leaves it to the engine's hooks, with the same bits and more traffic."""

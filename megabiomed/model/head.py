@@ -19,6 +19,9 @@ class VocabularyHead(nn.Module):
         weight: [v/tp, h]; rows after `shard.size` are padding.
     """
 
+    fills_main_grad = True
+    """Its weight gradient is added to `weight.main_grad` during forward, where an engine has set it and the scale is known."""
+
     def __init__(
         self, weight: nn.Parameter, shard: Shard, sequence_parallel: bool, kernels: KernelsConfig, z_loss: float
     ) -> None:
