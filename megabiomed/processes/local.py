@@ -19,6 +19,7 @@ from pathlib import Path
 
 from megabiomed.ground.errors import MegabiomedError, UserError, WorkerError
 from megabiomed.processes.hang_page import suspects, write_page
+from megabiomed.processes.phases import STARTED, process_started
 from megabiomed.processes.rendezvous import MEETING
 from megabiomed.processes.terminal import Echo
 
@@ -86,6 +87,7 @@ def _start(
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONUNBUFFERED": "1",
         "MEGABIOMED_LOGS": str(log_dir.absolute()),
+        STARTED: str(process_started()),
     }
     for rank in range(world):
         log, error = log_dir / f"rank_{rank}.log", log_dir / f"rank_{rank}.error"

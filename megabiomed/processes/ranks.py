@@ -14,6 +14,7 @@ from typing import TypeVar
 from megabiomed.ground.errors import MegabiomedError, RendezvousError, UserError
 from megabiomed.ground.files import write_json
 from megabiomed.processes.local import ERROR_FILE
+from megabiomed.processes.phases import START
 from megabiomed.processes.signals import StopFlag
 
 VERDICT = "MEGABIOMED_VERDICT"
@@ -37,7 +38,9 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
         task = read()
         from megabiomed.processes import platform
 
+        START.ended("imports")
         platform.init_distributed(stopped=lambda: stop.received is not None)
+        START.ended("groups")
         _tell(work(task, stop))
         _shut_down()
         return 0

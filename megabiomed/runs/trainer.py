@@ -18,6 +18,7 @@ from megabiomed.evaluate.in_training import training_evaluation
 from megabiomed.model.start_from import check_architecture
 from megabiomed.processes import platform
 from megabiomed.processes.hang import HangGuard
+from megabiomed.processes.phases import START
 from megabiomed.processes.signals import Request, StopFlag
 from megabiomed.runs.changes import changed_settings
 from megabiomed.runs.checkpointing import (
@@ -51,7 +52,9 @@ class Trainer:
         self.run = run
         self.config = run.config
         self.stop = stop
+        START.ended("imports")
         self.mesh = _checked_mesh(run.config)
+        START.ended("groups")
         rank, world = self.mesh.rank, self.mesh.world
         self.data = run.open_data(self.mesh)
         self.loader = self.data.loader
@@ -65,7 +68,11 @@ class Trainer:
             for each in run.configs:  # requests are for a part of a run, or for the run, whatever its part
                 stop.watch(each.folder)
         self.guard = _hang_guard(run.config, self.mesh)
-        self._say(estimate(run.config, world, self.total, self.loader.samples_per_epoch))
+        START.ended("data")
+        self._say(
+            estimate(run.config, world, self.total, self.loader.samples_per_epoch)
+        )  # where kernels check themselves
+        START.ended("kernels")
         self._say(evaluation.lines if evaluation else [])
         self._start = self._find_start()
 
@@ -163,8 +170,11 @@ class Trainer:
         self._say([*self.data.notes, *(f"warning: {line}" for line in self.data.warnings)])
         for line in self.data.warnings:
             self.reporter.event("warning", what=line)
+        START.ended("checkpoint")
         module = self.run.build(self.mesh, self._start.checkpoint)
+        START.ended("model")
         self._fill(module)
+        START.ended("weights")
         checkpoints = Checkpoints(self.config, module.engine, self.data.tokenizer, fence)
         self._say([f"setup: {time.monotonic() - began:.1f} s"])
         position = self.position

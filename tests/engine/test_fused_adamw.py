@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.parity import OPTIMIZER
+from support.parity import OPTIMIZER, case_config
 from support.spawn import run_ranks
+from support.stores import make_store
 
+from megabiomed.config.optimizers import ADAMW
+from megabiomed.engine.base import state_before_training
+from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
+from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
+
+ANY = Path(__file__).parents[1] / "checkpoint" / "any_worker.py"
 WORKER = Path(__file__).with_name("parity_worker.py")
 PLAIN = {"optimizer": {"kind": "support.plain_adamw:PLAIN"}}
 ENGINES: dict[str, dict[str, Any]] = {
@@ -50,3 +57,71 @@ def test_every_engine_keeps_the_bits_of_separate_passes(name: str, folder: Path)
         assert ours.keys() == theirs.keys()
         for key, tensor in ours.items():
             assert torch.equal(tensor, theirs[key]), key
+
+
+TOPOLOGIES = {"zero1": (2, {"zero_stage": 1}), "fsdp2": (2, {"engine": "fsdp2"})}
+
+
+@pytest.mark.timeout(500)
+def test_a_run_that_torchs_optimizer_saved_goes_on_with_its_bits_on_any_topology(tmp_path: Path) -> None:
+    text = "\n".join(f"Patient {n} received {n * 3} mg of aspirin versus placebo." for n in range(400))
+    train_tokenizer(iter([text]), tmp_path / "tokenizer.model", 300)
+    make_store(tmp_path / "store", tmp_path / "tokenizer.model", [5, 40, 17, 3, 60, 24] * 12)
+    (tmp_path / "table.json").write_text(json.dumps(TOPOLOGIES))
+
+    def ranks(mode: str, optimizer: dict[str, str]) -> dict[str, Any]:
+        command = [str(ANY), mode, str(tmp_path / "table.json"), str(tmp_path), json.dumps(optimizer)]
+        run_ranks(2, command, tmp_path / "logs", timeout_s=200)
+        return {file.name: json.loads(file.read_text()) for file in tmp_path.glob("*<*.json")}
+
+    ranks("save", PLAIN["optimizer"])
+    theirs, ours = ranks("load", PLAIN["optimizer"]), ranks("load", {})
+    assert len(ours) == len(TOPOLOGIES) ** 2
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5])
+@pytest.mark.parametrize("norm", [float("nan"), float("inf"), -1.0])
+def test_a_norm_that_is_none_scales_to_nan(norm: float, max_norm: float) -> None:
+    for inverted in (False, True):
+        assert torch.isnan(clip_scale(torch.tensor(norm, dtype=torch.float64), max_norm, inverted=inverted))
+
+
+def test_the_factor_brings_the_norm_to_the_limit_and_never_up_to_it() -> None:
+    for inverted in (False, True):
+        assert clip_scale(torch.tensor(2.0), 0.5, inverted=inverted) == pytest.approx(0.25, rel=1e-6)
+        assert clip_scale(torch.tensor(0.1), 0.5, inverted=inverted) == 1.0
+        assert clip_scale(torch.tensor(2.0), 0.0, inverted=inverted) == 1.0
+
+
+def test_a_step_without_a_finite_norm_changes_nothing_and_is_not_counted() -> None:
+    weight = torch.nn.Parameter(torch.ones(4))
+    config = case_config({"name": "alone"})
+    optimizer = FusedAdamW([{"params": [weight]}], config)
+    optimizer.state[weight] = state_before_training(ADAMW, weight, count_on_host=True)
+    weight.grad = torch.full((4,), float("inf"))
+    optimizer.read_scale = lambda: clip_scale(torch.tensor(float("inf")), 0.5)
+    optimizer.step()
+    optimizer.forget_step()
+    assert torch.equal(weight, torch.ones(4))
+    assert float(optimizer.state[weight]["step"]) == 0
+    weight.grad = torch.ones(4)
+    optimizer.read_scale = lambda: torch.ones(())
+    optimizer.step()
+    assert float(optimizer.state[weight]["step"]) == 1
+    assert float(weight[0]) == pytest.approx(1 - config.optimizer.lr, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "one_pass"),
+    [
+        ({}, True),
+        (PLAIN, False),
+        ({"parallel": {"zero_stage": 1, "offload_optimizer": True}}, False),
+    ],
+)
+def test_torch_steps_what_is_on_the_host_or_another_rule(values: dict[str, Any], one_pass: bool) -> None:
+    config = case_config({"name": "alone", **values})
+    assert steps_in_one_pass(config) is one_pass
+    optimizer = optimizer_of([{"params": [torch.nn.Parameter(torch.ones(1))]}], config)
+    assert isinstance(optimizer, FusedAdamW) is one_pass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from support import checkpoints as world
 
-from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.logical import Box, DirectSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config.models import ModelConfig
 from megabiomed.config.optimizers import ADAMW
@@ -42,6 +43,23 @@ def test_a_box_is_cut_out_of_the_whole_tensor_across_blocks() -> None:
     name = "model.embed_tokens.weight"
     box = Box(name, (32000, 128), (8000, 5), (9000, 60))
     assert torch.equal(SeededInit(WIDE, 3).read(box), whole(name)[8000:17000, 5:65])
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_threads_draw_the_numbers_of_one(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "model.embed_tokens.weight"
+    expected = whole(name)
+    with ThreadPoolExecutor(threads) as pool:
+        monkeypatch.setattr(fresh, "_threads", lambda process: pool)
+        assert torch.equal(whole(name), expected)
+
+
+def test_memory_that_is_there_is_filled_in_its_own_type() -> None:
+    box, source = Box("model.embed_tokens.weight", (32000, 128), (8000, 5), (9000, 60)), SeededInit(WIDE, 3)
+    assert isinstance(source, DirectSource)
+    out = torch.empty(9000, 60, dtype=torch.bfloat16)
+    source.read_into(box, out)
+    assert torch.equal(out, source.read(box).bfloat16())
 
 
 def test_tensors_and_seeds_differ() -> None:

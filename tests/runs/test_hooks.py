@@ -61,13 +61,25 @@ def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path
     ]  # fmt: skip
     run_ranks(1, [WORKER, str(run_file), str(calls), *words], tmp_path / "two")
     assert json.loads(calls.read_text()) == [["at_start", 2], *of_step(2), ["on_leave", 3], ["at_end", 3]]
+    first = next(event for event in events(tmp_path / "r") if event["event"] == "first_step")
+    assert list(first["phases"]) == [
+        "imports",
+        "groups",
+        "data",
+        "kernels",
+        "checkpoint",
+        "model",
+        "weights",
+        "first step",
+    ]
+    assert first["seconds"] == pytest.approx(sum(first["phases"].values()), abs=0.01)
     told = [event["event"] for event in events(tmp_path / "r")]
-    assert told == ["start", "save", "stopped", "resume", "save", "finished"]
+    assert told == ["start", "first_step", "save", "stopped", "resume", "first_step", "save", "finished"]
 
 
 def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
     names = [type(hook).__name__ for hook in standard_hooks(None)]
-    assert names == ["FiniteCheck", "Validation", "Evaluation", "Saving", "Heartbeat", "Reports"]
+    assert names == ["FiniteCheck", "Validation", "Evaluation", "Saving", "Heartbeat", "FirstStep", "Reports"]
 
 
 @given(st.floats(), st.floats())
