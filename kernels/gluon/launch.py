@@ -20,7 +20,7 @@ from megabiomed.kernels.triton.attention_op import LOG2E, Passes, dense_heads, f
 ROWS, PART = 128, 64  # rows of a program and of a consumer, as in tiles.py
 WARPS = 4  # of the first consumer; the second and the producer are started inside the kernel
 HEAD_SIZES = (64, 128)
-# (tile of the loop, ring stages) by head size, without spills; docs/kernels.md has the times of those for 128.
+# (tile of the loop, ring stages) by head size, without spills; not chosen by time (docs/kernels.md).
 FORWARD = {64: (128, 2), 128: (128, 2)}
 BACKWARD_KV = {64: (64, 3), 128: (64, 2)}
 BACKWARD_Q = {64: (128, 2), 128: (64, 3)}
