@@ -66,6 +66,7 @@ class ZeroEngine(DataParallelEngine):
         if isinstance(self.torch_optimizer(), FusedAdamW):
             self._step_in_one_pass(self.torch_optimizer())
         if self.stage_number == 3:
+            patches.order_by_streams()
             patches.check_traces_inside(self.optimizer, mesh.group("shards"))
         self.gradients = self._main_gradients()
         self._create_moments()

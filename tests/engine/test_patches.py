@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.parity import case_config, reference
 from support.spawn import run_ranks
 
@@ -122,3 +124,36 @@ def test_a_symbol_that_is_gone_is_refused_for_the_stages_that_need_it(symbol: st
     patches.check("deepspeed", 1)
     with pytest.raises(LaunchError, match=rf"deepspeed has no {symbol} any more.*pip install deepspeed==0\.19\.8"):
         patches.check("deepspeed", 3)
+
+
+def test_the_host_waits_for_no_stream_before_a_layer_of_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.runtime.zero import partition_parameters as module
+
+    waited: list[str] = []
+    accelerator = get_accelerator()
+    monkeypatch.setattr(type(accelerator), "resolves_data_dependency", lambda _: False)  # as CUDA's says
+    monkeypatch.setattr(
+        type(accelerator), "current_stream", lambda *_: SimpleNamespace(synchronize=lambda: waited.append(""))
+    )
+    for handle in (module.NoGatherHandle, module.NoGatherCoalescedHandle):
+        monkeypatch.setattr(handle, "wait", handle.wait)
+
+    def one() -> Any:
+        status = module.ZeroParamStatus
+        parameter = SimpleNamespace(
+            ds_status=status.INFLIGHT, ds_tensor=SimpleNamespace(data=torch.ones(4)), ds_shape=(2, 2)
+        )
+        module.NoGatherHandle(parameter).wait(handle_dependency=True)
+        assert parameter.ds_status == status.AVAILABLE
+        parameter.ds_status = status.INFLIGHT
+        module.NoGatherCoalescedHandle([parameter]).wait()
+        assert parameter.ds_status == status.AVAILABLE
+
+    one()
+    assert len(waited) == 2
+    patches.order_by_streams()
+    patches.order_by_streams()
+    one()
+    assert len(waited) == 2
+    assert not accelerator.resolves_data_dependency()
