@@ -147,7 +147,8 @@ def _forward_backward(
         torch.autograd.backward(results, seeds)
 
     first = outputs()
-    seeds.extend(torch.randn_like(out) for out in first)
+    # A loss is where backward starts, with the gradient 1; another factor would add a pass that no training step has.
+    seeds.extend(torch.ones_like(out) if out.numel() == 1 else torch.randn_like(out) for out in first)
     backward(first)
     del first
     ahead, back = [], []
