@@ -156,6 +156,15 @@ def starts(asked: Asked) -> list[Part]:
     return [worker("gpu_start", "start", 120, "first start", "second start", options=options)]
 
 
+def fp8(asked: Asked) -> list[Part]:
+    """The step in fp8, and how far its loss is from that of bf16."""
+    options = ("--tiny",) if asked.tiny else ()
+    return [
+        *steps("fp8", 90, "fp8")(asked),
+        worker("gpu_fp8_loss", "fp8 loss", 120, "fp8 beside bf16", options=options),
+    ]
+
+
 PEERS = ("transformers flex compiled", "transformers cudnn compiled", "transformers flex liger")
 STEP = steps("step", 180, "zero1", "zero3", profile="also")
 DUEL = steps("duel", 240, "zero1", PEERS[0], "zero3", PEERS[1], profile="also")
@@ -174,7 +183,7 @@ SECTIONS = [
     Section("other-kernels", "norm, SwiGLU, head and loss, AdamW", 120, OTHERS),
     Section("save", "lost step time of a save, ours and torch's", 200, saves),
     Section("start", "from the command to the first step, phase by phase", 120, starts),
-    Section("fp8", "training step with train.precision: fp8", 120, steps("fp8", 120, "fp8")),
+    Section("fp8", "training step with train.precision: fp8; its loss after 200 steps beside bf16", 200, fp8),
     Section("fsdp2", "training step under FSDP2", 120, steps("fsdp2", 120, "fsdp2")),
     Section("attention-shapes", "GQA 8:1 and 4:1, head size 64", 210, SHAPES),
     Section("duel", "step and its best peers in one process, with profiles of all", 240, DUEL, by_default=False),

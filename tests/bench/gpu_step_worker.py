@@ -109,9 +109,6 @@ class Measurement:
         """Build a candidate, measure it and remove it."""
         began = time.perf_counter()
         own = candidate in OURS
-        if candidate == "fp8" and not _takes_fp8():
-            self.lines.row(candidate="megabiomed fp8", result="not built: train.precision takes no fp8")
-            return
         config = config_of(self.layers, OURS.get(candidate, {}), "fp8" if candidate == "fp8" else "")
         batches = batches_of(config)
         step = ours(config, batches) if own else transformers(config, batches, candidate)
@@ -155,16 +152,8 @@ class Measurement:
         )
 
 
-def _takes_fp8() -> bool:
-    try:
-        config_of(1, OURS["fp8"], "fp8")
-    except ValueError:
-        return False
-    return True
-
-
 def _attention(config: RunConfig) -> str:
-    dtype = platform.DTYPES.get(config.train.precision, torch.bfloat16)
+    dtype = platform.DTYPES[config.train.compute_type]
     model = config.model
     choices = choices_of(config.kernels, platform.device(), dtype, model.hidden_size, model.head_size)
     return f"auto ({choices['attention'].name})"
