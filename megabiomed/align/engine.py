@@ -150,7 +150,7 @@ class AlignEngine(TrainEngine):
         """Phase 2, forward and backward: mean loss per unmasked token of the global batch."""
         # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
         shards = self.mesh.size("shards")
-        return self._sum_of_all(self.pipeline.run(micro_batches, shards / max(tokens, 1.0)) / shards)
+        return self._sum_of_all(float(self.pipeline.run(micro_batches, shards / max(tokens, 1.0))) / shards)
 
     def _known_to_all(self, *figures: float) -> list[float]:
         """Figures of a step that the ranks of one half know and those of the other have as 0."""

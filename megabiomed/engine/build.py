@@ -110,10 +110,10 @@ class TrainEngine:
         self.data_parallel.begin_step()
         batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
         # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
-        scaled = self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0))
+        loss = self._mean_later(self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0)))
         grad_norm = self.data_parallel.step(lr)
         self.optimizer_step_count += 1
-        return StepResult(self._sum_of_all(scaled / mesh.size("shards")), grad_norm, int(tokens), int(pairs))
+        return StepResult(loss.read(), grad_norm, int(tokens), int(pairs))
 
     def counted(self, micro_batches: Sequence[MicroBatch]) -> list[float]:
         """[unmasked tokens, visible pairs] of the global batch, of micro-batches that are still on the host."""
@@ -129,6 +129,14 @@ class TrainEngine:
         before = self.mesh.coordinate("replicas") * data.global_batch_size // self.mesh.size("replicas")  # samples
         places = [(before + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
         return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]
+
+    def _mean_later(self, scaled: Tensor) -> platform.Later:
+        """Mean over all shards of a number [] that only last stages have; the host does not wait for it."""
+        total = scaled.double() / self.mesh.size("shards")
+        for name in ("shards", "pp"):
+            if self.mesh.size(name) > 1:
+                dist.all_reduce(total, group=self.mesh.group(name))
+        return platform.Later(total)
 
     def _sum_of_all(self, value: float) -> float:
         """Sum over all shards of a value that only last stages have."""

@@ -75,7 +75,7 @@ class FsdpEngine(DataParallelEngine):
         return value
 
     def _update(self, gradients: list[Tensor], norm: Tensor) -> float:
-        """Clip and step, unless the norm is not finite; returns it, for which the host waits."""
+        """Clip and step, unless the norm is not finite; returns it, for which the host waits, but not for the step."""
         optimizer, limit = self.optimizer, self.config.optimizer.clip_grad_norm
         if not isinstance(optimizer, FusedAdamW):
             clip_(gradients, norm, limit)
@@ -83,8 +83,9 @@ class FsdpEngine(DataParallelEngine):
                 optimizer.step()
             return float(norm)
         optimizer.read_scale = lambda: clip_scale(norm, limit)
+        known = platform.Later(norm)
         optimizer.step()
-        value = float(norm)
+        value = known.read()
         if not math.isfinite(value):
             optimizer.forget_step()
         return value

@@ -97,14 +97,14 @@ class Pipeline:
         """Whether this rank computes the loss."""
         return self.stage == self.parts.stage(len(self.parts) - 1)
 
-    def run(self, batches: Sequence[MicroBatch], scale: float) -> float:
+    def run(self, batches: Sequence[MicroBatch], scale: float) -> Tensor:
         """Forward and backward of all micro-batches; gradients accumulate in the engine.
 
         Args:
             scale: factor of every micro-batch's summed loss. The head applies it, which has complete gradients after forward.
 
         Returns:
-            the sum of the scaled losses on the last stage, 0 elsewhere.
+            the sum of the scaled losses on the last stage, 0 elsewhere; [] fp32 on the device, which nothing has waited for.
         """
         assert len(batches) == self.micro_batches
         self.batches = [replace(batch, loss_scale=scale) for batch in batches]
@@ -116,15 +116,16 @@ class Pipeline:
         inputs = (index,) if self.parts.part(self.stage, 0) == 0 else ()
         target = index if self.is_last else None
         self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False, index=index)
-        return float(sum(loss.detach() for loss in losses)) if self.is_last else 0.0
+        total = torch.zeros((), device=platform.device())
+        return sum((loss.detach() for loss in losses), total) if self.is_last else total
 
-    def _run_alone(self) -> float:
+    def _run_alone(self) -> Tensor:
         total = torch.zeros((), device=platform.device())
         for batch in self.batches:
             loss = _total(self.data_parallel.forward(0, None, batch))
             loss.backward()
             total += loss.detach()
-        return float(total)
+        return total
 
     @torch.no_grad()
     def forward_only(self, batches: Sequence[MicroBatch], return_logits: bool = False) -> list[Tensor]:

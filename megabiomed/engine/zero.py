@@ -61,6 +61,7 @@ class ZeroEngine(DataParallelEngine):
             )
         self.optimizer: Any = self.deepspeed.optimizer
         self._norm = torch.tensor(float("nan"))
+        self._known: platform.Later | None = None
         if self.stage_number == 0:
             patches.clip_with(self.deepspeed, self._clip_replicated)
         if isinstance(self.torch_optimizer(), FusedAdamW):
@@ -68,6 +69,8 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 3:
             patches.order_by_streams()
             patches.check_traces_inside(self.optimizer, mesh.group("shards"))
+            if config.train.precision == "bf16":
+                zero_step.norms_in_one_pass(self.optimizer)
         self.gradients = self._main_gradients()
         self._create_moments()
 
@@ -109,8 +112,16 @@ class ZeroEngine(DataParallelEngine):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.gradients.finish_step()
+        self._known = None
         self.deepspeed.step()
+        if self._known is not None:
+            return self._known.read()
         return float(self._norm if self.stage_number == 0 else self.deepspeed.get_global_grad_norm())
+
+    def _seen(self, norm: Tensor) -> Tensor:
+        """A norm that the optimizer is about to use; the host may read it before the step that follows has run."""
+        self._known = platform.Later(norm)
+        return norm
 
     def train(self, mode: bool) -> None:
         """See the base class."""
@@ -128,10 +139,10 @@ class ZeroEngine(DataParallelEngine):
         """Let the optimizer clip and cast, and DeepSpeed do neither."""
         limit, stage = self.config.optimizer.clip_grad_norm, self.stage_number
         if stage == 0:
-            optimizer.read_scale = lambda: clip_scale(self._norm, limit)
+            optimizer.read_scale = lambda: clip_scale(self._seen(self._norm), limit)
             return
         optimizer.read_scale = lambda: clip_scale(
-            zero_step.norm(self.optimizer), limit, inverted=zero_step.inverts(self.optimizer)
+            self._seen(zero_step.norm(self.optimizer)), limit, inverted=zero_step.inverts(self.optimizer)
         )
         optimizer.copies = zero_step.leave_to_optimizer(self.optimizer)
 

@@ -184,6 +184,26 @@ def seed_all(*parts: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+class Later:
+    """A number on the device, copied to the host behind the work that is queued now and read when more has been queued.
+
+    Reading it then waits for that work alone; `float()` would wait for everything, and the device for the host after it.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self._held, self._copied = value.detach(), None
+        if value.is_cuda:
+            self._held = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self._held.copy_(value.detach(), non_blocking=True)
+            self._copied = torch.cuda.current_stream().record_event()
+
+    def read(self) -> float:
+        """The number."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._held)
+
+
 def synchronize() -> None:
     """Wait for the device's queued work (no-op on a CPU)."""
     if has_cuda():
