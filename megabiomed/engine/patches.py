@@ -122,6 +122,7 @@ PATCHES = (
     _zero("3", f"{_ZERO3}._unflatten_partitioned_parameters", _CAST),
     _zero("3", f"{_ZERO3}.fp16_partitioned_groups_flat", _CAST),
     _zero("3", f"{_ZERO3}.unscale_and_clip_grads", "multiplies all gradients by 1 where nothing is clipped"),
+    _zero("3", f"{_ZERO3}.reduce_and_partition_stream", "lets the host wait for the device after each backward pass"),
     _zero("3", f"{_ZERO3}.get_grad_norm_direct", "copies every gradient to fp64 for its norm"),
     _zero("3", f"{_ZERO3}._prepare_fp32_grad_for_sub_group", "concatenates gradients that are one tensor already"),
     _zero("3", f"{_ZERO3}.averaged_gradients", "keeps views of the gradients after the step"),

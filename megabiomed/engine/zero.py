@@ -71,6 +71,7 @@ class ZeroEngine(DataParallelEngine):
             patches.check_traces_inside(self.optimizer, mesh.group("shards"))
             if config.train.precision == "bf16":
                 zero_step.norms_in_one_pass(self.optimizer)
+                zero_step.reduce_behind_the_host(self.optimizer)
         self.gradients = self._main_gradients()
         self._create_moments()
 

@@ -59,6 +59,17 @@ def norms_in_one_pass(optimizer: Any) -> None:
     optimizer.get_grad_norm_direct = get_grad_norm_direct
 
 
+def reduce_behind_the_host(optimizer: Any) -> None:
+    """ZeRO-3 on a GPU: after a backward pass the computing stream waits for the reducing one, and the host for neither."""
+    if platform.has_cuda() and optimizer.reduce_and_partition_stream is not None:
+        optimizer.reduce_and_partition_stream = _OrderedStream()
+
+
+class _OrderedStream(torch.cuda.Stream):
+    def synchronize(self) -> None:
+        torch.cuda.current_stream().wait_stream(self)
+
+
 def _in_bf16_optimizer(optimizer: Any) -> bool:
     return hasattr(optimizer, "bf16_partitioned_groups")
 

@@ -28,8 +28,9 @@ MATRICES = {
     "down": (4096, 11008),
     "head": (32000, 4096),
 }
-BOUND = 1e-6
-"""Relative error in the Frobenius norm that a sum of two products in fp32 stays under."""
+BOUND = 2e-5
+"""Relative error in the Frobenius norm that a sum of two products stays under. Tensor cores truncate where they add: 9e-6 for
+8,192 tokens on an H100; a gradient rounded to bf16 has 1.7e-3."""
 ROWS = 256
 """Rows of a gradient that are compared with fp64."""
 
