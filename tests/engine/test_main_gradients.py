@@ -18,9 +18,6 @@ TOPOLOGIES: dict[str, dict[str, Any]] = {
     "pp2-interleaved-zero3": {
         "zero_stage": 3, "pipeline_parallel_size": 2, "pipeline_schedule": "interleaved", "virtual_pipeline_stages": 2,
     },
-    "tp2-sp-zero1-recompute": {
-        "zero_stage": 1, "tensor_parallel_size": 2, "sequence_parallel": True, "activation_checkpointing": "full",
-    },
 }  # fmt: skip
 WAYS = ("hook", "bits", "auto")
 
