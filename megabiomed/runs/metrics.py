@@ -28,7 +28,7 @@ class Reporter:
         self.world = world
         self.total = total
         chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
-        self._chosen = [SafeTracker(chosen)] if chosen is not None and active else []
+        self._chosen = [SafeTracker(chosen, self.say)] if chosen is not None and active else []
         self._trackers: list[Tracker] = [LocalFiles(config.folder)] if active else []
         self._since = time.monotonic()
         self._steps = self._useful = self._pairs = 0

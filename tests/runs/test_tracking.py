@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.runs import events, losses
 from megabiomed.config import RunConfig, TrackingConfig
 from megabiomed.ground.errors import ConfigError
 from megabiomed.runs.metrics import Reporter
-from megabiomed.runs.tracking import find_tracker
+from megabiomed.runs.tracking import SafeTracker, find_tracker
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 OUTSIDE = """
@@ -80,12 +81,12 @@ def test_a_tracker_from_outside_gets_every_figure_and_event_of_a_run_and_of_its_
 @pytest.mark.parametrize(
     ("tracker", "warning"),
     [
-        ("Torn", "the torn notebook is switched off for this run: no page is left"),
-        ("Unmade", "the notebook is switched off for this run: out of paper"),
+        ("Torn", "warning: the torn notebook fails: no page is left"),
+        ("Unmade", "warning: the notebook fails: out of paper"),
     ],
 )
-def test_a_tracker_that_fails_is_switched_off_once_and_the_files_go_on(
-    tracker: str, warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_tracker_that_fails_is_said_to_once_and_the_files_go_on(
+    tracker: str, warning: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = {
         "name": "t",
@@ -99,8 +100,47 @@ def test_a_tracker_that_fails_is_switched_off_once_and_the_files_go_on(
     for step in (1, 2):
         reporter.step(step, 1.0, 1.0, 1.0, 1, 60)
     reporter.finish("FINISHED")
-    assert [record.getMessage() for record in caplog.records] == [warning]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert said == [f"{warning}; figures go on in metrics.jsonl, tried again in 5 min"]
     assert len(losses(tmp_path / "r")) == 2
+
+
+def test_a_tracker_is_tried_again_after_pauses_that_double_and_told_of_when_it_answers(tmp_path: Path) -> None:
+    said: list[str] = []
+    told: list[int] = []
+    state = {"away": True, "now": 0.0}
+
+    class Server:
+        name = "the server"
+
+        def start(self, config: RunConfig) -> None:
+            if state["away"]:
+                raise OSError("no route")
+
+        def metrics(self, values: dict[str, float], step: int) -> None:
+            told.append(step)
+
+    tracker = SafeTracker(Server, said.append, lambda: state["now"])  # type: ignore[arg-type]
+    tracker.start(RunConfig.model_validate({"name": "t", "run_dir": tmp_path, "train": {"steps": 3}}))
+    for minute in range(16):
+        state["now"], state["away"] = 60.0 * minute, minute < 14
+        tracker.metrics({}, minute)
+    assert [line.rpartition("again in ")[2] for line in said[:2]] == ["5 min", "10 min"]
+    assert said[2:] == ["the server answers again"]
+    assert told == [15]
+
+
+def test_a_server_that_is_away_holds_a_run_up_for_seconds_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The client alone would try for minutes, without a word."""
+    values = {"name": "t", "run_dir": tmp_path / "r", "train": {"steps": 3}}
+    config = RunConfig.model_validate({**values, "tracking": {"mlflow_uri": "http://127.0.0.1:9"}})
+    reporter = Reporter(config, True, 1, 3)
+    reporter.track()
+    reporter.validation(1, 2.0, 10)
+    assert "warning: MLflow fails: " in capsys.readouterr().out
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
 
 
 @pytest.mark.parametrize("values", [{"mlflow": False}, {"kind": None}, {"kind": None, "mlflow": True}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,13 +11,14 @@ from megabiomed.config import RunConfig, TrackingConfig
 from megabiomed.ground.registry import Registry
 
 _LOG = logging.getLogger(__name__)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 300.0, 3600.0
 _METHODS = ("start", "metrics", "event", "finish")
 
 
 class Tracker(Protocol):
     """Gets everything that a run reports, on rank 0 alone. It is made without arguments.
 
-    A tracker that fails is switched off for the rest of the run, with a warning; it never ends the training.
+    A tracker that fails is said to, made anew some minutes later, and never ends the training.
 
     Attributes:
         name: for messages.
@@ -58,24 +60,30 @@ def find_tracker(config: TrackingConfig) -> Callable[[], Tracker] | None:
 
 
 class SafeTracker:
-    """A tracker whose failure is reported once and never ends the training.
+    """A tracker whose failure is said on the terminal and never ends the training; it is tried again later.
 
     Args:
-        make: makes the tracker, when the run starts.
+        make: makes the tracker, when the run starts and after a failure.
+        say: prints a line on the terminal of the run.
+        clock: seconds; the pause after a failure doubles from `FIRST_PAUSE_S` to `LONGEST_PAUSE_S`.
     """
 
-    def __init__(self, make: Callable[[], Tracker]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Tracker],
+        say: Callable[[str], None] = _LOG.warning,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = str(getattr(make, "name", "the tracker"))
-        self._make = make
+        self._make, self._say, self._clock = make, say, clock
         self._tracker: Tracker | None = None
+        self._config: RunConfig | None = None
+        self._pause, self._again = FIRST_PAUSE_S, 0.0
 
     def start(self, config: RunConfig) -> None:
         """See `Tracker`."""
-        try:
-            self._tracker = self._make()
-        except Exception as error:
-            self._switch_off(error)
-        self._safely(lambda tracker: tracker.start(config))
+        self._config = config
+        self._open(config)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """See `Tracker`."""
@@ -89,14 +97,32 @@ class SafeTracker:
         """See `Tracker`."""
         self._safely(lambda tracker: tracker.finish(status))
 
+    def _open(self, config: RunConfig) -> None:
+        try:
+            tracker = self._make()
+            tracker.start(config)
+        except Exception as error:
+            self._put_off(error)
+            return
+        if self._again:
+            self._say(f"{self.name} answers again")
+        self._tracker, self._again = tracker, 0.0
+
     def _safely(self, action: Callable[[Tracker], None]) -> None:
+        if self._tracker is None and self._config is not None and self._clock() >= self._again:
+            self._open(self._config)
         if self._tracker is None:
             return
         try:
             action(self._tracker)
         except Exception as error:
-            self._switch_off(error)
+            self._put_off(error)
+            return
+        self._pause = FIRST_PAUSE_S
 
-    def _switch_off(self, error: Exception) -> None:
-        _LOG.warning("%s is switched off for this run: %s", self.name, error)
-        self._tracker = None
+    def _put_off(self, error: Exception) -> None:
+        self._tracker, self._again = None, self._clock() + self._pause
+        self._say(
+            f"warning: {self.name} fails: {error}; figures go on in metrics.jsonl, tried again in {self._pause / 60:.0f} min"
+        )
+        self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)

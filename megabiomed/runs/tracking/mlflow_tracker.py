@@ -28,6 +28,9 @@ class MlflowTracker:
         """See `Tracker`."""
         # MLflow's start-up migrations and telemetry write to the log of the training otherwise.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # The client's own limits, 7 tries of 120 s, hold up all ranks for minutes when a server is away.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow.tracking import MlflowClient
