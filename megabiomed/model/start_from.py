@@ -79,6 +79,16 @@ def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
         check_hugging_face(folder, model)
 
 
+def notes_on_tying(start: Path | None, model: ModelConfig) -> list[str]:
+    """A line where a run begins with a folder whose output head is its embedding, since it trains them apart."""
+    folder = start or model.init_from
+    if folder is None or not locate(folder).is_hugging_face or not HuggingFaceSource(folder).tied:
+        return []
+    return [
+        f"{folder} ties its output head to its embedding; here the head begins as a copy, and both are trained apart"
+    ]
+
+
 def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
     """New rows are means of old ones, and two pieces made of the same parts begin alike: they must be trained."""
     if rows < model.vocab_size:

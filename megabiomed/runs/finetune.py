@@ -8,6 +8,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.finetune import FinetuneRunConfig
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.mesh import Mesh
+from megabiomed.model.start_from import notes_on_tying
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.language_model import LanguageModel
 from megabiomed.runs.module import Run, RunData
@@ -37,7 +38,8 @@ class FinetuneRun(Run):
         held_out, samples = None, config.train.eval_samples
         if validation is not None:
             held_out = QuestionValidation(validation, config.data, samples, config.seed, replica, replicas)
-        self._data = RunData(loader, tokenizer, held_out, list(_notes(loader)), warnings)
+        tying = [] if config.lora else notes_on_tying(config.finetune.start_from, config.model)
+        self._data = RunData(loader, tokenizer, held_out, list(_notes(loader)), [*warnings, *tying])
         return self._data
 
     def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:

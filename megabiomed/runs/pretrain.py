@@ -7,6 +7,7 @@ from megabiomed.config import RunConfig
 from megabiomed.data.loader import open_training_data, open_validation_data
 from megabiomed.data.store import TokenStore
 from megabiomed.engine.mesh import Mesh
+from megabiomed.model.start_from import notes_on_tying
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.language_model import LanguageModel
 from megabiomed.runs.module import Run, RunData
@@ -35,7 +36,8 @@ class PretrainRun(Run):
         notes = (
             [f"vocabulary: {tokenizer.vocab_size} pieces; {more} more rows, which are never a label"] if more else []
         )
-        self._data = RunData(loader, tokenizer.path, held_out, notes)
+        warnings = [] if config.lora else notes_on_tying(None, config.model)
+        self._data = RunData(loader, tokenizer.path, held_out, notes, warnings)
         return self._data
 
     def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:

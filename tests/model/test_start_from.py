@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
@@ -21,7 +23,7 @@ from megabiomed.model.hf_export import export_hf
 from megabiomed.model.merged import check_adapters
 from megabiomed.model.peft import export_adapter
 from megabiomed.model.registry import architecture_of
-from megabiomed.model.start_from import frozen_reference, model_base, whole_model
+from megabiomed.model.start_from import frozen_reference, model_base, notes_on_tying, whole_model
 
 MODEL = ModelConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
@@ -143,3 +145,17 @@ def test_a_hugging_face_base_is_hashed_once_for_a_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(hashes, "sha256_file", pytest.fail)
     assert frozen_reference(folder, MODEL, 5, run) == first == checkpoint.language_model
     whole_model(checkpoint)
+
+
+def test_a_folder_of_tied_embeddings_is_warned_of_until_it_has_a_head_of_its_own(tmp_path: Path) -> None:
+    folder = export_hf(SeededInit(MODEL, 5), MODEL, tmp_path / "hf")
+    settings = json.loads((folder / "config.json").read_text())
+    assert notes_on_tying(folder, MODEL) == []
+    (folder / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    assert notes_on_tying(folder, MODEL) == []
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("lm_head.weight")
+    save_file(tensors, folder / "model.safetensors")
+    (said,) = notes_on_tying(None, MODEL.model_copy(update={"init_from": folder}))
+    assert "both are trained apart" in said
+    assert notes_on_tying(tmp_path / "nowhere", MODEL) == []
