@@ -75,7 +75,9 @@ class SafeTracker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = str(getattr(make, "name", "the tracker"))
-        self._make, self._say, self._clock = make, say, clock
+        self._make = make
+        self._say = say
+        self._clock = clock
         self._tracker: Tracker | None = None
         self._config: RunConfig | None = None
         self._pause, self._again = FIRST_PAUSE_S, 0.0
