@@ -13,6 +13,7 @@ from megabiomed.config.grid import PipelineParts
 from megabiomed.config.schema import ParallelConfig
 from megabiomed.config.topology import check_run, grid_of
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.mappings import leaves
 from megabiomed.model.registry import architecture_of
 
 _KEYS = {
@@ -114,17 +115,9 @@ def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:
 
 def config_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
     """Keys whose values differ between two configurations, dotted, with both values; a missing one is null."""
-    ours, theirs = _flat(stored), _flat(given)
+    ours, theirs = ({key: value for key, value in leaves(values) if value != {}} for values in (stored, given))
     return [
         {"key": key, "checkpoint": ours.get(key), "config": theirs.get(key)}
         for key in sorted(ours.keys() | theirs.keys())
         if ours.get(key) != theirs.get(key)
     ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found

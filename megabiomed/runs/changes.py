@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import UserError
+from megabiomed.ground.mappings import leaves
 
 SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "seed")
 """The others change nothing in the arithmetic, or are compared by themselves (data order, architecture, batch size)."""
@@ -21,25 +21,15 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     Keys that the release which saved did not have are left out.
     """
     try:
-        before = dict(_leaves(read_yaml(checkpoint.config_text, str(checkpoint.path))))
+        before = dict(leaves(read_yaml(checkpoint.config_text, str(checkpoint.path))))
     except UserError:
         return ["settings: those of the checkpoint cannot be read, so changes are not shown"]
-    now = dict(_leaves(read_yaml(to_yaml(config), config.name)))
+    now = dict(leaves(read_yaml(to_yaml(config), config.name)))
     return [
         f"{key}: {_shown(before[key])} -> {_shown(now.get(key))}"
         for key in sorted(before)
         if key.split(".")[0] in SECTIONS and key.split(".")[-1] not in SILENT and before[key] != now.get(key)
     ]
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of nested mappings; a list is a value."""
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, f"{name}.")
-        else:
-            yield name, inner
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE
+from megabiomed.ground.mappings import leaves
 
 _RUN_ID = "mlflow_run_id"
 _LONGEST_PARAM = 500
@@ -49,8 +50,9 @@ class MlflowTracker:
         else:
             self._run_id = client.create_run(experiment, run_name=config.name).info.run_id
             stored.write_text(self._run_id + "\n")
-            for key, value in _flat(config.model_dump(mode="json")):
-                client.log_param(self._run_id, key, str(value)[:_LONGEST_PARAM])
+            for key, value in leaves(config.model_dump(mode="json")):
+                if value != {}:
+                    client.log_param(self._run_id, key, str(value)[:_LONGEST_PARAM])
         self._client = client
 
     def metrics(self, values: dict[str, float], step: int) -> None:
@@ -71,11 +73,3 @@ class MlflowTracker:
     def finish(self, status: str) -> None:
         """See `Tracker`."""
         self._client.set_terminated(self._run_id, status)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
-    return found
