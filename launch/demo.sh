@@ -29,11 +29,11 @@ say "3. a small Hugging Face Llama to start from (model.init_from takes any)"
 import sys, torch, yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
-from megabiomed import configs
+from megabiomed.config import shipped
 
 logging.disable_progress_bar()
 torch.manual_seed(0)
-shape = yaml.safe_load(configs.find("models", "tiny").read_text())
+shape = yaml.safe_load(shipped.find("models", "tiny").read_text())
 LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(sys.argv[1])
 PYTHON
 "$BIN/megabiomed" checkpoint import-hf "$RUNS/demo-hf"
