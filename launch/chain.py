@@ -31,7 +31,7 @@ class ComponentConfig(Section):
     """sbatch options of these nodes: `partition: other`."""
 
 
-class StageConfig(Section):
+class ChainStageConfig(Section):
     """One stage of a chain: a run, or a command."""
 
     name: str = Field(pattern=_NAME)
@@ -60,7 +60,7 @@ class StageConfig(Section):
     """Nodes of other kinds, whose ranks follow those of `nodes`."""
 
     @model_validator(mode="after")
-    def _one_work(self) -> StageConfig:
+    def _one_work(self) -> ChainStageConfig:
         if (self.run is None) == (not self.command):
             raise ValueError(f"stage {self.name} needs either `run:` or `command:`")
         of_runs = {"overrides": self.overrides, "stage": self.stage, "components": self.components}
@@ -79,7 +79,7 @@ class ChainConfig(Section):
 
     name: str = Field(pattern=_NAME)
     """Name of the chain."""
-    stages: list[StageConfig] = Field(min_length=1)
+    stages: list[ChainStageConfig] = Field(min_length=1)
     """Stages in order."""
 
 
@@ -94,7 +94,7 @@ def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfi
     values = read_yaml_file(file)
     if not isinstance(values, dict) or "stages" not in values:
         config = read_run(path, overrides)
-        stage = StageConfig(name=kind_of_file(path, overrides).name, run=path, nodes=nodes or 1)
+        stage = ChainStageConfig(name=kind_of_file(path, overrides).name, run=path, nodes=nodes or 1)
         return _expanded(ChainConfig(name=config.name[:61], stages=[stage]), overrides)
     if nodes is not None:
         raise LaunchError(
@@ -113,7 +113,7 @@ def _find(path: str) -> Path:
 def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:
     """The chain with every alignment run replaced by its stages; what waits for the run waits for its last stage."""
     last: dict[str, str] = {}
-    stages: list[StageConfig] = []
+    stages: list[ChainStageConfig] = []
     for stage in chain.stages:
         before = [stages[-1].name] if stages else []
         after = before if stage.after is None else [last.get(name, name) for name in stage.after]

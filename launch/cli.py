@@ -15,7 +15,7 @@ import typer
 from megabiomed.ground.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
-    from megabiomed.launch.stage import Stage
+    from megabiomed.launch.stage import ChainStage
 
 _TABLE_WIDTH, _PIPE_WIDTH = 150, 240
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -52,7 +52,7 @@ def submit(
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
 
 
-def _plan(stage: Stage) -> list[str]:
+def _plan(stage: ChainStage) -> list[str]:
     """Describe a stage for the operator who decides whether to submit it."""
     from megabiomed.launch.submit import is_done, typed_commands
 
@@ -61,7 +61,7 @@ def _plan(stage: Stage) -> list[str]:
     shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
     nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
     waits = f" after {', '.join(stage.after)}" if stage.after else ""
-    beside = stage.config.ranks_beside if stage.config is not None else 0
+    beside = stage.config.extra_ranks if stage.config is not None else 0
     encoders = f" ({beside} with encoders alone)" if beside else ""
     lines = [f"{stage.name} ({stage.kind}): {nodes} = {stage.ranks} ranks{encoders}, {stage.time}{waits}"]
     lines += [f"  run folder: {stage.folder}"]

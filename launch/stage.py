@@ -14,14 +14,14 @@ from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch import records
-from megabiomed.launch.chain import ComponentConfig, StageConfig, read_chain
+from megabiomed.launch.chain import ChainStageConfig, ComponentConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.runs.kinds import WORKER, kind_of_file, part_run
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChainStage:
     """One job.
 
     Attributes:
@@ -93,7 +93,7 @@ def load_stages(
     overrides: list[str],
     nodes: int | None,
     check_command: Callable[[list[str]], None] | None = None,
-) -> list[Stage]:
+) -> list[ChainStage]:
     """Read a chain file, or a run file as a chain of its own, and check every stage before anything is submitted.
 
     Args:
@@ -105,7 +105,7 @@ def load_stages(
         ConfigError: anything in the files that is wrong; TopologyError: nodes that do not fit the topology.
     """
     chain = read_chain(path, overrides, nodes)
-    stages: list[Stage] = []
+    stages: list[ChainStage] = []
     for config in chain.stages:
         profile = load_cluster(config.cluster) if config.cluster else cluster
         if config.command:
@@ -119,7 +119,7 @@ def load_stages(
     return stages
 
 
-def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides: list[str]) -> Stage:
+def _training(chain: str, config: ChainStageConfig, cluster: ClusterConfig, overrides: list[str]) -> ChainStage:
     assert config.run is not None
     changes = [*config.overrides, *overrides]
     kind = kind_of_file(config.run, changes)
@@ -135,7 +135,7 @@ def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides
         *([] if here in changes else [here]),
         *(["--stage", *part] if part else []),
     ]
-    return Stage(
+    return ChainStage(
         chain=chain, name=config.name, kind=kind.name, folder=part_run(run, config.stage).folder, config=run,
         module=WORKER, arguments=tuple(part), typed=tuple(typed), makes=(), cluster=cluster, nodes=config.nodes,
         time=config.time or cluster.time, after=tuple(config.after or ()), sbatch=cluster.sbatch | config.sbatch,
@@ -143,10 +143,10 @@ def _training(chain: str, config: StageConfig, cluster: ClusterConfig, overrides
     )  # fmt: skip
 
 
-def _command(chain: str, config: StageConfig, cluster: ClusterConfig) -> Stage:
+def _command(chain: str, config: ChainStageConfig, cluster: ClusterConfig) -> ChainStage:
     # No shell will see the words: patterns of existing files become their names here.
     words = tuple(found for word in config.command for found in (sorted(glob(word)) if "*" in word else ()) or [word])
-    return Stage(
+    return ChainStage(
         chain=chain, name=config.name, kind=records.COMMAND, folder=(Path("runs") / f"{chain}-{config.name}").absolute(),
         config=None, module="megabiomed.cli", arguments=words, typed=words, makes=tuple(config.makes), cluster=cluster,
         nodes=1, time=config.time or cluster.time, after=tuple(config.after or ()),
@@ -154,7 +154,7 @@ def _command(chain: str, config: StageConfig, cluster: ClusterConfig) -> Stage:
     )  # fmt: skip
 
 
-def _check(stage: Stage, before: list[Stage]) -> None:
+def _check(stage: ChainStage, before: list[ChainStage]) -> None:
     """Refuse what cannot run; `before` are the stages that precede it in the chain."""
     known = [other.name for other in before]
     for name in stage.after:
@@ -170,12 +170,12 @@ def _check(stage: Stage, before: list[Stage]) -> None:
         )
     if stage.config is not None:
         check_run(part_run(stage.config, stage.part), stage.ranks)
-        _check_components(stage, stage.config.ranks_beside)
+        _check_components(stage, stage.config.extra_ranks)
         _check_order(stage, before)
     _check_files(stage, before)
 
 
-def _check_components(stage: Stage, encoder_ranks: int) -> None:
+def _check_components(stage: ChainStage, encoder_ranks: int) -> None:
     """Ranks with and without GPUs cannot meet; dedicated encoder ranks are the last ones, so they are on the last nodes."""
     gpus = stage.cluster.gpus_per_node > 0
     unlike = [part for part in stage.components if (part.gpus_per_node > 0) != gpus]
@@ -194,7 +194,7 @@ def _check_components(stage: Stage, encoder_ranks: int) -> None:
         )
 
 
-def _check_order(stage: Stage, before: list[Stage]) -> None:
+def _check_order(stage: ChainStage, before: list[ChainStage]) -> None:
     """A part of a run starts from the part before it, which is in the chain or finished already."""
     assert stage.config is not None
     names = stage.config.parts
@@ -211,7 +211,7 @@ def _check_order(stage: Stage, before: list[Stage]) -> None:
         )
 
 
-def _ancestors(stage: Stage, before: list[Stage]) -> list[Stage]:
+def _ancestors(stage: ChainStage, before: list[ChainStage]) -> list[ChainStage]:
     """All stages that are finished when this one begins."""
     waited, found = set(stage.after), []
     for other in reversed(before):
@@ -221,7 +221,7 @@ def _ancestors(stage: Stage, before: list[Stage]) -> list[Stage]:
     return found
 
 
-def _check_files(stage: Stage, before: list[Stage]) -> None:
+def _check_files(stage: ChainStage, before: list[ChainStage]) -> None:
     """What a stage reads exists, or is made by a stage that it waits for; what it writes can be written."""
     made = [path.absolute() for other in _ancestors(stage, before) for path in (*other.controls, *other.makes)]
     for key, path in read_paths(stage.config) if stage.config is not None else ():
@@ -241,7 +241,7 @@ def _check_files(stage: Stage, before: list[Stage]) -> None:
     _check_shared(stage)
 
 
-def _check_shared(stage: Stage) -> None:
+def _check_shared(stage: ChainStage) -> None:
     """Refuse paths that the nodes cannot see, where the cluster says which they can."""
     roots = [root.resolve() for root in stage.cluster.shared_roots]
     for key, path in _given(stage) if roots else ():
@@ -254,7 +254,7 @@ def _check_shared(stage: Stage) -> None:
             )
 
 
-def _given(stage: Stage) -> Iterator[tuple[str, Path]]:
+def _given(stage: ChainStage) -> Iterator[tuple[str, Path]]:
     yield "the run folder", stage.folder
     inside = in_pyxis(stage.cluster) or in_apptainer(stage.cluster)  # then `python` is the image's
     seen = {"host_python": stage.cluster.host_python, "python": None if inside else stage.cluster.python}

@@ -18,7 +18,7 @@ from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
-from megabiomed.launch.stage import Stage
+from megabiomed.launch.stage import ChainStage
 from megabiomed.runs.kinds import part_run
 
 _TEMPLATE = "job.sh.j2"
@@ -29,7 +29,7 @@ _SCRIPT_PATH = r"""[^\s"'\\%]+"""
 class Job:
     """A stage with its script."""
 
-    stage: Stage
+    stage: ChainStage
     script: str
 
     @property
@@ -38,7 +38,7 @@ class Job:
         return self.stage.folder / records.SLURM / "job.sh"
 
 
-def render(stage: Stage) -> Job:
+def render(stage: ChainStage) -> Job:
     """The batch script of a stage; every value that comes from a file is quoted or was checked to need no quotes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -80,7 +80,7 @@ def render(stage: Stage) -> Job:
     return Job(stage, text)
 
 
-def _groups(stage: Stage) -> list[dict[str, Any]]:
+def _groups(stage: ChainStage) -> list[dict[str, Any]]:
     """The kinds of nodes of a job, the GPUs that the preflight looks for on them, and the cores of a rank."""
     cluster, parts = stage.cluster, stage.components
     first = (stage.nodes, cluster.gpus_per_node, cluster.gpu_type, stage.cpus_per_task)
@@ -88,7 +88,7 @@ def _groups(stage: Stage) -> list[dict[str, Any]]:
     return [dict(zip(("nodes", "gpus", "gpu_type", "cpus"), group)) for group in (first, *more)]
 
 
-def directives(stage: Stage) -> list[str]:
+def directives(stage: ChainStage) -> list[str]:
     """The options of the #SBATCH lines; those of the stage come before those that its cluster file has keys for."""
     for path in (stage.folder, Path.cwd()):
         if not re.fullmatch(_SCRIPT_PATH, str(path)):
@@ -116,14 +116,14 @@ def directives(stage: Stage) -> list[str]:
     return _lines(values)
 
 
-def component_directives(stage: Stage, part: ComponentConfig) -> list[str]:
+def component_directives(stage: ChainStage, part: ComponentConfig) -> list[str]:
     """The options of the #SBATCH lines of one more kind of nodes; what it leaves out is the same as for the others."""
     common = _common(stage, part.gpus_per_node, None, part.sbatch)
     own = {"nodes": part.nodes, "ntasks-per-node": part.ranks_per_node, "cpus-per-task": stage.cpus_of(part)}
     return _lines({**common, **own})
 
 
-def _common(stage: Stage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:
+def _common(stage: ChainStage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:
     """Options that every kind of node needs."""
     cluster = stage.cluster
     return {
@@ -184,7 +184,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
     }
 
 
-def excluded(stage: Stage) -> str | None:
+def excluded(stage: ChainStage) -> str | None:
     """Nodes that the operator excludes, as sbatch takes them; None for a file of nodes, which only the controller reads."""
     nodes = stage.sbatch.get("exclude")
     return nodes if isinstance(nodes, str) and "/" not in nodes else None
@@ -246,7 +246,7 @@ def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
             scheduler.call("scancel", number)
 
 
-def is_done(stage: Stage) -> bool:
+def is_done(stage: ChainStage) -> bool:
     """Whether a stage is finished and would do nothing new: its command, or the length of its training, did not change."""
     if records.last_event(stage.folder).get("event") != "finished":
         return False
@@ -272,7 +272,7 @@ def refuse_second(run: Path) -> None:
             )
 
 
-def typed_commands(stage: Stage) -> list[str]:
+def typed_commands(stage: ChainStage) -> list[str]:
     """The same stage without SLURM: what to type on each host, one line per kind of host."""
     variables = [f"{name}={value}" for name, value in stage.cluster.variables.items()]
     front = shlex.join(["env", *variables]) + " " if variables else ""

@@ -21,7 +21,7 @@ from megabiomed.encoders.modality import Features
 from megabiomed.ground.errors import DataError
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.prompts import Prompt, find_template, render
-from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.tokenizer.interface import Tokenizer
 
 _BEGINNING = b'{"id": "'  # of every line of a file of answers
@@ -53,7 +53,11 @@ class Chat:
 
     @torch.no_grad()
     def answer(
-        self, record: QaRecord, sampling: Sampling, streamer: Any = None, features: Sequence[Features] | None = None
+        self,
+        record: MultimodalQuestion,
+        sampling: Sampling,
+        streamer: Any = None,
+        features: Sequence[Features] | None = None,
     ) -> str:
         """Answer one question.
 
@@ -133,7 +137,7 @@ def chat_command(
     }
     for asked in [question] if question is not None else _typed():
         try:
-            chat.answer(QaRecord("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
+            chat.answer(MultimodalQuestion("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
         except DataError as error:
             if question is not None:
                 raise

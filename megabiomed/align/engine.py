@@ -23,7 +23,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.state import EngineState
 from megabiomed.config import RunConfig
-from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.config.align import AlignConfig, AlignmentStageConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.encoders.encoder import Batch
 from megabiomed.encoders.encoder_stack import EncoderStack
@@ -31,12 +31,12 @@ from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.modality import modality_of
 from megabiomed.encoders.schedule import check_ranks, deal, largest
-from megabiomed.engine.absent import AbsentEngine
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
+from megabiomed.engine.no_model import NoModelEngine
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
@@ -61,14 +61,14 @@ class _Share:
 class AlignEngine(TrainEngine):
     """A language model with encoders and adaptors beside it."""
 
-    def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: StageConfig) -> None:
+    def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: AlignmentStageConfig) -> None:
         check_ranks(align, mesh.world)
-        self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if mesh.beside else None
+        self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if mesh.extra_ranks else None
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         self._modalities = {part.name: modality_of(part.kind) for part in align.parts()}
         precision = config.train.compute_type
-        hidden, group = config.model.hidden_size, mesh.beside_group
+        hidden, group = config.model.hidden_size, mesh.extra_group
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
             known = [self.encoders.initial]
@@ -141,7 +141,7 @@ class AlignEngine(TrainEngine):
         of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
         of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
-        if self.mesh.beside:
+        if self.mesh.extra_ranks:
             known = self._known_to_all(loss, tokens, pairs, of_encoders, of_model)
             loss, tokens, pairs, of_encoders, of_model = known
         return StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens), int(pairs))
@@ -265,9 +265,9 @@ class AlignEngine(TrainEngine):
         return watched(self.align.watchdog_s, where)
 
 
-def _language_model(config: RunConfig, mesh: Mesh, stage: StageConfig) -> DataParallelEngine:
+def _language_model(config: RunConfig, mesh: Mesh, stage: AlignmentStageConfig) -> DataParallelEngine:
     if not mesh.in_model:
-        return AbsentEngine(mesh)
+        return NoModelEngine(mesh)
     if stage.language_model == "frozen":
         return FrozenEngine(config, mesh)
     return FsdpEngine(config, mesh) if config.parallel.engine == "fsdp2" else ZeroEngine(config, mesh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from megabiomed.config import LoraConfig
-from megabiomed.config.align import AlignRunConfig, StageConfig
+from megabiomed.config.align import AlignmentStageConfig, AlignRunConfig
 from megabiomed.config.modalities import Part, Training
 from megabiomed.config.topology import data_parallel_size
 from megabiomed.encoders.adaptors import adaptor_parameters
@@ -14,7 +14,7 @@ from megabiomed.encoders.lora import add_lora, is_lora
 from megabiomed.model.flops import parameter_count, state_bytes_per_rank
 
 
-def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[str, float]:
+def state_bytes(config: AlignRunConfig, stage: AlignmentStageConfig, world: int) -> dict[str, float]:
     """Bytes of each part on one of the ranks that hold it: with dedicated encoder ranks `language_model` on the others."""
     align, parallel = config.align, config.parallel
     trained = 8 + config.optimizer.rule.moment_bytes  # fp32 weights, gradients and moments
@@ -25,12 +25,12 @@ def state_bytes(config: AlignRunConfig, stage: StageConfig, world: int) -> dict[
     else:
         lora = (config.lora or LoraConfig()) if stage.language_model == "lora" else None
         run = config.model_copy(update={"lora": lora})
-        replicas = data_parallel_size(parallel, world, config.ranks_beside)
+        replicas = data_parallel_size(parallel, world, config.extra_ranks)
         model = sum(state_bytes_per_rank(run, replicas).values())
     found, width = {"language_model": float(model)}, config.model.hidden_size
     adaptors = 0
     for part in align.parts():
-        found[part.name] = _encoder_bytes(part, stage.mode(part.name), trained, config.ranks_beside or world)
+        found[part.name] = _encoder_bytes(part, stage.mode(part.name), trained, config.extra_ranks or world)
         adaptors += adaptor_parameters(part.adaptor, part.encoder.hidden_size, width)
     return found | {"adaptors": float(trained * adaptors)}
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from megabiomed.align.chat import Chat, Sampling
 from megabiomed.align.text_scores import text_scores
 from megabiomed.ground.files import write_json
-from megabiomed.samples.multimodal.records import QaRecord
+from megabiomed.samples.multimodal.records import MultimodalQuestion
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
 
 
@@ -87,7 +87,7 @@ def _answer(chat: Chat, store: QaStore, training: Nearest | None, number: int, s
     """One question answered with its own items, with those of another record of the same kind, and by retrieval."""
     ident, question, reference = store.text(number)
     items = store.record_items(number)
-    record = QaRecord(ident, question, reference, store.item_texts(number))
+    record = MultimodalQuestion(ident, question, reference, store.item_texts(number))
     own = [store.features(item.modality, item.row) for item in items]
     wrong = [store.features(item.modality, item.row) for item in _wrong_items(store, number)]
     name = items[0].modality if items else None

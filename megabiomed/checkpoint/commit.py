@@ -33,7 +33,7 @@ from megabiomed.checkpoint.manifest import (
     check_tiling,
 )
 from megabiomed.checkpoint.state import TrainerState
-from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
+from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records
 from megabiomed.ground.errors import CheckpointError, SaveError
 from megabiomed.ground.files import (
     fsync_directory,
@@ -179,7 +179,7 @@ class CheckpointWriter:
         for part in ("model", "optimizer"):
             (temporary / part).mkdir(parents=True)
 
-    def _commit(self, step: int, temporary: Path, shards: list[RankShards], state: RunState) -> None:
+    def _commit(self, step: int, temporary: Path, shards: list[RankFiles], state: RunState) -> None:
         tensors = tensor_records(shards)
         check_tiling(tensors)
         _check_complete({name: record.shape for name, record in tensors.items()}, state.expected)

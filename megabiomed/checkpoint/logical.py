@@ -109,7 +109,7 @@ def uncovered(box: Box, boxes: Iterable[Box]) -> list[Box]:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlacedBox:
     """Rows `local_row ...` of a local parameter hold `box`; both have the same row length."""
 
     local_row: int
@@ -125,7 +125,7 @@ class Placement:
     """
 
     local_shape: tuple[int, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PlacedBox, ...]
     replicated: bool = False
 
     def __post_init__(self) -> None:

@@ -15,14 +15,14 @@ from megabiomed.ground.errors import CheckpointError
 
 
 @dataclass(frozen=True)
-class RankShards:
+class RankFiles:
     """What one rank wrote: its files, by path relative to the checkpoint, and the boxes in them."""
 
     files: dict[str, FileRecord]
     boxes: list[tuple[Box, StoredBox]]
 
 
-def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankShards:
+def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankFiles:
     """Write this rank's owned boxes to `model/rank_<rank>.safetensors` and `optimizer/rank_<rank>.safetensors`.
 
     Values are written in the element type of the view (fp32 for masters and moments), one box in memory at a time;
@@ -47,7 +47,7 @@ def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankS
         (folder / path).parent.mkdir(exist_ok=True)
         written = write_tensors(folder / path, part, {"format": "pt", "rank": str(rank)})
         files[path] = FileRecord(bytes=written.nbytes, sha256=written.sha256)
-    return RankShards(files, boxes)
+    return RankFiles(files, boxes)
 
 
 def _check_view(box: Box, kind: str, view: torch.Tensor) -> None:
@@ -59,7 +59,7 @@ def _check_view(box: Box, kind: str, view: torch.Tensor) -> None:
         )
 
 
-def tensor_records(ranks: Iterable[RankShards]) -> dict[str, TensorRecord]:
+def tensor_records(ranks: Iterable[RankFiles]) -> dict[str, TensorRecord]:
     """Group the boxes of all ranks by logical tensor, in the order of their names.
 
     Raises:

@@ -35,7 +35,7 @@ from megabiomed.config.modalities import (
 from megabiomed.config.schema import RunConfig
 
 
-class StageConfig(Section):
+class AlignmentStageConfig(Section):
     """One stage of the alignment: what is trained, how fast, on what, how long. Adaptors are trained in every stage."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
@@ -64,10 +64,12 @@ class StageConfig(Section):
 
 
 @lru_cache
-def stage_class(added: tuple[str, ...]) -> type[StageConfig]:
+def stage_class(added: tuple[str, ...]) -> type[AlignmentStageConfig]:
     """The stages of runs with these added modalities: each has a key of its own, as `molecule` and `protein` have."""
     keys: dict[str, Any] = {name: (Training, Field("frozen", description=f"Encoder of {name}.")) for name in added}
-    return create_model("StageConfig", __base__=StageConfig, **keys) if added else StageConfig
+    return (
+        create_model("AlignmentStageConfig", __base__=AlignmentStageConfig, **keys) if added else AlignmentStageConfig
+    )
 
 
 class AlignSource(Section):
@@ -98,7 +100,7 @@ class AlignConfig(Section):
     """Token store for `text_share`."""
     language_model: Path | None = None
     """Checkpoint of a pretraining run to start from; null takes model.init_from or random weights."""
-    stages: list[SerializeAsAny[StageConfig]] = Field(min_length=1)
+    stages: list[SerializeAsAny[AlignmentStageConfig]] = Field(min_length=1)
     """The stages, in order; each starts from the checkpoint of the one before."""
     encoder_ranks: list[NonNegativeInt] | None = Field(None, min_length=1)
     """World ranks that encode; null: all, which is the fastest. The others hold no weights of frozen, replicated encoders."""
@@ -138,7 +140,7 @@ class AlignConfig(Section):
     @classmethod
     def _names_are_free(cls, modalities: dict[str, ModalityConfig]) -> dict[str, ModalityConfig]:
         for name in modalities:
-            if name in (*cls.model_fields, *StageConfig.model_fields):
+            if name in (*cls.model_fields, *AlignmentStageConfig.model_fields):
                 raise ValueError(f"{name} is a key of align or of its stages; give the modality another name")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"{name!r} cannot name a modality; use lower-case letters, digits and _")
@@ -146,11 +148,11 @@ class AlignConfig(Section):
 
     @field_validator("stages", mode="plain")
     @classmethod
-    def _stages_know_all_modalities(cls, values: Any, info: ValidationInfo) -> list[StageConfig]:
-        if isinstance(values, list) and all(isinstance(stage, StageConfig) for stage in values):
+    def _stages_know_all_modalities(cls, values: Any, info: ValidationInfo) -> list[AlignmentStageConfig]:
+        if isinstance(values, list) and all(isinstance(stage, AlignmentStageConfig) for stage in values):
             return values
         kind = stage_class(tuple(info.data.get("modalities", ())))
-        adapter: TypeAdapter[list[StageConfig]] = TypeAdapter(Annotated[list[kind], Field(min_length=1)])  # type: ignore[valid-type, arg-type]
+        adapter: TypeAdapter[list[AlignmentStageConfig]] = TypeAdapter(Annotated[list[kind], Field(min_length=1)])  # type: ignore[valid-type, arg-type]
         return nested(adapter, values, info.mode)
 
     @classmethod
@@ -201,7 +203,7 @@ class AlignRunConfig(RunConfig):
         return self
 
     @property
-    def ranks_beside(self) -> int:
+    def extra_ranks(self) -> int:
         """See the base class."""
         return self.align.dedicated_encoder_ranks
 

@@ -13,7 +13,7 @@ from megabiomed.config.base import Section, nested
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.registry import Registry
 
-Placement = Literal["replicate", "zero3"]
+EncoderSharding = Literal["replicate", "zero3"]
 Training = Literal["frozen", "lora", "full"]
 
 
@@ -37,7 +37,7 @@ class EncoderConfig(Section):
     """Width of the rows that the encoder makes."""
     init_from: Path | None = None
     """Weights to start from; null starts from random weights."""
-    placement: Placement = "replicate"
+    placement: EncoderSharding = "replicate"
     """Where parameters live: on every rank, or sharded over all ranks of the job (ZeRO-3; pays only when trained)."""
     lora: SerializeAsAny[EncoderLoraConfig] = Field(default_factory=EncoderLoraConfig)
     """Updates in stages that say `lora` for this modality."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.config.align import AlignConfig, AlignmentStageConfig
 from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalTaskConfig
 from megabiomed.config.finetune import FinetuneConfig, QuestionSource
@@ -31,7 +31,7 @@ def reference() -> str:
     tasks = [*_section("eval.tasks", "eval.tasks.N.", EvalTaskConfig)]
     align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
     added = [*_section("align.modalities", "align.modalities.NAME.", ModalityConfig)]
-    stages = [*_section("align.stages", "align.stages.N.", StageConfig)]
+    stages = [*_section("align.stages", "align.stages.N.", AlignmentStageConfig)]
     lora = [*_section("lora (or null)", "lora.", LoraConfig)]
     finetune = [*_section("finetune (only for `megabiomed finetune`)", "finetune.", FinetuneConfig)]
     questions = [*_section("finetune.train", "finetune.train.N.", QuestionSource)]

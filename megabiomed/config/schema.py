@@ -274,7 +274,7 @@ class RunConfig(Section):
         return self.run_dir or Path("runs") / self.name
 
     @property
-    def ranks_beside(self) -> int:
+    def extra_ranks(self) -> int:
         """Ranks of the run after those of the language model, without any part of it."""
         return 0
 

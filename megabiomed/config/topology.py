@@ -12,45 +12,45 @@ from megabiomed.config.schema import DataConfig, OptimizerConfig, ParallelConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
 
-def data_parallel_size(parallel: ParallelConfig, world: int, beside: int = 0) -> int:
+def data_parallel_size(parallel: ParallelConfig, world: int, extra: int = 0) -> int:
     """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`.
 
     Args:
-        beside: ranks of the world without any part of the model.
+        extra: ranks of the world without any part of the model.
     """
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    wanted, ranks = parallel.data_parallel_size, world - beside
+    wanted, ranks = parallel.data_parallel_size, world - extra
     if ranks < 1 or ranks % (tp * pp) or (wanted is not None and wanted * tp * pp != ranks):
         legal = tp * pp * (wanted or max(1, round(ranks / (tp * pp))))
-        others = f" + {beside} encoder ranks" if beside else ""
+        others = f" + {extra} encoder ranks" if extra else ""
         raise TopologyError(
             "the number of processes does not fit the topology",
             got=f"{world} processes",
             expected=f"tensor {tp} x pipeline {pp} x data {wanted or 'n'}{others}",
-            do=f"start {legal + beside} processes, or change parallel.data_parallel_size"
-            + (" or align.dedicated_encoder_ranks" if beside else ""),
+            do=f"start {legal + extra} processes, or change parallel.data_parallel_size"
+            + (" or align.dedicated_encoder_ranks" if extra else ""),
         )
     return ranks // (tp * pp)
 
 
-def grid_of(parallel: ParallelConfig, world: int, beside: int = 0) -> Grid:
+def grid_of(parallel: ParallelConfig, world: int, extra: int = 0) -> Grid:
     """The grid of the model's ranks in a world of this many processes; one that it does not fit is a `TopologyError`.
 
     Args:
-        beside: ranks of the world that hold nothing of the model.
+        extra: ranks of the world that hold nothing of the model.
     """
-    replicas = data_parallel_size(parallel, world, beside)
+    replicas = data_parallel_size(parallel, world, extra)
     return Grid.of(pp=parallel.pipeline_parallel_size, dp=replicas, tp=parallel.tensor_parallel_size)
 
 
-def default_world(parallel: ParallelConfig, devices: int, beside: int = 0) -> int:
+def default_world(parallel: ParallelConfig, devices: int, extra: int = 0) -> int:
     """Processes to start on one host: the configured topology, or as many replicas as its devices hold (at least one).
 
     Args:
-        beside: further ranks without any part of the model.
+        extra: further ranks without any part of the model.
     """
     model = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
-    return model * (parallel.data_parallel_size or max(1, (devices - beside) // model)) + beside
+    return model * (parallel.data_parallel_size or max(1, (devices - extra) // model)) + extra
 
 
 def check_run(config: RunConfig, world: int) -> None:
@@ -61,7 +61,7 @@ def check_run(config: RunConfig, world: int) -> None:
         ConfigError: another key than those of the topology is in the way.
     """
     parallel = config.parallel
-    dp = data_parallel_size(parallel, world, config.ranks_beside)
+    dp = data_parallel_size(parallel, world, config.extra_ranks)
     _check_tensor(config.model, parallel)
     _check_pipeline(config.model, parallel)
     _check_engine(config)

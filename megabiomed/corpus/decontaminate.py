@@ -22,7 +22,7 @@ _IDS = ("id", "item_id", "pmid", "PMID")
 
 
 @dataclass(frozen=True)
-class Item:
+class HeldOutQuestion:
     """A question of an evaluation set; `prompt_sha256` is the hash of its words in lower case, joined by one space."""
 
     file: str
@@ -41,7 +41,7 @@ def prompt_hash(text: str) -> str:
     return sha256_bytes(" ".join(prompt_words(text)).encode())
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path) -> list[HeldOutQuestion]:
     """Questions of a JSON or JSON-lines file: a list or lines of objects, or an object of id to object (PubMedQA).
 
     Raises:
@@ -52,7 +52,7 @@ def read_items(path: Path) -> list[Item]:
         text = next((value[key] for key in _QUESTIONS if isinstance(value.get(key), str)), None)
         if text:
             own = next((str(value[key]) for key in _IDS if value.get(key) is not None), None)
-            items.append(Item(path.name, own or name or str(number), prompt_hash(text), prompt_words(text)))
+            items.append(HeldOutQuestion(path.name, own or name or str(number), prompt_hash(text), prompt_words(text)))
     if not items:
         raise DataError(
             f"{path} holds no questions", expected=f"objects with one of {', '.join(_QUESTIONS)}", do="check the file"
@@ -85,7 +85,9 @@ class Contamination:
         common: n-grams that more items than this share are ignored, as they identify none of them; None keeps all.
     """
 
-    def __init__(self, items: list[Item], ngram: int = NGRAM, share: float = SHARE, common: int | None = None) -> None:
+    def __init__(
+        self, items: list[HeldOutQuestion], ngram: int = NGRAM, share: float = SHARE, common: int | None = None
+    ) -> None:
         self.items = items
         self._ngram = ngram
         self._share = share
@@ -119,7 +121,9 @@ def _grams(words: tuple[str, ...], size: int) -> Iterator[str]:
     return map(" ".join, zip(*(words[start:] for start in range(size))))
 
 
-def contamination_report(items: list[Item], papers: list[dict[str, Any]], hashes: dict[str, str]) -> dict[str, Any]:
+def contamination_report(
+    items: list[HeldOutQuestion], papers: list[dict[str, Any]], hashes: dict[str, str]
+) -> dict[str, Any]:
     """The content of decontamination.json.
 
     Args:

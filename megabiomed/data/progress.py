@@ -51,7 +51,7 @@ class DataProgress:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ResumeCheck:
     """What a resume would read.
 
     Attributes:
@@ -63,7 +63,7 @@ class Verdict:
     lines: list[str]
 
 
-def verdict(saved: DataProgress, now: dict[str, Any], step: int | None = None) -> Verdict:
+def verdict(saved: DataProgress, now: dict[str, Any], step: int | None = None) -> ResumeCheck:
     """Compare the order a checkpoint was reading with the order of this configuration.
 
     Args:
@@ -75,9 +75,9 @@ def verdict(saved: DataProgress, now: dict[str, Any], step: int | None = None) -
     pairs = [(key, before.get(key, "absent"), after.get(key, "absent")) for key in keys]
     changes = [f"{key}: {was} -> {would_be}" for key, was, would_be in pairs if was != would_be]
     if not changes:
-        return Verdict(True, [f"data order: identical from sample {saved.next_sample} on"])
+        return ResumeCheck(True, [f"data order: identical from sample {saved.next_sample} on"])
     where = f"sample {saved.next_sample}" + (f" (step {step + 1})" if step is not None else "")
-    return Verdict(False, [f"data order: diverges at {where} because", *changes])
+    return ResumeCheck(False, [f"data order: diverges at {where} because", *changes])
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, Window, empty_wind
 from megabiomed.data.store import TokenStore
 
 
-class Piece(NamedTuple):
+class DocumentPart(NamedTuple):
     """Tokens [low, high) of a store's stream, all of one document."""
 
     document: int
@@ -42,7 +42,7 @@ class Readable(Protocol):
 class Windows(Readable, Protocol):
     """The windows of a store; a pure function of store and length."""
 
-    def pieces(self, number: int) -> list[Piece]:
+    def pieces(self, number: int) -> list[DocumentPart]:
         """The pieces of a window, in order."""
         ...
 
@@ -111,12 +111,12 @@ class ContiguousWindows:
                 out.labels[stop - 1] = IGNORE_INDEX
             document, place = document + 1, stop
 
-    def pieces(self, number: int) -> list[Piece]:
+    def pieces(self, number: int) -> list[DocumentPart]:
         """The parts of documents between the window's ends."""
         start, stop = number * self._size, (number + 1) * self._size
         documents = range(self._store.document_of(start), self._store.document_of(stop - 1) + 1)
         bounds = ((document, *self._store.document_bounds(document)) for document in documents)
-        return [Piece(document, max(start, low), min(stop, high)) for document, low, high in bounds]
+        return [DocumentPart(document, max(start, low), min(stop, high)) for document, low, high in bounds]
 
     def places(self, document: int) -> Iterator[tuple[int, int]]:
         """(window, tokens) of a document."""
@@ -163,27 +163,27 @@ class BestFitWindows:
         loose = int(self._loose_ends[-1]) if len(self._loose) else 0
         return self._before_loose - (-loose // self._size)
 
-    def pieces(self, number: int) -> list[Piece]:
+    def pieces(self, number: int) -> list[DocumentPart]:
         """One piece of a long document, or the last pieces of several."""
         if number < self._whole:
             document = int(np.searchsorted(self._whole_ends, number, side="right"))
             before = int(self._whole_ends[document - 1]) if document else 0
             low = self._store.document_bounds(document)[0] + (number - before) * self._size
-            return [Piece(document, low, low + self._size)]
+            return [DocumentPart(document, low, low + self._size)]
         if number >= self._before_loose:
             return self._loose_pieces((number - self._before_loose) * self._size)
         first, last = self._bins[number - self._whole : number - self._whole + 2]
         bounds = ((document, *self._store.document_bounds(document)) for document in self._rests[first:last].tolist())
-        return [Piece(document, high - (high - low) % self._size, high) for document, low, high in bounds]
+        return [DocumentPart(document, high - (high - low) % self._size, high) for document, low, high in bounds]
 
-    def _loose_pieces(self, place: int) -> list[Piece]:
+    def _loose_pieces(self, place: int) -> list[DocumentPart]:
         """The window of loose ends that begins at `place`; documents are cut there and where the window ends."""
         pieces, stop = [], min(place + self._size, int(self._loose_ends[-1]))
         item = int(self._loose_ends.searchsorted(place, side="right"))
         while place < stop:
             document, end = int(self._loose[item]), int(self._loose_ends[item])
             high = self._store.document_bounds(document)[1]
-            pieces.append(Piece(document, high - (end - place), high - max(0, end - stop)))
+            pieces.append(DocumentPart(document, high - (end - place), high - max(0, end - stop)))
             item, place = item + 1, end
         return pieces
 

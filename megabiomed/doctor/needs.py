@@ -109,7 +109,7 @@ def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:
     parallel = parse(ParallelConfig, values, "the topology")
     assert isinstance(parallel, ParallelConfig)
     world = parallel.tensor_parallel_size * parallel.pipeline_parallel_size * (parallel.data_parallel_size or 1)
-    check_run(config.model_copy(update={"parallel": parallel}), world + config.ranks_beside)
+    check_run(config.model_copy(update={"parallel": parallel}), world + config.extra_ranks)
     return parallel, world
 
 

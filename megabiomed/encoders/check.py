@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from megabiomed.config.modalities import MODALITIES
-from megabiomed.encoders.encoder import Encoder, Shapes, Verdict, shipped_encoders
+from megabiomed.encoders.encoder import Encoder, FileCheck, Shapes, shipped_encoders
 from megabiomed.encoders.modality import modality_of
 from megabiomed.encoders.weights import read_state
 from megabiomed.ground.errors import CheckpointError, ConfigError
@@ -60,7 +60,7 @@ def _candidates(kind: str | None) -> list[tuple[str, Encoder]]:
     return [(f"encoder {kind}", found)]
 
 
-def _lines(at: str, verdict: Verdict) -> list[str]:
+def _lines(at: str, verdict: FileCheck) -> list[str]:
     shown = ", ".join(f"{key}: {value}" for key, value in verdict.settings.items())
     return [
         f"{at}: {{{shown}}}", f"parameters: {verdict.parameters:,}", f"sha256: {verdict.sha256}",

@@ -48,7 +48,7 @@ class Cacheable(Protocol):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FileCheck:
     """What `megabiomed encoder check` found in a file.
 
     Attributes:
@@ -113,7 +113,7 @@ class Encoder(EncoderKind, ABC, Generic[C]):
         """Settings that the rows depend on beyond the weights; part of the name of cached rows."""
         return ""
 
-    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> Verdict | None:
+    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileCheck | None:
         """Compare a file of weights with its authors' program; None for a file of another encoder.
 
         Args:

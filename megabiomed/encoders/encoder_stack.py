@@ -17,9 +17,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
+from megabiomed.checkpoint.logical import Box, Fragment, PlacedBox, Placement
 from megabiomed.config import OptimizerConfig
-from megabiomed.config.align import AlignConfig, StageConfig
+from megabiomed.config.align import AlignConfig, AlignmentStageConfig
 from megabiomed.config.modalities import CachedEncoderConfig
 from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.cache import FeatureCache
@@ -67,7 +67,7 @@ class EncoderStack:
     def __init__(
         self,
         config: AlignConfig,
-        stage: StageConfig,
+        stage: AlignmentStageConfig,
         optimizer: OptimizerConfig,
         hidden_size: int,
         seed: int,
@@ -246,7 +246,7 @@ class EncoderStack:
             views = {"param": parameter, **{kind: state[kind] for kind in self.settings.rule.moments if kind in state}}
             flats = {kind: _local(view).detach().view(-1) for kind, view in views.items()}
             shape = self.shapes[name]
-            placement = Placement(shape, (Piece(0, Box.whole(name, shape)),))
+            placement = Placement(shape, (PlacedBox(0, Box.whole(name, shape)),))
             if not isinstance(parameter, DTensor):
                 found.extend(flat_fragments(placement, 0, flats, owner=number % self.world == self.rank))
             elif flats["param"].numel():

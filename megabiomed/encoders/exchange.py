@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed.encoders.schedule import Item
+from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.engine.mesh import Mesh
 
 
@@ -23,7 +23,7 @@ class Exchange:
         owners: world rank that encodes each item.
     """
 
-    def __init__(self, mesh: Mesh, items: Sequence[Item], owners: Sequence[int]) -> None:
+    def __init__(self, mesh: Mesh, items: Sequence[EncoderItem], owners: Sequence[int]) -> None:
         self.mesh = mesh
         self.items = items
         self.owners = owners

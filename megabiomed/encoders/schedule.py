@@ -12,7 +12,7 @@ from megabiomed.ground.errors import ConfigError, DataError, TopologyError
 
 
 @dataclass(frozen=True)
-class Item:
+class EncoderItem:
     """One molecule, protein or item of another modality of a global batch.
 
     Attributes:
@@ -32,13 +32,13 @@ class Item:
     sample: int
 
 
-def largest(items: Sequence[Item]) -> str:
+def largest(items: Sequence[EncoderItem]) -> str:
     """The items with most rows, for messages: `sample 17 protein of 1024 rows, ...`."""
     found = sorted(items, key=lambda item: -item.rows_in)[:4]
     return ", ".join(f"sample {item.sample} {item.modality} of {item.rows_in} rows" for item in found) or "no items"
 
 
-def costs(items: Sequence[Item], config: AlignConfig) -> list[float]:
+def costs(items: Sequence[EncoderItem], config: AlignConfig) -> list[float]:
     """FLOPs of one forward pass of each item, as its encoder says.
 
     Raises:
@@ -96,7 +96,7 @@ def encoding_ranks(config: AlignConfig, world: int) -> Sequence[int]:
     return config.encoder_ranks or range(world)
 
 
-def deal(items: Sequence[Item], config: AlignConfig, world: int) -> list[int]:
+def deal(items: Sequence[EncoderItem], config: AlignConfig, world: int) -> list[int]:
     """World rank that encodes each item: `longest_first` over the ranks that encode."""
     ranks = encoding_ranks(config, world)
     return [ranks[place] for place in longest_first(costs(items, config), len(ranks))]

@@ -12,7 +12,7 @@ from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fil
 from megabiomed.config.optimizers import Optimizer
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.mesh import Mesh
-from megabiomed.engine.stage import Stage
+from megabiomed.engine.stage import PipelineStage
 
 
 class DataParallelEngine(ABC):
@@ -23,7 +23,7 @@ class DataParallelEngine(ABC):
     """
 
     mesh: Mesh
-    stage: Stage
+    stage: PipelineStage
 
     @abstractmethod
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
-from megabiomed.engine.stage import Stage
+from megabiomed.engine.stage import PipelineStage
 from megabiomed.processes import platform
 
 
@@ -22,7 +22,7 @@ class FrozenEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh = mesh
         with torch.device(platform.device()):
-            self.stage = Stage(config, mesh, platform.DTYPES[config.train.compute_type])
+            self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type])
         self.stage.requires_grad_(False)
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:

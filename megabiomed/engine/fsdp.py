@@ -20,7 +20,7 @@ from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
-from megabiomed.engine.stage import Stage, decay_groups
+from megabiomed.engine.stage import PipelineStage, decay_groups
 from megabiomed.processes import platform
 
 
@@ -34,7 +34,7 @@ class FsdpEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
         with torch.device("meta"):
-            self.stage = Stage(config, mesh, torch.float32)
+            self.stage = PipelineStage(config, mesh, torch.float32)
         device = platform.device()
         device_mesh = DeviceMesh.from_group(mesh.group("shards"), device.type)
         policy = MixedPrecisionPolicy()

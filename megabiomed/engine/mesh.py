@@ -23,18 +23,18 @@ class Mesh:
     """This rank's place in the grid, and its process group along each span of it (`config.grid.SPANS`).
 
     Attributes:
-        groups: this rank's group of each set of axes; none on a rank beside the model.
-        beside: ranks after those of the model that hold nothing of it; they have no coordinates.
+        groups: this rank's group of each set of axes; none on a rank outside the model.
+        extra_ranks: ranks after those of the model that hold nothing of it; they have no coordinates.
         everyone: group of all ranks of the model; None (torch's word for the world) where there are no others.
-        beside_group: group of the ranks beside the model, on those.
+        extra_group: group of the ranks outside the model, on those.
     """
 
     grid: Grid
     rank: int
     groups: Mapping[tuple[Axis, ...], dist.ProcessGroup]
-    beside: int = 0
+    extra_ranks: int = 0
     everyone: dist.ProcessGroup | None = None
-    beside_group: dist.ProcessGroup | None = None
+    extra_group: dist.ProcessGroup | None = None
 
     def size(self, span: Span) -> int:
         """Ranks along a span."""
@@ -51,7 +51,7 @@ class Mesh:
     @property
     def world(self) -> int:
         """Number of processes."""
-        return len(self.grid) + self.beside
+        return len(self.grid) + self.extra_ranks
 
     @property
     def in_model(self) -> bool:
@@ -60,7 +60,7 @@ class Mesh:
 
     @property
     def replica(self) -> int | None:
-        """Which replica's samples this rank reads; None on a rank beside the model."""
+        """Which replica's samples this rank reads; None on a rank outside the model."""
         return self.coordinate("replicas") if self.in_model else None
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
@@ -73,9 +73,9 @@ class Mesh:
         return found
 
     def place(self) -> str:
-        """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates; `encoders 0/1` of one beside the model."""
+        """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates; `encoders 0/1` of one outside the model."""
         if not self.in_model:
-            return f"encoders {self.rank - len(self.grid)}/{self.beside}"
+            return f"encoders {self.rank - len(self.grid)}/{self.extra_ranks}"
         return self.grid.place(self.rank)
 
     def describe(self) -> str:
@@ -83,14 +83,14 @@ class Mesh:
         return f"{self.grid.describe()} = {len(self.grid)} processes"
 
 
-def build_mesh(parallel: ParallelConfig, beside: int = 0) -> Mesh:
+def build_mesh(parallel: ParallelConfig, extra_ranks: int = 0) -> Mesh:
     """Create megatron-core's groups for this topology. torch.distributed must be initialised. Collective over the world.
 
     Args:
-        beside: the last ranks of the world, which the topology leaves out.
+        extra_ranks: the last ranks of the world, which the topology leaves out.
     """
     world, rank = dist.get_world_size(), dist.get_rank()
-    grid = grid_of(parallel, world, beside)
+    grid = grid_of(parallel, world, extra_ranks)
     patches.check("megatron-core")
     parallel_state.destroy_model_parallel()
     with patches.world_of(len(grid)):
@@ -101,10 +101,10 @@ def build_mesh(parallel: ParallelConfig, beside: int = 0) -> Mesh:
     groups = _megatron_groups() if rank in grid else {}
     for axes, group in groups.items():
         _check_alike(grid, rank, axes, group)
-    if not beside:
+    if not extra_ranks:
         return Mesh(grid, rank, groups)
     everyone, others = dist.new_group(range(len(grid))), dist.new_group(range(len(grid), world))
-    return Mesh(grid, rank, groups, beside, everyone, others)
+    return Mesh(grid, rank, groups, extra_ranks, everyone, others)
 
 
 def _megatron_groups() -> dict[tuple[Axis, ...], dist.ProcessGroup]:

@@ -20,7 +20,7 @@ from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
-class Stage(nn.Module):
+class PipelineStage(nn.Module):
     """The chunks of this rank: one chunk, or several under an interleaved schedule (`PipelineParts`)."""
 
     placements: dict[str, Placement]

@@ -27,7 +27,7 @@ from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, 
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
-from megabiomed.engine.stage import Stage, decay_groups
+from megabiomed.engine.stage import PipelineStage, decay_groups
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
@@ -45,7 +45,7 @@ class ZeroEngine(DataParallelEngine):
         deepspeed = _import_deepspeed(self.stage_number)
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
-            self.stage = Stage(config, mesh, platform.DTYPES[config.train.compute_type])
+            self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type])
         if self.stage_number == 3:
             for name, parameter in self.stage.named_parameters():
                 replicated = self.stage.placements[name].replicated

@@ -16,7 +16,7 @@ from megabiomed.evaluate.model import trained_on
 from megabiomed.evaluate.packing import Request
 from megabiomed.evaluate.scoring import score
 from megabiomed.evaluate.settings import EvaluateSettings, TaskSettings
-from megabiomed.evaluate.tasks import Item, Task, build_task
+from megabiomed.evaluate.tasks import Task, TaskItem, build_task
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.ground.figures import perplexity
 from megabiomed.samples.questions.readers import default_split
@@ -100,7 +100,7 @@ def training_evaluation(config: RunConfig, mesh: Mesh, tokenizer: Path) -> Train
     return TrainingEvaluation(config, mesh, tokenizer) if wanted else None
 
 
-def _requests(item: Item) -> list[Request]:
+def _requests(item: TaskItem) -> list[Request]:
     """The options; of a free question its answer."""
     return item.requests() or [Request(item.encoded.prompt, item.encoded.answer)]
 

@@ -24,7 +24,7 @@ from megabiomed.evaluate.options import extract_option
 from megabiomed.evaluate.results import RESULTS, ResultFolder
 from megabiomed.evaluate.scoring import Score, score
 from megabiomed.evaluate.settings import EvaluateSettings
-from megabiomed.evaluate.tasks import Item, Task, build_task
+from megabiomed.evaluate.tasks import Task, TaskItem, build_task
 from megabiomed.ground.figures import perplexity, shown, stored
 from megabiomed.processes import platform
 from megabiomed.processes.signals import Request as Asked
@@ -100,12 +100,12 @@ class Evaluation:
             self._say(f"evaluate: {task.name}: {done} of {len(task.items)} items are predicted already")
         return done
 
-    def _choose(self, task: Task, items: Sequence[Item]) -> list[Row]:
+    def _choose(self, task: Task, items: Sequence[TaskItem]) -> list[Row]:
         requests = [request for item in items for request in item.requests()]
         scores = iter(score(self.engine, requests, self.settings.window))
         return [choice_row(item, [next(scores) for _ in item.encoded.options]) for item in items]
 
-    def _generate(self, task: Task, items: Sequence[Item]) -> list[Row]:
+    def _generate(self, task: Task, items: Sequence[TaskItem]) -> list[Row]:
         prompts = [item.encoded.prompt for item in items]
         ids = generate_ids(self.whole, prompts, self.settings.max_new_tokens, self.model.tokenizer)
         texts = [first_answer(self.model.tokenizer.decode(found), task.shots) for found in ids]
@@ -211,9 +211,9 @@ def parallel_of(settings: EvaluateSettings) -> ParallelConfig:
     )
 
 
-def rounds(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
+def rounds(items: Sequence[TaskItem], tokens: int) -> Iterator[list[TaskItem]]:
     """Consecutive items of about so many prompt tokens."""
-    held: list[Item] = []
+    held: list[TaskItem] = []
     filled = 0
     for item in items:
         held.append(item)
@@ -225,7 +225,7 @@ def rounds(items: Sequence[Item], tokens: int) -> Iterator[list[Item]]:
         yield held
 
 
-def _row(item: Item) -> Row:
+def _row(item: TaskItem) -> Row:
     record, encoded = item.record, item.encoded
     return {
         "id": record.ident, "source": record.source, "subject": record.subject, "prompt_sha256": item.prompt_sha256,
@@ -234,7 +234,7 @@ def _row(item: Item) -> Row:
     }  # fmt: skip
 
 
-def choice_row(item: Item, scores: Sequence[Score]) -> Row:
+def choice_row(item: TaskItem, scores: Sequence[Score]) -> Row:
     """A prediction by log-likelihood, raw and per character of the option (as lm-eval's acc and acc_norm)."""
     raw = [found.logprob for found in scores]
     normalised = [found.logprob / max(1, len(name)) for found, name in zip(scores, item.prompt.names)]
@@ -246,7 +246,7 @@ def choice_row(item: Item, scores: Sequence[Score]) -> Row:
     }  # fmt: skip
 
 
-def answer_row(item: Item, text: str) -> Row:
+def answer_row(item: TaskItem, text: str) -> Row:
     """A prediction by generation; free answers are compared as texts."""
     record = item.record
     if record.label is None:

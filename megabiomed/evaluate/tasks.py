@@ -23,7 +23,7 @@ from megabiomed.tokenizer.interface import Tokenizer
 
 
 @dataclass(frozen=True)
-class Item:
+class TaskItem:
     """One question, ready.
 
     Attributes:
@@ -58,7 +58,7 @@ class Task:
     kind: Kind
     template: str
     mode: Mode
-    items: list[Item]
+    items: list[TaskItem]
     file_sha256: str
     searched: str
     shots: int = 0
@@ -123,7 +123,7 @@ def build_task(
 def _item(
     record: QuestionRecord, template: Template, tokenizer: Tokenizer, context: int, shots: Sequence[str], room: int,
     known: Contaminated, task: Task,
-) -> Item | None:  # fmt: skip
+) -> TaskItem | None:  # fmt: skip
     prompt = render(template, record)
     try:
         encoded = encode_prompt(tokenizer, prompt, context, shots, room)
@@ -132,7 +132,7 @@ def _item(
         return None
     question = prompt_hash(record.question)
     hashed = sha256_bytes(encoded.text.encode())
-    return Item(record, prompt, encoded, hashed, question, question in known.hashes)
+    return TaskItem(record, prompt, encoded, hashed, question, question in known.hashes)
 
 
 def _mark_repeated(task: Task, known: Contaminated) -> None:

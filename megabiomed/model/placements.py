@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from megabiomed.checkpoint.logical import Box, Piece
+from megabiomed.checkpoint.logical import Box, PlacedBox
 from megabiomed.model.tensors import LogicalTensor
 
 
-def pieces(tensors: Iterable[LogicalTensor], rank: int, ranks: int) -> tuple[Piece, ...]:
+def pieces(tensors: Iterable[LogicalTensor], rank: int, ranks: int) -> tuple[PlacedBox, ...]:
     """The rows of one local parameter: this rank's parts of some logical tensors, one below the other.
 
     Args:
@@ -19,7 +19,7 @@ def pieces(tensors: Iterable[LogicalTensor], rank: int, ranks: int) -> tuple[Pie
     for tensor in tensors:
         box = held(tensor, rank, ranks)
         if box is not None:
-            found.append(Piece(row, box))
+            found.append(PlacedBox(row, box))
             row += box.shape[0]
     return tuple(found)
 

@@ -182,7 +182,7 @@ class Checkpoints:
             seed=self.config.seed,
             topology=Topology(
                 tensor=mesh.size("tp"), pipeline=mesh.size("pp"), data=mesh.size("dp"), engine=_engine(self.config),
-                encoder_ranks=mesh.beside or None,
+                encoder_ranks=mesh.extra_ranks or None,
             ),
             megabiomed=__version__,
             **self.engine.extra_state(),

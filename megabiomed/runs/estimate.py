@@ -26,16 +26,16 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
     """
     data = config.data
     parallel = config.parallel
-    beside = config.ranks_beside
-    dp = data_parallel_size(parallel, world, beside)
+    extra = config.extra_ranks
+    dp = data_parallel_size(parallel, world, extra)
     tokens_per_step = data.global_batch_size * data.seq_length
     state = state_bytes_per_rank(config, dp)
     engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
     layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
     lines = [
         f"model: {parameter_count(config.model):,} parameters, {config.train.precision}" + _adapters(config),
-        f"topology: {layout} = {world - beside} processes, {engine}, {_schedule(config)}"
-        + (f"; {beside} more with encoders alone" if beside else ""),
+        f"topology: {layout} = {world - extra} processes, {engine}, {_schedule(config)}"
+        + (f"; {extra} more with encoders alone" if extra else ""),
         f"device: {platform.describe()}",
         *_kernels(config),
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "

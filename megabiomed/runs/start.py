@@ -50,7 +50,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
 
     if under_launcher() and not options.dry_run:
         platform.leave(worker.run(lambda: config, options.part))
-    world = options.nproc or default_world(config.parallel, platform.device_count(), config.ranks_beside)
+    world = options.nproc or default_world(config.parallel, platform.device_count(), config.extra_ranks)
     check_run(config, world)
     kind.check_start(config, world)
     find_tracker(config.tracking)

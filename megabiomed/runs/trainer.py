@@ -202,7 +202,7 @@ class Trainer:
 def _checked_mesh(config: RunConfig) -> Mesh:
     """The mesh of a configuration that can run on this many processes."""
     check_run(config, dist.get_world_size())
-    return build_mesh(config.parallel, config.ranks_beside)
+    return build_mesh(config.parallel, config.extra_ranks)
 
 
 def _hang_guard(config: RunConfig, mesh: Mesh) -> HangGuard:

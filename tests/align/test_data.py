@@ -19,7 +19,7 @@ from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.building import BuildSettings, build_split
 from megabiomed.samples.multimodal.loader import AlignLoader, AlignValidation
 from megabiomed.samples.multimodal.prompts import TEMPLATES, render
-from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.multimodal.splits import leakage, split_records
 from megabiomed.samples.multimodal.store import QaStore
 from megabiomed.tokenizer.files import open_tokenizer
@@ -50,14 +50,14 @@ def test_the_published_layouts_are_read(tmp_path: Path) -> None:
         "chebi.txt:7",
     )
     assert next(read_records(tmp_path / "pqa.json")).of("protein") == ["MK"]
-    assert next(read_records(tmp_path / "v2.json")) == QaRecord("v2.json:0", "q", "a", {"protein": ["MKL"]})
+    assert next(read_records(tmp_path / "v2.json")) == MultimodalQuestion("v2.json:0", "q", "a", {"protein": ["MKL"]})
     assert [r.answer for r in read_records(tmp_path / "chembl.json")] == ["a", "b"]
     with pytest.raises(DataError, match="does not exist"):
         read_records(tmp_path / "none.json")
 
 
 def test_the_prompt_is_biomedgpts() -> None:
-    asked = QaRecord("a", "What is the function of this protein?", "", {"protein": ["MK"]})
+    asked = MultimodalQuestion("a", "What is the function of this protein?", "", {"protein": ["MK"]})
     rendered = render(TEMPLATES["biomedgpt"], asked, MODALITIES)
     prompt = "<proteinHere>".join(rendered.pieces)
     assert prompt.endswith(
@@ -68,20 +68,21 @@ def test_the_prompt_is_biomedgpts() -> None:
     assert len(rendered.pieces) == 2
     for molecules, question in [([], "<moleculeHere>?"), (["C", "C"], "<moleculeHere>?")]:
         with pytest.raises(DataError, match="placeholders and data"):
-            render(TEMPLATES["plain"], QaRecord("a", question, "", {"molecule": molecules}), MODALITIES)
+            render(TEMPLATES["plain"], MultimodalQuestion("a", question, "", {"molecule": molecules}), MODALITIES)
 
 
 def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> None:
     bad = {
-        "a": QaRecord("a", "q", "x", {"molecule": ["C1CC"]}), "b": QaRecord("b", "q", "x", {"protein": ["M1K"]}),
-        "c": QaRecord("c", "q", " ", {"molecule": ["C"]}),
-        "d": QaRecord("d", "<proteinHere>?", "x", {"molecule": ["C"]}),
-        "e": QaRecord("e", "q", "x", {"molecule": ["C" * 300]}),
-        "f": QaRecord("f", "q", "x", {"protein": [""]}),
+        "a": MultimodalQuestion("a", "q", "x", {"molecule": ["C1CC"]}),
+        "b": MultimodalQuestion("b", "q", "x", {"protein": ["M1K"]}),
+        "c": MultimodalQuestion("c", "q", " ", {"molecule": ["C"]}),
+        "d": MultimodalQuestion("d", "<proteinHere>?", "x", {"molecule": ["C"]}),
+        "e": MultimodalQuestion("e", "q", "x", {"molecule": ["C" * 300]}),
+        "f": MultimodalQuestion("f", "q", "x", {"protein": [""]}),
     }  # fmt: skip
     good = [
-        QaRecord("g", "q", "two molecules", {"molecule": ["C", "[Na+]"]}),
-        QaRecord("h", "q", "x", {"protein": ["mkJ*x" + "A" * 2000]}),
+        MultimodalQuestion("g", "q", "two molecules", {"molecule": ["C", "[Na+]"]}),
+        MultimodalQuestion("h", "q", "x", {"protein": ["mkJ*x" + "A" * 2000]}),
     ]
     tokenizer = open_tokenizer(questions / "train/tokenizer.model")
     manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
@@ -172,9 +173,11 @@ def test_a_shifted_validation_has_other_items_of_the_same_size(questions: Path) 
 
 
 def test_cluster_splits_keep_relatives_together() -> None:
-    aromatic = [QaRecord(str(n), "q", "a", {"molecule": ["c1ccccc1" + "C" * n]}) for n in range(1, 30)]
-    family = [QaRecord(f"p{n}", "q", "a", {"protein": ["MKTAYIAKQRQISFVKSHFSRQ" * 3 + "G" * n]}) for n in range(30)]
-    others = [QaRecord(f"o{n}", "q", "a", {"molecule": ["N" * n + "O"]}) for n in range(1, 60)]
+    aromatic = [MultimodalQuestion(str(n), "q", "a", {"molecule": ["c1ccccc1" + "C" * n]}) for n in range(1, 30)]
+    family = [
+        MultimodalQuestion(f"p{n}", "q", "a", {"protein": ["MKTAYIAKQRQISFVKSHFSRQ" * 3 + "G" * n]}) for n in range(30)
+    ]
+    others = [MultimodalQuestion(f"o{n}", "q", "a", {"molecule": ["N" * n + "O"]}) for n in range(1, 60)]
     split = split_records([*aromatic, *family, *others], "cluster", 0, MODALITIES)
     assert leakage(split, MODALITIES)["same_cluster"] == 0.0
     for group in (aromatic, family):

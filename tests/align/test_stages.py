@@ -22,7 +22,7 @@ from megabiomed.ground.files import sha256_file
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.runs.start import StartOptions, start
-from megabiomed.samples.multimodal.records import QaRecord
+from megabiomed.samples.multimodal.records import MultimodalQuestion
 
 
 @pytest.mark.timeout(900)
@@ -54,7 +54,9 @@ def test_four_stages_stop_resume_on_another_topology_and_answer(
     fourth = Checkpoint.open(whole / "four/checkpoints/step_00000002").shapes  # begins with the adapters merged
     assert not any(".lora_" in name for name in fourth)
     answers = [
-        Chat(run).answer(QaRecord("t", "What does this molecule contain?", "", {"molecule": ["CCBr"]}), _short())
+        Chat(run).answer(
+            MultimodalQuestion("t", "What does this molecule contain?", "", {"molecule": ["CCBr"]}), _short()
+        )
         for run in (whole, parts)
     ]
     assert answers[0] == answers[1]

@@ -26,7 +26,7 @@ from megabiomed.data.packing import Inserts, MicroBatch
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.exchange import Exchange
-from megabiomed.encoders.schedule import Item
+from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.kernels.documents import Documents
 from megabiomed.model.fresh import SeededInit
@@ -78,7 +78,7 @@ def batches() -> list[AlignBatch]:
         proteins = [
             encode(bytes(LETTERS[rng.integers(0, 20, int(n) - 2)]).decode()) for n in rng.choice(known, SAMPLES)
         ]
-        items = [Item("protein", 0, n, p.rows, QUERIES, 0, n) for n, p in enumerate(proteins)]
+        items = [EncoderItem("protein", 0, n, p.rows, QUERIES, 0, n) for n, p in enumerate(proteins)]
         micro = [_micro(rng.integers(3, 400, SEQ)) for _ in proteins]
         found.append(AlignBatch(micro, empty_ids(), 0, items, lambda item, held=proteins: held[item.row]))  # type: ignore[misc]
     return found

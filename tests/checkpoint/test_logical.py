@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megabiomed.checkpoint.logical import Box, Piece, Placement, uncovered
+from megabiomed.checkpoint.logical import Box, PlacedBox, Placement, uncovered
 
 SHAPES = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
 
@@ -72,7 +72,7 @@ def test_uncovered_names_what_no_box_holds() -> None:
 
 
 def test_padding_rows_of_a_placement_belong_to_no_box() -> None:
-    placement = Placement((8, 3), (Piece(1, Box("w", (20, 3), (10, 0), (5, 3))),))
+    placement = Placement((8, 3), (PlacedBox(1, Box("w", (20, 3), (10, 0), (5, 3))),))
     covered = [part for part, _ in placement.blocks()]
     assert covered == [slice(3, 18)]
     assert list(placement.blocks(18, 24)) == []
@@ -80,4 +80,4 @@ def test_padding_rows_of_a_placement_belong_to_no_box() -> None:
 
 def test_a_piece_of_another_row_length_than_the_parameter_is_a_bug() -> None:
     with pytest.raises(AssertionError):
-        Placement((8, 3), (Piece(0, Box.whole("w", (8, 4))),))
+        Placement((8, 3), (PlacedBox(0, Box.whole("w", (8, 4))),))

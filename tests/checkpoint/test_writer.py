@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import box_key
 from megabiomed.checkpoint.tensorfile import LazyTensor, TensorFiles, write_tensors
-from megabiomed.checkpoint.writer import RankShards, save_shards, tensor_records
+from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 
@@ -50,7 +50,7 @@ def test_a_view_with_strides_is_written_by_value(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_owns_nothing_writes_no_file(tmp_path: Path) -> None:
-    assert save_shards(tmp_path, 0, [fragment(0, 2, owner=False, param=torch.zeros(2, 3))]) == RankShards({}, [])
+    assert save_shards(tmp_path, 0, [fragment(0, 2, owner=False, param=torch.zeros(2, 3))]) == RankFiles({}, [])
     assert not list(tmp_path.iterdir())
 
 

@@ -24,7 +24,7 @@ from megabiomed.encoders.gin import GAT, GinEncoder
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.lora import is_lora
 from megabiomed.encoders.modality import modality_of
-from megabiomed.encoders.schedule import Item, costs
+from megabiomed.encoders.schedule import EncoderItem, costs
 from megabiomed.ground.errors import ConfigError, DataError
 
 PACKAGE = Path(megabiomed.__file__).parent
@@ -100,8 +100,8 @@ def align(**values: Any) -> AlignConfig:
     return AlignConfig.model_validate({**held, **values})
 
 
-def item(modality: str, rows: int = 5) -> Item:
-    return Item(modality, 0, 0, rows, rows, 0, 0)
+def item(modality: str, rows: int = 5) -> EncoderItem:
+    return EncoderItem(modality, 0, 0, rows, rows, 0, 0)
 
 
 @pytest.mark.parametrize("encoder", [GAT, *(encoder for _, _, encoder in shipped_encoders())])

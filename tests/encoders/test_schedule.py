@@ -12,7 +12,7 @@ import pytest
 from megabiomed.config.align import AlignConfig
 from megabiomed.encoders.esm2 import ESM2
 from megabiomed.encoders.esm2.config import Esm2Config
-from megabiomed.encoders.schedule import Item, check_ranks, deal, imbalance, largest, longest_first
+from megabiomed.encoders.schedule import EncoderItem, check_ranks, deal, imbalance, largest, longest_first
 from megabiomed.ground.errors import TopologyError
 from megabiomed.processes.hang import watched
 
@@ -29,7 +29,7 @@ def test_real_lengths_are_balanced_to_five_percent() -> None:
 
 
 def test_only_chosen_ranks_encode() -> None:
-    items = [Item("protein", 0, n, 10 * n + 3, 4, 0, n) for n in range(12)]
+    items = [EncoderItem("protein", 0, n, 10 * n + 3, 4, 0, n) for n in range(12)]
     align = {"stages": [{"name": "s", "steps": 1}], "encoder_ranks": [1, 3]}
     owners = deal(items, AlignConfig.model_validate(align), 4)
     assert set(owners) == {1, 3}
@@ -47,7 +47,7 @@ def test_a_slow_phase_names_its_largest_items(monkeypatch: pytest.MonkeyPatch) -
     # Not capsys: it reads and empties its buffer in two steps, and a line that another thread writes between them is lost.
     told = io.StringIO()
     monkeypatch.setattr(sys, "stderr", told)
-    items = [Item("protein", 0, 0, 9, 9, 0, sample=3), Item("protein", 0, 0, 1024, 1024, 0, sample=17)]
+    items = [EncoderItem("protein", 0, 0, 9, 9, 0, sample=3), EncoderItem("protein", 0, 0, 1024, 1024, 0, sample=17)]
     with watched(0.01, lambda: f"rank 3 is in encode protein: {largest(items)}"):
         deadline = time.monotonic() + 60
         while not told.getvalue().endswith("\n") and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine import patches
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.engine.stage import Stage
+from megabiomed.engine.stage import PipelineStage
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
@@ -66,15 +66,15 @@ def memory(cases: list[dict[str, Any]]) -> Any:
 def _memory_of(case: dict[str, Any]) -> dict[str, float]:
     engine_of({"parallel": case["parallel"]})  # a small one first: imports and buffers are not the model
     before, constructed = _reset_peak(), []
-    original = Stage.__init__
+    original = PipelineStage.__init__
 
-    def measured(self: Stage, *args: Any, **kwargs: Any) -> None:
+    def measured(self: PipelineStage, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         constructed.append(_status("VmHWM") - before)
 
-    Stage.__init__ = measured  # type: ignore[method-assign]
+    PipelineStage.__init__ = measured  # type: ignore[method-assign]
     engine = engine_of(case)
-    Stage.__init__ = original  # type: ignore[method-assign]
+    PipelineStage.__init__ = original  # type: ignore[method-assign]
     peaks = torch.tensor([float(constructed[-1]), float(_status("VmHWM") - before)])
     dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
     model = 4 * engine.num_parameters()

@@ -21,7 +21,7 @@ from megabiomed.launch.cli import _check_command, _plan
 from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.records import reopen
 from megabiomed.launch.snapshot import take
-from megabiomed.launch.stage import Stage, load_stages
+from megabiomed.launch.stage import ChainStage, load_stages
 from megabiomed.launch.submit import is_done, render
 
 CPU = ClusterConfig(tasks_per_node=2, preflight=False)
@@ -33,7 +33,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     monkeypatch.chdir(tmp_path)
     (tmp_path / "split").mkdir()
 
-    def of(*stages: dict[str, Any], cluster: ClusterConfig = CPU) -> list[Stage]:
+    def of(*stages: dict[str, Any], cluster: ClusterConfig = CPU) -> list[ChainStage]:
         (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "c", "stages": list(stages)}))
         return load_stages("chain.yaml", cluster, [], None)
 

@@ -12,7 +12,7 @@ from megabiomed.config.align import AlignConfig
 from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch
 from megabiomed.encoders.esm2.alphabet import encode
 from megabiomed.encoders.gin.featurise import featurise
-from megabiomed.encoders.schedule import Item
+from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.kernels.documents import Documents
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from support.lora import LORA
@@ -102,7 +102,9 @@ def replica_batch(samples: list[dict[str, Any]], rank: int, size: int) -> AlignB
         for held in sample["items"]:
             features[len(items)] = held["features"]
             items.append(
-                Item(held["modality"], 0, len(items), held["features"].rows, held["rows_out"], number // share, number)
+                EncoderItem(
+                    held["modality"], 0, len(items), held["features"].rows, held["rows_out"], number // share, number
+                )
             )
     micro = [_micro(sample) for sample in samples[rank * share : (rank + 1) * share]]
     return AlignBatch(micro, empty_ids(), 0, items, lambda item: features[item.row])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
-from megabiomed.checkpoint.logical import Box, Fragment, Piece, Placement
+from megabiomed.checkpoint.logical import Box, Fragment, PlacedBox, Placement
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.models import ModelConfig
@@ -53,22 +53,22 @@ def placements(config: ModelConfig, tp: int, rank: int) -> list[Placement]:
 
     def columns(name: str) -> Placement:
         width = shapes[name][1] // tp
-        return Placement((h, width), (Piece(0, Box(name, shapes[name], (0, rank * width), (h, width))),))
+        return Placement((h, width), (PlacedBox(0, Box(name, shapes[name], (0, rank * width), (h, width))),))
 
     def whole(name: str) -> Placement:
-        return Placement((h,), (Piece(0, Box.whole(name, (h,))),), replicated=True)
+        return Placement((h,), (PlacedBox(0, Box.whole(name, (h,))),), replicated=True)
 
     def vocabulary(name: str) -> Placement:
         local = -(-config.vocab_size // (tp * 8)) * 8
         held = min(local, config.vocab_size - rank * local)
-        return Placement((local, h), (Piece(0, rows(name, rank * local, held)),) if held > 0 else ())
+        return Placement((local, h), (PlacedBox(0, rows(name, rank * local, held)),) if held > 0 else ())
 
     def attention(prefix: str) -> Placement:
         per_group = config.num_attention_heads // config.num_key_value_heads * d
         groups, pieces, row = config.num_key_value_heads // tp, [], 0
         for group in range(rank * groups, (rank + 1) * groups):
             for part, size in (("q", per_group), ("k", d), ("v", d)):
-                pieces.append(Piece(row, rows(f"{prefix}.{part}_proj.weight", group * size, size)))
+                pieces.append(PlacedBox(row, rows(f"{prefix}.{part}_proj.weight", group * size, size)))
                 row += size
         return Placement((row, h), tuple(pieces))
 
@@ -77,7 +77,7 @@ def placements(config: ModelConfig, tp: int, rank: int) -> list[Placement]:
         return Placement(
             (2 * size, h),
             tuple(
-                Piece(i * size, rows(f"{prefix}.{n}_proj.weight", rank * size, size))
+                PlacedBox(i * size, rows(f"{prefix}.{n}_proj.weight", rank * size, size))
                 for i, n in enumerate(("gate", "up"))
             ),
         )

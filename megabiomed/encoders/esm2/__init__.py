@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from megabiomed.config.base import Section
 from megabiomed.config.modalities import encoders_of
-from megabiomed.encoders.encoder import Encoder, Shapes, Verdict
+from megabiomed.encoders.encoder import Encoder, FileCheck, Shapes
 from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.modality import Modality, Row
 
@@ -138,7 +138,7 @@ class Esm2Encoder(Encoder[Esm2Config]):
         """The number of heads, which no tensor shows."""
         return str(config.num_attention_heads)
 
-    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> Verdict | None:
+    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileCheck | None:
         """See the base class."""
         from megabiomed.encoders.esm2.weights import check_esm2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from megabiomed.encoders.check import count, layers, relative
-from megabiomed.encoders.encoder import Shapes, Verdict
+from megabiomed.encoders.encoder import FileCheck, Shapes
 from megabiomed.encoders.esm2.alphabet import MASK, encode
 from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
@@ -87,7 +87,7 @@ def _joined(files: list[Path]) -> str:
     return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
 
 
-def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> Verdict | None:
+def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileCheck | None:
     """Compare with fair-esm on packed proteins; None for a file without residues' embeddings."""
     from megabiomed.encoders.esm2.reference import reference_esm2, reference_tokens
 
@@ -104,7 +104,7 @@ def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> Verdict 
     proteins[0].tokens[5:8] = MASK
     with torch.no_grad():
         difference = relative(model(ProteinBatch.of(proteins)), reference_esm2(model, proteins))
-    return Verdict(settings, count(model), sha256, difference, "fair-esm")
+    return FileCheck(settings, count(model), sha256, difference, "fair-esm")
 
 
 def _heads(path: Path, width: int) -> int:

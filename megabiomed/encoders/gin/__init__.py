@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from megabiomed.config.base import Section
 from megabiomed.config.modalities import encoders_of
-from megabiomed.encoders.encoder import Encoder, Shapes, Verdict
+from megabiomed.encoders.encoder import Encoder, FileCheck, Shapes
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.modality import Modality, Row
 
@@ -118,7 +118,7 @@ class GinEncoder(Encoder[GinConfig]):
         """Both matrices of every convolution."""
         return {"0", "2"}
 
-    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> Verdict | None:
+    def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileCheck | None:
         """See the base class."""
         from megabiomed.encoders.gin.weights import check_gin
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from megabiomed.encoders.check import count, layers, relative
-from megabiomed.encoders.encoder import Shapes, Verdict
+from megabiomed.encoders.encoder import FileCheck, Shapes
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
@@ -26,7 +26,7 @@ def load_gin(model: nn.Module, path: Path) -> str:
     return sha256_file(path)
 
 
-def check_gin(path: Path, shapes: Shapes) -> Verdict | None:
+def check_gin(path: Path, shapes: Shapes) -> FileCheck | None:
     """Compare with the authors' convolution on torch-geometric; None for a file without atoms' embeddings."""
     from megabiomed.encoders.gin.reference import reference_gin
 
@@ -39,4 +39,4 @@ def check_gin(path: Path, shapes: Shapes) -> Verdict | None:
     batch = MoleculeBatch.of([featurise(smiles) for smiles in _SMILES])
     with torch.no_grad():
         difference = relative(model(batch), reference_gin(model, batch))
-    return Verdict(settings, count(model), sha256, difference, "GINConv on torch-geometric")
+    return FileCheck(settings, count(model), sha256, difference, "GINConv on torch-geometric")

@@ -19,11 +19,11 @@ def describe(config: AlignRunConfig, world: int) -> list[str]:
     """Which ranks do what, the stages, and what they hold on a rank."""
     from megabiomed.align.memory import state_bytes
 
-    model, encode = range(world - config.ranks_beside), encoding_ranks(config.align, world)
+    model, encode = range(world - config.extra_ranks), encoding_ranks(config.align, world)
     lines = [f"ranks: {_numbers(model)}: language model; {_numbers(encode)}: encoders"]
     for stage in config.align.stages:
         held = state_bytes(config, stage, world)
-        if not config.ranks_beside:
+        if not config.extra_ranks:
             lines.append(f"stage {stage.name}: {stage.steps} steps, per rank without activations: {_sizes(held)}")
             continue
         of_model = {"language_model": held.pop("language_model")}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from megabiomed.data.loader import StepBatch
 from megabiomed.encoders.modality import Features
-from megabiomed.encoders.schedule import Item
+from megabiomed.encoders.schedule import EncoderItem
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class AlignBatch(StepBatch):
         features: reads the features of one item; only the rank that encodes it calls this.
     """
 
-    items: Sequence[Item]
-    features: Callable[[Item], Features]
+    items: Sequence[EncoderItem]
+    features: Callable[[EncoderItem], Features]
 
 
 def empty_ids() -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.modality import ItemError, Modality, modality_of
 from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.samples.multimodal.prompts import find_template, render
-from megabiomed.samples.multimodal.records import QaRecord, read_records
+from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.multimodal.splits import Split, leakage, split_records
 from megabiomed.samples.multimodal.store import RECORD_FIELDS, table_fields
 from megabiomed.samples.rejects import Reject
@@ -71,7 +71,7 @@ class _Builder:
         self.seen: dict[tuple[str, str], tuple[int, int]] = {}
         self.changed: Counter[str] = Counter()
 
-    def add(self, record: QaRecord) -> Reject | None:
+    def add(self, record: MultimodalQuestion) -> Reject | None:
         """Append a record, or say why it cannot be a sample."""
         try:
             self._add(record)
@@ -81,7 +81,7 @@ class _Builder:
             return Reject("", record.ident, "placeholder" if "placeholder" in str(error) else "other", str(error))
         return None
 
-    def _add(self, record: QaRecord) -> None:
+    def _add(self, record: MultimodalQuestion) -> None:
         answer = record.answer.strip()
         if not answer:
             raise DataError("the answer is empty", got=record.ident)
@@ -127,7 +127,7 @@ class _Builder:
 
 
 def build_split(
-    records: Iterable[QaRecord], folder: Path, tokenizer: Tokenizer, settings: BuildSettings,
+    records: Iterable[MultimodalQuestion], folder: Path, tokenizer: Tokenizer, settings: BuildSettings,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write one split and return its manifest; records that cannot be samples are counted by reason and listed."""

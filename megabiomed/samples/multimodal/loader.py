@@ -18,7 +18,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
 from megabiomed.encoders.modality import Features, modality_of
-from megabiomed.encoders.schedule import Item
+from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
@@ -167,7 +167,7 @@ class AlignLoader(SampleLoader):
         assert self.text is not None
         return Placed(read_window(self.text, window, self.data.seq_length), [])
 
-    def features(self, item: Item) -> Features:
+    def features(self, item: EncoderItem) -> Features:
         """Features of one item."""
         return self.stores[item.source].features(item.modality, item.row)
 
@@ -199,7 +199,7 @@ class AlignValidation:
                 for n in _part(self.dp_rank, share)]  # fmt: skip
         return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
 
-    def _features(self, items: list[Item]) -> Callable[[Item], Features]:
+    def _features(self, items: list[EncoderItem]) -> Callable[[EncoderItem], Features]:
         """Features by item; shifted ones come from the next item of the same kind, made to have its rows."""
         store = self.store
         if not self.shift:
@@ -210,7 +210,7 @@ class AlignValidation:
             for name, rows in by_kind.items() for i, row in enumerate(rows)
         }  # fmt: skip
 
-        def shifted(item: Item) -> Features:
+        def shifted(item: EncoderItem) -> Features:
             features = store.features(item.modality, other[item.modality, item.row])
             found: Features = store.modalities[item.modality].resized(features, item.rows_in)
             return found
@@ -223,9 +223,9 @@ def _part(dp_rank: int | None, share: int) -> range:
     return range(0) if dp_rank is None else range(dp_rank * share, (dp_rank + 1) * share)
 
 
-def _item(windows: QaWindows, source: int, found: StoredItem, consumer: int, sample: int) -> Item:
+def _item(windows: QaWindows, source: int, found: StoredItem, consumer: int, sample: int) -> EncoderItem:
     places = windows.places(found.modality, found.rows)
-    return Item(found.modality, source, found.row, found.rows, places, consumer, sample)
+    return EncoderItem(found.modality, source, found.row, found.rows, places, consumer, sample)
 
 
 def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:

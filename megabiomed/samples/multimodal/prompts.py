@@ -9,7 +9,7 @@ from typing import Any
 
 from megabiomed.encoders.modality import Modality
 from megabiomed.ground.errors import ConfigError, DataError
-from megabiomed.samples.multimodal.records import QaRecord
+from megabiomed.samples.multimodal.records import MultimodalQuestion
 
 _SYSTEM = (
     "You are working as an excellent assistant in chemistry and molecule discovery. Below a human expert gives the "
@@ -69,7 +69,7 @@ class Prompt:
     items: list[tuple[str, str]]
 
 
-def render(template: Template, record: QaRecord, modalities: Sequence[Modality[Any, Any]]) -> Prompt:
+def render(template: Template, record: MultimodalQuestion, modalities: Sequence[Modality[Any, Any]]) -> Prompt:
     """The prompt of a question.
 
     A question that has placeholders itself keeps them; otherwise the items come first, in the order of `modalities`.
@@ -94,7 +94,7 @@ def render(template: Template, record: QaRecord, modalities: Sequence[Modality[A
     return Prompt(parts[::2], [(kind, next(waiting[kind])) for kind in kinds])
 
 
-def _refuse_unknown(record: QaRecord, names: Collection[str]) -> None:
+def _refuse_unknown(record: MultimodalQuestion, names: Collection[str]) -> None:
     unknown = [name for name, texts in record.items.items() if texts and name not in names]
     if unknown:
         raise DataError(

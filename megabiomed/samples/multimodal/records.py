@@ -13,7 +13,7 @@ from megabiomed.ground.registry import Registry
 
 
 @dataclass(frozen=True)
-class QaRecord:
+class MultimodalQuestion:
     """One question.
 
     Attributes:
@@ -40,7 +40,7 @@ class RecordLayout:
         suffixes: of the files that are read in this layout unless another one is named; `.gz` after them is fine.
     """
 
-    read: Callable[[Path], Iterator[QaRecord]]
+    read: Callable[[Path], Iterator[MultimodalQuestion]]
     suffixes: tuple[str, ...] = ()
 
 
@@ -58,7 +58,7 @@ LAYOUTS: Registry[RecordLayout] = Registry(
 )
 
 
-def read_records(path: Path, layout: str | None = None) -> Iterator[QaRecord]:
+def read_records(path: Path, layout: str | None = None) -> Iterator[MultimodalQuestion]:
     """Records of one file.
 
     Args:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.records import QaRecord, RecordLayout
+from megabiomed.samples.multimodal.records import MultimodalQuestion, RecordLayout
 
 DESCRIBE = "Please describe this molecule."
 
 
-def read_openbiomed(path: Path) -> Iterator[QaRecord]:
+def read_openbiomed(path: Path) -> Iterator[MultimodalQuestion]:
     """OpenBioMed's list of {protein_accession | smiles, question, answer} with sequences.json beside, its v2 list of
     {smiles, sequence, question, answer}, and its {smiles: [[question, answer]]}; .json or .jsonl."""
     try:
@@ -28,13 +28,13 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
-def _by_smiles(path: Path, held: dict[str, Any]) -> Iterator[QaRecord]:
+def _by_smiles(path: Path, held: dict[str, Any]) -> Iterator[MultimodalQuestion]:
     for number, (smiles, asked) in enumerate(held.items()):
         for turn, (question, answer) in enumerate(asked):
-            yield QaRecord(f"{path.name}:{number}.{turn}", question, answer, {"molecule": [smiles]})
+            yield MultimodalQuestion(f"{path.name}:{number}.{turn}", question, answer, {"molecule": [smiles]})
 
 
-def _list(path: Path, held: list[Any]) -> Iterator[QaRecord]:
+def _list(path: Path, held: list[Any]) -> Iterator[MultimodalQuestion]:
     sequences: dict[str, str] | None = None
     for number, entry in enumerate(held):
         ident = f"{path.name}:{number}"
@@ -46,7 +46,7 @@ def _list(path: Path, held: list[Any]) -> Iterator[QaRecord]:
             proteins = [sequences.get(name, "") for name in _several(entry["protein_accession"])]
         items = {"molecule": _several(entry.get("smiles")), "protein": proteins}
         given = {name: texts for name, texts in items.items() if texts}
-        yield QaRecord(ident, str(entry["question"]), str(entry["answer"]), given)
+        yield MultimodalQuestion(ident, str(entry["question"]), str(entry["answer"]), given)
 
 
 def _sequences(path: Path) -> dict[str, str]:
@@ -63,14 +63,16 @@ def _several(value: Any) -> list[str]:
     return [str(item) for item in value if item not in (None, "")] if isinstance(value, list) else [str(value)]
 
 
-def read_chebi20(path: Path) -> Iterator[QaRecord]:
+def read_chebi20(path: Path) -> Iterator[MultimodalQuestion]:
     """ChEBI-20's table: CID, SMILES, description, separated by tabs."""
     with path.open(newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if not {"CID", "SMILES", "description"} <= set(rows.fieldnames or []):
             raise DataError(f"{path} is not a ChEBI-20 table", got=rows.fieldnames, expected="CID, SMILES, description")
         for row in rows:
-            yield QaRecord(f"{path.name}:{row['CID']}", DESCRIBE, row["description"], {"molecule": [row["SMILES"]]})
+            yield MultimodalQuestion(
+                f"{path.name}:{row['CID']}", DESCRIBE, row["description"], {"molecule": [row["SMILES"]]}
+            )
 
 
 OPENBIOMED = RecordLayout(read_openbiomed, (".json", ".jsonl"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.records import QaRecord, RecordLayout, opened
+from megabiomed.samples.multimodal.records import MultimodalQuestion, RecordLayout, opened
 from megabiomed.samples.multimodal.records_json import DESCRIBE
 
 # Topics of UniProtKB's CC lines (user manual, section 3.12) and the question that each answers: UniProtQA's four kinds.
@@ -32,7 +32,7 @@ class _Entry:
     in_sequence: bool = False
 
 
-def read_swissprot(path: Path) -> Iterator[QaRecord]:
+def read_swissprot(path: Path) -> Iterator[MultimodalQuestion]:
     """Up to four questions per entry of a .dat or .dat.gz file."""
     with opened(path) as file:
         entry = _Entry()
@@ -64,17 +64,19 @@ def _add(entry: _Entry, line: str) -> None:
         entry.sequence += text.replace(" ", "")
 
 
-def _questions(path: Path, entry: _Entry) -> Iterator[QaRecord]:
+def _questions(path: Path, entry: _Entry) -> Iterator[MultimodalQuestion]:
     found = [(_NAMES, entry.name)] if entry.name else []
     for comment in entry.comments:
         topic, _, text = comment.partition(":")
         if topic in _TOPICS:
             found.append((_TOPICS[topic], re.sub(r"(\s*\.)+$", ".", _EVIDENCE.sub("", text).strip())))
     for number, (question, answer) in enumerate(found):
-        yield QaRecord(f"{path.name}:{entry.accession}.{number}", question, answer, {"protein": [entry.sequence]})
+        yield MultimodalQuestion(
+            f"{path.name}:{entry.accession}.{number}", question, answer, {"protein": [entry.sequence]}
+        )
 
 
-def read_csv(path: Path) -> Iterator[QaRecord]:
+def read_csv(path: Path) -> Iterator[MultimodalQuestion]:
     """One description per row of a table with SMILES and description columns."""
     with opened(path) as file:
         rows = csv.DictReader(file)
@@ -84,10 +86,10 @@ def read_csv(path: Path) -> Iterator[QaRecord]:
         for number, row in enumerate(rows):
             ident = row.get(names.get("cid", ""), "") or str(number)
             items = {"molecule": [row[names["smiles"]] or ""]}
-            yield QaRecord(f"{path.name}:{ident}", DESCRIBE, row[names["description"]] or "", items)
+            yield MultimodalQuestion(f"{path.name}:{ident}", DESCRIBE, row[names["description"]] or "", items)
 
 
-def read_sdf(path: Path) -> Iterator[QaRecord]:
+def read_sdf(path: Path) -> Iterator[MultimodalQuestion]:
     """PubChem's structures (.sdf, .sdf.gz) with their texts in descriptions.csv (CID, description) in the same folder."""
     texts = path.with_name("descriptions.csv")
     if not texts.is_file():
@@ -97,7 +99,7 @@ def read_sdf(path: Path) -> Iterator[QaRecord]:
     smiles = dict(_structures(path))
     for number, (cid, description) in enumerate(wanted):
         if cid in smiles:
-            yield QaRecord(f"{path.name}:{cid}.{number}", DESCRIBE, description, {"molecule": [smiles[cid]]})
+            yield MultimodalQuestion(f"{path.name}:{cid}.{number}", DESCRIBE, description, {"molecule": [smiles[cid]]})
 
 
 def _structures(path: Path) -> Iterator[tuple[str, str]]:

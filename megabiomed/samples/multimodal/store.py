@@ -109,7 +109,7 @@ class QaStore(AnswerStore):
         return str(self._tables[modality]["text"][row].as_py())
 
     def item_texts(self, record: int) -> Mapping[str, list[str]]:
-        """Texts of a record's items by modality, as in `QaRecord.items`."""
+        """Texts of a record's items by modality, as in `MultimodalQuestion.items`."""
         found: dict[str, list[str]] = {}
         for item in self.record_items(record):
             found.setdefault(item.modality, []).append(self.item_text(item.modality, item.row))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from megabiomed.corpus.decontaminate import Contamination, Item, prompt_words
+from megabiomed.corpus.decontaminate import Contamination, HeldOutQuestion, prompt_words
 
 NGRAM, SHARE = 5, 0.6
 _COMMON, _FEWEST = 20, 3
@@ -31,7 +31,7 @@ class Repeated:
 
 def find_repeated(held_out: Sequence[str], training: Iterable[str]) -> Repeated:
     """Look for held-out prompts of which a training prompt holds `SHARE` of the n-grams or more."""
-    items = [Item("", str(number), "", prompt_words(text)) for number, text in enumerate(held_out)]
+    items = [HeldOutQuestion("", str(number), "", prompt_words(text)) for number, text in enumerate(held_out)]
     search = Contamination(items, NGRAM, SHARE, common=max(_FEWEST, len(items) // _COMMON))
     result = Repeated(search.searched)
     for place, text in enumerate(training):

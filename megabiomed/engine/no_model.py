@@ -10,7 +10,7 @@ from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.mesh import Mesh
 
 
-class AbsentEngine(DataParallelEngine):
+class NoModelEngine(DataParallelEngine):
     """Holds, reads, stores and updates nothing."""
 
     def __init__(self, mesh: Mesh) -> None:
