@@ -11,7 +11,7 @@ import torch.distributed as dist
 from megabiomed.config import ParallelConfig
 from megabiomed.config.grid import SPANS, Axis, Grid, Span
 from megabiomed.config.topology import grid_of
-from megabiomed.engine import patches
+from megabiomed.engine import patches, workarounds
 from megabiomed.processes import platform
 from megabiomed.processes.megatron_core import (
     parallel_state,
@@ -93,7 +93,7 @@ def build_mesh(parallel: ParallelConfig, extra_ranks: int = 0) -> Mesh:
     grid = grid_of(parallel, world, extra_ranks)
     patches.check("megatron-core")
     parallel_state.destroy_model_parallel()
-    with patches.world_of(len(grid)):
+    with workarounds.world_of(len(grid)):
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=grid.size("tp"), pipeline_model_parallel_size=grid.size("pp"),
             create_gloo_process_groups=False,

@@ -15,7 +15,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine import patches, zero_step
+from megabiomed.engine import patches, workarounds, zero_parts, zero_step
 from megabiomed.engine.base import (
     DataParallelEngine,
     flat_fragments,
@@ -49,9 +49,9 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 3:
             for name, parameter in self.stage.named_parameters():
                 replicated = self.stage.placements[name].replicated
-                patches.mark_replicated(parameter, replicated and mesh.coordinate("tp") == 0)
+                workarounds.mark_replicated(parameter, replicated and mesh.coordinate("tp") == 0)
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
-        with patches.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
+        with workarounds.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=self.stage,
                 optimizer=optimizer_of(groups, config),
@@ -63,12 +63,12 @@ class ZeroEngine(DataParallelEngine):
         self._norm = torch.tensor(float("nan"))
         self._known: platform.Later | None = None
         if self.stage_number == 0:
-            patches.clip_with(self.deepspeed, self._clip_replicated)
+            workarounds.clip_with(self.deepspeed, self._clip_replicated)
         if isinstance(self.torch_optimizer(), FusedAdamW):
             self._step_in_one_pass(self.torch_optimizer())
         if self.stage_number == 3:
-            patches.order_by_streams()
-            patches.check_traces_inside(self.optimizer, mesh.group("shards"))
+            workarounds.order_by_streams()
+            workarounds.check_traces_inside(self.optimizer, mesh.group("shards"))
             if config.train.precision == "bf16":
                 zero_step.norms_in_one_pass(self.optimizer)
                 zero_step.reduce_behind_the_host(self.optimizer)
@@ -100,13 +100,13 @@ class ZeroEngine(DataParallelEngine):
             # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.
             return cast(Tensor, self.stage(chunk, x, batch, return_logits))
         y: Tensor = self.deepspeed(chunk, x, batch, return_logits)
-        return patches.mark_backward(y, self.optimizer) if self.stage_number >= 2 else y
+        return workarounds.mark_backward(y, self.optimizer) if self.stage_number >= 2 else y
 
     def begin_step(self) -> None:
         """See the base class."""
         self.gradients.begin_step()
         if self.stage_number == 3:
-            patches.forget_old_gradients(self.optimizer, not self.gradients.held)
+            workarounds.forget_old_gradients(self.optimizer, not self.gradients.held)
 
     def step(self, lr: float) -> float:
         """See the base class."""
@@ -150,7 +150,7 @@ class ZeroEngine(DataParallelEngine):
     def _master_partitions(self) -> list[Tensor]:
         """The fp32 tensors that the optimizer steps: parameters (stage 0) or flat partitions."""
         if self.stage_number == 3:
-            return patches.masters(self.optimizer)
+            return zero_parts.masters(self.optimizer)
         return [p for group in self.torch_optimizer().param_groups for p in group["params"]]
 
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -191,7 +191,7 @@ class ZeroEngine(DataParallelEngine):
                 continue
             start, flat = 0, parameter.detach()
             if self.stage_number == 3:
-                start, length = patches.partition(parameter, self.mesh.coordinate("shards"))
+                start, length = zero_parts.partition(parameter, self.mesh.coordinate("shards"))
                 flat = parameter.ds_tensor.detach()[:length]
             found.extend(flat_fragments(self.stage.placements[name], start, {"param": flat.view(-1)}, owner=False))
         return found
@@ -203,7 +203,7 @@ class ZeroEngine(DataParallelEngine):
             views = {"param": parameter.detach(), **{kind: state[parameter][kind] for kind in self.rule.moments}}
             yield 0, {kind: view.view(-1) for kind, view in views.items()}
             return
-        held = patches.held_part(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
+        held = zero_parts.held_part(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
         if held is not None:
             flats = {"param": held.master.detach(), **{kind: state[held.master][kind] for kind in self.rule.moments}}
             inside = slice(held.offset, held.offset + held.length)
@@ -219,7 +219,7 @@ class ZeroEngine(DataParallelEngine):
             read_local(source, self.stage.placements[name], parameter.data)
 
     def _publish_partitions(self, source: TensorSource) -> None:
-        with patches.persistent_apart(self.optimizer):
+        with zero_parts.persistent_apart(self.optimizer):
             self._read_frozen(source)
             for parameter in self.stage.parameters():
                 if not parameter.requires_grad:
@@ -268,11 +268,11 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _import_deepspeed(zero_stage: int) -> Any:
     if not platform.has_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
-    with patches.without_module("mlflow"):
+    with workarounds.without_module("mlflow"):
         import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
     patches.check("deepspeed", zero_stage)
-    patches.skip_shared_memory_build()
+    workarounds.skip_shared_memory_build()
     return deepspeed

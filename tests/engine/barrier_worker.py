@@ -8,14 +8,14 @@ from contextlib import nullcontext
 import torch.distributed as dist
 from support.parity import case_config
 
-from megabiomed.engine import patches
+from megabiomed.engine import workarounds
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.processes import platform
 
 if __name__ == "__main__":
     if "bare" in sys.argv:
-        patches.barriers_among = lambda ranks: nullcontext()
+        workarounds.barriers_among = lambda ranks: nullcontext()
     platform.init_distributed(timeout_s=5 if "bare" in sys.argv else 60)
     config = case_config({"name": "beside", "parallel": {"zero_stage": 3}})
     mesh = build_mesh(config.parallel, beside=1)

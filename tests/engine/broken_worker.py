@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import parity_worker
 
-from megabiomed.engine import patches, zero
+from megabiomed.engine import workarounds, zero
 from megabiomed.processes import platform
 
 SETTINGS: dict[str, Any] = {"managed_gradient_accumulation": True, "gradient_accumulation_steps": 4}
@@ -21,12 +21,12 @@ def switch_off(measure: str) -> None:
         original = zero.deepspeed_settings
         zero.deepspeed_settings = lambda config: {**original(config), measure: SETTINGS[measure]}
     elif measure == "mark_backward":
-        patches.mark_backward = lambda y, optimizer: y
+        workarounds.mark_backward = lambda y, optimizer: y
     elif measure == "past_the_hooks":
         zero.ZeroEngine.forward = lambda self, *inputs: self.deepspeed(*inputs)
     else:
-        assert hasattr(patches, measure)
-        setattr(patches, measure, lambda *args: None)
+        assert hasattr(workarounds, measure)
+        setattr(workarounds, measure, lambda *args: None)
     if measure == "check_traces_inside":
         joined = platform.init_distributed
         platform.init_distributed = lambda timeout_s: joined(timeout_s=10)

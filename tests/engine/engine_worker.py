@@ -16,7 +16,7 @@ from support.parity import STEPS, case_config, global_batches
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.data.packing import MicroBatch, padding_window
-from megabiomed.engine import patches
+from megabiomed.engine import workarounds
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import PipelineStage
@@ -159,7 +159,7 @@ def trace_check(cases: list[dict[str, Any]]) -> Any:
     trace = [5, 6, 7]
     coordinator = SimpleNamespace(reset_step=lambda: module.assert_ints_same_as_other_ranks(trace))
     optimizer = SimpleNamespace(parameter_offload=SimpleNamespace(param_coordinator=coordinator))
-    patches.check_traces_inside(optimizer, engine.mesh.group("shards"))
+    workarounds.check_traces_inside(optimizer, engine.mesh.group("shards"))
     coordinator.reset_step()
     trace[2] += dist.get_rank()
     try:

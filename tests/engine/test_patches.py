@@ -14,7 +14,7 @@ import torch
 from support.parity import case_config, reference
 from support.spawn import run_ranks
 
-from megabiomed.engine import patches
+from megabiomed.engine import patches, workarounds
 from megabiomed.ground.errors import LaunchError
 
 WORKER = Path(__file__).with_name("broken_worker.py")
@@ -152,8 +152,8 @@ def test_the_host_waits_for_no_stream_before_a_layer_of_a_group_of_one(monkeypat
 
     one()
     assert len(waited) == 2
-    patches.order_by_streams()
-    patches.order_by_streams()
+    workarounds.order_by_streams()
+    workarounds.order_by_streams()
     one()
     assert len(waited) == 2
     assert not accelerator.resolves_data_dependency()

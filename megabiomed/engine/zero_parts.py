@@ -1,0 +1,62 @@
+"""Which elements of the parameters lie on this rank, as DeepSpeed's optimizers of ZeRO-1 to 3 keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """The part of one parameter that is on this rank under ZeRO-1 to 3.
+
+    Attributes:
+        master: the flat fp32 partition that it lies in, which the optimizer steps.
+        offset: its first element there.
+        start, length: its first element in the flattened parameter, and its elements.
+    """
+
+    master: Tensor
+    offset: int
+    start: int
+    length: int
+
+
+def masters(optimizer: Any) -> list[Tensor]:
+    """ZeRO-3: the flat fp32 partitions that the optimizer steps."""
+    return list(optimizer.fp32_partitioned_groups_flat)
+
+
+def partition(parameter: nn.Parameter, shard: int) -> tuple[int, int]:
+    """ZeRO-3: (first element, elements) of a parameter on this rank; the last ranks' partitions end in padding."""
+    start = parameter.partition_numel() * shard
+    return start, max(0, min(parameter.partition_numel(), parameter.ds_numel - start))
+
+
+def held_part(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: int) -> HeldPart | None:
+    """Where a trained parameter lies in this rank's masters; None where another rank has it."""
+    if zero_stage == 3:
+        group, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        held = HeldPart(optimizer.fp32_partitioned_groups_flat[group], offset, *partition(parameter, shard))
+        return held if held.length else None
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    master = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
+    address = mapping.lp_fragment_address
+    return HeldPart(master, mapping.hp_fragment_address.start, address.start, address.numel)
+
+
+@contextmanager
+def persistent_apart(optimizer: Any) -> Iterator[None]:
+    """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""
+    persistent = optimizer.persistent_parameters
+    if persistent:
+        persistent[0].partition(persistent)
+    yield
+    if persistent:
+        persistent[0].all_gather(persistent)
