@@ -40,7 +40,7 @@ from megabiomed.engine.no_model import NoModelEngine
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.processes.hang import watched
 from megabiomed.samples.multimodal.batch import AlignBatch
 
@@ -71,11 +71,8 @@ class AlignEngine(TrainEngine):
         hidden, group = config.model.hidden_size, mesh.extra_group
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
         if self._waiting is not None:
-            known = [self.encoders.initial]
-            dist.broadcast_object_list(
-                known, src=len(mesh.grid), group=self._waiting
-            )  # the first rank that read the files
-            self.encoders.initial = known[0]
+            first = len(mesh.grid)  # of those that read the files
+            self.encoders.initial = messages.broadcast(self.encoders.initial, first, self._waiting)
         self.dtype = platform.DTYPES[config.train.compute_type]
         self.template = ""
 

@@ -46,6 +46,7 @@ from megabiomed.ground.files import (
     write_atomic_at,
     write_json,
 )
+from megabiomed.processes.messages import broadcast, gather
 from megabiomed.tokenizer.files import copy_into
 
 T = TypeVar("T")
@@ -64,8 +65,8 @@ class Ranks:
     """The processes that save together; the default is one process without torch.distributed.
 
     Attributes:
-        gather: collective that gives rank 0 the objects of all ranks, in rank order, and the others None.
-        broadcast: collective that gives every rank the object of rank 0.
+        gather: collective that gives rank 0 the JSON values of all ranks, in rank order, and the others None.
+        broadcast: collective that gives every rank the JSON value of rank 0.
     """
 
     rank: int = 0
@@ -78,17 +79,7 @@ class Ranks:
         """The ranks of a torch process group (default: all). Background saves need a gloo group of their own."""
         rank, size = dist.get_rank(group), dist.get_world_size(group)
 
-        def gather(value: Any) -> list[Any] | None:
-            found: list[Any] | None = [None] * size if rank == 0 else None
-            dist.gather_object(value, found, group=group, group_dst=0)
-            return found
-
-        def broadcast(value: Any) -> Any:
-            held = [value]
-            dist.broadcast_object_list(held, group=group, group_src=0)
-            return held[0]
-
-        return cls(rank, size, gather, broadcast)
+        return cls(rank, size, lambda value: gather(value, group), lambda value: broadcast(value, group=group))
 
 
 @dataclass(frozen=True)
@@ -139,8 +130,10 @@ class CheckpointWriter:
         temporary = self.folder / f"{step_name(step)}.tmp-{self.ranks.broadcast(self.token)}"
         try:
             self._together(step, "prepared", self._on_first(lambda: self._prepare(temporary)))
-            shards = self._together(step, "written", lambda: save_shards(temporary, self.ranks.rank, fragments))
-            self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, shards, state)))
+            written = self._together(
+                step, "written", lambda: save_shards(temporary, self.ranks.rank, fragments).to_json()
+            )
+            self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, written, state)))
         except BaseException:
             if self.ranks.rank == 0:
                 remove_tree(temporary)
@@ -179,7 +172,8 @@ class CheckpointWriter:
         for part in ("model", "optimizer"):
             (temporary / part).mkdir(parents=True)
 
-    def _commit(self, step: int, temporary: Path, shards: list[RankFiles], state: RunState) -> None:
+    def _commit(self, step: int, temporary: Path, written: list[Any], state: RunState) -> None:
+        shards = [RankFiles.from_json(values) for values in written]
         tensors = tensor_records(shards)
         check_tiling(tensors)
         _check_complete({name: record.shape for name, record in tensors.items()}, state.expected)

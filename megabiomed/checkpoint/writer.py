@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import FileRecord, StoredBox, TensorRecord, box_key, shard_path
@@ -20,6 +22,15 @@ class RankFiles:
 
     files: dict[str, FileRecord]
     boxes: list[tuple[Box, StoredBox]]
+
+    def to_json(self) -> Any:
+        """For another rank."""
+        return TypeAdapter(RankFiles).dump_python(self, mode="json")
+
+    @classmethod
+    def from_json(cls, values: Any) -> RankFiles:
+        """What `to_json` of any rank gave."""
+        return TypeAdapter(RankFiles).validate_python(values)
 
 
 def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankFiles:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +15,12 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
-from megabiomed.ground.errors import MegabiomedError
 from megabiomed.model.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
 from megabiomed.model.linear import without_fp8
 from megabiomed.model.reference import StoredTensors, max_diff, token_ids
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import ExtendedSource, open_folder
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 
 # Rank 0 streams the whole model through one device while the others wait.
 _PATIENCE = timedelta(hours=6)
@@ -42,24 +43,16 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
     waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    answer: list[Certificate | MegabiomedError | None] = [None]
-    if dist.get_rank() == 0:
+
+    def compared() -> dict[str, Any]:
         shown = EngineLogits(_topology(engine), config.train.compute_type, logits, float(worst))
         own = None if isinstance(source, ExtendedSource) else tokenizer  # a larger vocabulary is not the folder's
-        try:
-            found = certify(
-                folder, source, config.model, "import", str(folder), own, engine=shown, stored=stored
-            )  # fmt: skip
-            found.store(config.folder / IMPORT_CERTIFICATE)
-            found.check()
-            answer[0] = found
-        except MegabiomedError as error:
-            answer[0] = error
-    dist.broadcast_object_list(answer, src=0, group=waiting)
-    if isinstance(answer[0], MegabiomedError):
-        raise answer[0]
-    assert answer[0] is not None
-    return answer[0]
+        found = certify(folder, source, config.model, "import", str(folder), own, engine=shown, stored=stored)
+        found.store(config.folder / IMPORT_CERTIFICATE)
+        found.check()
+        return asdict(found)
+
+    return Certificate(**messages.from_first(compared, waiting))
 
 
 def _held_diff(engine: TrainEngine, stored: StoredTensors) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.logical import Box, TensorSource, fill
@@ -25,6 +24,7 @@ from megabiomed.model.hf_folder import check_architecture as check_hugging_face
 from megabiomed.model.merged import MergedSource, adapters_of
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import open_folder
+from megabiomed.processes import messages
 
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
@@ -107,16 +107,13 @@ def frozen_reference(start: Path | None, model: ModelConfig, seed: int, run: Pat
     Args:
         run: folder of the run, which remembers hashes of files that did not change.
     """
-    answer: list[Reference | None] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        _, described = model_base(start, model, seed)
-        path = described.path and str(described.path)
-        hashed = hash_of(described, seed, FileHashes(run, write=True))
-        answer[0] = Reference(kind=described.kind, path=path, sha256=hashed)
-    if dist.is_initialized():
-        dist.broadcast_object_list(answer, src=0)
-    assert answer[0] is not None
-    return answer[0]
+
+    def described() -> dict[str, str | None]:
+        _, base = model_base(start, model, seed)
+        hashed = hash_of(base, seed, FileHashes(run, write=True))
+        return {"kind": base.kind, "path": str(base.path) if base.path else None, "sha256": hashed}
+
+    return Reference.model_validate(messages.from_first(described))
 
 
 def adapter_chain(start: Path | None, model: ModelConfig, seed: int) -> ChainSource:

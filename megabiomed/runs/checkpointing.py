@@ -23,8 +23,8 @@ from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
-from megabiomed.ground.errors import CheckpointError, MegabiomedError
-from megabiomed.processes import platform
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.processes import messages, platform
 from megabiomed.runs.history import check_fresh
 
 _STATUS = Path("/proc/self/status")
@@ -35,7 +35,7 @@ class ResumePoint:
     """What a start found: a checkpoint (or none) and the newer folders it passed over, with reasons.
 
     Attributes:
-        seen: names of the run's committed checkpoints when the choice was made (rank 0).
+        seen: names of the run's committed checkpoints when the choice was made.
     """
 
     checkpoint: Checkpoint | None
@@ -45,20 +45,16 @@ class ResumePoint:
 
 def find_resume_point(config: RunConfig) -> ResumePoint:
     """Rank 0 chooses for all ranks, because a shared file system may show them different states. Collective."""
-    answer: list[Any] = [None]
-    seen: list[str] = []
-    if dist.get_rank() == 0:
+
+    def chosen() -> list[Any]:
         seen = committed_names(config)
-        try:
-            point = choose(config)
-            answer[0] = point.checkpoint and point.checkpoint.path, point.skipped
-        except MegabiomedError as error:
-            answer[0] = error
-    dist.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], MegabiomedError):
-        raise answer[0]
-    path, skipped = answer[0]
-    return ResumePoint(path and Checkpoint.open(path), skipped, seen)
+        point = choose(config)
+        path = point.checkpoint and str(point.checkpoint.path)
+        return [path, [[str(folder), reason] for folder, reason in point.skipped], seen]
+
+    path, skipped, seen = messages.from_first(chosen)
+    passed_over = [(Path(folder), reason) for folder, reason in skipped]
+    return ResumePoint(Checkpoint.open(path) if path else None, passed_over, seen)
 
 
 def choose(config: RunConfig) -> ResumePoint:
@@ -118,12 +114,11 @@ def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool
         Rank 0's right to commit (None on the others), and whether an earlier start committed something since `point`
         was chosen, so that the choice must be made again.
     """
-    fence, changed = None, [False]
+    fence, changed = None, False
     if dist.get_rank() == 0:
         fence = Fence.claim(config.folder)
-        changed = [committed_names(config) != point.seen]
-    dist.broadcast_object_list(changed, src=0)
-    return fence, changed[0]
+        changed = committed_names(config) != point.seen
+    return fence, bool(messages.broadcast(changed))
 
 
 def committed_names(config: RunConfig) -> list[str]:

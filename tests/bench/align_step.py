@@ -30,7 +30,7 @@ from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.kernels.documents import Documents
 from megabiomed.model.fresh import SeededInit
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 
 SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
@@ -123,13 +123,12 @@ def main() -> None:
     platform.init_distributed(timeout_s=300)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        held = [folder]
-        dist.broadcast_object_list(held, src=0)
+        cache = messages.broadcast(folder)
         for mode in ("full", "frozen"):
             engines = {"each tensor rank encodes all": build(RedundantEngine, mode, None),
                        "encoder-first plan": build(AlignEngine, mode, None)}  # fmt: skip
             if mode == "frozen":
-                engines["encoder-first plan, features cached"] = build(AlignEngine, mode, held[0])
+                engines["encoder-first plan, features cached"] = build(AlignEngine, mode, cache)
             seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in engines}
             for batch in batches():
                 for name, engine in engines.items():

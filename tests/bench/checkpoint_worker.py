@@ -32,7 +32,7 @@ from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.runs.checkpointing import PeakMemory
 
 ZERO3: dict[str, Any] = {"zero_stage": 3}
@@ -237,9 +237,8 @@ def main() -> None:
     found = {"state_mib": owned / 2**20, **measure_lost(engine, method), **measure(method, rounds)}
     # Last, because the memory that it leaves to the allocator would hide the others' peaks.
     found["memcpy_s"] = memcpy_seconds(engine)
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, found)
-    if dist.get_rank() == 0:
+    everyone = messages.gather(found)
+    if everyone is not None:
         worst = {key: max(part[key] for part in everyone) for key in found}
         output.write_text(json.dumps(worst | {"files_mib": total_bytes(folder) / (NUMBER_OF_LOST + rounds) / 2**20}))
     dist.barrier()

@@ -29,7 +29,7 @@ from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.runs.schedule import learning_rate
 
 SAVED, STEPS = 2, 4
@@ -92,8 +92,7 @@ def load(name: str, other: str, engine: TrainEngine, config: RunConfig, folder: 
     checkpoint = Checkpoint.open(folder / other / step_name(SAVED))
     engine.load_state(checkpoint, SAVED)
     found, _ = train(engine, config, checkpoint.trainer.data, SAVED, STEPS)
-    costs: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(costs, (checkpoint.bytes_read, needed(engine)))
+    costs = messages.gather([checkpoint.bytes_read, needed(engine)])
     write(folder / f"{name}<{other}.json", found | {"costs": costs})
 
 

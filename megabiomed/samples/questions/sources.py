@@ -9,15 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config.finetune import FinetuneRunConfig, QuestionSource
 from megabiomed.data.store import TokenStore
-from megabiomed.ground.errors import ConfigError, DataError, MegabiomedError, TokenizerError
+from megabiomed.ground.errors import ConfigError, DataError, TokenizerError
 from megabiomed.ground.files import read_json, sha256_file, write_json
+from megabiomed.processes import messages
 from megabiomed.samples.questions.overlap import NGRAM, SHARE, find_repeated
 from megabiomed.samples.questions.readers import GROUND_TRUTH
 from megabiomed.samples.questions.store import BuildSettings, QuestionStore, build_store
@@ -32,18 +31,14 @@ def opened(config: FinetuneRunConfig) -> tuple[list[QuestionStore], QuestionStor
 
     Files are tokenized once, by rank 0, into the run folder.
     """
-    answer: list[Any] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        try:
-            answer[0] = _prepare(config)
-        except MegabiomedError as error:
-            answer[0] = error
-    if dist.is_initialized():
-        dist.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], MegabiomedError):
-        raise answer[0]
-    train, validation, warnings = answer[0]
-    return [QuestionStore(path) for path in train], validation and QuestionStore(validation), warnings
+
+    def prepared() -> list[Any]:
+        train, validation, warnings = _prepare(config)
+        return [[str(path) for path in train], validation and str(validation), warnings]
+
+    train, validation, warnings = messages.from_first(prepared)
+    stores = [QuestionStore(Path(path)) for path in train]
+    return stores, QuestionStore(Path(validation)) if validation else None, warnings
 
 
 def _prepare(config: FinetuneRunConfig) -> tuple[list[Path], Path | None, list[str]]:

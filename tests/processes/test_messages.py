@@ -1,0 +1,116 @@
+"""Ranks tell each other values without anybody's code being run: JSON in tensors, and no object collective anywhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from megabiomed.ground.errors import CheckpointError, MegabiomedError
+from megabiomed.processes import messages
+
+ROOT = Path(__file__).parents[2]
+VALUES = {"first": 0.1 + 0.2, "second": [None, True, "ä\udcff"], "third": float("-inf"), "4": {}}
+UNPICKLING = {
+    f"{verb}_object{end}" for verb in ("broadcast", "all_gather", "gather", "scatter", "send", "recv")
+    for end in ("", "_list")
+}  # fmt: skip
+MODULES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "torch.distributed.rpc", "multiprocessing.managers"}
+# Each makes pickles to show that they are not read, or is handed them by the test runner's own processes.
+MAY_IMPORT = {"tests/checkpoint/test_security.py"}
+
+
+class OwnError(CheckpointError):
+    """Known to one rank alone: the others show it as its nearest kind."""
+
+
+def _rank(rank: int, world: int, folder: Path) -> None:
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), world), rank=rank, world_size=world)
+    seen: dict[str, Any] = {
+        "from the last": messages.broadcast(VALUES if rank == 2 else None, first=2),
+        "gathered": messages.gather("x" * (10**rank)),
+        "found": messages.from_first(lambda: [VALUES, rank]),
+        "among two": None,
+    }
+    two = dist.new_group([1, 2])
+    if rank > 0:
+        seen["among two"] = messages.broadcast(rank, group=two)
+
+    def refused() -> None:
+        kind = type("RankError", (OwnError,), {}) if rank == 0 else OwnError
+        raise kind("it does not fit", got=Path("/x"), expected=3, do="do that")
+
+    try:
+        messages.from_first(refused)
+    except MegabiomedError as error:
+        seen["error"] = [str(error), error.exit_code, isinstance(error, OwnError)]
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(120)
+def test_values_and_errors_reach_every_rank_as_they_were(tmp_path: Path) -> None:
+    mp.start_processes(_rank, args=(3, tmp_path), nprocs=3, start_method="fork")
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    assert [part["from the last"] for part in seen] == [VALUES] * 3
+    assert [part["gathered"] for part in seen] == [["x", "x" * 10, "x" * 100], None, None]
+    assert [part["found"] for part in seen] == [[VALUES, 0]] * 3
+    assert [part["among two"] for part in seen] == [None, 1, 1]
+    assert [part["error"] for part in seen] == [["it does not fit: got /x, expected 3; do that", 2, True]] * 3
+
+
+def test_without_a_process_group_the_work_is_done_here() -> None:
+    assert messages.from_first(lambda: 5) == 5
+
+
+def _unpickles(tree: ast.AST) -> Iterator[str]:
+    """Calls and imports by which something is unpickled, as `line: name`."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute | ast.Name):
+            names = [name for name in [node.attr if isinstance(node, ast.Attribute) else node.id] if name in UNPICKLING]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name in MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name for name in whole if name.split(".")[-1] in UNPICKLING or name in MODULES]
+            names += [node.module] if node.module in MODULES else []
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            safe = any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
+            names = [] if safe else ["torch.load"]
+        yield from (f"{node.lineno}: {name}" for name in names)  # type: ignore[attr-defined]
+
+
+def test_no_object_collective_and_no_pickle_anywhere() -> None:
+    """`processes.messages` carries values between ranks; docs/SECURITY.md names what libraries do."""
+    files = [*(ROOT / "tests").rglob("*.py")]
+    for room in (ROOT / "megabiomed").iterdir():  # rglob does not follow the links among them
+        files += room.rglob("*.py") if room.is_dir() else [room] if room.suffix == ".py" else []
+    found = [
+        f"{file.relative_to(ROOT)}:{where}"
+        for file in files if str(file.relative_to(ROOT)) not in MAY_IMPORT
+        for where in _unpickles(ast.parse(file.read_text()))
+    ]  # fmt: skip
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import torch.distributed as d\nd.all_gather_object(a, b)",
+        "from torch.distributed import broadcast_object_list as tell",
+        "from torch.distributed import rpc",
+        "import pickle as p",
+        "from pickle import loads",
+        "torch.load(path)",
+        "torch.load(path, weights_only=not True)",
+    ],
+)
+def test_a_way_to_unpickle_is_seen_wherever_it_stands(text: str) -> None:
+    assert list(_unpickles(ast.parse(text)))
