@@ -181,6 +181,8 @@ def _kind_of_folder(path: Path, has: set[str]) -> Kind:
         return Kind.TOKEN_STORE
     if "records.arrow" in has:
         return Kind.ANSWER_STORE
+    if {"blobs", "snapshots"} <= has:
+        return Kind.HUB_CACHE
     if (path / "model").is_dir():
         return Kind.CHECKPOINT  # an interrupted save
     if CHECKPOINTS in has or list_checkpoints(path):

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import refuse_pointer
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """The element types that are stored, with their names in a safetensors header."""
@@ -179,6 +180,8 @@ class _OpenFile:
                 pass
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (SafetensorError, OSError) as error:
+            if path.is_file() and os.access(path, os.R_OK):
+                refuse_pointer(path)
             raise CheckpointError(f"{path} is no readable safetensors file", got=f"{error}") from None
         size = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         header = json.loads(os.pread(self._descriptor, size, 8))

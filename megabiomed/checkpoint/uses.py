@@ -21,6 +21,7 @@ class Kind(StrEnum):
     TOKEN_STORE = "a token store"
     ANSWER_STORE = "a store of questions"
     CORPUS = "a corpus"
+    HUB_CACHE = "the Hugging Face hub cache of a repository"
     FILE = "a file"
     FOLDER = "a folder without a run, a checkpoint or a model"
     MISSING = "no file or folder"
@@ -52,6 +53,8 @@ class Use:
 
 SAVED = Use("a run folder, a stage of an alignment or a checkpoint", frozenset(_SAVED | ALIGNMENTS), _ALSO)
 """Something with checkpoints in it, or one of them."""
+TRANSFORMERS = Use("a Hugging Face folder", frozenset(WEIGHTS), _ALSO)
+"""A language model as transformers loads it."""
 MODEL = Use("a run folder, a checkpoint or a Hugging Face folder", frozenset(_SAVED | ALIGNMENTS | WEIGHTS))
 """A language model."""
 ALIGNED = Use(
@@ -74,6 +77,7 @@ SUBMITTED = Use(
 _TRAINED = "give the run that was trained on it"
 ADVICE = {
     Kind.MISSING: "check the path",
+    Kind.HUB_CACHE: "give one of its folders snapshots/<commit>",
     Kind.ADAPTER: "give the run or the checkpoint that it was exported from",
     Kind.TOKEN_STORE: _TRAINED,
     Kind.ANSWER_STORE: _TRAINED,

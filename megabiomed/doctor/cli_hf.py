@@ -36,10 +36,13 @@ def import_hf(
 
     Example: megabiomed checkpoint import-hf Llama-2-7b-hf --config biomedgpt-lm-7b
     """
+    from megabiomed.checkpoint.locate import locate
+    from megabiomed.checkpoint.uses import TRANSFORMERS
     from megabiomed.config.load import load_config
     from megabiomed.doctor.report import cell, describe_hf
     from megabiomed.model.hf_config import model_config_from_hf
 
+    locate(path).expect(TRANSFORMERS)
     model = load_config(config).model if config else model_config_from_hf(path)
     report = describe_hf(path, model)
     found = _certify_folder(path, model) if certify else None

@@ -11,9 +11,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from megabiomed.ground.errors import FileError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o666) -> None:
@@ -59,14 +62,49 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a `FileError` that names it."""
+@overload
+def read_json(path: Path) -> Any: ...
+
+
+@overload
+def read_json(path: Path, kind: type[T]) -> T: ...
+
+
+def read_json(path: Path, kind: type[Any] = object) -> Any:
+    """Read JSON.
+
+    Args:
+        kind: what it must hold: `dict` for an object, `list` for an array.
+
+    Raises:
+        FileError: the file is missing, is no JSON, or holds something else; names the file.
+    """
     try:
-        return json.loads(path.read_bytes())
+        if not path.is_file() and path.exists():  # a pipe could be waited for without end
+            raise FileError(f"{path} is not a file", do="give a file, not a folder")
+        data = path.read_bytes()
+        found = json.loads(data)
     except OSError as error:
-        raise FileError(f"{path} cannot be read", got=error.strerror) from None
+        raise FileError(f"{path} cannot be read", got=error.strerror, do="check the path") from None
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is damaged", got=f"{error}", expected="JSON") from None
+        refuse_pointer(path)
+        raise FileError(f"{path} is damaged", got=f"{error}"[:200], expected="JSON") from None
+    if not isinstance(found, kind):
+        named: dict[type[Any], str] = {dict: "an object", list: "an array"}
+        raise FileError(
+            f"{path} is damaged", got=named.get(type(found), repr(found)[:80]), expected=named.get(kind, kind.__name__)
+        )
+    return found
+
+
+def refuse_pointer(path: Path) -> None:
+    """A `FileError` for what git leaves in place of a large file that was not fetched (a clone without git-lfs)."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise FileError(
+                f"{path} is a pointer of git-lfs, not the file itself",
+                do="run `git lfs pull`, or download the file again",
+            )
 
 
 def make_writable(folder: Path) -> None:
@@ -152,13 +190,33 @@ def _gone_is_fine(_function: Any, _path: str, failure: Any) -> None:
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` below `folder`.
 
+    Symbolic links may lead to other places in the folder; in a snapshot of a Hugging Face hub cache, whose files are links,
+    also to that cache's blobs (huggingface_hub, "Understand caching").
+
     Raises:
         FileError: for an absolute name, one with `..`, or one that a symbolic link leads out of the folder.
     """
-    pure = PurePosixPath(name)
-    path = folder / pure
-    if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        pure = PurePosixPath(name)
+        path = folder / pure
+        target = path.resolve()
+        within = any(target.is_relative_to(place) for place in (folder.resolve(), *_hub_blobs(folder.resolve())))
+    except (TypeError, ValueError, RuntimeError):  # no text, a zero byte, a link to itself
+        raise FileError(f"{folder} names a file that cannot be", got=repr(name)[:200], do=_FRESH) from None
+    if pure.is_absolute() or ".." in pure.parts or not within:
+        link = f", a link to {target}" if path.is_symlink() else ""
         raise FileError(
-            f"{folder} names a file outside of itself", got=repr(name), do="do not use this folder; get a fresh copy"
+            f"{folder} names a file outside of itself",
+            got=f"{name!r}{link}",
+            do="put a copy of the file in place of the link, if you trust it" if link else _FRESH,
         )
     return path
+
+
+_FRESH = "do not use this folder; get a fresh copy"
+
+
+def _hub_blobs(folder: Path) -> list[Path]:
+    """Where the links of a snapshot lead: `models--a--b/blobs` for `models--a--b/snapshots/<commit>` and below."""
+    stores = [parent.parent / "blobs" for parent in folder.parents if parent.name == "snapshots"]
+    return [store for store in stores[:1] if store.is_dir() and not store.is_symlink()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from pydantic import ValidationError
 
 from megabiomed.config.models import MODELS, ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import read_json
+from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
 from megabiomed.model.registry import architecture_class
 
+CONFIG = "config.json"
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -26,10 +28,7 @@ def model_config_from_hf(path: str | Path, kind: str | None = None) -> ModelConf
         CheckpointError: another model, or one with something that is not computed here (scaled RoPE, quantised weights,
             another activation).
     """
-    file = Path(path) / "config.json"
-    values = read_json(file)
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file} is damaged", got=type(values).__name__, expected="a mapping")
+    file, values = Path(path) / CONFIG, read_hf_config(Path(path))
     named = {name: architecture_class(name) for name in (MODELS.names() if kind is None else [kind])}
     for name, architecture in named.items():
         if architecture.hugging_face.model_type == values.get("model_type"):
@@ -38,6 +37,15 @@ def model_config_from_hf(path: str | Path, kind: str | None = None) -> ModelConf
         f"{file} describes a model that is not computed here", got=f"model_type {values.get('model_type')!r}",
         expected=" or ".join(repr(each.hugging_face.model_type) for each in named.values()),
     )  # fmt: skip
+
+
+def read_hf_config(folder: Path) -> dict[str, Any]:
+    """All of the config.json of a Hugging Face folder.
+
+    Raises:
+        FileError: it is missing, damaged, or a link that leads out of the folder.
+    """
+    return read_json(inside(folder, CONFIG), dict)
 
 
 def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], file: Path) -> ModelConfig:
@@ -53,17 +61,27 @@ def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], f
     known = {key: values.get(key, default) for key, default in layout.defaults.items()}
     known |= {key: values[key] for key in (*_REQUIRED, *layout.keys) if key in values}
     known["num_key_value_heads"] = values.get("num_key_value_heads") or values["num_attention_heads"]
-    if values.get("head_dim") not in (None, values["hidden_size"] // values["num_attention_heads"]):
-        known["head_dim"] = values["head_dim"]
+    known |= {"kind": kind, "rope_theta": _rope_theta(values, file), "head_dim": values.get("head_dim")}
     try:
-        return architecture.config_class(kind=kind, **known, rope_theta=_rope_theta(values, file))
+        # As JSON and strictly: a string of digits is no number.
+        config = architecture.config_class.model_validate_json(json.dumps(known), strict=True)
     except ValidationError as error:
-        raise CheckpointError(f"{file} describes no usable model", got=error.errors()[0]["msg"]) from None
+        complaint = error.errors()[0]
+        key = ".".join(map(str, complaint["loc"]))
+        raise CheckpointError(
+            f"{file} describes no usable model" + (f": key {key!r}" if key else ""),
+            got=repr(complaint["input"])[:200] if key else None, expected=complaint["msg"].removeprefix("Value error, "),
+            do="take the config.json that belongs to the weights",
+        ) from None  # fmt: skip
+    spelt_out = config.head_dim == config.hidden_size // config.num_attention_heads
+    return config.model_copy(update={"head_dim": None}) if spelt_out else config
 
 
 def _rope_theta(values: dict[str, Any], file: Path) -> Any:
     """The base of RoPE: `rope_theta` of transformers 4, `rope_parameters` of transformers 5."""
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{file} is damaged", got=f"{rope!r} for the scaling of RoPE", expected="a mapping")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise CheckpointError(

@@ -11,7 +11,7 @@ from megabiomed.checkpoint.tensorfile import TensorFiles
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json
-from megabiomed.model.hf_config import model_config_from_hf
+from megabiomed.model.hf_config import CONFIG, model_config_from_hf, read_hf_config
 from megabiomed.model.registry import architecture_of
 
 SINGLE = "model.safetensors"
@@ -39,7 +39,7 @@ class HuggingFaceSource:
         self.path = Path(path)
         self._files = TensorFiles()
         self._where = _tensor_files(self.path, self._files)
-        declared = bool(read_json(self.path / "config.json").get("tie_word_embeddings", False))
+        declared = bool(read_hf_config(self.path).get("tie_word_embeddings", False))
         self.tied = declared and not TIED.keys() <= self._where.keys()
 
     def names(self) -> list[str]:
@@ -95,12 +95,13 @@ class HuggingFaceSource:
 
 def _tensor_files(folder: Path, files: TensorFiles) -> dict[str, Path]:
     """Which file of a Hugging Face folder holds which tensor."""
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is no Hugging Face model folder", expected="config.json in it")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is no Hugging Face model folder", expected=f"{CONFIG} in it")
     if (folder / SINGLE).is_file():
-        return dict.fromkeys(files.keys(folder / SINGLE), folder / SINGLE)
+        file = inside(folder, SINGLE)
+        return dict.fromkeys(files.keys(file), file)
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
+        weight_map = read_json(inside(folder, INDEX), dict).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} is damaged", expected="a weight_map")
         return {name: inside(folder, file) for name, file in weight_map.items()}
@@ -144,5 +145,9 @@ def check_architecture(path: str | Path, config: ModelConfig) -> None:
         dtype, stored = source.describe(name)
         if stored != shape or dtype not in _READABLE:
             raise CheckpointError(
-                f"{name} of {path} does not fit its config.json", got=f"{dtype} {stored}", expected=f"{shape}"
-            )
+                f"{name} of {path} does not fit its config.json" if stored != shape
+                else f"{name} of {path} has an element type that is not read here",
+                got=f"{dtype} {stored}", expected=f"{' or '.join(_READABLE)} {shape}",
+                do="take the config.json that belongs to the weights" if stored != shape
+                else "convert them: AutoModelForCausalLM.from_pretrained(folder, dtype='bfloat16').save_pretrained(new)",
+            )  # fmt: skip

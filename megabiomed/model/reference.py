@@ -60,8 +60,8 @@ def _files_as_loaded(folder: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     if not (folder / SINGLE).is_file():
-        return dict(read_json(folder / INDEX)["weight_map"])
-    with safe_open(folder / SINGLE, "pt") as file:
+        return dict(read_json(inside(folder, INDEX), dict)["weight_map"])
+    with safe_open(inside(folder, SINGLE), "pt") as file:
         return dict.fromkeys(file.keys(), SINGLE)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from megabiomed.ground.errors import TokenizerError
+from megabiomed.ground.files import inside
 from megabiomed.tokenizer.interface import Tokenizer
 
 SENTENCEPIECE = "tokenizer.model"
@@ -35,8 +36,8 @@ def open_in(folder: Path) -> Tokenizer:
 
 
 def find_in(folder: Path) -> Path | None:
-    """The file of a folder's tokenizer, if it has one."""
-    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+    """The file of a folder's tokenizer, if it has one; a link that leads out of the folder is a `FileError`."""
+    return next((inside(folder, name) for name in FILE_NAMES if (folder / name).is_file()), None)
 
 
 def require_in(folder: Path) -> Path:

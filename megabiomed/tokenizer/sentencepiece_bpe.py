@@ -11,6 +11,7 @@ import numpy as np
 import sentencepiece
 
 from megabiomed.ground.errors import TokenizerError
+from megabiomed.ground.files import refuse_pointer
 from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.words import WordEncoder
 
@@ -32,6 +33,7 @@ class SentencePieceTokenizer(Tokenizer):
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):
+            refuse_pointer(self.path)
             raise TokenizerError(
                 f"{path} is not a SentencePiece model",
                 do="give a tokenizer.model as Llama-2 ships it (not tokenizer.json)",

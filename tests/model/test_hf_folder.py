@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError, FileError
+from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_export import export_hf
@@ -122,6 +125,27 @@ def rewrite(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps({key: value for key, value in values.items() if value != "drop"}))
 
 
+def test_a_snapshot_of_a_hub_cache_is_a_folder_like_any_other(folder: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "main"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():
+        file.rename(blobs / f"{file.name}-hash")
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}-hash")
+    model = config()
+    assert model_config_from_hf(snapshot) == model
+    check_architecture(snapshot, model)
+    certify(snapshot, HuggingFaceSource(snapshot), model, "import", "here").check()
+    with pytest.raises(CheckpointError, match="give one of its folders snapshots/<commit>"):
+        locate(snapshot.parent.parent).expect(MODEL)
+    for name in ("config.json", "model.safetensors"):
+        (blobs / f"{name}-hash").rename(tmp_path / name)
+        (blobs / f"{name}-hash").symlink_to(tmp_path / name)
+        with pytest.raises(FileError, match="outside of itself"):
+            HuggingFaceSource(snapshot)
+        (tmp_path / name).replace(blobs / f"{name}-hash")
+
+
 def test_a_missing_head_that_is_not_tied_is_an_error(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["lm_head.weight"]
@@ -164,6 +188,15 @@ def test_another_model_is_described_key_by_key(folder: Path) -> None:
         ({"quantization_config": {"bits": 4}}, "got quantization_config"),
         ({"num_attention_heads": 5}, "describes no usable model"),
         ({"hidden_size": "drop"}, "lacks hidden_size"),
+        (
+            {"hidden_size": "32"},
+            "no usable model: key 'hidden_size': got '32', expected Input should be a valid integer",
+        ),
+        ({"num_attention_heads": 0}, "no usable model: key 'num_attention_heads': got 0"),
+        ({"num_key_value_heads": [2]}, "no usable model: key 'num_key_value_heads'"),
+        ({"rope_theta": "5000"}, "no usable model: key 'rope_theta'"),
+        ({"rope_scaling": "linear"}, "got 'linear' for the scaling of RoPE, expected a mapping"),
+        ({"head_dim": 7}, "head size 7 is odd"),
     ],
 )
 def test_what_is_not_computed_here_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.weights import State, fill, read_state
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import read_json, sha256_file
+from megabiomed.ground.files import inside, read_json, sha256_file
 
 _PROTEINS = ("MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVKALPDAQ", "M", "ACDEFGHIKLMNPQRSTVWYBUZOX")
 _HF_LAYER = {
@@ -34,7 +34,7 @@ _UNUSED = ("lm_head.", "contact_head.", "pooler.", "embeddings.position_ids", "e
 
 def load_esm2(model: Esm2, path: Path) -> str:
     """Fill an ESM-2 from an official .pt or a Hugging Face EsmModel folder; returns a SHA-256 of the weights."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [inside(path, file.name) for file in sorted(path.glob("*.safetensors"))] if path.is_dir() else [path]
     if not files:
         raise CheckpointError(f"{path} holds no safetensors", do="give an EsmModel folder or a fair-esm .pt file")
     if path.is_dir():
@@ -67,7 +67,7 @@ def esm2_key(name: str) -> str | None:
 
 
 def _check_folder(model: Esm2, folder: Path) -> None:
-    held = read_json(folder / "config.json")
+    held = read_json(inside(folder, "config.json"), dict)
     if held.get("position_embedding_type") != "rotary" or not held.get("token_dropout", False):
         raise CheckpointError(
             f"{folder} is not an ESM-2",
