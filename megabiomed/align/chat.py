@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -22,6 +22,7 @@ from megabiomed.ground.errors import DataError
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.prompts import Prompt, find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
+from megabiomed.samples.rejects import Reject
 from megabiomed.tokenizer.interface import Tokenizer
 
 _BEGINNING = b'{"id": "'  # of every line of a file of answers
@@ -36,6 +37,17 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+
+
+class Answer(NamedTuple):
+    """A generated answer.
+
+    Attributes:
+        cut: the model had not ended it when the largest number of tokens was reached.
+    """
+
+    text: str
+    cut: bool
 
 
 class Chat:
@@ -58,7 +70,7 @@ class Chat:
         sampling: Sampling,
         streamer: Any = None,
         features: Sequence[Features] | None = None,
-    ) -> str:
+    ) -> Answer:
         """Answer one question.
 
         Args:
@@ -85,7 +97,9 @@ class Chat:
             max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.eos_id,
             pad_token_id=self.tokenizer.eos_id, streamer=streamer, use_cache=True, **options,
         )  # fmt: skip
-        return self.tokenizer.decode([int(i) for i in out[0] if int(i) != self.tokenizer.eos_id]).strip()
+        ids = out[0].tolist()
+        text = self.tokenizer.decode([token for token in ids if token != self.tokenizer.eos_id]).strip()
+        return Answer(text, cut=self.tokenizer.eos_id not in ids)
 
     def _embedded(self, prompt: Prompt, features: Sequence[Features]) -> Tensor:
         embed = self.parts.model.get_input_embeddings()
@@ -157,20 +171,30 @@ def _typed() -> Iterator[str]:
 
 def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling) -> None:
     """One JSON line for each question, with its error if it cannot be asked; a file that exists is continued."""
-    records = list(read_records(batch))
+    unread: list[Reject] = []
+    records = list(read_records(batch, rejects=unread))
     done = _answered(output) if output is not None and output.is_file() else set()
     waiting = [record for record in records if record.ident not in done]
     stream = output.open("a") if output is not None else sys.stdout
+    for reject in unread:
+        if reject.ident not in done:
+            error = f"{reject.reason}: {reject.detail}"
+            print(json.dumps({"id": reject.ident, "question": "", "error": error, "reference": ""}), file=stream)
+    cut = 0
     for record in track(waiting, "answer", console=Console(stderr=True), transient=True):
         try:
-            line = {"id": record.ident, "question": record.question, "answer": chat.answer(record, sampling)}
+            answer = chat.answer(record, sampling)
+            line = {"id": record.ident, "question": record.question, "answer": answer.text, "cut": answer.cut}
+            cut += answer.cut
         except DataError as error:
             line = {"id": record.ident, "question": record.question, "error": str(error)}
         print(json.dumps({**line, "reference": record.answer}), file=stream, flush=True)
     if output is not None:
         stream.close()
         before = f", {len(done)} were there" if done else ""
-        print(f"written: {output}, {len(waiting)} answers{before}")
+        bad = f", {len(unread)} that are no question" if unread else ""
+        short = f", {cut} cut at {sampling.max_new_tokens} tokens" if cut else ""
+        print(f"written: {output}, {len(waiting)} answers{short}{before}{bad}")
 
 
 def _answered(output: Path) -> set[str]:

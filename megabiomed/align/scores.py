@@ -74,6 +74,9 @@ def evaluate_command(
                 result["scores"][f"{modality}/{column}"] = scores
                 table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in _NAMES))
     Console().print(table)
+    result["answers_cut"] = sum(row["cut"] for row in rows)
+    if result["answers_cut"]:
+        print(f"{result['answers_cut']} answers reached {max_new_tokens} tokens and are scored as far as they go")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {**result, "answers": rows})
@@ -92,8 +95,9 @@ def _answer(chat: Chat, store: QaStore, training: Nearest | None, number: int, s
     wrong = [store.features(item.modality, item.row) for item in _wrong_items(store, number)]
     name = items[0].modality if items else None
     found = {"id": ident, "modality": name, "question": question, "reference": reference}
-    found["model"] = chat.answer(record, sampling, features=own)
-    found["wrong_item"] = chat.answer(record, sampling, features=wrong)
+    answer = chat.answer(record, sampling, features=own)
+    found["model"], found["cut"] = answer
+    found["wrong_item"] = chat.answer(record, sampling, features=wrong).text
     if training is not None and name is not None:
         found["retrieval"] = training.answer(name, store.item_text(name, items[0].row), question)
     return found

@@ -147,7 +147,7 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
 
 def _sized_lines(path: Path, limit: int) -> Iterator[tuple[bytes, int]]:
     """Every line with its size in bytes; of a line above the limit only the beginning, as it may not fit the memory."""
-    with _open(path) as file:
+    with open_unpacked(path) as file:
         # One byte more than allowed tells a line that is too long from one that just fits.
         while data := file.readline(limit + 1):
             rest = _skip_line(file) if len(data) > limit and not data.endswith(b"\n") else 0
@@ -159,7 +159,8 @@ def _magic(path: Path) -> bytes:
         return file.read(4)
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_unpacked(path: Path) -> IO[bytes]:
+    """The bytes of a file; gzip and zstd are known by their first bytes, not by the name."""
     magic = _magic(path)
     if magic == _ZSTD_MAGIC:
         return cast(IO[bytes], open_zstd(path))

@@ -40,11 +40,13 @@ def accuracy(rows: Sequence[Row], key: str = "correct") -> dict[str, float]:
 def summarise(rows: Sequence[Row], kind: str, mode: str) -> dict[str, Any]:
     """All figures of one set from its predictions."""
     if kind == "free":
-        return {"text": text_scores([row["generated"] for row in rows], [row["answer"] for row in rows])}
+        scores = text_scores([row["generated"] for row in rows], [row["answer"] for row in rows])
+        return {"text": scores, "answers_cut": answers_cut(rows)}
     found: dict[str, Any] = {"accuracy": accuracy(rows), "majority": majority(rows)}
     if mode == "choice":
         found["accuracy_normalised"] = accuracy(rows, "correct_normalised")
     else:
+        found["answers_cut"] = answers_cut(rows)
         found["no_option_named"] = sum(row["prediction"] is None for row in rows)
     if any(row["contaminated"] for row in rows):
         if clean := [row for row in rows if not row["contaminated"]]:
@@ -58,6 +60,11 @@ def summarise(rows: Sequence[Row], kind: str, mode: str) -> dict[str, Any]:
     if kind == "pubmedqa":
         found |= verdicts(rows)
     return found
+
+
+def answers_cut(rows: Sequence[Row]) -> int:
+    """Generated answers that reached the largest number of tokens before the model ended them."""
+    return sum(bool(row.get("cut")) for row in rows)
 
 
 def majority(rows: Sequence[Row]) -> float:

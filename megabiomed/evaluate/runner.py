@@ -109,7 +109,8 @@ class Evaluation:
         prompts = [item.encoded.prompt for item in items]
         ids = generate_ids(self.whole, prompts, self.settings.max_new_tokens, self.model.tokenizer)
         texts = [first_answer(self.model.tokenizer.decode(found), task.shots) for found in ids]
-        return [answer_row(item, text) for item, text in zip(items, texts)]
+        limit = self.settings.max_new_tokens
+        return [{**answer_row(item, text), "cut": len(found) >= limit} for item, text, found in zip(items, texts, ids)]
 
     def _perplexity(self, name: str, path: Path) -> dict[str, Any]:
         engine = self.engine

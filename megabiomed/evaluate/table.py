@@ -68,6 +68,8 @@ def remarks(task: dict[str, Any]) -> list[str]:
         lines.append(f"{task['examples_cut']} few-shot examples left out to fit the window")
     if task["contaminated_dropped"]:
         lines.append(f"{task['contaminated_dropped']} contaminated items dropped")
+    if task.get("answers_cut"):
+        lines.append(f"{task['answers_cut']} answers reached --max-new-tokens and are scored as far as they go")
     if task.get("no_option_named"):
         lines.append(f"{task['no_option_named']} answers name no option and count as wrong")
     if task["contamination_checked"] != "yes":

@@ -16,9 +16,9 @@ from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.ground.files import sha256_bytes, sha256_file
 from megabiomed.samples.questions.encode import Encoded, encode_prompt
 from megabiomed.samples.questions.readers import Split, read_questions
-from megabiomed.samples.questions.records import Kind, QuestionRecord, Unusable
+from megabiomed.samples.questions.records import Kind, QuestionRecord
 from megabiomed.samples.questions.templates import Prompt, Template, find_template, render
-from megabiomed.samples.rejects import Reject
+from megabiomed.samples.rejects import Reject, Unusable
 from megabiomed.tokenizer.interface import Tokenizer
 
 

@@ -26,6 +26,18 @@ class Reject:
     detail: str = ""
 
 
+class Unusable(Exception):
+    """Raised for one entry that cannot be read or used; becomes a `Reject`."""
+
+    def __init__(self, reason: str, detail: object = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, str(detail)[:200]
+
+    def reject(self, source: str, ident: str) -> Reject:
+        """What is said about the entry."""
+        return Reject(source, ident, self.reason, self.detail)
+
+
 def counts(rejects: Sequence[Reject]) -> dict[str, int]:
     """Number of rejects by reason, sorted."""
     return dict(sorted(Counter(reject.reason for reject in rejects).items()))
@@ -33,8 +45,18 @@ def counts(rejects: Sequence[Reject]) -> dict[str, int]:
 
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     """All entries that were left out: source, id, reason, detail."""
-    lines = [json.dumps({"source": r.source, "id": r.ident, "reason": r.reason, "detail": r.detail}) for r in rejects]
+    lines = [
+        json.dumps({
+            "source": _printable(r.source), "id": _printable(r.ident), "reason": r.reason, "detail": _printable(r.detail)
+        })
+        for r in rejects
+    ]  # fmt: skip
     write_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def _printable(text: str) -> str:
+    """Halves of surrogate pairs, which no terminal prints, spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_rejects(folder: Path) -> list[Reject]:

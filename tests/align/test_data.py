@@ -86,7 +86,7 @@ def test_bad_records_are_counted_and_listed(questions: Path, tmp_path: Path) -> 
     ]
     tokenizer = open_tokenizer(questions / "train/tokenizer.model")
     manifest = build_split([*bad.values(), *good], tmp_path / "s", tokenizer, BuildSettings("plain"))
-    assert manifest["left_out"] == {"molecule invalid": 1, "protein invalid": 1, "other": 1, "placeholder": 1,
+    assert manifest["left_out"] == {"molecule invalid": 1, "protein invalid": 1, "no answer": 1, "placeholder": 1,
                                    "molecule too_large": 1, "protein empty": 1}  # fmt: skip
     store = QaStore(tmp_path / "s")
     assert [reject.ident for reject in store.rejects()] == list(bad)

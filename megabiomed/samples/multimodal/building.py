@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -15,14 +16,17 @@ from megabiomed.config.base import Section, parse
 from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.modality import ItemError, Modality, modality_of
 from megabiomed.ground.errors import ConfigError, DataError
+from megabiomed.samples.fields import text_of
 from megabiomed.samples.multimodal.prompts import find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.multimodal.splits import Split, leakage, split_records
 from megabiomed.samples.multimodal.store import RECORD_FIELDS, table_fields
-from megabiomed.samples.rejects import Reject
+from megabiomed.samples.rejects import REJECTS, Reject, Unusable, counts, write_rejects
 from megabiomed.samples.store import RECORDS, Table, check_new, write_store
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
+
+LongAnswers = Literal["cut", "skip"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class BuildSettings:
         limits: keys of the modalities' `limits`, by name of the modality.
         added: references to modalities besides the shipped ones.
         layout: of the files; None takes the one of each file's suffix.
+        max_answer_tokens: of a longer answer only the beginning is kept, or nothing.
+        long_answers: "cut" keeps the beginning, without EOS, so that no model learns to stop there; "skip" leaves the
+            record out.
     """
 
     template: str = "biomedgpt"
@@ -40,6 +47,7 @@ class BuildSettings:
     added: tuple[str, ...] = ()
     layout: str | None = None
     max_answer_tokens: int = 512
+    long_answers: LongAnswers = "cut"
 
     def modalities(self) -> dict[str, Modality[Any, Any]]:
         """All modalities of the dataset by registered name or reference.
@@ -77,14 +85,14 @@ class _Builder:
             self._add(record)
         except ItemError as error:
             return Reject("", record.ident, f"{error.modality} {error.reason}", str(error))
+        except Unusable as error:
+            return error.reject("", record.ident)
         except DataError as error:
             return Reject("", record.ident, "placeholder" if "placeholder" in str(error) else "other", str(error))
         return None
 
     def _add(self, record: MultimodalQuestion) -> None:
-        answer = record.answer.strip()
-        if not answer:
-            raise DataError("the answer is empty", got=record.ident)
+        answer = text_of(record.answer, "answer").strip()
         prompt = render(self.template, record, list(self.modalities.values()))
         placed = [self._item(name, text) for name, text in prompt.items]
         ids = [self.tokenizer.bos_id]
@@ -92,12 +100,23 @@ class _Builder:
             ids += self.tokenizer.encode(piece) if piece else []
             ids += [-1 - number] if number < len(placed) else []
         numbers = {name: number for number, name in enumerate(self.modalities)}
-        said = self.tokenizer.encode(answer)[: self.settings.max_answer_tokens]
+        said = self._answer_ids(answer)
         self.records.append(
-            ident=record.ident, question=record.question, answer=answer, ids=[*ids, *said, self.tokenizer.eos_id],
+            ident=record.ident, question=record.question, answer=answer, ids=[*ids, *said],
             answer_start=len(ids), kinds=[numbers[name] for name, _ in prompt.items],
             rows=[rows for _, rows in placed], items=[row for row, _ in placed],
         )  # fmt: skip
+
+    def _answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer that end with EOS, or, of one that is too long, its first ids."""
+        ids = self.tokenizer.encode(answer)
+        limit = self.settings.max_answer_tokens
+        if len(ids) <= limit:
+            return [*ids, self.tokenizer.eos_id]
+        if self.settings.long_answers == "skip":
+            raise Unusable("answer too long", f"{len(ids)} tokens, at most {limit}")
+        self.changed.update(answers_cut=1, answer_tokens_cut=len(ids) - limit)
+        return ids[:limit]
 
     def _item(self, name: str, text: str) -> tuple[int, int]:
         """(row in its table, encoder rows); each item is stored once."""
@@ -122,15 +141,19 @@ class _Builder:
             }
             for kind, modality in self.kinds.items()
         }  # fmt: skip
-        settings = {"template": self.settings.template, "max_answer_tokens": self.settings.max_answer_tokens}
+        settings = {name: getattr(self.settings, name) for name in ("template", "max_answer_tokens", "long_answers")}
         return {"modalities": said, "settings": settings, "changed": dict(self.changed)}
 
 
 def build_split(
     records: Iterable[MultimodalQuestion], folder: Path, tokenizer: Tokenizer, settings: BuildSettings,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], None] = lambda: None, about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:  # fmt: skip
-    """Write one split and return its manifest; records that cannot be samples are counted by reason and listed."""
+    """Write one split and return its manifest; records that cannot be samples are counted by reason and listed.
+
+    Args:
+        about: what the manifest says besides.
+    """
     check_new(folder)
     builder, rejects = _Builder(tokenizer, settings), []
     for record in records:
@@ -138,7 +161,7 @@ def build_split(
         rejects += [reject] if reject is not None else []
         progress()
     tables = {builder.modalities[name].table: table for name, table in builder.tables.items()}
-    return write_store(folder, {RECORDS: builder.records, **tables}, rejects, tokenizer, builder.about())
+    return write_store(folder, {RECORDS: builder.records, **tables}, rejects, tokenizer, {**builder.about(), **about})
 
 
 def build_dataset(
@@ -146,18 +169,23 @@ def build_dataset(
     limit: int | None = None, seed: int = 0,
 ) -> list[str]:  # fmt: skip
     """Write train/, validation/ and test/, or all/ where `how` is None; returns lines for the operator."""
-    read = chain.from_iterable(read_records(file, settings.layout) for file in files)
+    unread: list[Reject] = []
+    read = chain.from_iterable(read_records(file, settings.layout, unread) for file in files)
     records, modalities = list(islice(read, limit)), list(settings.modalities().values())
     if not records:
-        raise DataError("the files hold no question", got=", ".join(map(str, files)))
+        reasons = f"; left out: {_shown(counts(unread))}" if unread else ""
+        raise DataError("the files hold no question", got=", ".join(map(str, files)) + reasons)
     split = {"all": records} if how is None else split_records(records, how, seed, modalities)
-    made, lines = open_tokenizer(tokenizer), []
+    made = open_tokenizer(tokenizer)
+    about = {"read": {"records": len(records), "left_out": counts(unread)}}
+    lines = [f"read: {len(records)} records, left out {_shown(counts(unread))}"]
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("featurise", total=len(records))
         for name, part in split.items():
-            manifest = build_split(part, output / name, made, settings, lambda: progress.advance(task))
+            manifest = build_split(part, output / name, made, settings, lambda: progress.advance(task), about)
             lines.append(f"{name}: {_counts(manifest)}")
+    write_rejects(output / REJECTS, unread)
     if how is not None:
         found = leakage(split, modalities)
         lines.append("leakage of held-out records: " + ", ".join(f"{key} {value:.1%}" for key, value in found.items()))
@@ -166,5 +194,9 @@ def build_dataset(
 
 def _counts(manifest: dict[str, Any]) -> str:
     tables = "".join(f", {held['items']} {held['table']}" for held in manifest["modalities"].values())
-    left_out = manifest["left_out"] or "none"
-    return f"{manifest['records']} records{tables}, skipped {left_out}, changed {manifest['changed']}"
+    left_out, changed = _shown(manifest["left_out"]), _shown(manifest["changed"])
+    return f"{manifest['records']} records{tables}, left out {left_out}, changed {changed}"
+
+
+def _shown(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in found.items()) or "none"

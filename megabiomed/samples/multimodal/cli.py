@@ -39,6 +39,10 @@ def build(
     salts: Annotated[
         Literal["keep", "largest", "refuse"], typer.Option(help="What to do with molecules of several fragments.")
     ] = "keep",
+    max_answer_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    long_answers: Annotated[
+        Literal["cut", "skip"], typer.Option(help="Keep the beginning of a longer answer, or leave it out; counted.")
+    ] = "cut",
     modality: Annotated[
         list[str] | None,
         typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; repeat the option for more."),
@@ -57,7 +61,7 @@ def build(
     from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
 
     limits = _limits({"max_atoms": max_atoms, "max_residues": max_residues, "salts": salts}, set_ or [])
-    settings = BuildSettings(template, limits, tuple(modality or ()), layout)
+    settings = BuildSettings(template, limits, tuple(modality or ()), layout, max_answer_tokens, long_answers)
     how = None if split == "none" else split
     for line in build_dataset(files, output, tokenizer, how, settings, limit, seed):
         typer.echo(line)

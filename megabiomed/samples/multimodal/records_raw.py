@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from megabiomed.ground.errors import DataError
-from megabiomed.samples.multimodal.records import MultimodalQuestion, RecordLayout, opened
-from megabiomed.samples.multimodal.records_json import DESCRIBE
+from megabiomed.samples.documents import read_table, text_lines
+from megabiomed.samples.multimodal.records import MultimodalQuestion, RecordLayout
+from megabiomed.samples.multimodal.records_json import described
+from megabiomed.samples.rejects import Reject, Unusable
 
 # Topics of UniProtKB's CC lines (user manual, section 3.12) and the question that each answers: UniProtQA's four kinds.
 _TOPICS = {
@@ -32,18 +33,17 @@ class _Entry:
     in_sequence: bool = False
 
 
-def read_swissprot(path: Path) -> Iterator[MultimodalQuestion]:
-    """Up to four questions per entry of a .dat or .dat.gz file."""
-    with opened(path) as file:
-        entry = _Entry()
-        for line in file:
-            if line.startswith("//"):
-                yield from _questions(path, entry)
-                entry = _Entry()
-            else:
-                _add(entry, line.rstrip("\n"))
-        if entry.accession:
-            raise DataError(f"{path} ends inside entry {entry.accession}", expected="// after each entry")
+def read_swissprot(path: Path) -> Iterator[MultimodalQuestion | Reject]:
+    """Up to four questions per entry of a .dat or .dat.gz file; an entry without any is a reject."""
+    entry = _Entry()
+    for line in text_lines(path):
+        if line.startswith("//"):
+            yield from _questions(path, entry)
+            entry = _Entry()
+        else:
+            _add(entry, line.rstrip("\n"))
+    if entry.accession:
+        yield Reject("", f"{path.name}:{entry.accession}", "cut off", "the file ends inside this entry, before //")
 
 
 def _add(entry: _Entry, line: str) -> None:
@@ -64,60 +64,76 @@ def _add(entry: _Entry, line: str) -> None:
         entry.sequence += text.replace(" ", "")
 
 
-def _questions(path: Path, entry: _Entry) -> Iterator[MultimodalQuestion]:
+def _questions(path: Path, entry: _Entry) -> Iterator[MultimodalQuestion | Reject]:
     found = [(_NAMES, entry.name)] if entry.name else []
     for comment in entry.comments:
         topic, _, text = comment.partition(":")
         if topic in _TOPICS:
             found.append((_TOPICS[topic], re.sub(r"(\s*\.)+$", ".", _EVIDENCE.sub("", text).strip())))
+    ident = f"{path.name}:{entry.accession}"
+    if not found:
+        yield Reject("", ident, "no known topic", "neither names nor function, location or family")
     for number, (question, answer) in enumerate(found):
-        yield MultimodalQuestion(
-            f"{path.name}:{entry.accession}.{number}", question, answer, {"protein": [entry.sequence]}
-        )
+        yield MultimodalQuestion(f"{ident}.{number}", question, answer, {"protein": [entry.sequence]})
 
 
-def read_csv(path: Path) -> Iterator[MultimodalQuestion]:
+def read_csv(path: Path) -> Iterator[MultimodalQuestion | Reject]:
     """One description per row of a table with SMILES and description columns."""
-    with opened(path) as file:
-        rows = csv.DictReader(file)
-        names = {(name or "").lower(): name for name in rows.fieldnames or []}
-        if not {"smiles", "description"} <= set(names):
-            raise DataError(f"{path} is not a table of molecules", got=rows.fieldnames, expected="smiles, description")
-        for number, row in enumerate(rows):
-            ident = row.get(names.get("cid", ""), "") or str(number)
-            items = {"molecule": [row[names["smiles"]] or ""]}
-            yield MultimodalQuestion(f"{path.name}:{ident}", DESCRIBE, row[names["description"]] or "", items)
+    for line, row in read_table(path, ("smiles", "description")):
+        yield described(path, line, row)
 
 
-def read_sdf(path: Path) -> Iterator[MultimodalQuestion]:
-    """PubChem's structures (.sdf, .sdf.gz) with their texts in descriptions.csv (CID, description) in the same folder."""
+def read_sdf(path: Path) -> Iterator[MultimodalQuestion | Reject]:
+    """PubChem's structures (.sdf, .sdf.gz) with their texts in descriptions.csv (CID, description) in the same folder.
+
+    Structures and texts without the other are rejects.
+    """
     texts = path.with_name("descriptions.csv")
     if not texts.is_file():
         raise DataError(f"{path} holds structures without text", expected=f"{texts} with columns CID, description")
-    with texts.open(newline="") as file:
-        wanted = [(row["CID"], row["description"]) for row in csv.DictReader(file)]
-    smiles = dict(_structures(path))
-    for number, (cid, description) in enumerate(wanted):
-        if cid in smiles:
-            yield MultimodalQuestion(f"{path.name}:{cid}.{number}", DESCRIBE, description, {"molecule": [smiles[cid]]})
+    smiles: dict[str, str] = {}
+    for structure in _structures(path):
+        if isinstance(structure, Reject):
+            yield structure
+        else:
+            smiles.setdefault(*structure)
+    missing = dict.fromkeys(smiles)
+    for line, row in read_table(texts, ("cid", "description")):
+        if not isinstance(row, Unusable):
+            cid = row["cid"].strip()
+            missing.pop(cid, None)
+            row = {**row, "smiles": smiles[cid]} if cid in smiles else Unusable("no structure", f"CID {cid}")
+        yield described(path, line, row, several=True)
+    for cid in missing:
+        yield Reject("", f"{path.name}:{cid}", "no description")
 
 
-def _structures(path: Path) -> Iterator[tuple[str, str]]:
+def _structures(path: Path) -> Iterator[tuple[str, str] | Reject]:
     """(CID, SMILES) of each block, from its data fields."""
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     key = ""
-    with opened(path) as file:
-        for line in file:
-            text = line.strip()
-            if text == "$$$$":
-                smiles = next((fields[name] for name in _SMILES if name in fields), "")
-                if "PUBCHEM_COMPOUND_CID" in fields and smiles:
-                    yield fields["PUBCHEM_COMPOUND_CID"], smiles
-                fields, key = {}, ""
-            elif text.startswith("> "):
-                key = text[text.find("<") + 1 : text.rfind(">")]
-            elif key and text:
-                fields.setdefault(key, text)
+    number = 0
+    for line in text_lines(path):
+        text = line.strip()
+        if text == "$$$$":
+            yield _structure(f"{path.name}:structure {number}", fields)
+            fields = {}
+            key = ""
+            number += 1
+        elif text.startswith("> "):
+            key = text[text.find("<") + 1 : text.rfind(">")]
+        elif key and text:
+            fields.setdefault(key, []).append(text)
+    if fields:
+        yield Reject("", f"{path.name}:structure {number}", "cut off", "the file ends before $$$$")
+
+
+def _structure(ident: str, fields: dict[str, list[str]]) -> tuple[str, str] | Reject:
+    smiles = next((fields[name] for name in _SMILES if name in fields), [])
+    cid = fields.get("PUBCHEM_COMPOUND_CID", [])
+    if len(cid) != 1 or len(smiles) != 1:
+        return Reject("", ident, "no CID or SMILES", f"lines of CID: {len(cid)}, lines of SMILES: {len(smiles)}")
+    return cid[0], smiles[0]
 
 
 SWISSPROT = RecordLayout(read_swissprot, (".dat",))

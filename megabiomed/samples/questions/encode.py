@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megabiomed.samples.questions.records import Unusable
 from megabiomed.samples.questions.templates import SHOT_SEPARATOR, Prompt
+from megabiomed.samples.rejects import Unusable
 from megabiomed.tokenizer.interface import Tokenizer
 
 

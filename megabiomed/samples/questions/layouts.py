@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from megabiomed.samples.questions.records import VERDICTS, Kind, QuestionRecord, Unusable
+from megabiomed.samples.fields import is_missing, label_of, text_of, texts_of
+from megabiomed.samples.questions.records import VERDICTS, Kind, QuestionRecord
+from megabiomed.samples.rejects import Unusable
 
 Row = Mapping[str, Any]
 Layout = Callable[[str, str, Row, int], QuestionRecord]
@@ -40,7 +42,7 @@ def pubmedqa(ident: str, source: str, row: Row, base: int = 0) -> QuestionRecord
         raise Unusable("no context", context)
     question = _text(row, "QUESTION", "question")
     verdict = row.get("final_decision")
-    if verdict is None:
+    if is_missing(verdict):
         raise Unusable("no label", "final_decision")
     if verdict not in VERDICTS:
         raise Unusable("label out of range", verdict)
@@ -56,12 +58,12 @@ def medmcqa(ident: str, source: str, row: Row, base: int = 1) -> QuestionRecord:
     question = _text(row, "question")
     options = _options([row.get(key) for key in _OPTIONS])
     cop = row.get("cop")
-    if cop is None or integer(cop) == -1:
+    if is_missing(cop) or integer(cop) == -1:
         raise Unusable("no label", f"cop {cop}")
     label = integer(cop) - base
     _check_label(label, options, f"cop {cop}")
     name = ident or _first(row, _MEDMCQA_ID) or source
-    subject = str(row.get("subject_name") or "")
+    subject = label_of(row.get("subject_name"))
     return QuestionRecord(name, "medmcqa", question, options, label, options[label], "", subject, source)
 
 
@@ -75,20 +77,20 @@ def medqa(ident: str, source: str, row: Row, base: int = 0) -> QuestionRecord:
         raise Unusable("missing options", held)
     # Parquet gives a struct all keys that any row has; the empty ones are none of this question's.
     pairs = [(str(key), value) for key, value in sorted(held.items(), key=lambda pair: str(pair[0]))]
-    while pairs and pairs[-1][1] is None:
+    while pairs and is_missing(pairs[-1][1]):
         pairs.pop()
     letters, options = [key for key, _ in pairs], _options([value for _, value in pairs])
     label = _medqa_label(row, letters, options)
-    subject = str(row.get("meta_info") or "")
+    subject = label_of(row.get("meta_info"))
     name = ident or _first(row, _MEDMCQA_ID) or source
     return QuestionRecord(name, "medqa", question, options, label, options[label], "", subject, source)
 
 
 def _medqa_label(row: Row, letters: list[str], options: tuple[str, ...]) -> int:
     letter, answer = row.get("answer_idx"), row.get("answer")
-    if letter is None and answer is None:
+    if is_missing(letter) and is_missing(answer):
         raise Unusable("no label", "answer_idx and answer")
-    if letter is None:
+    if is_missing(letter):
         if answer not in options:
             raise Unusable("label out of range", f"answer {answer}")
         return options.index(answer)
@@ -108,10 +110,10 @@ def free(ident: str, source: str, row: Row, base: int = 0) -> QuestionRecord:
         answer = next((item for item in answer if isinstance(item, str) and item.strip()), None)
     if not isinstance(answer, str) or not answer.strip():
         raise Unusable("no answer", answer)
-    context, subject = row.get("context"), row.get("subject")
+    context, subject = texts_of(row.get("context"), "context"), row.get("subject")
     return QuestionRecord(
         ident or _first(row, _MEDMCQA_ID) or source, "free", question, (), None, answer.strip(),
-        context if isinstance(context, str) else "", str(subject or ""), source,
+        "\n".join(context), label_of(subject), source,
     )  # fmt: skip
 
 
@@ -126,8 +128,11 @@ def _text(row: Row, *keys: str) -> str:
 
 
 def _options(values: Sequence[Any]) -> tuple[str, ...]:
-    found = tuple(str(value).strip() if isinstance(value, str | int | float) else "" for value in values)
-    if len(found) < 2 or not all(found):
+    try:
+        found = tuple(text_of(value, "option").strip() for value in values)
+    except Unusable as error:
+        raise Unusable("missing options", f"{error.reason}: {values}") from None
+    if len(found) < 2:
         raise Unusable("missing options", values)
     return found
 
@@ -148,4 +153,4 @@ def _check_label(label: int, options: tuple[str, ...], detail: str) -> None:
 
 
 def _first(row: Row, keys: Sequence[str]) -> str:
-    return next((str(row[key]) for key in keys if row.get(key) not in (None, "")), "")
+    return next(filter(None, (label_of(row.get(key)) for key in keys)), "")

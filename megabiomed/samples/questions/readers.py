@@ -5,27 +5,24 @@ JSON (a list, or an object of id to entry as PubMedQA has it), JSON lines (also 
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from megabiomed.ground.errors import DataError
+from megabiomed.samples.documents import Entry, read_entries
+from megabiomed.samples.fields import label_of, require_valid
 from megabiomed.samples.questions.layouts import LAYOUTS, integer, layout_of
-from megabiomed.samples.questions.records import Kind, QuestionRecord, QuestionSet, Unusable
-from megabiomed.samples.rejects import Reject
+from megabiomed.samples.questions.records import Kind, QuestionRecord, QuestionSet
+from megabiomed.samples.rejects import Reject, Unusable
 
 Split = Literal["all", "train", "test"]
 AutoSplit = Literal["auto", "all", "train", "test"]
 GROUND_TRUTH = "test_ground_truth.json"
 """Beside PubMedQA's ori_pqal.json: the official test ids, id to label."""
-
-Entry = tuple[str, str, Any]
-"""(id or "", source, entry); the entry of a line that is no JSON is an `Unusable`."""
 
 
 def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = None) -> QuestionSet:
@@ -39,7 +36,7 @@ def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = Non
     Raises:
         DataError: no such file, an unknown layout, no usable question, or a split that the file does not have.
     """
-    entries = list(_entries(path))
+    entries = list(read_entries(path, lambda row: layout_of(row) is not None))
     kind = _kind(path, entries)
     base, notes = _option_base(path, entries) if kind == "medmcqa" else (0, [])
     found = QuestionSet(path, kind, [], notes=notes)
@@ -93,82 +90,12 @@ def _record(
             raise Unusable("other layout than the file", sorted(row))
         record = LAYOUTS[kind](ident, source, row, base)
         texts = (record.ident, record.source, record.subject, record.question, record.context, record.answer)
-        "".join((*texts, *record.options)).encode()
+        require_valid((*texts, *record.options))
         return record
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can hold and no tokenizer
-        found.rejects.append(Reject(source, "", "no valid text", str(error)))
-        return None
     except Unusable as error:
-        name = ident or (str(row.get("id") or "") if isinstance(row, dict) else "")
-        found.rejects.append(Reject(source, name, error.reason, error.detail))
+        name = ident or (label_of(row.get("id")) if isinstance(row, dict) else "")
+        found.rejects.append(error.reject(source, name))
         return None
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise DataError(f"{path} {what}", do="give a .json, .jsonl or .parquet file of questions")
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            text = file.read()
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zlib.error,
-    ) as error:  # the last two: a gzip file that was cut off or damaged
-        raise DataError(f"{path} cannot be read", got=error, do="give a .json, .jsonl or .parquet file") from None
-    pairs: list[tuple[str, Any]] = []
-
-    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal pairs
-        pairs = found  # of the outermost object in the end
-        return dict(found)
-
-    try:
-        whole = json.loads(text, object_pairs_hook=keep)
-    except (ValueError, RecursionError):
-        yield from _lines(path, text)
-        return
-    yield from _whole(path, whole, pairs)
-
-
-def _whole(path: Path, whole: Any, pairs: list[tuple[str, Any]]) -> Iterator[Entry]:
-    """Entries of a JSON document; `pairs` of an object, because a dict would hide ids that occur twice."""
-    if isinstance(whole, dict) and layout_of(whole) is not None:
-        yield "", f"{path.name}:1", whole
-    elif isinstance(whole, dict):
-        yield from ((name, f"{path.name}:{name}", row) for name, row in pairs)
-    elif isinstance(whole, list):
-        yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(whole))
-    else:
-        raise _unknown(path, type(whole).__name__)
-
-
-def _lines(path: Path, text: str) -> Iterator[Entry]:
-    # str.splitlines would also cut at U+2028, which JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                row: Any = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                row = Unusable("no JSON", error)
-            yield "", f"{path.name}:{number}", row
-
-
-def _parquet(path: Path) -> Iterator[Entry]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    try:
-        rows: Iterable[Any] = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        yield from (("", f"{path.name}:{number}", dict(row)) for number, row in enumerate(rows))
-    except (DatasetGenerationError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable Parquet file", got=error, do="check the file") from None
 
 
 def _kind(path: Path, entries: list[Entry]) -> Kind:

@@ -38,14 +38,6 @@ class QuestionRecord:
     source: str = ""
 
 
-class Unusable(Exception):
-    """Raised by a layout for one entry; becomes a `Reject`."""
-
-    def __init__(self, reason: str, detail: object = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, str(detail)[:200]
-
-
 @dataclass
 class QuestionSet:
     """The questions of one file.

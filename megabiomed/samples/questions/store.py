@@ -11,9 +11,9 @@ from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import sha256_file
 from megabiomed.samples.questions.encode import encode_prompt
 from megabiomed.samples.questions.readers import AutoSplit, read_questions
-from megabiomed.samples.questions.records import QuestionRecord, Unusable
+from megabiomed.samples.questions.records import QuestionRecord
 from megabiomed.samples.questions.templates import Template, find_template, render
-from megabiomed.samples.rejects import Reject, counts
+from megabiomed.samples.rejects import Reject, Unusable, counts
 from megabiomed.samples.store import ANSWER_FIELDS, RECORDS, AnswerStore, Table, check_new, write_store
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer

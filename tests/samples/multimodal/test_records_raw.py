@@ -9,6 +9,7 @@ import pytest
 
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.records import read_records
+from megabiomed.samples.rejects import Reject
 
 ENTRY = """ID   TEST_HUMAN              Reviewed;          12 AA.
 AC   P00001; Q00001;
@@ -35,7 +36,7 @@ def test_a_swissprot_entry_gives_its_questions(tmp_path: Path) -> None:
     assert {r.of("protein")[0] for r in records} == {"MKTAYIAKQRQI"}
     assert records[0].ident == "sprot.dat.gz:P00001.0"
     (tmp_path / "cut.dat").write_text(ENTRY.replace("//\n", ""))
-    with pytest.raises(DataError, match="ends inside entry P00001"):
+    with pytest.raises(DataError, match="P00001 cannot be used: got cut off"):
         list(read_records(tmp_path / "cut.dat"))
 
 
@@ -45,7 +46,9 @@ def test_pubchem_structures_meet_their_descriptions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="without text"):
         list(read_records(tmp_path / "c.sdf"))
     (tmp_path / "descriptions.csv").write_text('CID,description\n7,"Ethanol, a solvent."\n9,unknown\n')
-    (record,) = read_records(tmp_path / "c.sdf")
+    rejects: list[Reject] = []
+    (record,) = read_records(tmp_path / "c.sdf", rejects=rejects)
+    assert [(reject.reason, reject.detail) for reject in rejects] == [("no structure", "CID 9"), ("no description", "")]
     assert (record.of("molecule"), record.answer) == (["CCO"], "Ethanol, a solvent.")
     (tmp_path / "m.csv").write_text("cid,SMILES,Description\n3,CC,Ethane.\n")
     (record,) = read_records(tmp_path / "m.csv")

@@ -6,8 +6,9 @@ import pytest
 
 from megabiomed.ground.errors import ConfigError
 from megabiomed.samples.questions.encode import encode_pair, encode_prompt
-from megabiomed.samples.questions.records import VERDICTS, QuestionRecord, Unusable
+from megabiomed.samples.questions.records import VERDICTS, QuestionRecord
 from megabiomed.samples.questions.templates import TEMPLATES, find_template, render
+from megabiomed.samples.rejects import Unusable
 from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 

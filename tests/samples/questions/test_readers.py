@@ -93,7 +93,8 @@ def test_texts_that_no_tokenizer_takes_nested_options_and_a_stray_first_line_are
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "no entries"), ("[]", "no entries"), ("[" * 10**5, "no object"), (None, "is a folder")]
+    ("content", "said"),
+    [("", "no entries"), ("[]", "no entries"), ("[" * 10**5, "neither a JSON document"), (None, "is a folder")],
 )
 def test_files_with_nothing_in_them_say_so(tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:
@@ -117,6 +118,26 @@ def test_options_as_text_or_floats_count_as_numbers_do(tmp_path: Path, kind: typ
     assert ([r.answer for r in published.records], published.notes) == (["a", "b", "c", "d"], [])
     hidden = read_questions(write_lines(tmp_path / "h.jsonl", [mcq(3), mcq(1, cop=kind(-1)), mcq(2, cop=float("inf"))]))
     assert [r.reason for r in hidden.rejects] == ["no label", "label out of range"]
+
+
+def test_missing_values_are_no_options_labels_ids_or_subjects(tmp_path: Path) -> None:
+    nan = float("nan")
+    rows = [mcq(0, opb=nan), mcq(1, cop=nan), mcq(2, opc=True), mcq(3, subject_name=nan, id=nan), mcq(7, opa=5, id=nan)]
+    found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
+    assert found.reasons() == {"missing options": 2, "no label": 1}
+    assert [(r.ident, r.subject, r.options[0]) for r in found.records] == [
+        ("q.jsonl:4", "", "a"), ("q.jsonl:5", "Anatomy", "5"),
+    ]  # fmt: skip
+    row = {"question": "Which?", "options": {"A": "x", "B": nan, "C": nan}, "answer_idx": nan, "answer": "x"}
+    with pytest.raises(DataError, match="missing options"):
+        read_questions(write_lines(tmp_path / "m.jsonl", [row]))
+
+
+def test_a_context_of_several_parts_is_kept_and_one_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a"}
+    rows = [{**row, "context": ["one", "two"]}, {**row, "context": {"a": 1}}, {**row, "context": None}]
+    found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
+    assert ([r.context for r in found.records], found.reasons()) == (["one\ntwo", ""], {"context is not text": 1})
 
 
 def test_an_id_that_occurs_twice_in_an_object_is_listed(tmp_path: Path) -> None:
