@@ -18,7 +18,8 @@ class ModelConfig(Section):
     """
 
     kind: str = "llama"
-    """Architecture: llama (Touvron et al. 2023, arXiv 2307.09288), or `package.module:Class` of your own."""
+    """Architecture: llama (Llama 2 and 3), mistral (7B from v0.2 on, Nemo), qwen2 (also Qwen2.5), qwen3, or
+    `package.module:Class` of your own."""
     vocab_size: PositiveInt = 32000
     """Rows of the embedding and of the output head; at least the tokenizer's number of pieces; rows beyond
     them (a padded vocabulary, added tokens) are never a label."""
@@ -86,7 +87,12 @@ class ModelKind:
 
 MODELS: Registry[type[ModelKind]] = Registry(
     "model",
-    {"llama": "megabiomed.model.llama.table:Llama"},
+    {
+        "llama": "megabiomed.model.llama.table:Llama",
+        "mistral": "megabiomed.model.llama.table:Mistral",
+        "qwen2": "megabiomed.model.qwen2.table:Qwen2",
+        "qwen3": "megabiomed.model.qwen3.table:Qwen3",
+    },
     lambda held: isinstance(held, type) and issubclass(held, ModelKind),
     "a subclass of megabiomed.model.architecture.Architecture",
 )

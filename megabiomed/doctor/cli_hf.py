@@ -26,7 +26,7 @@ class Dtype(StrEnum):
 
 
 def import_hf(
-    path: Annotated[Path, typer.Argument(help="A Hugging Face Llama folder with safetensors.")],
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder: Llama, Mistral, Qwen2, Qwen3.")],
     config: Annotated[str | None, typer.Option(help="Run file (or its name) that the folder must fit.")] = None,
     certify: Annotated[bool, typer.Option(help="Compute weights and logits with transformers and compare.")] = True,
     certificate: Annotated[Path | None, typer.Option(help="File for the certificate; default: in the folder.")] = None,

@@ -67,7 +67,9 @@ def open_side(path: Path) -> Side:
     """A checkpoint, a run folder (its newest valid checkpoint) or a Hugging Face folder."""
     located = locate(path).expect(MODEL)
     if located.is_hugging_face:
-        return Side(path, HuggingFaceSource(path), architecture_of(model_config_from_hf(path)).shapes, ("param",))
+        return Side(
+            path, HuggingFaceSource(path), architecture_of(model_config_from_hf(path, length=1)).shapes, ("param",)
+        )
     checkpoint = located.open()
     kinds = tuple(sorted(checkpoint.manifest.kinds(), key=lambda kind: (kind != "param", kind)))  # weights first
     return Side(checkpoint.path, checkpoint, checkpoint.shapes, kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,36 @@ from megabiomed.config.models import MODELS, ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
+from megabiomed.model.hf_format import HuggingFaceFormat
 from megabiomed.model.registry import architecture_class
 
 CONFIG = "config.json"
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_COMPUTED = {
+    "quantization_config": None, "auto_map": None, "attention_dropout": 0.0, "partial_rotary_factor": 1.0, "is_causal": True,
+}  # fmt: skip
+"""Keys that change what transformers computes for every architecture, with the only value that is computed here. Other keys
+that an architecture does not name change nothing in transformers either."""
 
 
-def model_config_from_hf(path: str | Path, kind: str | None = None) -> ModelConfig:
+def model_config_from_hf(path: str | Path, kind: str | None = None, length: int | None = None) -> ModelConfig:
     """The architecture of a Hugging Face folder, as written by transformers 4 or 5.
 
     Args:
         kind: `model.kind`; None takes the shipped one that has the folder's model_type.
+        length: tokens of the longest sequence that is computed; None is the folder's max_position_embeddings.
 
     Raises:
-        CheckpointError: another model, or one with something that is not computed here (scaled RoPE, quantised weights,
-            another activation).
+        CheckpointError: another model, or one with something that is not computed here (quantised weights, another
+            activation, a sliding window shorter than the sequences).
     """
     file, values = Path(path) / CONFIG, read_hf_config(Path(path))
     named = {name: architecture_class(name) for name in (MODELS.names() if kind is None else [kind])}
     for name, architecture in named.items():
         if architecture.hugging_face.model_type == values.get("model_type"):
-            return _read(architecture, name, values, file)
+            found = _read(architecture, name, values, file)
+            _check_window(architecture.hugging_face, values, length or found.max_position_embeddings, file)
+            return found
     raise CheckpointError(
         f"{file} describes a model that is not computed here", got=f"model_type {values.get('model_type')!r}",
         expected=" or ".join(repr(each.hugging_face.model_type) for each in named.values()),
@@ -53,15 +63,16 @@ def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], f
     if missing:
         raise CheckpointError(f"{file} lacks {missing[0]}", do="take the config.json that belongs to the weights")
     layout = architecture.hugging_face
-    for key, value in {**layout.fixed, "quantization_config": None}.items():
+    for key, value in {**_COMPUTED, **layout.fixed}.items():
         if values.get(key) not in (value, None):
             raise CheckpointError(
                 f"{file} asks for what is not computed here", got=f"{key} {values[key]}", expected=value
             )
     known = {key: values.get(key, default) for key, default in layout.defaults.items()}
     known |= {key: values[key] for key in (*_REQUIRED, *layout.keys) if key in values}
-    known["num_key_value_heads"] = values.get("num_key_value_heads") or values["num_attention_heads"]
-    known |= {"kind": kind, "rope_theta": _rope_theta(values, file), "head_dim": values.get("head_dim")}
+    given = {**layout.defaults, **values}
+    known["num_key_value_heads"] = given.get("num_key_value_heads") or values["num_attention_heads"]
+    known |= {"kind": kind, "rope_theta": _rope_theta(values, file), "head_dim": given.get("head_dim")}
     try:
         # As JSON and strictly: a string of digits is no number.
         config = architecture.config_class.model_validate_json(json.dumps(known), strict=True)
@@ -75,6 +86,26 @@ def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], f
         ) from None  # fmt: skip
     spelt_out = config.head_dim == config.hidden_size // config.num_attention_heads
     return config.model_copy(update={"head_dim": None}) if spelt_out else config
+
+
+def _check_window(layout: HuggingFaceFormat, values: Mapping[str, Any], length: int, file: Path) -> None:
+    """Refuse a sliding window that hides tokens of a sequence; up to its length it changes nothing."""
+    for key, kind in (("sliding_window", int), ("max_window_layers", int), ("layer_types", list)):
+        if not isinstance(values.get(key), kind | None):
+            raise CheckpointError(
+                f"{file} is damaged", got=f"{key} {values[key]!r}", expected=f"{kind.__name__} or null"
+            )
+    other = [name for name in values.get("layer_types") or () if name not in ("full_attention", "sliding_attention")]
+    if other:
+        raise CheckpointError(f"{file} asks for what is not computed here", got=f"layer_types with {other[0]!r}")
+    window = layout.window(values)
+    if window is not None and window < length:
+        raise CheckpointError(
+            f"{file} asks for a sliding window, which is not computed here",
+            got=f"sliding_window {window} for sequences of up to {length} tokens",
+            expected=f"model.max_position_embeddings (in config.json: max_position_embeddings) of at most {window}",
+            do="shorten the sequences, which the window then does not change",
+        )
 
 
 def _rope_theta(values: dict[str, Any], file: Path) -> Any:
@@ -113,6 +144,7 @@ def hf_config(architecture: Architecture, dtype: str, bos: int, eos: int) -> dic
         "rope_theta": config.rope_theta,
         "rope_scaling": None,
         **layout.fixed,
+        **layout.exported,
         **{key: getattr(config, key) for key in layout.keys},
         "tie_word_embeddings": False,
         "bos_token_id": bos,

@@ -123,7 +123,8 @@ def check_architecture(path: str | Path, config: ModelConfig) -> None:
         CheckpointError: listing the values of config.json that differ, or the first tensor that is missing, unknown or
             of another shape.
     """
-    found, wanted = model_config_from_hf(path, config.kind).identity(), config.identity()
+    there = model_config_from_hf(path, config.kind, config.max_position_embeddings)
+    found, wanted = there.identity(), config.identity()
     # The length of the RoPE table is a choice of the run.
     differ = [name for name in wanted if name != "max_position_embeddings" and found[name] != wanted[name]]
     if differ:

@@ -75,7 +75,8 @@ def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
     """Refuse, from headers alone, a Hugging Face folder that cannot be the frozen model of a run; other starts pass."""
     folder = start or model.init_from
     if folder is not None and locate(folder).is_hugging_face:
-        _refuse_growth(folder, model_config_from_hf(folder, model.kind).vocab_size, model)
+        rows = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
+        _refuse_growth(folder, rows, model)
         check_hugging_face(folder, model)
 
 

@@ -31,7 +31,7 @@ def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource,
     """
     assert model.init_from is not None
     folder = model.init_from
-    old = model_config_from_hf(folder, model.kind).vocab_size
+    old = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
     if model.vocab_size <= old:
         check_architecture(folder, model)
         return HuggingFaceSource(folder), StoredTensors(folder)

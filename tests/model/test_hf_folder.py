@@ -179,7 +179,7 @@ def test_another_model_is_described_key_by_key(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mistral"}, "got model_type .mistral., expected .llama."),
+        ({"model_type": "gemma"}, "got model_type .gemma., expected .llama."),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales RoPE"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scales RoPE"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "scales RoPE"),

@@ -1,1 +1,1 @@
-"""Llama2: the parallel model, and its way to and from Hugging Face folders."""
+"""Llama and Mistral: their tensors, and their way to and from Hugging Face folders."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megabiomed.model.architecture import Architecture
-from megabiomed.model.llama.hf import FORMAT
+from megabiomed.model.llama.hf import LLAMA, MISTRAL
 from megabiomed.model.tensors import TensorSpec
 
 _LAYER = "model.layers.{i}"
@@ -24,7 +24,13 @@ TABLE = (
 
 
 class Llama(Architecture):
-    """Llama 2 and every decoder with the same tensors."""
+    """Llama 2 and 3, and every decoder with the same tensors."""
 
     table = TABLE
-    hugging_face = FORMAT
+    hugging_face = LLAMA
+
+
+class Mistral(Llama):
+    """Mistral 7B (Jiang et al. 2023, arXiv 2310.06825) from v0.2 on, which has no sliding window, and Mistral Nemo."""
+
+    hugging_face = MISTRAL

@@ -1,0 +1,1 @@
+"""Qwen3: Llama with norms of the query and key heads."""
