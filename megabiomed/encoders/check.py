@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.encoder import Encoder, FileCheck, Shapes, shipped_encoders
+from megabiomed.encoders.families import family_of
 from megabiomed.encoders.modality import modality_of
-from megabiomed.encoders.weights import read_state
+from megabiomed.encoders.weights import read_state, weight_files
 from megabiomed.ground.errors import CheckpointError, ConfigError
 
 TOLERANCE = 1e-5
@@ -27,7 +28,7 @@ def check_encoder(path: Path, given: Mapping[str, int], kind: str | None = None)
     Raises:
         CheckpointError: weights of no such encoder, or another result than the authors' program.
     """
-    found = {name: tuple(value.shape) for file in _files(path) for name, value in read_state(file).items()}
+    found = {name: tuple(value.shape) for file in weight_files(path) for name, value in read_state(file).items()}
     tried = []
     for at, encoder in _candidates(kind):
         tried.append(at)
@@ -42,13 +43,9 @@ def check_encoder(path: Path, given: Mapping[str, int], kind: str | None = None)
         return _lines(at, verdict)
     raise CheckpointError(
         f"{path} holds weights of no known encoder",
-        got=", ".join(list(found)[:4]) or "no tensors",
+        got=family_of(found) or ", ".join(list(found)[:4]) or "no tensors",
         expected=f"one of {', '.join(tried)}",
     )
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
 
 
 def _candidates(kind: str | None) -> list[tuple[str, Encoder]]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from megabiomed.encoders.families import family_of
 from megabiomed.encoders.lora import LoraLinear, is_lora
 from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import inside
 
 State = dict[str, Tensor]
 
@@ -41,22 +45,53 @@ def hash_of(state: State) -> hashlib._Hash:
 
 
 def read_state(path: Path) -> State:
-    """Tensors of a file, whatever it calls them; a pickle may hold nothing but tensors and an argparse.Namespace."""
+    """Tensors of a file, whatever it calls them; a pickle may hold nothing but tensors and an argparse.Namespace.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds other objects.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} is not there", do="give the path of the encoder's weights")
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged", got=error, do="get a fresh copy of the file") from None
     try:
         # Official ESM-2 files hold an argparse.Namespace beside the tensors; nothing else may be built.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # Files of torch before 1.6 are no zip archives and cannot be mapped into memory.
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} cannot be read without executing it", got=str(error).splitlines()[0][:200], expected="tensors only"
+            f"{path} cannot be read without executing it", got=said[:200], expected="tensors only"
         ) from None
     for key in ("model", "state_dict", "model_state_dict"):
         held = held[key] if isinstance(held, dict) and isinstance(held.get(key), dict) else held
-    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{path} holds no tensors by name", got=type(held).__name__, expected="a state dict")
+    return {str(name).removeprefix("module."): value for name, value in held.items() if isinstance(value, Tensor)}
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The file itself, or those of a Hugging Face folder: its safetensors, or else its pytorch_model*.bin."""
+    if not path.is_dir():
+        return [path]
+    names = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    return [inside(path, file.name) for file in names]
+
+
+def require_family(names: Iterable[str], family: str, path: Path) -> None:
+    """Refuse with a `CheckpointError` a file whose tensors are those of another network.
+
+    Args:
+        names: of the tensors as the file has them.
+        family: what the file has to hold, in the words of `families`.
+    """
+    found = family_of(names)
+    if found not in (family, None):
+        raise CheckpointError(f"{path} holds other weights", got=found, expected=family, do="give another file")
 
 
 def fill(model: nn.Module, state: State, path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+from megabiomed.config.base import parse
 from megabiomed.encoders.check import count, layers, relative
 from megabiomed.encoders.encoder import FileCheck, Shapes
 from megabiomed.encoders.esm2.alphabet import MASK, encode
 from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
-from megabiomed.encoders.weights import State, fill, read_state
+from megabiomed.encoders.families import ESM2
+from megabiomed.encoders.weights import State, fill, read_state, require_family, weight_files
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json, sha256_file
 
@@ -34,14 +36,17 @@ _UNUSED = ("lm_head.", "contact_head.", "pooler.", "embeddings.position_ids", "e
 
 def load_esm2(model: Esm2, path: Path) -> str:
     """Fill an ESM-2 from an official .pt or a Hugging Face EsmModel folder; returns a SHA-256 of the weights."""
-    files = [inside(path, file.name) for file in sorted(path.glob("*.safetensors"))] if path.is_dir() else [path]
+    files = weight_files(path)
     if not files:
-        raise CheckpointError(f"{path} holds no safetensors", do="give an EsmModel folder or a fair-esm .pt file")
+        raise CheckpointError(
+            f"{path} holds no safetensors and no pytorch_model.bin", do="give an EsmModel folder or a fair-esm .pt file"
+        )
     if path.is_dir():
         _check_folder(model, path)
     state: State = {}
     for file in files:
         state.update(read_state(file))
+    require_family(state, ESM2, path)
     state = {key: value for name, value in state.items() if (key := esm2_key(name)) is not None}
     frequencies = [state.pop(name) for name in list(state) if name.endswith("inv_freq")]
     if frequencies:
@@ -94,9 +99,10 @@ def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileChec
     names = {key: shape for name, shape in shapes.items() if (key := esm2_key(name)) is not None}
     if "embed_tokens.weight" not in names:
         return None
+    require_family(shapes, ESM2, path)
     settings = {"num_layers": layers(names, "layers"), "hidden_size": names["embed_tokens.weight"][1]}
     settings["num_attention_heads"] = given.get("num_attention_heads") or _heads(path, settings["hidden_size"])
-    model = Esm2(Esm2Config.model_validate(settings)).eval()
+    model = Esm2(parse(Esm2Config, settings, f"the settings of {path}")).eval()
     sha256 = load_esm2(model, path)
     proteins = [encode(sequence) for sequence in _PROTEINS]
     wrong = [s for s, p in zip(_PROTEINS, proteins) if p.tokens.tolist() != reference_tokens(s)]

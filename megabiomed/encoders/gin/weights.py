@@ -9,10 +9,11 @@ from torch import nn
 
 from megabiomed.encoders.check import count, layers, relative
 from megabiomed.encoders.encoder import FileCheck, Shapes
+from megabiomed.encoders.families import GIN
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import featurise
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
-from megabiomed.encoders.weights import fill, read_state
+from megabiomed.encoders.weights import fill, read_state, require_family
 from megabiomed.ground.files import sha256_file
 
 _SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "[Na+]", "F/C=C/F", "N[C@@H](C)C(=O)O", "c1ccccc1C(=O)[O-].[Na+]", "*CCO", "C#N")
@@ -21,6 +22,7 @@ _SMILES = ("CC(=O)Oc1ccccc1C(=O)O", "[Na+]", "F/C=C/F", "N[C@@H](C)C(=O)O", "c1c
 def load_gin(model: nn.Module, path: Path) -> str:
     """Fill a GIN from a pretrain-gnns or GraphMVP state dict; returns the SHA-256 of the file."""
     state = {name.removeprefix("gnn."): value for name, value in read_state(path).items()}
+    require_family(state, GIN, path)
     unused = [name for name in state if name.startswith(("graph_pred_linear", "pool"))]
     fill(model, {name: value for name, value in state.items() if name not in unused}, path)
     return sha256_file(path)
