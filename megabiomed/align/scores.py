@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from megabiomed.align.chat import Chat, Sampling
-from megabiomed.align.text_scores import text_scores
+from megabiomed.align.text_scores import counted_lines, heading, text_scorer
 from megabiomed.ground.files import write_json
 from megabiomed.samples.multimodal.records import MultimodalQuestion
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
@@ -51,9 +51,15 @@ class Nearest:
 
 
 def evaluate_command(
-    run: Path, split: Path, train: Path | None, samples: int, output: Path | None, max_new_tokens: int
-) -> None:
-    """Answer held-out questions, print the table, write the JSON."""
+    run: Path, split: Path, train: Path | None, samples: int, output: Path | None, max_new_tokens: int,
+    score_tokenizer: Path | None = None,
+) -> None:  # fmt: skip
+    """Answer held-out questions, print the table, write the JSON.
+
+    Args:
+        score_tokenizer: BLEU and METEOR count its pieces too.
+    """
+    scorer = text_scorer(score_tokenizer)
     chat, store = Chat(run), QaStore(split)
     sampling = Sampling(max_new_tokens)
     training = Nearest(QaStore(train)) if train else None
@@ -64,16 +70,20 @@ def evaluate_command(
         "split": str(split),
         "checkpoint": str(chat.parts.origin),
         "scores": {},
+        "counted": scorer.counted,
     }
-    table = Table("questions", "answers by", *_NAMES, title=f"{len(rows)} held-out questions")
+    headings = [heading(name, scorer.counted) for name in scorer.names]
+    table = Table("questions", "answers by", *headings, title=f"{len(rows)} held-out questions")
     for modality in store.modalities:
         chosen = [row for row in rows if row["modality"] == modality]
         for column in ("model", "wrong_item", "retrieval"):
             if chosen and chosen[0].get(column) is not None:
-                scores = text_scores([row[column] for row in chosen], [row["reference"] for row in chosen])
+                scores = scorer.scores([row[column] for row in chosen], [row["reference"] for row in chosen])
                 result["scores"][f"{modality}/{column}"] = scores
-                table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in _NAMES))
-    Console().print(table)
+                table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in scorer.names))
+    Console(width=None if Console().is_terminal else 160).print(table)
+    for line in counted_lines(scorer.counted):
+        print(line)
     result["answers_cut"] = sum(row["cut"] for row in rows)
     if result["answers_cut"]:
         print(f"{result['answers_cut']} answers reached {max_new_tokens} tokens and are scored as far as they go")
@@ -81,9 +91,6 @@ def evaluate_command(
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, {**result, "answers": rows})
         print(f"written: {output}")
-
-
-_NAMES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
 
 
 def _answer(chat: Chat, store: QaStore, training: Nearest | None, number: int, sampling: Sampling) -> dict[str, Any]:

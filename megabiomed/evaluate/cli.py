@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: megabiomed compare evaluations/base evaluations/tuned")(compare)
 
 
-_ALIGNED = {"model", "split", "retrieval", "limit", "output", "max_new_tokens"}
+_ALIGNED = {"model", "split", "retrieval", "limit", "output", "max_new_tokens", "score_tokenizer"}
 """What `--split` can be given with."""
 
 
@@ -61,6 +61,12 @@ def evaluate(
         typer.Option(help="Another token store, or decontamination.json, to search for the questions."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of a generated answer.")] = 32,
+    score_tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="vocab.txt or tokenizer.json: BLEU and METEOR count its pieces too (SciBERT's for ChEBI-20)."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the few-shot examples.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Result folder; default: RUN/evaluations/STEP-SETTINGS.")] = None,
     tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
@@ -80,7 +86,7 @@ def evaluate(
     """
     if split is not None:
         _refuse_others(ctx)
-        _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens)
+        _evaluate_aligned(model, split, retrieval, limit, output, max_new_tokens, score_tokenizer)
         return
     from megabiomed.config.base import parse
     from megabiomed.evaluate.settings import EvaluateSettings, pairs, parse_tasks
@@ -98,7 +104,8 @@ def evaluate(
         "shots": shots,
         "perplexity": {name: Path(path) for name, path in pairs(perplexity or [], "--perplexity").items()},
         "samples": samples, "seq_length": seq_length, "limit": limit, "contaminated": contaminated, "seed": seed,
-        "stores": store or [], "max_new_tokens": max_new_tokens, "output": output, "tensor_parallel_size": tp,
+        "stores": store or [], "max_new_tokens": max_new_tokens,
+        "score_tokenizer": score_tokenizer, "output": output, "tensor_parallel_size": tp,
         "pipeline_parallel_size": pp, "precision": precision, "window": window,
     }  # fmt: skip
     settings = parse(EvaluateSettings, values, "the command line")
@@ -112,17 +119,21 @@ def _refuse_others(ctx: typer.Context) -> None:
     others = [f"--{name.replace('_', '-')}" for name in given if name not in _ALIGNED]
     if others:
         raise ConfigError(
-            "--split stands alone", got=", ".join(others), expected="--retrieval, --limit, --output, --max-new-tokens",
+            "--split stands alone", got=", ".join(others),
+            expected="--retrieval, --limit, --output, --max-new-tokens, --score-tokenizer",
             do="leave the others out; evaluate texts (--task, --perplexity) by another call",
         )  # fmt: skip
 
 
 def _evaluate_aligned(
-    model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int
-) -> None:
+    model: Path, split: Path, retrieval: Path | None, limit: int | None, output: Path | None, tokens: int,
+    score_tokenizer: Path | None,
+) -> None:  # fmt: skip
     from megabiomed.align.scores import evaluate_command
 
-    evaluate_command(model, split, retrieval, limit or 100, output / "scores.json" if output else None, tokens)
+    evaluate_command(
+        model, split, retrieval, limit or 100, output / "scores.json" if output else None, tokens, score_tokenizer
+    )
 
 
 def align_evaluate(

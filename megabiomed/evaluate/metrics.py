@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megabiomed.align.text_scores import text_scores
+from megabiomed.align.text_scores import TextScorer
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -37,11 +37,16 @@ def accuracy(rows: Sequence[Row], key: str = "correct") -> dict[str, float]:
     return {"value": right / max(1, total), "low": low, "high": high, "right": right, "items": total}
 
 
-def summarise(rows: Sequence[Row], kind: str, mode: str) -> dict[str, Any]:
-    """All figures of one set from its predictions."""
+def summarise(rows: Sequence[Row], kind: str, mode: str, scorer: TextScorer | None = None) -> dict[str, Any]:
+    """All figures of one set from its predictions.
+
+    Args:
+        scorer: of free answers; None scores them on words.
+    """
     if kind == "free":
-        scores = text_scores([row["generated"] for row in rows], [row["answer"] for row in rows])
-        return {"text": scores, "answers_cut": answers_cut(rows)}
+        scorer = scorer or TextScorer()
+        scores = scorer.scores([row["generated"] for row in rows], [row["answer"] for row in rows])
+        return {"text": scores, "counted": scorer.counted, "answers_cut": answers_cut(rows)}
     found: dict[str, Any] = {"accuracy": accuracy(rows), "majority": majority(rows)}
     if mode == "choice":
         found["accuracy_normalised"] = accuracy(rows, "correct_normalised")

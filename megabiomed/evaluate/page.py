@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from megabiomed.align.text_scores import heading
 from megabiomed.evaluate.metrics import Row
 from megabiomed.evaluate.results import PAGE, ResultFolder
-from megabiomed.evaluate.table import TEXT_SCORES, percent, remarks, warnings
+from megabiomed.evaluate.table import percent, remarks, warnings
 from megabiomed.ground.figures import shown
 from megabiomed.ground.files import write_atomic
 from megabiomed.ground.html import page, plot_axes, svg
@@ -45,7 +46,11 @@ def _task(task: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in remarks(task))
     parts.append(f"<ul>{notes}</ul>" if notes else "")
     if "text" in task:
-        parts.append(_table(["score", "value"], [[name, f"{task['text'][name]:.3f}"] for name in TEXT_SCORES]))
+        counted = task["counted"]
+        rows_of_scores = [
+            [heading(name, counted), f"{value:.3f}", counted[name]] for name, value in task["text"].items()
+        ]
+        parts.append(_table(["score", "value", "counted"], rows_of_scores))
         return [*parts, _samples(rows)]
     keys = ("accuracy", "accuracy_normalised", "accuracy_clean", "accuracy_contaminated", "macro_f1")
     parts.append(_table(["figure", "value [95 %]"], [[key, percent(task[key])] for key in keys if key in task]))

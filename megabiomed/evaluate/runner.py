@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from megabiomed import __version__
+from megabiomed.align.text_scores import text_scorer
 from megabiomed.config import DataConfig, ParallelConfig
 from megabiomed.data.loader import ValidationLoader
 from megabiomed.data.store import TokenStore
@@ -137,9 +138,10 @@ class Evaluation:
         from megabiomed.ground.files import write_json
 
         tasks = {}
+        scorer = text_scorer(self.settings.score_tokenizer)
         for task in self.tasks:
             rows = self.folder.read(task.name)
-            tasks[task.name] = {**task.header(), **summarise(rows, task.kind, task.mode)}
+            tasks[task.name] = {**task.header(), **summarise(rows, task.kind, task.mode, scorer)}
         results = {**self._about(), "tasks": tasks, "perplexity": perplexities}
         write_json(self.folder.path / RESULTS, results)
         write_results_page(self.folder, results)

@@ -48,6 +48,7 @@ class EvaluateSettings(Section):
     contaminated: Policy = "mark"
     stores: list[Path] = Field(default_factory=list)
     max_new_tokens: PositiveInt = 32
+    score_tokenizer: Path | None = None
     window: PositiveInt = 4096
     precision: Literal["fp32", "bf16"] = "fp32"
     output: Path | None = None
@@ -55,13 +56,22 @@ class EvaluateSettings(Section):
     pipeline_parallel_size: PositiveInt = 1
 
     def identity(self, model: str, asked: list[Any]) -> str:
-        """Hash of all that decides the predictions; the topology and the places of output and base do not.
+        """Hash of all that decides the predictions; the topology, the places of output and base, and
+        the tokenizer of scores do not.
 
         Args:
             model: identity of the weights.
             asked: the questions of all tasks, as plain values.
         """
-        left_out = {"output", "base", "tensor_parallel_size", "pipeline_parallel_size", "model", "window"}
+        left_out = {
+            "output",
+            "base",
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "model",
+            "window",
+            "score_tokenizer",
+        }
         values = self.model_dump(mode="json", exclude=left_out)
         return sha256_bytes(json.dumps([model, values, asked], sort_keys=True).encode())
 

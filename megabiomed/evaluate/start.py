@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from megabiomed.align.text_scores import text_scorer
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import MODEL
 from megabiomed.evaluate.settings import EvaluateSettings
@@ -19,6 +20,7 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
     if not settings.tasks and not settings.perplexity:
         raise ConfigError("there is nothing to evaluate", do="give --task NAME=FILE or --perplexity NAME=STORE")
     locate(settings.model).expect(MODEL)
+    text_scorer(settings.score_tokenizer)  # refused here and not after hours
     if dry_run:
         for line in describe(settings, nproc or _world(settings)):
             print(line)

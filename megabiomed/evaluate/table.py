@@ -7,9 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from megabiomed.align.text_scores import counted_lines, heading
 from megabiomed.ground.figures import NOT_FINITE, shown
-
-TEXT_SCORES = ("bleu2", "bleu4", "rouge1", "rouge2", "rougeL", "meteor", "exact")
 
 
 def percent(found: dict[str, float]) -> str:
@@ -32,9 +31,10 @@ def print_table(results: dict[str, Any]) -> None:
             table.add_row(name, str(task["items"]), percent(task["accuracy"]), *more, f"{task['majority']:.1%}", clean)
         console.print(table)
     if free:
-        table = Table("set", "items", *TEXT_SCORES)
+        counted = next(iter(free.values()))["counted"]
+        table = Table("set", "items", *(heading(score, counted) for score in counted))
         for name, task in free.items():
-            table.add_row(name, str(task["items"]), *(f"{task['text'][score]:.3f}" for score in TEXT_SCORES))
+            table.add_row(name, str(task["items"]), *(f"{task['text'][score]:.3f}" for score in counted))
         console.print(table)
     if results["perplexity"]:
         table = Table("domain", "loss", "perplexity", "tokens")
@@ -68,6 +68,7 @@ def remarks(task: dict[str, Any]) -> list[str]:
         lines.append(f"{task['examples_cut']} few-shot examples left out to fit the window")
     if task["contaminated_dropped"]:
         lines.append(f"{task['contaminated_dropped']} contaminated items dropped")
+    lines += counted_lines(task.get("counted", {}))
     if task.get("answers_cut"):
         lines.append(f"{task['answers_cut']} answers reached --max-new-tokens and are scored as far as they go")
     if task.get("no_option_named"):
