@@ -18,19 +18,9 @@ from tokenizers.models import BPE
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_json
 from megabiomed.tokenizer.files import SENTENCEPIECE
+from megabiomed.tokenizer.probes import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, probe_texts
 
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 _BPE = 2
-_PROBES = (
-    "",
-    "Hello world",
-    " two  spaces   and more    ",
-    "line\nbreak\t\ttab",
-    "BRCA1 binds α-helix at 3.14 µM (p < 0.05)",
-    "CC(=O)Oc1ccccc1C(=O)O",
-    "MKTAYIAKQRQISFVKSHFSRQ",
-    "naïve 中文 🧬 \u200bzero width",
-)
 
 
 def _load(model: Path) -> Any:
@@ -45,7 +35,7 @@ def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) ->
 
     Raises:
         TokenizerError: more pieces than the model has rows; no BPE; or the conversion gives other ids
-            than SentencePiece on any of a set of difficult texts.
+            than SentencePiece on any of the texts that `probes` makes of its pieces.
     """
     processor = _load(model)
     if processor.get_piece_size() > vocab_size:
@@ -55,17 +45,22 @@ def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) ->
         )  # fmt: skip
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
     tokenizer = _convert(proto, model)
-    for text in _PROBES:
-        ids = tokenizer.encode(text).ids
-        if ids != [processor.bos_id(), *processor.encode(text)]:
-            raise TokenizerError(
-                f"{model} cannot be converted exactly for Hugging Face",
-                got=f"other ids for {text!r}",
-                do="export without a tokenizer and encode with SentencePiece",
-            )
+    _require_same_ids(tokenizer, processor, list(probe_texts(proto.pieces)), model)
     shutil.copyfile(model, folder / SENTENCEPIECE)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", _tokenizer_config(processor, context))
+
+
+def _require_same_ids(tokenizer: Tokenizer, processor: Any, texts: list[str], model: Path) -> None:
+    tokenizer.encode_special_tokens = True  # as split_special_tokens makes transformers do
+    ours = processor.encode(texts)
+    for text, ids, encoding in zip(texts, ours, tokenizer.encode_batch(texts)):
+        if encoding.ids != [processor.bos_id(), *ids]:
+            raise TokenizerError(
+                f"{model} cannot be converted exactly for Hugging Face",
+                got=f"{encoding.ids[1:9]} for {text[:60]!r}", expected=f"{ids[:8]}, as SentencePiece",
+                do="export without a tokenizer (--no-tokenizer) and encode with SentencePiece",
+            )  # fmt: skip
 
 
 def _tokenizer_config(processor: Any, context: int) -> dict[str, Any]:
@@ -75,6 +70,8 @@ def _tokenizer_config(processor: Any, context: int) -> dict[str, Any]:
         "eos_token": processor.id_to_piece(processor.eos_id()),
         "unk_token": processor.id_to_piece(processor.unk_id()),
         "clean_up_tokenization_spaces": False,
+        # "<s>" in a text is text to SentencePiece, three characters, and no end of anything.
+        "split_special_tokens": True,
         "model_max_length": context,
     }
 
@@ -89,8 +86,11 @@ def _convert(proto: Any, model: Path) -> Tokenizer:
     tokenizer.normalizer = _normalizer(proto.normalizer_spec)
     tail = [decoders.Strip(content=" ", left=1)] if proto.normalizer_spec.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *tail])
-    added = [piece for piece in pieces if piece.type in (_CONTROL, _USER_DEFINED)]
-    tokenizer.add_tokens([AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL) for piece in added])
+    # SentencePiece looks for pieces of a user in the normalised text. A prefix would be taken for a part of the piece.
+    normalized = not proto.normalizer_spec.add_dummy_prefix
+    special = [AddedToken(piece.piece, normalized=False) for piece in pieces if piece.type in (UNKNOWN, CONTROL)]
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens([AddedToken(p.piece, normalized=normalized) for p in pieces if p.type == USER_DEFINED])
     bos = proto.trainer_spec.bos_id
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{pieces[bos].piece} $A",
@@ -105,7 +105,8 @@ def _normalizer(spec: Any) -> normalizers.Normalizer:
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        # normalizers.Strip would take tabs and line ends too; SentencePiece takes its own sign for a space at the end.
+        steps += [normalizers.Replace(Regex(r"\A +|[ ▁]+\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend("▁"))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
@@ -113,7 +114,7 @@ def _normalizer(spec: Any) -> normalizers.Normalizer:
 
 def _merges(pieces: list[Any], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """All ways to join two pieces into a third, the best score first (SentencePiece joins in this order)."""
-    plain = {piece.piece: piece for piece in pieces if piece.type not in (_CONTROL, _USER_DEFINED, _UNUSED)}
+    plain = {piece.piece: piece for piece in pieces if piece.type == NORMAL}
     found = []
     for text, piece in plain.items():
         for cut in range(1, len(text)):

@@ -10,6 +10,7 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from megabiomed.config.models import ModelConfig
@@ -17,6 +18,7 @@ from megabiomed.ground.errors import TokenizerError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.tokenizer.hf_tokenizer import write_tokenizer
+from megabiomed.tokenizer.probes import NORMAL, probe_texts
 
 PIECES = 420
 WORDS = [
@@ -50,21 +52,28 @@ def train(folder: Path, **options: Any) -> Path:
     return folder / "tokenizer.model"
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+@pytest.fixture(scope="module", params=["a prefix", "pieces of a user"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     folder = tmp_path_factory.mktemp("tokenizer")
-    model = train(folder, allow_whitespace_only_pieces=True, user_defined_symbols=["<mol>"])
+    own = {"user_defined_symbols": ["<mol>", "<mol><x>", "▁▁"], "add_dummy_prefix": False}
+    chosen = own if request.param == "pieces of a user" else {"control_symbols": ["[INST]"]}
+    model = train(folder, allow_whitespace_only_pieces=True, **chosen)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     mine = config(processor.get_piece_size())
     export_hf(SeededInit(mine, 0), mine, folder / "hf", tokenizer=model)
     return processor, AutoTokenizer.from_pretrained(folder / "hf")
 
 
-TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from([*WORDS, " ", "\n"]), max_size=20).map(" ".join))
+NAMES = ["<s>", "</s>", "<unk>", "[INST]", "<mol>", "<mol><x>", "<mo", "<0x41>", "▁"]
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.lists(st.sampled_from([*WORDS, " ", "\n"]), max_size=20).map(" ".join),
+    st.lists(st.sampled_from([*WORDS, *NAMES, "  "]), max_size=12).map("".join),
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(text=TEXTS.filter(lambda text: not any(piece in text for piece in ("<s>", "</s>", "<unk>", "<mol>"))))
+@given(text=TEXTS)
 def test_transformers_gives_the_ids_of_sentencepiece(exported: tuple[Any, Any], text: str) -> None:
     processor, theirs = exported
     assert theirs(text)["input_ids"] == [processor.bos_id(), *processor.encode(text)]
@@ -73,18 +82,59 @@ def test_transformers_gives_the_ids_of_sentencepiece(exported: tuple[Any, Any], 
 def test_special_tokens_keep_their_ids(exported: tuple[Any, Any]) -> None:
     processor, theirs = exported
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id) == (1, 2, 0)
-    assert theirs.convert_tokens_to_ids("<mol>") == processor.piece_to_id("<mol>")
+    for name in ("<mol>", "[INST]"):
+        if processor.piece_to_id(name):
+            assert theirs.convert_tokens_to_ids(name) == processor.piece_to_id(name)
     assert theirs.decode(theirs(" two  spaces")["input_ids"], skip_special_tokens=True) == " two  spaces"
 
 
-def test_other_normalisations_are_converted_or_refused_but_never_changed(tmp_path: Path) -> None:
-    model = train(tmp_path, normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
+def test_extra_spaces_are_removed_where_sentencepiece_removes_them(tmp_path: Path) -> None:
+    model = train(tmp_path, remove_extra_whitespaces=True)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     (tmp_path / "hf").mkdir()
     write_tokenizer(model, tmp_path / "hf", processor.get_piece_size(), 64)
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
-    for text in ("ﬁne  ½ protein ", "  A\u3000B", "binds ① kinase"):
+    for text in ("\ta  protein \n", "  A\u3000B", "binds ▁ kinase ▁ "):
         assert theirs(text)["input_ids"] == [1, *processor.encode(text)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalization_rule_name": "nmt_nfkc"},  # Hugging Face composes characters by another rule
+        {"user_defined_symbols": ["<mol>"]},  # and puts no prefix before a text that begins with such a piece
+    ],
+    ids=str,
+)
+def test_what_would_give_other_ids_is_refused_with_a_text_that_shows_it(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model = train(tmp_path, **options)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
+    with pytest.raises(TokenizerError, match=r"cannot be converted exactly .* got \[.*\] for '.*', expected \["):
+        write_tokenizer(model, tmp_path, pieces, 64)
+    assert not (tmp_path / "tokenizer.json").exists()
+
+
+def test_probes_hold_every_piece_that_is_never_split_and_its_beginning(tmp_path: Path) -> None:
+    symbols = {"user_defined_symbols": ["<mol>", "▁▁"], "control_symbols": ["[INST]"]}
+    file = train(tmp_path, **symbols).read_bytes()
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(file).pieces
+    texts = set(probe_texts(pieces))
+    assert {
+        "<mol>",
+        "a<mol>b",
+        "<mol",
+        "a<mol<mol>",
+        "  ",
+        "[INST]",
+        "</s>",
+        "<unk>",
+        "<0x00>",
+        "\u3000",
+        "\x00",
+    } <= texts
+    assert {piece.piece.replace("▁", " ") for piece in pieces if piece.type == NORMAL} <= texts
 
 
 def test_a_tokenizer_of_another_size_is_not_exported(tmp_path: Path) -> None:
