@@ -19,6 +19,7 @@ from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.stage import ChainStage
+from megabiomed.processes.torchrun import torchrun
 from megabiomed.runs.kinds import part_run
 
 _TEMPLATE = "job.sh.j2"
@@ -279,9 +280,6 @@ def typed_commands(stage: ChainStage) -> list[str]:
     if stage.kind == records.COMMAND:
         return [front + shlex.join(["megabiomed", *stage.typed])]
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
-    meet = '--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}"'
     words = shlex.join(["-m", "megabiomed.cli", *stage.typed])
-    if hosts == 1:
-        return [f"{front}torchrun --standalone --nproc_per_node={stage.ranks_per_node} {words}"]
     counts = dict.fromkeys([stage.ranks_per_node, *(part.ranks_per_node for part in stage.components)])
-    return [f"{front}torchrun --nnodes={hosts} --nproc_per_node={count} {meet} {words}" for count in counts]
+    return [f"{front}{torchrun(hosts, count)} {words}" for count in counts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import gcd
 
 from megabiomed.config.grid import Grid
@@ -11,6 +12,8 @@ from megabiomed.config.pipeline_schedules import PIPELINE_SCHEDULES
 from megabiomed.config.schema import DataConfig, OptimizerConfig, ParallelConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
+_SEARCHED = 2000  # numbers of replicas below and above, for an advice
+
 
 def data_parallel_size(parallel: ParallelConfig, world: int, extra: int = 0) -> int:
     """Replicas in a world of this many processes; a world that the model does not divide is a `TopologyError`.
@@ -18,19 +21,29 @@ def data_parallel_size(parallel: ParallelConfig, world: int, extra: int = 0) -> 
     Args:
         extra: ranks of the world without any part of the model.
     """
+    model = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
+    if not _divides(parallel, world - extra):
+        nearest = parallel.data_parallel_size or max(1, round((world - extra) / model))
+        raise _misfit(parallel, world, extra, nearest)
+    return (world - extra) // model
+
+
+def _divides(parallel: ParallelConfig, ranks: int) -> bool:
+    model, wanted = parallel.tensor_parallel_size * parallel.pipeline_parallel_size, parallel.data_parallel_size
+    return ranks >= 1 and ranks % model == 0 and wanted in (None, ranks // model)
+
+
+def _misfit(parallel: ParallelConfig, world: int, extra: int, replicas: int) -> TopologyError:
+    """Of a world that the model does not divide; advises one with `replicas`."""
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    wanted, ranks = parallel.data_parallel_size, world - extra
-    if ranks < 1 or ranks % (tp * pp) or (wanted is not None and wanted * tp * pp != ranks):
-        legal = tp * pp * (wanted or max(1, round(ranks / (tp * pp))))
-        others = f" + {extra} encoder ranks" if extra else ""
-        raise TopologyError(
-            "the number of processes does not fit the topology",
-            got=f"{world} processes",
-            expected=f"tensor {tp} x pipeline {pp} x data {wanted or 'n'}{others}",
-            do=f"start {legal + extra} processes, or change parallel.data_parallel_size"
-            + (" or align.dedicated_encoder_ranks" if extra else ""),
-        )
-    return ranks // (tp * pp)
+    others = f" + {extra} encoder ranks" if extra else ""
+    return TopologyError(
+        "the number of processes does not fit the topology",
+        got=f"{world} processes",
+        expected=f"tensor {tp} x pipeline {pp} x data {parallel.data_parallel_size or 'n'}{others}",
+        do=f"start {tp * pp * replicas + extra} processes, or change parallel.data_parallel_size"
+        + (" or align.dedicated_encoder_ranks" if extra else ""),
+    )
 
 
 def grid_of(parallel: ParallelConfig, world: int, extra: int = 0) -> Grid:
@@ -60,13 +73,15 @@ def check_run(config: RunConfig, world: int) -> None:
         TopologyError: with the nearest legal choice.
         ConfigError: another key than those of the topology is in the way.
     """
-    parallel = config.parallel
-    dp = data_parallel_size(parallel, world, config.extra_ranks)
+    parallel, extra = config.parallel, config.extra_ranks
+    # Before the world: a number of processes that one of these would refuse next is no advice.
     _check_tensor(config.model, parallel)
     _check_pipeline(config.model, parallel)
     _check_engine(config)
     _check_optimizer(config.optimizer)
-    _check_batch(config, dp)
+    if not _divides(parallel, world - extra):
+        raise _misfit(parallel, world, extra, _nearest_replicas(config, world - extra))
+    _check_batch(config, data_parallel_size(parallel, world, extra))
     if config.data.seq_length > config.model.max_position_embeddings:
         raise ConfigError(
             "data.seq_length exceeds the RoPE table",
@@ -74,6 +89,28 @@ def check_run(config: RunConfig, world: int) -> None:
             expected=f"at most model.max_position_embeddings = {config.model.max_position_embeddings}",
             do="shorten the windows, or raise model.max_position_embeddings (the model has not seen such positions)",
         )
+
+
+def _nearest_replicas(config: RunConfig, ranks: int) -> int:
+    """The number of replicas nearest to what so many ranks hold that the batch divides into.
+
+    Raises:
+        ConfigError: the batch divides into none, or not into `parallel.data_parallel_size`.
+    """
+    parallel, data = config.parallel, config.data
+    if parallel.data_parallel_size is not None:
+        _check_batch(config, parallel.data_parallel_size)
+        return parallel.data_parallel_size
+    held = ranks / (parallel.tensor_parallel_size * parallel.pipeline_parallel_size)
+    most = data.global_batch_size // data.micro_batch_size
+    centre = min(round(held), most)
+    around = range(max(1, centre - _SEARCHED), min(most, centre + _SEARCHED) + 1)
+    for replicas in sorted(around, key=lambda count: (abs(count - held), -count)):
+        with suppress(ConfigError):
+            _check_batch(config, replicas)
+            return replicas
+    _check_batch(config, 1)
+    return 1
 
 
 def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
@@ -88,7 +125,8 @@ def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
                 f"tensor_parallel_size does not divide model.{key}",
                 got=f"{key} {count} over {tp} ranks",
                 expected="a divisor of num_attention_heads, num_key_value_heads and intermediate_size",
-                do=f"set parallel.tensor_parallel_size={legal}",
+                do=f"set parallel.tensor_parallel_size={legal}"
+                + (" and parallel.sequence_parallel=false" if legal == 1 and parallel.sequence_parallel else ""),
             )
     if parallel.sequence_parallel and tp == 1:
         raise TopologyError(
@@ -123,7 +161,9 @@ def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:
         raise TopologyError(
             "there are more pipeline stages than layers",
             got=f"{model.num_hidden_layers} layers for {pp} x {virtual} stages",
-            do=f"set parallel.pipeline_parallel_size to at most {model.num_hidden_layers // virtual}",
+            do=f"set parallel.pipeline_parallel_size to at most {model.num_hidden_layers // virtual}"
+            if model.num_hidden_layers // virtual > several
+            else "use fewer parallel.virtual_pipeline_stages, or parallel.pipeline_schedule=1f1b without them",
         )
 
 
@@ -173,26 +213,32 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
     SCHEDULES.find(optimizer.schedule)
 
 
-def check_global_batch(data: DataConfig, dp: int) -> int:
-    """Micro-batches of one replica in one step; a batch that does not divide is a `ConfigError` with the nearest sizes."""
+def check_global_batch(data: DataConfig, dp: int, unit: int = 1, least: int = 1) -> int:
+    """Micro-batches of one replica in one step; a batch that does not divide is a `ConfigError` with the nearest sizes.
+
+    Args:
+        unit, least: what else is asked of the number of micro-batches, for the sizes that are advised: a multiple of `unit`
+            and at least `least`.
+    """
     share = data.micro_batch_size * dp
     if data.global_batch_size % share:
-        below = data.global_batch_size // share * share
+        below = data.global_batch_size // (share * unit) * unit
+        sizes = dict.fromkeys(share * max(count, unit, least) for count in (below, below + unit))
         raise ConfigError(
             "global_batch_size does not divide into micro-batches",
             got=f"{data.global_batch_size} samples over {dp} replicas x micro_batch_size {data.micro_batch_size}",
-            expected=f"a multiple of {share}",
-            do=f"set data.global_batch_size={below or share} or {below + share}",
+            expected=f"a multiple of {share * unit}",
+            do=f"set data.global_batch_size={' or '.join(map(str, sizes))}",
         )
     return data.global_batch_size // share
 
 
 def _check_batch(config: RunConfig, dp: int) -> None:
     data, parallel = config.data, config.parallel
-    micro_batches = check_global_batch(data, dp)
     pp = parallel.pipeline_parallel_size
     share = data.micro_batch_size * dp
     schedule = PIPELINE_SCHEDULES[parallel.pipeline_schedule]
+    micro_batches = check_global_batch(data, dp, pp if schedule.rounds else 1, pp if schedule.fills else 1)
     if schedule.rounds and micro_batches % pp:
         raise TopologyError(
             f"the {parallel.pipeline_schedule} schedule needs a multiple of pipeline_parallel_size micro-batches",

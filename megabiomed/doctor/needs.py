@@ -9,12 +9,11 @@ import yaml
 
 from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
 from megabiomed.config.base import parse
-from megabiomed.config.grid import PipelineParts
 from megabiomed.config.schema import ParallelConfig
 from megabiomed.config.topology import check_run, grid_of
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.mappings import leaves
-from megabiomed.model.registry import architecture_of
+from megabiomed.model.flops import held_by_stages
 
 _KEYS = {
     "tp": "tensor_parallel_size",
@@ -63,13 +62,9 @@ def stage_needs(
     grid = grid_of(parallel, world)
     sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
     state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else grid.size("shards")
-    found, architecture = [], architecture_of(model)
-    parts = PipelineParts(grid.size("pp"), parallel.virtual_pipeline_stages)
-    trained, chunks = architecture.trained(lora).values(), architecture.chunks(len(parts))
-    for stage in range(grid.size("pp")):
+    found = []
+    for stage, held in enumerate(held_by_stages(model, parallel, lora)):
         ranks = [rank for rank in range(len(grid)) if grid.coordinate(rank, "pp") == stage]
-        mine = architecture.part(trained, [chunks[part] for part in parts.of_stage(stage)])
-        held = sum(tensor.share(grid.size("tp")) for tensor in mine)
         state = (4 + optimizer.rule.moment_bytes) * -(-held // state_parts)
         found.append(
             StageNeeds(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megabiomed.align.text_scores import text_scorer
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import MODEL
 from megabiomed.evaluate.settings import EvaluateSettings
-from megabiomed.ground.errors import ConfigError, TopologyError, UserError
+from megabiomed.ground.errors import ConfigError, UserError
 from megabiomed.ground.files import read_json, write_json
 from megabiomed.processes.local import run_workers, under_launcher
+
+if TYPE_CHECKING:
+    from megabiomed.config import RunConfig
+    from megabiomed.evaluate.model import Model
 
 
 def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> None:
@@ -31,13 +36,7 @@ def evaluate(settings: EvaluateSettings, nproc: int | None, dry_run: bool) -> No
     if under_launcher():
         platform.leave(worker.run(settings))
     world = nproc or _world(settings)
-    model_ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
-    if world % model_ranks:
-        raise TopologyError(
-            "the number of processes does not fit the topology", got=f"{world} processes",
-            expected=f"a multiple of tensor {settings.tensor_parallel_size} x pipeline {settings.pipeline_parallel_size}",
-            do=f"start {model_ranks} processes",
-        )  # fmt: skip
+    _open(settings, world)
     if world == 1:
         platform.init_alone()
         platform.leave(worker.run(settings))
@@ -67,17 +66,25 @@ def _world(settings: EvaluateSettings) -> int:
     return model_ranks * max(1, platform.device_count() // model_ranks)
 
 
-def describe(settings: EvaluateSettings, world: int) -> list[str]:
-    """What would be asked, of what, and what it costs; a topology that cannot be is refused."""
+def _open(settings: EvaluateSettings, world: int) -> tuple[Model, RunConfig]:
+    """The model, unread, and how it is cut over so many processes; a topology that cannot be is refused."""
     from megabiomed.config.topology import check_run
     from megabiomed.evaluate.model import open_model, scoring_config
-    from megabiomed.evaluate.packing import pack
-    from megabiomed.evaluate.runner import build_tasks, identity, open_domain, output_folder, parallel_of
-    from megabiomed.evaluate.table import remarks
+    from megabiomed.evaluate.runner import parallel_of
 
     model = open_model(settings.model, settings.base)
     config = scoring_config(model, parallel_of(settings), world, settings.precision, settings.window)
     check_run(config, world)
+    return model, config
+
+
+def describe(settings: EvaluateSettings, world: int) -> list[str]:
+    """What would be asked, of what, and what it costs; a topology that cannot be is refused."""
+    from megabiomed.evaluate.packing import pack
+    from megabiomed.evaluate.runner import build_tasks, identity, open_domain, output_folder
+    from megabiomed.evaluate.table import remarks
+
+    model, config = _open(settings, world)
     tasks = build_tasks(settings, model)
     lines = [f"model: {model.path}", f"results: {output_folder(settings, model, identity(settings, model, tasks))}"]
     for task in tasks:

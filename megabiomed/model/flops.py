@@ -6,6 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig
+from megabiomed.config.grid import PipelineParts
 from megabiomed.model.registry import architecture_of
 
 
@@ -87,16 +88,42 @@ def utilization(flops: float, seconds: float, devices: int, peak: float | None) 
 
 
 def state_bytes_per_rank(config: RunConfig, dp: int) -> dict[str, float]:
-    """Bytes of weights, gradients and optimizer state on one rank of the largest stage, activations excluded.
+    """`state_bytes_of_stages` of the pipeline stage that holds most."""
+    return max(state_bytes_of_stages(config, dp), key=lambda state: sum(state.values()))
+
+
+def state_bytes_of_stages(config: RunConfig, dp: int) -> list[dict[str, float]]:
+    """Bytes of weights, gradients and optimizer state on one rank of each pipeline stage, activations excluded.
+
+    The stages differ: the first holds the embedding, the last the output head, and layers need not divide evenly. Of tensor
+    ranks that differ, the one that holds most counts (`LogicalTensor.share`).
 
     bf16: 2 + 4 (fp32 accumulation) + 4 (fp32 master) + the optimizer's moments (AdamW's: 8) per parameter, each divided where
     it is sharded. Next to adapters the frozen weights have neither gradients nor optimizer state; FSDP2 keeps its
     shards of them in fp32.
     """
-    parallel: ParallelConfig = config.parallel
-    parts = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
-    local = trained_count(config.model, config.lora) / parts
-    frozen = parameter_count(config.model) / parts if config.lora is not None else 0.0
+    trained = held_by_stages(config.model, config.parallel, config.lora)
+    frozen = held_by_stages(config.model, config.parallel) if config.lora is not None else [0] * len(trained)
+    return [_state_bytes(config, dp, *counts) for counts in zip(trained, frozen)]
+
+
+def held_by_stages(model: ModelConfig, parallel: ParallelConfig, lora: LoraConfig | None = None) -> list[int]:
+    """For each pipeline stage the parameters on one tensor rank: all of them, or those of the adapters."""
+    architecture = architecture_of(model)
+    parts = PipelineParts(parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages)
+    found, last = [0] * parts.stages, model.num_hidden_layers - 1
+    # One pass over the tensors: a deep model has as many stages as it likes.
+    stages = [
+        parts.stage(part) for part, (low, high) in enumerate(architecture.chunks(len(parts))) for _ in range(low, high)
+    ]
+    for tensor in architecture.trained(lora).values():
+        found[stages[min(max(tensor.layer, 0), last)]] += tensor.share(parallel.tensor_parallel_size)
+    return found
+
+
+def _state_bytes(config: RunConfig, dp: int, local: int, frozen: int) -> dict[str, float]:
+    """Of a rank with `local` trained parameters and `frozen` ones before they are sharded over `dp` replicas."""
+    parallel = config.parallel
     stage = 3 if parallel.engine == "fsdp2" else parallel.zero_stage
     half = config.train.compute_type == "bf16"
     masters = 0 if stage == 0 and not half else 4  # stage 0 in fp32 steps the weights themselves

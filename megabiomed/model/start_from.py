@@ -11,7 +11,7 @@ from megabiomed.checkpoint.logical import Box, TensorSource, fill
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import Reference
-from megabiomed.checkpoint.uses import MODEL
+from megabiomed.checkpoint.uses import MODEL, TRANSFORMERS, Kind
 from megabiomed.config import ModelConfig
 from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
@@ -66,18 +66,41 @@ def model_base(
         described = Described("huggingface", folder.absolute())
         if tokenizer is not None:
             return open_folder(model.model_copy(update={"init_from": folder}), tokenizer)[0], described
-        check_frozen_folder(folder, model)
+        check_start(folder, model)
         return HuggingFaceSource(folder), described
     return SeededInit(model, seed), Described("seeded", None)
 
 
-def check_frozen_folder(start: Path | None, model: ModelConfig) -> None:
-    """Refuse, from headers alone, a Hugging Face folder that cannot be the frozen model of a run; other starts pass."""
+def check_start(start: Path | None, model: ModelConfig, grows: bool = False, tokenizer: Path | None = None) -> None:
+    """Refuse, before any rank is started and from headers alone, what a run cannot begin with.
+
+    A `start` that is not there yet passes: an earlier run of a chain may have to write it. `model.init_from` must be there.
+
+    Args:
+        start: as of `model_base`.
+        grows: whether the run trains the whole model, so that a Hugging Face folder may have fewer rows.
+        tokenizer: that of the run, where it is known already.
+
+    Raises:
+        CheckpointError: it is no model, another model, or has fewer rows than the run has pieces.
+    """
     folder = start or model.init_from
-    if folder is not None and locate(folder).is_hugging_face:
-        rows = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
+    if folder is None or (start is not None and locate(start).kind == Kind.MISSING):
+        return
+    located = locate(folder).expect(MODEL if start is not None else TRANSFORMERS)
+    if not located.is_hugging_face:
+        checkpoint = located.open()
+        _refuse_stage(checkpoint)
+        _refuse_growth(located.path, int(checkpoint.architecture["vocab_size"]), model)
+        check_architecture(checkpoint, model)
+        return
+    rows = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
+    if not grows:
         _refuse_growth(folder, rows, model)
-        check_hugging_face(folder, model)
+    if grows and tokenizer is not None:
+        open_folder(model.model_copy(update={"init_from": folder}), tokenizer)
+    else:
+        check_hugging_face(folder, model.model_copy(update={"vocab_size": rows}) if grows else model)
 
 
 def notes_on_tying(start: Path | None, model: ModelConfig) -> list[str]:
@@ -99,6 +122,14 @@ def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
             expected=f"model.vocab_size = {model.vocab_size}",
             do="only a Hugging Face folder (`checkpoint export-hf`) that is trained whole grows: run `megabiomed pretrain` "
             "or `finetune` on it without adapters, with the larger tokenizer, and start from that run",
+        )
+
+
+def _refuse_stage(checkpoint: Checkpoint) -> None:
+    if checkpoint.trainer.stage is not None:
+        raise CheckpointError(
+            f"{checkpoint.path} is of an alignment and holds what its stage trained",
+            do="`megabiomed evaluate` and `generate` take it; `align-export` makes a whole model of it",
         )
 
 
@@ -143,11 +174,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
     Raises:
         CheckpointError: the frozen model is gone, or is not the one that the adapters were trained beside.
     """
-    if checkpoint.trainer.stage is not None:
-        raise CheckpointError(
-            f"{checkpoint.path} is of an alignment and holds what its stage trained",
-            do="`megabiomed evaluate` and `generate` take it; `align-export` makes a whole model of it",
-        )
+    _refuse_stage(checkpoint)
     lora = adapters_of(checkpoint)
     if lora is None and base is not None:
         raise CheckpointError(f"{checkpoint.path} holds no adapters", got=f"--base {base}", do="leave --base out")

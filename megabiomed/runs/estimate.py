@@ -9,7 +9,7 @@ from megabiomed.kernels.dispatch import choices_of
 from megabiomed.model.flops import (
     checkpoint_bytes,
     parameter_count,
-    state_bytes_per_rank,
+    state_bytes_of_stages,
     trained_count,
     window_flops_per_token,
 )
@@ -29,7 +29,6 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
     extra = config.extra_ranks
     dp = data_parallel_size(parallel, world, extra)
     tokens_per_step = data.global_batch_size * data.seq_length
-    state = state_bytes_per_rank(config, dp)
     engine = "FSDP2" if parallel.engine == "fsdp2" else f"DeepSpeed ZeRO-{parallel.zero_stage}"
     layout = f"pipeline {parallel.pipeline_parallel_size} x data {dp} x tensor {parallel.tensor_parallel_size}"
     lines = [
@@ -41,12 +40,23 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
         f"batch: {data.global_batch_size} x {data.seq_length} = {tokens_per_step:,} tokens per step, "
         f"{data.global_batch_size // (data.micro_batch_size * dp)} micro-batches of {data.micro_batch_size}",
         *_length(config, total_steps, samples_per_epoch),
-        "memory per rank: " + ", ".join(f"{name} {_size(value)}" for name, value in state.items())
-        + f", together {_size(sum(state.values()))} without activations",
+        _memory(config, dp),
         f"checkpoint: {_size(checkpoint_bytes(config.model, config.optimizer, config.lora))} each, "
         f"every {config.checkpoint.save_every or 'never'} steps",
     ]  # fmt: skip
     return lines + _costs(config)
+
+
+def _memory(config: RunConfig, dp: int) -> str:
+    """Of the stage that holds most, because that is the one that fits or does not; with the range where stages differ."""
+    stages = state_bytes_of_stages(config, dp)
+    totals = [sum(state.values()) for state in stages]
+    most = totals.index(max(totals))
+    parts = ", ".join(f"{name} {_size(value)}" for name, value in stages[most].items())
+    line = f"memory per rank: {parts}, together {_size(totals[most])} without activations"
+    if len(stages) == 1:
+        return line
+    return f"{line} (stage {most + 1} of {len(stages)}, the largest; the smallest {_size(min(totals))})"
 
 
 def _adapters(config: RunConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.ground.files import make_writable, write_atomic
 from megabiomed.processes.local import run_workers, under_launcher
+from megabiomed.processes.torchrun import hosts_for, torchrun
 from megabiomed.runs import kinds, worker
 from megabiomed.runs.effective import FILE, compact
 from megabiomed.runs.tracking import find_tracker
@@ -58,7 +60,10 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
         print(compact(config))
         for line in kind.description(config, world):
             print(line)
-        print(f"command: torchrun --nproc_per_node={world} -m megabiomed.cli {kind.name} ...")
+        launcher = torchrun(*hosts_for(world, platform.device_count(), config.parallel.tensor_parallel_size))
+        stage = ["--stage", options.part] if options.part is not None else []
+        typed = shlex.join(["run", run, *overrides, *stage])
+        print(f"command: {launcher} -m megabiomed.cli {typed}")
         return
     _start_here(config, world, options.part)
 

@@ -41,7 +41,7 @@ def test_what_contradicts_is_refused_with_the_way_out(align_file: Path) -> None:
         check_run(two_tensor, 5)
     with pytest.raises(TopologyError, match="start 3 processes"):
         check_run(config(), 2)
-    assert default_world(two_tensor.parallel, devices=8, beside=2) == 8
+    assert default_world(two_tensor.parallel, devices=8, extra=2) == 8
 
 
 def test_the_dry_run_says_which_ranks_do_what_and_what_an_encoder_rank_holds() -> None:

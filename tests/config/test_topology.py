@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from megabiomed.config import RunConfig
 from megabiomed.config.topology import check_run, data_parallel_size, default_world
@@ -48,6 +51,43 @@ REFUSED = [
 def test_refusal_names_the_way_out(parallel: dict[str, Any], world: int, data: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         check_run(config(parallel, **data), world)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tensor=st.integers(1, 9), pipeline=st.integers(1, 5), data=st.none() | st.integers(1, 5), batch=st.integers(1, 24),
+    micro=st.integers(1, 3), schedule=st.sampled_from(["1f1b", "gpipe", "interleaved"]), world=st.integers(1, 40),
+)  # fmt: skip
+def test_whatever_a_refusal_advises_is_not_refused_for_the_same_or_another_reason(
+    tensor: int, pipeline: int, data: int | None, batch: int, micro: int, schedule: str, world: int
+) -> None:
+    parallel = {
+        "tensor_parallel_size": tensor, "pipeline_parallel_size": pipeline, "data_parallel_size": data,
+        "pipeline_schedule": schedule, "virtual_pipeline_stages": 2 if schedule == "interleaved" else 1,
+    }  # fmt: skip
+    sizes = {"global_batch_size": batch, "micro_batch_size": micro}
+    said = refusal(config(parallel, **sizes), world)
+    for processes in re.findall(r"start (\d+) processes", said):
+        assert not refusal(config(parallel, **sizes), int(processes))
+    for size in re.findall(r"\d+", said.partition("set data.global_batch_size=")[2]):
+        # The number of processes may be wrong as well.
+        after = refusal(config(parallel, **{**sizes, "global_batch_size": int(size)}), world)
+        assert not after or "number of processes" in after
+
+
+def refusal(run: RunConfig, world: int) -> str:
+    try:
+        check_run(run, world)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_the_advice_on_processes_waits_until_the_heads_divide() -> None:
+    with pytest.raises(TopologyError, match="tensor_parallel_size does not divide"):
+        check_run(config({"tensor_parallel_size": 513}), 1000)
+    with pytest.raises(TopologyError, match="start 8 processes"):  # not 10: a batch of 8 has no 5 equal parts
+        check_run(config({"tensor_parallel_size": 2}), 11)
 
 
 def test_interleaved_fsdp2_and_bf16_zero0_are_refused() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from megabiomed.config.align import AlignRunConfig
 from megabiomed.encoders.schedule import check_ranks, encoding_ranks
-from megabiomed.model.start_from import check_frozen_folder
+from megabiomed.model.start_from import check_start
 
 
 def check(config: AlignRunConfig, world: int) -> None:
-    """The ranks that encode exist, and the language model has a row for every piece of the tokenizer."""
+    """The ranks that encode exist, and the language model is the configured one with a row for every piece."""
     check_ranks(config.align, world)
-    check_frozen_folder(config.align.language_model, config.model)
+    check_start(config.align.language_model, config.model)
 
 
 def describe(config: AlignRunConfig, world: int) -> list[str]:
@@ -29,7 +29,9 @@ def describe(config: AlignRunConfig, world: int) -> list[str]:
         of_model = {"language_model": held.pop("language_model")}
         lines.append(f"stage {stage.name}: {stage.steps} steps, without activations: per rank of the language model: "
                      f"{_sizes(of_model)}; per encoder rank: {_sizes(held)}")  # fmt: skip
-    return [*lines, *config.eval.absent()]
+    start = config.align.language_model or config.model.init_from
+    absent = [f"align.language_model: {start}, not there yet"] if start is not None and not start.exists() else []
+    return [*lines, *absent, *config.eval.absent()]
 
 
 def _numbers(ranks: Sequence[int]) -> str:

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from megabiomed.config import RunConfig
 
 
 def check(config: RunConfig, world: int) -> None:
-    """Adapters need frozen weights with a row for every piece of the tokenizer."""
-    if config.lora is not None:
-        from megabiomed.model.start_from import check_frozen_folder
+    """What the run begins or goes on with is a model of its configuration, and has a row for every piece of the tokenizer."""
+    from megabiomed.runs.preview.beginning import check_beginning
 
-        check_frozen_folder(None, config.model)
+    check_beginning(config, None, _tokenizer(config))
 
 
 def describe(config: RunConfig, world: int) -> list[str]:
     """The estimate; the length is exact where the token stores exist."""
     from megabiomed.data.loader import open_training_data
     from megabiomed.runs.estimate import estimate
+    from megabiomed.runs.preview.beginning import beginning
     from megabiomed.runs.schedule import total_steps
 
-    known = all(source.path.is_dir() for source in config.data.train) and bool(config.data.train)
+    known = _has_data(config)
     samples = open_training_data(config.data, config.seed).samples_per_epoch if known else None
     unknown = samples is None and config.train.steps is None
     lines = ["length: unknown until the token stores of data.train exist (train.epochs is given)"] if unknown else []
     total = None if unknown else total_steps(config, samples or 0)
-    return [*lines, *estimate(config, world, total, samples), *config.eval.absent()]
+    paths = [*(source.path for source in config.data.train), *filter(None, [config.data.validation])]
+    absent = [f"data: {path}, not there yet" for path in paths if not path.is_dir()]
+    return [*lines, *estimate(config, world, total, samples), beginning(config, None), *absent, *config.eval.absent()]
+
+
+def _has_data(config: RunConfig) -> bool:
+    return bool(config.data.train) and all(source.path.is_dir() for source in config.data.train)
+
+
+def _tokenizer(config: RunConfig) -> Path | None:
+    """That of the run, as far as it is there; refuses stores that another one made."""
+    from megabiomed.data.store import TokenStore
+    from megabiomed.tokenizer.check import check_tokenizer
+
+    if not _has_data(config):
+        return config.data.tokenizer
+    paths = [*(source.path for source in config.data.train), *filter(None, [config.data.validation])]
+    stores = [TokenStore.open(path) for path in paths if path.is_dir()]
+    return check_tokenizer(stores, config.model.vocab_size, config.data.tokenizer).path
