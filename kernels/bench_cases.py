@@ -24,7 +24,7 @@ from megabiomed.kernels.bench_peers import (
 )
 from megabiomed.kernels.dispatch import Backend, Choice, Site, site_on
 from megabiomed.kernels.documents import documents_of_lengths
-from megabiomed.kernels.rope import rope_table
+from megabiomed.kernels.rope import rope_frequencies, rope_table
 
 EPS = 1e-5
 
@@ -89,7 +89,7 @@ def attention_case(shapes: Shapes) -> Case:
     s, documents = shapes, documents_of_lengths(shapes.documents, shapes.device)
     heads = attention.Heads(s.heads, s.kv_heads)
     qkv = s.random(s.tokens, (s.heads + 2 * s.kv_heads) * s.head_dim)
-    cos, sin = (x[: s.tokens] for x in rope_table(s.tokens, s.head_dim, 10000.0, s.device))
+    cos, sin = (x[: s.tokens] for x in rope_table(rope_frequencies(s.head_dim, 10000.0), s.tokens, s.device))
     site = site_on(s.device, s.dtype, s.head_dim, s.deterministic)
 
     def call(backend: str) -> Tensor:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=8)
-def rope_table(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin of every position, each [length, head_dim / 2] fp32; angles as Hugging Face computes them."""
-    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
-    angle = torch.outer(torch.arange(length).float(), frequency)  # [length, d/2]
-    return angle.cos().to(device), angle.sin().to(device)
+def rope_frequencies(head_dim: int, theta: float) -> Tensor:
+    """What each pair of a head turns by per token, theta^(-2i/d), [d/2] fp32, as Hugging Face computes it."""
+    return 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+
+
+def rope_table(frequencies: Tensor, length: int, device: torch.device, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """cos and sin of every position, each [length, d/2] fp32; angles as Hugging Face computes them.
+
+    Args:
+        frequencies: [d/2] fp32 on the CPU.
+        scale: what both are multiplied with (YaRN's attention factor).
+    """
+    angle = torch.outer(torch.arange(length).float(), frequencies)  # [length, d/2]
+    return (angle.cos() * scale).to(device), (angle.sin() * scale).to(device)
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from megabiomed.kernels.document_attention import Heads, reference, split_heads
 from megabiomed.kernels.documents import documents_of_lengths
 from megabiomed.kernels.gluon.verdict import Verdict, identity_of, now, remembered
-from megabiomed.kernels.rope import apply_rope, rope_table
+from megabiomed.kernels.rope import apply_rope, rope_frequencies, rope_table
 
 NO_DEVICE = "no CUDA device"
 NOT_NOW = 75  # exit status: the device was busy or full, which says nothing about the kernels
@@ -54,7 +54,7 @@ def measure(
     values = torch.randn(sum(lengths), width).to(dtype).to(device)
     seed = torch.randn(sum(lengths), heads.query * d).to(dtype).to(device)
     positions = torch.arange(len(values), device=device) - documents.start  # [t], from 0 in every document
-    cos, sin = (x[positions] for x in rope_table(len(values), d, 10000.0, device))
+    cos, sin = (x[positions] for x in rope_table(rope_frequencies(d, 10000.0), len(values), device))
 
     def run() -> tuple[Tensor, ...]:
         leaf = values.clone().requires_grad_()

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config.base import Section, nested, parse
+from megabiomed.config.rope import RopeScaling
 from megabiomed.ground.registry import Registry
 
 
@@ -39,6 +40,8 @@ class ModelConfig(Section):
     """Length of the RoPE table in tokens; data.seq_length may not exceed it."""
     rope_theta: float = Field(10000.0, gt=0)
     """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """Scaling of the rotary frequencies for long contexts; null is none."""
     rms_norm_eps: float = Field(1e-5, gt=0)
     """Epsilon inside RMSNorm."""
     initializer_range: float = Field(0.02, gt=0)

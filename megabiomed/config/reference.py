@@ -14,6 +14,7 @@ from megabiomed.config.evaluation import EvalTaskConfig
 from megabiomed.config.finetune import FinetuneConfig, QuestionSource
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.modalities import ModalityConfig
+from megabiomed.config.rope import RopeScaling
 from megabiomed.config.schema import RunConfig
 
 _HEAD = """# Configuration
@@ -32,11 +33,12 @@ def reference() -> str:
     align = [*_section("align (only for `megabiomed align`)", "align.", AlignConfig)]
     added = [*_section("align.modalities", "align.modalities.NAME.", ModalityConfig)]
     stages = [*_section("align.stages", "align.stages.N.", AlignmentStageConfig)]
+    rope = [*_section("model.rope_scaling (or null)", "model.rope_scaling.", RopeScaling)]
     lora = [*_section("lora (or null)", "lora.", LoraConfig)]
     finetune = [*_section("finetune (only for `megabiomed finetune`)", "finetune.", FinetuneConfig)]
     questions = [*_section("finetune.train", "finetune.train.N.", QuestionSource)]
     return "\n".join(
-        [_HEAD, *_section("Run", "", RunConfig), *tasks, *lora, *align, *added, *stages, *finetune, *questions]
+        [_HEAD, *_section("Run", "", RunConfig), *rope, *tasks, *lora, *align, *added, *stages, *finetune, *questions]
     )
 
 
@@ -75,6 +77,7 @@ def _type(annotation: Any) -> str:
         "megabiomed.config.evaluation.",
         "megabiomed.config.finetune.",
         "megabiomed.config.lora.",
+        "megabiomed.config.rope.",
         "<class '",
         "'>",
         "Annotated[int, Gt(gt=0)]",

@@ -175,10 +175,9 @@ class Architecture(ModelKind):
 
     def rope(self) -> Rope:
         """How queries and keys are rotated."""
-        from megabiomed.model.rope import PlainRope
+        from megabiomed.model.rope import rope_of
 
-        c = self.config
-        return PlainRope(c.rope_theta, c.head_size, c.max_position_embeddings)
+        return rope_of(self.config)
 
     def block(self, layers: Layers, index: int, recompute: str) -> nn.Module:
         """One decoder layer; see `decoder.Block` for what it takes and gives."""

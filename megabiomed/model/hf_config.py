@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from megabiomed.config.models import MODELS, ModelConfig
+from megabiomed.config.rope import BY_LENGTH, ROPE_KEYS
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
@@ -72,7 +73,7 @@ def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], f
     known |= {key: values[key] for key in (*_REQUIRED, *layout.keys) if key in values}
     given = {**layout.defaults, **values}
     known["num_key_value_heads"] = given.get("num_key_value_heads") or values["num_attention_heads"]
-    known |= {"kind": kind, "rope_theta": _rope_theta(values, file), "head_dim": given.get("head_dim")}
+    known |= {"kind": kind, "head_dim": given.get("head_dim"), **_rope(values, known["max_position_embeddings"], file)}
     try:
         # As JSON and strictly: a string of digits is no number.
         config = architecture.config_class.model_validate_json(json.dumps(known), strict=True)
@@ -108,17 +109,30 @@ def _check_window(layout: HuggingFaceFormat, values: Mapping[str, Any], length: 
         )
 
 
-def _rope_theta(values: dict[str, Any], file: Path) -> Any:
-    """The base of RoPE: `rope_theta` of transformers 4, `rope_parameters` of transformers 5."""
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(f"{file} is damaged", got=f"{rope!r} for the scaling of RoPE", expected="a mapping")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+def _rope(values: Mapping[str, Any], longest: Any, file: Path) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling` of the model: keys of transformers 4, or its `rope_parameters` of version 5.
+
+    Args:
+        longest: max_position_embeddings, which transformers takes for an absent original length.
+    """
+    held = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{file} is damaged", got=f"{held!r} for the scaling of RoPE", expected="a mapping")
+    kind = held.get("rope_type", held.get("type", "default"))
+    found = {"rope_theta": held.get("rope_theta", values.get("rope_theta", 10000.0)), "rope_scaling": None}
+    if held.get("partial_rotary_factor", 1.0) != 1.0 or kind not in (*ROPE_KEYS, "default"):
         raise CheckpointError(
-            f"{file} scales RoPE, which is not computed here", got=rope, expected="plain RoPE, as in Llama2"
+            f"{file} scales RoPE in a way that is not computed here",
+            got=f"{held}" + "".join(f"; {reason}" for name, reason in BY_LENGTH.items() if name == kind),
+            expected=f"rope_type {', '.join(ROPE_KEYS)} or none, and all of each head rotated",
         )
-    return rope.get("rope_theta", values.get("rope_theta", 10000.0))
+    if kind == "default":
+        return found
+    given = {"original_max_position_embeddings": longest, **held}
+    if values.get("original_max_position_embeddings") is not None:  # beside the mapping it counts before that inside
+        given["original_max_position_embeddings"] = values["original_max_position_embeddings"]
+    scaling = {key: given[key] for key in ROPE_KEYS[kind] if key in given}
+    return {**found, "rope_scaling": {"rope_type": kind, **scaling}}
 
 
 def hf_config(architecture: Architecture, dtype: str, bos: int, eos: int) -> dict[str, Any]:
@@ -142,7 +156,7 @@ def hf_config(architecture: Architecture, dtype: str, bos: int, eos: int) -> dic
         "initializer_range": config.initializer_range,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": config.rope_scaling and config.rope_scaling.values(),
         **layout.fixed,
         **layout.exported,
         **{key: getattr(config, key) for key in layout.keys},

@@ -20,7 +20,7 @@ from megabiomed.kernels.document_attention import (
     split_heads,
 )
 from megabiomed.kernels.documents import Documents, documents_of_lengths
-from megabiomed.kernels.rope import apply_rope, rope_table
+from megabiomed.kernels.rope import apply_rope, rope_frequencies, rope_table
 
 FP32, BF16 = torch.float32, torch.bfloat16
 LENGTHS = {
@@ -51,7 +51,8 @@ def make_qkv(tokens: int, heads: Heads, d: int, dtype: torch.dtype, device: torc
 
 def angles(documents: Documents, d: int, device: torch.device) -> tuple[Tensor, Tensor]:
     index = torch.arange(documents.start.numel(), device=device) - documents.start
-    cos, sin = rope_table(4096, d, 10000.0, device)
+    # A scale other than 1, as YaRN has: a backward pass that turned back by the inverse, not by the transpose, would show.
+    cos, sin = rope_table(rope_frequencies(d, 10000.0), 4096, device, scale=1.1)
     return cos[index], sin[index]
 
 

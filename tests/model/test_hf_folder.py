@@ -180,8 +180,6 @@ def test_another_model_is_described_key_by_key(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"model_type": "gemma"}, "got model_type .gemma., expected .llama."),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales RoPE"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scales RoPE"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "scales RoPE"),
         ({"attention_bias": True}, "not computed here: got attention_bias True"),
         ({"hidden_act": "gelu"}, "got hidden_act gelu, expected silu"),

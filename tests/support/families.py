@@ -11,10 +11,15 @@ SIZES: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
 }  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {},
+    "llama": {"rope_parameters": LLAMA3},
     "mistral": {"head_dim": 16, "sliding_window": None},  # Nemo's head size does not follow from its width either
-    "qwen2": {},
+    "qwen2": {"rope_parameters": YARN},
     "qwen3": {"head_dim": 16},
 }
 """Keys of config.json beside the sizes, by model_type."""
