@@ -60,6 +60,9 @@ class Modality(ModalityKind, ABC, Generic[F, L]):
     """Columns of that table and their numpy types: `{"atoms": "uint8"}`."""
     limits: type[L]
     """Keys of `featurise` with their defaults. An encoder's keys of the same names count where no dataset says them."""
+    quick_characters: int | None = None
+    """Longest text that `featurise` surely is done with at once. Longer ones run in a process of their own under the time
+    limit of `megabiomed dataset build`. None: every text is."""
     version: int = 1
     """Of the features; datasets made with another version are refused."""
 

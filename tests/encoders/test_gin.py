@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from megabiomed.encoders.gin.config import GinConfig
-from megabiomed.encoders.gin.featurise import MISC_ATOM, MoleculeError, featurise
+from megabiomed.encoders.gin.featurise import MISC_ATOM, MoleculeError, featurise, least_atoms
 from megabiomed.encoders.gin.gat import Gat
 from megabiomed.encoders.gin.model import Gin, MoleculeBatch
 from megabiomed.encoders.gin.reference import reference_gin
+from megabiomed.encoders.gin.similarity import scaffold
 from megabiomed.encoders.gin.weights import load_gin
 from megabiomed.ground.errors import CheckpointError
 
@@ -83,6 +84,34 @@ def test_what_gives_no_graph_is_refused_with_a_reason(smiles: str, reason: str) 
     with pytest.raises(MoleculeError) as error:
         featurise(smiles)
     assert error.value.reason == reason
+
+
+def test_atoms_are_counted_in_the_text_and_never_too_many() -> None:
+    from rdkit import Chem
+
+    more = [
+        "[H]C([H])([H])Cl",
+        "CCBr named Carbon",
+        "C1.C1",
+        "[2H]O[2H]",
+        "[13CH3][C@@H](N)C(=O)O",
+        "c1cc[nH]c1.[Na+].[Cl-]",
+    ]
+    for smiles in [*SMILES, *more]:
+        atoms = Chem.MolFromSmiles(smiles).GetNumAtoms()
+        assert atoms - 2 <= least_atoms(smiles) <= atoms
+    assert (least_atoms("CCC.CC"), least_atoms("CCC.CC", whole=False), least_atoms(" ")) == (5, 3, 0)
+    for salts, refused in (("keep", True), ("largest", False)):
+        if refused:
+            with pytest.raises(MoleculeError, match="too_large"):
+                featurise("CCC.CC", 4, salts)
+        else:
+            assert featurise("CCC.CC", 4, salts).rows == 3
+
+
+def test_a_scaffold_is_not_looked_for_in_what_is_too_large() -> None:
+    assert scaffold("c1ccccc1CC") == "c1ccccc1"
+    assert scaffold("c1ccccc1" + "C" * 600) == "c1ccccc1" + "C" * 600
 
 
 def test_a_salt_is_refused_when_asked() -> None:

@@ -81,7 +81,7 @@ class Proteins(Modality["Protein", ProteinLimits]):
             yield "proteins_with_replaced_letters"
 
     def read(self, argument: str) -> str:
-        """A sequence, or the first one of a FASTA file."""
+        """A sequence, or the one of a FASTA file."""
         from megabiomed.encoders.esm2.alphabet import read_protein
 
         return read_protein(argument)

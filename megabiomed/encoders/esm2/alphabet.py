@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megabiomed.encoders.modality import ItemError
+from megabiomed.ground.errors import DataError
 
 CLS = 0
 PAD = 1
@@ -90,10 +91,18 @@ def encode(sequence: str, max_residues: int = 1022, long: Long = "truncate") -> 
 
 
 def read_protein(text: str) -> str:
-    """A sequence, or the first one of a FASTA file."""
+    """A sequence, or the one of a FASTA file.
+
+    Raises:
+        DataError: the file holds several.
+    """
     path = Path(text)
     if len(text) > 255 or not path.is_file():
         return text
     lines = path.read_text().split(">")
+    if len(lines) > 2:
+        raise DataError(
+            f"{path} holds several sequences", got=len(lines) - 1, expected="one", do="give a file for each"
+        )
     first = lines[1] if len(lines) > 1 else lines[0]
     return "".join(first.splitlines()[1 if len(lines) > 1 else 0 :])

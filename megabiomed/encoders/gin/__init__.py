@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -38,6 +38,7 @@ class Molecules(Modality["Molecule", MoleculeLimits]):
     table = "molecules"
     columns: ClassVar[Mapping[str, str]] = {"atoms": "uint8", "edges": "uint16", "bonds": "uint8"}
     limits = MoleculeLimits
+    quick_characters = 1000
     encoders = encoders_of(
         "molecule", {"gin": "megabiomed.encoders.gin:GIN", "gat": "megabiomed.encoders.gin:GAT"}
     )  # fmt: skip
@@ -68,12 +69,17 @@ class Molecules(Modality["Molecule", MoleculeLimits]):
         """See the base class: atoms repeated or left out, with the bonds that are left."""
         return features.resized(rows)
 
-    def changes(self, text: str, features: Molecule) -> Iterable[str]:
+    def changes(self, text: str, features: Molecule) -> Iterator[str]:
         """See the base class."""
-        return ("molecules_with_several_fragments",) if "." in text else ()
+        from megabiomed.encoders.gin.featurise import MISC_ATOM
+
+        if "." in text:
+            yield "molecules_with_several_fragments"
+        if (features.atoms[:, 0] == MISC_ATOM).any():
+            yield "molecules_with_unknown_elements"
 
     def clusters(self, texts: set[str]) -> dict[str, str]:
-        """Scaffolds."""
+        """Scaffolds; a molecule too large for one is a cluster of its own."""
         from megabiomed.encoders.gin.similarity import scaffold
 
         return {text: f"scaffold {scaffold(text)}" for text in texts}

@@ -6,6 +6,7 @@ stereo marks take row 0. What cannot be a graph is a `MoleculeError` with a shor
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ MISC_ATOM = 118
 _CHIRALITY = {"CHI_UNSPECIFIED": 0, "CHI_TETRAHEDRAL_CW": 1, "CHI_TETRAHEDRAL_CCW": 2}
 _BOND = {"SINGLE": 0, "DOUBLE": 1, "TRIPLE": 2, "AROMATIC": 3}
 _DIRECTION = {"NONE": 0, "ENDUPRIGHT": 1, "ENDDOWNRIGHT": 2}
+_ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
+_HYDROGEN = re.compile(r"\[\d*H\d*[+-]*\d*(:\d+)?\]")
 Salts = Literal["keep", "largest", "refuse"]
 
 
@@ -65,7 +68,21 @@ def featurise(smiles: str, max_atoms: int = 256, salts: Salts = "keep") -> Molec
     Raises:
         MoleculeError: empty, unreadable, a refused salt, or too large.
     """
+    least = least_atoms(smiles, whole=salts == "keep")
+    if least > max_atoms:  # before rdkit, whose time grows faster than the molecule
+        raise MoleculeError("too_large", smiles, f"at least {least} atoms, at most {max_atoms}")
     return graph_of(_parse(smiles, salts), smiles, max_atoms)
+
+
+def least_atoms(smiles: str, whole: bool = True) -> int:
+    """Atoms that rdkit makes of a SMILES at least, counted in its text. Hydrogens, which it removes, do not count.
+
+    Args:
+        whole: of all fragments, else of the largest.
+    """
+    text = (smiles.split() or [""])[0]  # a name may follow
+    fragments = [text] if whole else text.split(".")
+    return max(sum(_HYDROGEN.fullmatch(atom) is None for atom in _ATOM.findall(part)) for part in fragments)
 
 
 def graph_of(molecule: Any, smiles: str, max_atoms: int = 256) -> Molecule:

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from megabiomed.config.base import Section, parse
 from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.modality import ItemError, Modality, modality_of
 from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.samples.fields import text_of
+from megabiomed.samples.multimodal.items import Items
 from megabiomed.samples.multimodal.prompts import find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.multimodal.splits import Split, leakage, split_records
@@ -40,6 +42,7 @@ class BuildSettings:
         max_answer_tokens: of a longer answer only the beginning is kept, or nothing.
         long_answers: "cut" keeps the beginning, without EOS, so that no model learns to stop there; "skip" leaves the
             record out.
+        seconds_per_item: a record with an item whose features take longer is left out.
     """
 
     template: str = "biomedgpt"
@@ -48,6 +51,7 @@ class BuildSettings:
     layout: str | None = None
     max_answer_tokens: int = 512
     long_answers: LongAnswers = "cut"
+    seconds_per_item: float = 10.0
 
     def modalities(self) -> dict[str, Modality[Any, Any]]:
         """All modalities of the dataset by registered name or reference.
@@ -66,10 +70,17 @@ class BuildSettings:
         """The checked limits of a modality."""
         return parse(modality.limits, dict(self.limits.get(modality.name, {})), f"the limits of {modality.name}")
 
+    def items(self) -> Items:
+        """Where the features of all items come from."""
+        kinds = self.modalities()
+        limits = {modality.name: self.limits_of(modality) for modality in kinds.values()}
+        return Items(kinds, limits, self.seconds_per_item)
+
 
 class _Builder:
-    def __init__(self, tokenizer: Tokenizer, settings: BuildSettings) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: BuildSettings, items: Items) -> None:
         self.tokenizer, self.settings = tokenizer, settings
+        self.items = items
         self.template = find_template(settings.template)
         self.kinds = settings.modalities()
         self.modalities = {modality.name: modality for modality in self.kinds.values()}
@@ -122,11 +133,7 @@ class _Builder:
         """(row in its table, encoder rows); each item is stored once."""
         if (name, text) not in self.seen:
             modality = self.modalities[name]
-            try:
-                features = modality.featurise(text, self.limits[name])
-            except ItemError as error:
-                error.modality = name
-                raise
+            features = self.items.features(name, text)
             self.tables[name].append(text=text, **modality.to_row(features))
             self.changed.update(modality.changes(text, features))
             self.seen[name, text] = len(self.tables[name]) - 1, features.rows
@@ -148,18 +155,22 @@ class _Builder:
 def build_split(
     records: Iterable[MultimodalQuestion], folder: Path, tokenizer: Tokenizer, settings: BuildSettings,
     progress: Callable[[], None] = lambda: None, about: Mapping[str, Any] = MappingProxyType({}),
+    items: Items | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write one split and return its manifest; records that cannot be samples are counted by reason and listed.
 
     Args:
         about: what the manifest says besides.
+        items: features that were made before.
     """
     check_new(folder)
-    builder, rejects = _Builder(tokenizer, settings), []
-    for record in records:
-        reject = builder.add(record)
-        rejects += [reject] if reject is not None else []
-        progress()
+    rejects = []
+    with items or settings.items() as held:
+        builder = _Builder(tokenizer, settings, held)
+        for record in records:
+            reject = builder.add(record)
+            rejects += [reject] if reject is not None else []
+            progress()
     tables = {builder.modalities[name].table: table for name, table in builder.tables.items()}
     return write_store(folder, {RECORDS: builder.records, **tables}, rejects, tokenizer, {**builder.about(), **about})
 
@@ -170,26 +181,55 @@ def build_dataset(
 ) -> list[str]:  # fmt: skip
     """Write train/, validation/ and test/, or all/ where `how` is None; returns lines for the operator."""
     unread: list[Reject] = []
-    read = chain.from_iterable(read_records(file, settings.layout, unread) for file in files)
-    records, modalities = list(islice(read, limit)), list(settings.modalities().values())
+    made, modalities = open_tokenizer(tokenizer), list(settings.modalities().values())
+    with settings.items() as items, _progress() as progress:
+        records = _read(files, settings.layout, limit, unread, progress)
+        # First what a limit refuses, then work on relatives, whose time no limit bounds.
+        good: list[MultimodalQuestion] = []
+        refused: list[MultimodalQuestion] = []
+        for record in progress.track(records, description="featurise"):
+            (good if items.all_good(record) else refused).append(record)
+        task = progress.add_task("split", total=None)
+        split = {"all": good} if how is None else split_records(good, how, seed, modalities)
+        # Those that are refused are listed in one of the splits, and say nothing about relatives.
+        listed = {"all": refused} if how is None else split_records(refused, "random", seed, modalities)
+        progress.remove_task(task)
+        about = {"read": {"records": len(records), "left_out": counts(unread)}}
+        lines = [f"read: {len(records)} records, left out {_shown(counts(unread))}"]
+        task = progress.add_task("tokenize", total=len(records))
+        for name, part in split.items():
+            everything = [*part, *listed[name]]
+            manifest = build_split(
+                everything, output / name, made, settings, lambda: progress.advance(task), about, items
+            )
+            lines.append(f"{name}: {_counts(manifest)}")
+        write_rejects(output / REJECTS, unread)
+        if how is not None:
+            progress.add_task("leakage", total=None)
+            found = leakage(split, modalities)
+            shares = ", ".join(f"{key} {value:.1%}" for key, value in found.items())
+            lines.append(f"leakage of held-out records: {shares}")
+    return lines
+
+
+def _progress() -> Progress:
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, transient=True, console=Console(stderr=True))
+
+
+def _read(
+    files: list[Path], layout: str | None, limit: int | None, unread: list[Reject], progress: Progress
+) -> list[MultimodalQuestion]:
+    task = progress.add_task("read", total=None)
+    records = []
+    for record in islice(chain.from_iterable(read_records(file, layout, unread) for file in files), limit):
+        records.append(record)
+        progress.advance(task)
+    progress.remove_task(task)
     if not records:
         reasons = f"; left out: {_shown(counts(unread))}" if unread else ""
         raise DataError("the files hold no question", got=", ".join(map(str, files)) + reasons)
-    split = {"all": records} if how is None else split_records(records, how, seed, modalities)
-    made = open_tokenizer(tokenizer)
-    about = {"read": {"records": len(records), "left_out": counts(unread)}}
-    lines = [f"read: {len(records)} records, left out {_shown(counts(unread))}"]
-    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("featurise", total=len(records))
-        for name, part in split.items():
-            manifest = build_split(part, output / name, made, settings, lambda: progress.advance(task), about)
-            lines.append(f"{name}: {_counts(manifest)}")
-    write_rejects(output / REJECTS, unread)
-    if how is not None:
-        found = leakage(split, modalities)
-        lines.append("leakage of held-out records: " + ", ".join(f"{key} {value:.1%}" for key, value in found.items()))
-    return lines
+    return records
 
 
 def _counts(manifest: dict[str, Any]) -> str:

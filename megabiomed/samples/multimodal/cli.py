@@ -43,6 +43,7 @@ def build(
     long_answers: Annotated[
         Literal["cut", "skip"], typer.Option(help="Keep the beginning of a longer answer, or leave it out; counted.")
     ] = "cut",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for the features of one item.")] = 10.0,
     modality: Annotated[
         list[str] | None,
         typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; repeat the option for more."),
@@ -61,7 +62,7 @@ def build(
     from megabiomed.samples.multimodal.building import BuildSettings, build_dataset
 
     limits = _limits({"max_atoms": max_atoms, "max_residues": max_residues, "salts": salts}, set_ or [])
-    settings = BuildSettings(template, limits, tuple(modality or ()), layout, max_answer_tokens, long_answers)
+    settings = BuildSettings(template, limits, tuple(modality or ()), layout, max_answer_tokens, long_answers, seconds)
     how = None if split == "none" else split
     for line in build_dataset(files, output, tokenizer, how, settings, limit, seed):
         typer.echo(line)

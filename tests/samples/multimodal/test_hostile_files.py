@@ -11,11 +11,44 @@ from typing import Any
 
 import pytest
 
+from megabiomed.cli import app
 from megabiomed.ground.errors import DataError, UserError
 from megabiomed.samples.multimodal.store import QaStore
 from megabiomed.samples.rejects import read_rejects
 
 Build = Callable[..., QaStore]
+SLOW = """
+import csv
+from collections import namedtuple
+import numpy as np
+from megabiomed.config.base import Section
+from megabiomed.encoders.modality import Modality
+from megabiomed.samples.multimodal.records import MultimodalQuestion, RecordLayout
+
+class String(namedtuple("String", "letters")):
+    rows = property(lambda self: len(self.letters))
+
+class Strings(Modality[String, Section]):
+    name, placeholder, table, columns, limits = "string", "<stringHere>", "strings", {"letters": "uint8"}, Section
+    quick_characters = 4
+    def featurise(self, text, limits):
+        while len(text) > 5:
+            pass
+        return String(np.frombuffer(text.encode(), np.uint8))
+    def to_row(self, features):
+        return {"letters": features.letters}
+    def from_row(self, row):
+        return String(row["letters"])
+    def collate(self, items): ...
+    def resized(self, features, rows): ...
+
+def read(path):
+    with path.open() as file:
+        for n, row in enumerate(csv.DictReader(file)):
+            yield MultimodalQuestion(str(n), "q", row["answer"], {"string": [row["text"]]})
+
+STRINGS, TABLE = Strings(), RecordLayout(read)
+"""
 GOOD = {"smiles": "CCO", "question": "q", "answer": "an alcohol"}
 NAN = float("nan")
 
@@ -138,6 +171,33 @@ def test_long_answers_are_cut_without_an_end_or_left_out_and_counted(build: Buil
     assert len(second) - cut.answer_start[1] == limit
     skipped = build(tmp_path / "q.json", "--max-answer-tokens", str(limit), "--long-answers", "skip")
     assert (len(skipped), skipped.left_out) == (1, {"answer too long": 1})
+
+
+def test_limits_come_before_work_in_every_split(tokenizer: Path, tmp_path: Path) -> None:
+    """rdkit would look minutes for the scaffold of a chain of 9,420 atoms."""
+    polymer = {**GOOD, "smiles": "C" * 9420}
+    dendrimer = {**GOOD, "smiles": "N" + "C(Cc1ccccc1)C(=O)N" * 200}
+    (tmp_path / "q.json").write_text(json.dumps([GOOD, polymer, {**GOOD, "smiles": "CCN"}, dendrimer]))
+    for split, atoms, kept in (("cluster", 256, 2), ("random", 256, 2), ("cluster", 10_000, 4)):
+        output = tmp_path / f"{split}_{atoms}"
+        words = ["dataset", "build", str(tmp_path / "q.json"), "--output", str(output), "--tokenizer", str(tokenizer)]
+        app([*words, "--split", split, "--max-atoms", str(atoms)], standalone_mode=False)
+        stores = [QaStore(output / name) for name in ("train", "validation", "test")]
+        assert sum(map(len, stores)) == kept
+        assert sum(store.left_out.get("molecule too_large", 0) for store in stores) == 4 - kept
+
+
+def test_an_item_that_takes_too_long_is_left_out_and_counted(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_strings.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "q.csv").write_text("text,answer\nab,yes\nabcdef,no\nabcde,yes\n")
+    own = ["--modality", "slow_strings:STRINGS", "--layout", "slow_strings:TABLE", "--seconds", "0.5"]
+    store = build(tmp_path / "q.csv", *own)
+    assert (len(store), store.left_out) == (2, {"string too slow": 1})
+    (reject,) = store.rejects()
+    assert (reject.ident, reject.detail) == ("1", "'abcdef': more than 0.5 s")
 
 
 def _mutated(content: bytes, rng: random.Random) -> bytes:
