@@ -28,7 +28,8 @@ def text_of(value: Any, name: str) -> str:
         raise Unusable(f"no {name}", value)
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+    infinite = isinstance(value, float) and math.isinf(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or infinite:
         raise Unusable(f"{name} is not text", value)
     return str(value)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from megabiomed.encoders.esm2.alphabet import MASK, Protein, ProteinError, encode
+from megabiomed.encoders.esm2.alphabet import MASK, Protein, ProteinError, encode, read_protein
 from megabiomed.encoders.esm2.config import Esm2Config
 from megabiomed.encoders.esm2.model import Esm2, ProteinBatch
 from megabiomed.encoders.esm2.weights import load_esm2
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError, DataError
 
 CONFIG = Esm2Config(num_layers=3, hidden_size=40, num_attention_heads=4)
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQ", "M", "ACDEFGHIKLMNPQRSTVWYBUZOX", "GG" * 30]
@@ -110,6 +110,19 @@ def test_rare_letters_and_bad_sequences() -> None:
         assert error.value.reason == reason
     with pytest.raises(ProteinError, match="at most 10"):
         encode("A" * 11, max_residues=10, long="refuse")
+
+
+def test_a_fasta_file_holds_one_sequence(tmp_path: Path) -> None:
+    file = tmp_path / "p.fasta"
+    for content, sequence in ((b"\xef\xbb\xbf>P1 name\nMKT\r\nAY\n", "MKTAY"), (b"MKT\nAY\n", "MKTAY")):
+        file.write_bytes(content)
+        assert read_protein(str(file)) == sequence
+    file.write_bytes(b">a\nMK\n>b\nMT\n")
+    with pytest.raises(DataError, match="several sequences: got 2, expected one"):
+        read_protein(str(file))
+    file.write_bytes(b">a\nM\xe9K\n")
+    with pytest.raises(DataError, match="letters outside ASCII"):
+        encode(read_protein(str(file)))
 
 
 def test_rotary_angles_stay_fp32_in_a_bf16_module() -> None:

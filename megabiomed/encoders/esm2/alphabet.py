@@ -94,12 +94,15 @@ def read_protein(text: str) -> str:
     """A sequence, or the one of a FASTA file.
 
     Raises:
-        DataError: the file holds several.
+        DataError: the file holds several, or cannot be read.
     """
     path = Path(text)
     if len(text) > 255 or not path.is_file():
         return text
-    lines = path.read_text().split(">")
+    try:
+        lines = path.read_text("utf-8-sig", "surrogateescape").split(">")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", got=error.strerror) from None
     if len(lines) > 2:
         raise DataError(
             f"{path} holds several sequences", got=len(lines) - 1, expected="one", do="give a file for each"

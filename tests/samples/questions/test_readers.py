@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megabiomed.ground.errors import DataError
+from megabiomed.cli import app
+from megabiomed.ground.errors import DataError, UserError
 from megabiomed.samples.questions.generate import generate_questions
 from megabiomed.samples.questions.readers import default_split, read_questions
 from megabiomed.samples.rejects import write_rejects
@@ -122,15 +126,55 @@ def test_options_as_text_or_floats_count_as_numbers_do(tmp_path: Path, kind: typ
 
 def test_missing_values_are_no_options_labels_ids_or_subjects(tmp_path: Path) -> None:
     nan = float("nan")
-    rows = [mcq(0, opb=nan), mcq(1, cop=nan), mcq(2, opc=True), mcq(3, subject_name=nan, id=nan), mcq(7, opa=5, id=nan)]
+    rows = [mcq(0, opb=nan), mcq(1, cop=nan), mcq(2, opc=True), mcq(3, subject_name=nan, id=nan), mcq(7, opa=5, id=nan),
+            mcq(8, opa=10**400)]  # fmt: skip
     found = read_questions(write_lines(tmp_path / "q.jsonl", rows))
     assert found.reasons() == {"missing options": 2, "no label": 1}
     assert [(r.ident, r.subject, r.options[0]) for r in found.records] == [
-        ("q.jsonl:4", "", "a"), ("q.jsonl:5", "Anatomy", "5"),
+        ("q.jsonl:4", "", "a"), ("q.jsonl:5", "Anatomy", "5"), ("q8", "Anatomy", str(10**400)),
     ]  # fmt: skip
     row = {"question": "Which?", "options": {"A": "x", "B": nan, "C": nan}, "answer_idx": nan, "answer": "x"}
     with pytest.raises(DataError, match="missing options"):
         read_questions(write_lines(tmp_path / "m.jsonl", [row]))
+
+
+def test_thousands_of_damaged_files_are_inspected_or_refused_with_one_message(tmp_path: Path) -> None:
+    """Through the command; anything but an error of the user would be a traceback."""
+    rows = [
+        mcq(1), {"question": "Which?", "options": {"A": "x", "B": "y"}, "answer_idx": "A", "answer": "x"},
+        {"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "yes"}, {"question": "q", "answers": ["a"]},
+    ]  # fmt: skip
+    originals = [
+        write([row, row]) for row in rows for write in (json.dumps, lambda held: "\n".join(map(json.dumps, held)))
+    ]
+    hostile = [
+        b"null",
+        b"NaN",
+        b"[]",
+        b"{}",
+        b'"',
+        b"\\ud800",
+        b"\xe9",
+        b"\n",
+        b",",
+        b"\x00",
+        b"1e999",
+        b"[" * 50,
+        b":",
+    ]
+    rng = random.Random(0)
+    until = time.monotonic() + 2
+    tried = 0
+    while time.monotonic() < until or tried < len(originals):
+        content = originals[tried % len(originals)].encode()
+        for _ in range(rng.randint(1, 3)):
+            low = rng.randrange(len(content))
+            high = low + rng.randint(0, 6)
+            content = content[:low] + rng.choice([*hostile, content[low:high] * 2, b""]) + content[high:]
+        (tmp_path / "q.json").write_bytes(content)
+        tried += 1
+        with suppress(UserError):
+            app(["qa", "inspect", str(tmp_path / "q.json")], standalone_mode=False)
 
 
 def test_a_context_of_several_parts_is_kept_and_one_that_is_no_text_is_refused(tmp_path: Path) -> None:
