@@ -214,7 +214,8 @@ def build_dataset(
 
 def _progress() -> Progress:
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(*columns, transient=True, console=Console(stderr=True))
+    console = Console(stderr=True)
+    return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
 
 
 def _read(
