@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from math import gcd
 
 from megabiomed.config.grid import Grid
 from megabiomed.config.models import ModelConfig
@@ -115,16 +114,17 @@ def _nearest_replicas(config: RunConfig, ranks: int) -> int:
 
 def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
     tp = parallel.tensor_parallel_size
-    # Heads and the feed-forward layer are cut between ranks, never inside a head. The vocabulary is not in the list: its last
-    # shard is padded.
-    for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+    # Query heads and the feed-forward layer are cut between ranks, never inside a head. Key/value heads are also cut inside,
+    # equally (model/split_heads.py). The vocabulary is not in the list: its last shard is padded.
+    for key in _CUT:
         count = getattr(model, key)
-        if count % tp:
-            legal = _largest_divisor(model, tp)
+        if not _cuts(model, key, tp):
+            legal = next(ranks for ranks in range(tp, 0, -1) if all(_cuts(model, name, ranks) for name in _CUT))
             raise TopologyError(
                 f"tensor_parallel_size does not divide model.{key}",
                 got=f"{key} {count} over {tp} ranks",
-                expected="a divisor of num_attention_heads, num_key_value_heads and intermediate_size",
+                expected="a divisor of num_attention_heads and intermediate_size, and a divisor or multiple of "
+                "num_key_value_heads",
                 do=f"set parallel.tensor_parallel_size={legal}"
                 + (" and parallel.sequence_parallel=false" if legal == 1 and parallel.sequence_parallel else ""),
             )
@@ -136,10 +136,14 @@ def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
         )
 
 
-def _largest_divisor(model: ModelConfig, at_most: int) -> int:
-    """The largest number of tensor ranks up to `at_most` that heads and feed-forward layer divide by."""
-    common = gcd(model.num_attention_heads, model.num_key_value_heads, model.intermediate_size)
-    return next(n for n in range(min(common, at_most), 0, -1) if common % n == 0)
+_CUT = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+
+
+def _cuts(model: ModelConfig, key: str, ranks: int) -> bool:
+    count: int = getattr(model, key)
+    if key != "num_key_value_heads" or count >= ranks:
+        return count % ranks == 0
+    return ranks % count == 0 and model.head_size % (ranks // count) == 0
 
 
 def _check_pipeline(model: ModelConfig, parallel: ParallelConfig) -> None:

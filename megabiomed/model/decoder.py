@@ -32,9 +32,9 @@ class Attention(nn.Module):
     def __init__(self, architecture: Architecture, layers: Layers, prefix: str, recompute: str) -> None:
         super().__init__()
         config, tp = architecture.config, layers.tensor_parallel_size
-        self.heads = Heads(config.num_attention_heads // tp, config.num_key_value_heads // tp)
+        self.heads = Heads(config.num_attention_heads // tp, max(1, config.num_key_value_heads // tp))
         self.kernels, self.recompute = layers.kernels, recompute
-        self.qkv = layers.linear(f"{prefix}.qkv")
+        self.qkv, self.whole_heads = layers.linear(f"{prefix}.qkv"), layers.whole_heads()
         norms = [f"{prefix}.{part}_norm.weight" for part in "qk"]
         self.head_norms = nn.ModuleList(layers.head_norm(name) for name in norms if name in architecture.tensors)
         self.o_proj = layers.linear(f"{prefix}.o_proj")
@@ -43,7 +43,8 @@ class Attention(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, documents: Documents | SharedPrefixes, noise: Noise | None
     ) -> Tensor:
         """[., h] to [., h]; see `Block.forward`."""
-        qkv = self._normed(through(self.qkv, x, noise))  # [t, (heads + 2 kv_heads) d / tp]
+        qkv = through(self.qkv, x, noise)  # [t, (heads + 2 kv_heads) d / tp]
+        qkv = self._normed(qkv if self.whole_heads is None else self.whole_heads(qkv))
         mixed = _maybe_recompute(self.recompute, self._attend, qkv, cos, sin, documents)  # [t, heads d / tp]
         return through(self.o_proj, mixed, noise)
 

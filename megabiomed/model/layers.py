@@ -35,6 +35,9 @@ class Layers(Protocol):
         [t, inputs/tp] -> [., outputs], summed over the tensor ranks.
         """
 
+    def whole_heads(self) -> nn.Module | None:
+        """[t, local rows of q, k and v] -> [t, (heads + 2 kv_heads) d] of whole heads; None where the rows are whole heads."""
+
     def embedding(self) -> nn.Module:
         """[t] token ids -> [., h]."""
 

@@ -20,6 +20,7 @@ from megabiomed.model.linear import ColumnLinear, RowLinear
 from megabiomed.model.lora import ColumnAdapter, RowAdapter
 from megabiomed.model.placements import padded, pieces
 from megabiomed.model.rows import TokenRows
+from megabiomed.model.split_heads import SplitHeads
 from megabiomed.model.tensors import LocalMatrix, LogicalTensor
 from megabiomed.processes.megatron_core import (
     ModelParallelConfig,
@@ -155,6 +156,11 @@ class TensorParallelLayers:
         complete = self._column_linear(matrix) if matrix.cut == "rows" else self._row_linear(matrix)
         adapter = self._adapter(matrix)
         return complete if adapter is None else Adapted(complete, adapter)
+
+    def whole_heads(self) -> nn.Module | None:
+        """See `Layers`."""
+        split = self.config.num_key_value_heads % self.tensor_parallel_size
+        return SplitHeads(self.config, self.group) if split else None
 
     def _column_linear(self, matrix: LocalMatrix) -> nn.Module:
         linear = ColumnLinear(

@@ -42,6 +42,9 @@ class PlainLayers:
         bias = self._joined(matrix.biases) if matrix.biases else None
         return _linear(self._joined(matrix.weights), bias)
 
+    def whole_heads(self) -> None:
+        """One process holds whole heads."""
+
     def _joined(self, tensors: Sequence[LogicalTensor]) -> Tensor:
         held = [self._read(tensor.name) for tensor in tensors]
         return torch.cat(held) if len(held) > 1 else held[0]

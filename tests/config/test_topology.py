@@ -32,7 +32,7 @@ def config(parallel: dict[str, Any], **data: Any) -> RunConfig:
 
 REFUSED = [
     ({"tensor_parallel_size": 3}, 3, {}, "tensor_parallel_size=2"),
-    ({"tensor_parallel_size": 8}, 8, {}, "tensor_parallel_size=4"),
+    ({"tensor_parallel_size": 16}, 16, {}, "tensor_parallel_size=8"),
     ({"tensor_parallel_size": 2}, 3, {}, "start 4 processes"),
     ({"data_parallel_size": 4}, 2, {}, "start 4 processes"),
     ({"sequence_parallel": True}, 1, {}, "sequence_parallel=false"),

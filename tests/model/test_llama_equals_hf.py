@@ -9,7 +9,7 @@ import torch
 from support.spawn import run_ranks
 
 WORKER = Path(__file__).with_name("logits_worker.py")
-SHAPES = {"mha": 8, "gqa": 4}
+SHAPES = {"mha": 8, "gqa": 4, "fewer heads than ranks": 2}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             num_key_value_heads=kv_heads, max_position_embeddings=64, initializer_range=0.08,
         )  # fmt: skip
         model = LlamaForCausalLM(config).float().eval()
-        found[name] = tmp_path_factory.mktemp(name)
+        found[name] = tmp_path_factory.mktemp(name.replace(" ", "_"))
         model.save_pretrained(found[name])
         tokens = torch.arange(40).mul(7).remainder(250)
         with torch.no_grad():

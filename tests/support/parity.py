@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from megabiomed.checkpoint.logical import Box
 from megabiomed.config import LoraConfig, ModelConfig, RunConfig
 from megabiomed.data.packing import IGNORE_INDEX, Window, pack_window
+from megabiomed.model.as_transformers import as_transformers
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 
@@ -71,7 +71,7 @@ def global_batches(config: RunConfig) -> Iterator[list[Window]]:
 
 
 def reference(config: RunConfig) -> dict[str, Any]:
-    """transformers' Llama in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters."""
+    """transformers' model in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters."""
     model = _hugging_face(config.model, SeededInit(config.model, config.seed))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
@@ -100,18 +100,7 @@ def reference(config: RunConfig) -> dict[str, Any]:
 
 
 def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    keys = [key for key in MODEL if key != "initializer_range"]
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            **{k: getattr(config, k) for k in keys}, rms_norm_eps=config.rms_norm_eps, attn_implementation="sdpa"
-        )
-    )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(source.read(Box.whole(name, architecture_of(config).shapes[name])))
-    return model.float()
+    return as_transformers(config, source, torch.float32, 1, 2).train()
 
 
 def _hugging_face_loss(model: Any, window: Window) -> torch.Tensor:
@@ -131,10 +120,10 @@ def _visible(window: Window) -> NDArray[np.bool_]:
     return (index[None, :] <= index[:, None]) & (index[None, :] >= window.start[:, None])
 
 
-def read_case(folder: Path, lora: LoraConfig | None = None) -> dict[str, Any]:
+def read_case(folder: Path, lora: LoraConfig | None = None, model: ModelConfig | None = None) -> dict[str, Any]:
     """What the ranks of a case wrote, with parameters assembled from their boxes; asserts that boxes agree and cover."""
     result = json.loads((folder / "curve.json").read_text())
-    shapes = architecture_of(ModelConfig(**MODEL)).trained_shapes(lora)
+    shapes = architecture_of(model or ModelConfig(**MODEL)).trained_shapes(lora)
     full: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("rank_*.safetensors")):
         with safe_open(file, "pt") as tensors:

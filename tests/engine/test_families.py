@@ -1,0 +1,123 @@
+"""Every family equals transformers' model in one process over 5 clipped steps, also with fewer key/value heads than ranks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.lora import LORA, OPTIMIZER, lora_reference
+from support.parity import case_config, read_case, reference
+from support.spawn import run_ranks
+
+WORKER = Path(__file__).with_name("parity_worker.py")
+Case = dict[str, Any]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "mistral": {"head_dim": 16},
+    "qwen2": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+    "qwen3": {"head_dim": 16},
+}  # fmt: skip
+SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel"}
+
+
+def case(family: str, name: str, kv: int = 4, lora: bool = False, **parallel: Any) -> Case:
+    """One run; `kv` key/value heads for 8 query heads."""
+    found = {
+        "name": f"{family}-{name}", "model": {"kind": family, "num_key_value_heads": kv, **FAMILIES[family]},
+        "parallel": {SHORT.get(key, key): value for key, value in parallel.items()},
+    }  # fmt: skip
+    return {**found, "lora": LORA, "optimizer": OPTIMIZER} if lora else found
+
+
+INTERLEAVED = {"pipeline_schedule": "interleaved", "virtual_pipeline_stages": 2}
+FOUR = [
+    case("llama", "tp2-pp2-sp-zero1", tp=2, pp=2, sp=True, zero=1),
+    case("mistral", "2-heads-tp4-sp-zero3", kv=2, tp=4, sp=True, zero=3),
+    case("qwen2", "2-heads-tp4-zero1", kv=2, tp=4, zero=1, activation_checkpointing="full"),
+    case("qwen3", "1-head-tp2-dp2-fsdp2", kv=1, tp=2, engine="fsdp2", activation_checkpointing="selective"),
+    case("qwen3", "2-heads-tp4-sp-lora", kv=2, lora=True, tp=4, sp=True, zero=1),
+]
+GRID = [
+    grid
+    for family in FAMILIES
+    for kv in (4, 1)
+    for grid in (
+        case(family, f"{kv}-tp2", kv, tp=2, zero=0),
+        case(family, f"{kv}-tp2-sp-zero3", kv, tp=2, sp=True, zero=3),
+        case(family, f"{kv}-pp2-zero1", kv, pp=2, zero=1),
+        case(family, f"{kv}-pp2-interleaved-zero1", kv, pp=2, zero=1, **INTERLEAVED),
+        case(family, f"{kv}-dp2-zero1", kv, zero=1),
+        case(family, f"{kv}-dp2-zero3", kv, zero=3),
+        case(family, f"{kv}-tp2-fsdp2", kv, tp=2, engine="fsdp2"),
+        case(family, f"{kv}-tp2-lora", kv, lora=True, tp=2, zero=1),
+    )
+]
+GRID_OF_FOUR = [
+    grid
+    for family in FAMILIES
+    for kv in (2, 1)
+    for grid in (
+        case(family, f"{kv}-tp2-pp2", kv, tp=2, pp=2, zero=1),
+        case(family, f"{kv}-tp2-dp2-fsdp2", kv, tp=2, engine="fsdp2"),
+        case(family, f"{kv}-tp4-sp-zero3", kv, tp=4, sp=True, zero=3),
+        case(family, f"{kv}-tp4-zero0-lora", kv, lora=True, tp=4, zero=0),
+    )
+]
+WORLDS = {"four": (4, FOUR), "grid": (2, GRID), "grid of four": (4, GRID_OF_FOUR)}
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs all cases of a world in one start of its processes."""
+    done: dict[str, Path] = {}
+
+    def of(world: str) -> Path:
+        if world not in done:
+            folder = done[world] = tmp_path_factory.mktemp("families")
+            ranks, cases = WORLDS[world]
+            (folder / "cases.json").write_text(json.dumps(cases))
+            run_ranks(ranks, [str(WORKER), str(folder / "cases.json"), str(folder)], folder / "logs", timeout_s=800)
+        return done[world]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Any:
+    """What transformers computes in one process, for each model once."""
+    done: dict[str, dict[str, Any]] = {}
+
+    def of(found: Case) -> dict[str, Any]:
+        key = json.dumps([found["model"], found.get("lora")])
+        if key not in done:
+            config = case_config({**found, "parallel": {}})
+            done[key] = lora_reference(config) if config.lora else reference(config)
+        return done[key]
+
+    return of
+
+
+CASES = [
+    pytest.param(world, held, id=held["name"], marks=[] if world == "four" else [pytest.mark.slow])
+    for world, (_, cases) in WORLDS.items()
+    for held in cases
+]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("world", "held"), CASES)
+def test_a_family_equals_one_process(world: str, held: Case, computed: Any, oracle: Any) -> None:
+    config, expected = case_config(held), oracle(held)
+    result = read_case(computed(world) / held["name"], config.lora, config.model)
+    for curve in ("loss", "grad_norm"):
+        assert result[curve] == pytest.approx(expected[curve], rel=1e-5), curve
+    assert result["parameters"].keys() == expected["parameters"].keys()
+    for key, right in expected["parameters"].items():
+        assert float((result["parameters"][key] - right).abs().max() / right.abs().max()) <= 1e-5, key
