@@ -31,7 +31,8 @@ ENGINES: dict[str, dict[str, Any]] = {
 CASES = {
     f"{name}-{precision}": {"parallel": parallel, "precision": precision}
     for (name, parallel), precision in product(ENGINES.items(), ("fp32", "bf16"))
-    if (name, precision) != ("zero0", "bf16")  # refused
+    # ZeRO-0 refuses bf16; where the ranks stand changes which elements they hold, whatever the precision.
+    if precision == "fp32" or name in {"zero1", "zero3", "fsdp2"}
 }
 
 
