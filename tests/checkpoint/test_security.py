@@ -256,6 +256,7 @@ def test_code_beside_a_hugging_face_folder_is_not_run(
     (hf_folder / "config.json").write_text(json.dumps(config))
     (hf_folder / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
     HuggingFaceSource(hf_folder)
-    assert CliRunner().invoke(checkpoint_app, ["import-hf", str(hf_folder)]).exit_code == 0
+    done = CliRunner().invoke(checkpoint_app, ["import-hf", str(hf_folder)])
+    assert "asks for what is not computed here: got auto_map" in str(done.exception)
     assert not (tmp_path / "canary").exists()
     assert audited == []
