@@ -64,7 +64,7 @@ def latest_valid(
     skipped: list[tuple[Path, str]] = []
     for item in list_checkpoints(folder):
         try:
-            return Checkpoint.open(item.path, verify), skipped
+            return _open(item.path, verify), skipped
         except CheckpointError as error:
             skipped.append((item.path, str(error)))
     return None, skipped
@@ -148,7 +148,18 @@ def needs_care(path: Path) -> bool:
 
 def _is_valid(path: Path) -> bool:
     try:
-        Checkpoint.open(path)
+        _open(path, "size")
     except CheckpointError:
         return False
     return True
+
+
+def _open(path: Path, verify: Literal["size", "hash"]) -> Checkpoint:
+    """A checkpoint whose folder has the name of its step: a renamed one would be replaced by another step's save."""
+    checkpoint, match = Checkpoint.open(path, verify), _STEP.fullmatch(path.name)
+    if match and int(match[1]) != checkpoint.step:
+        raise CheckpointError(
+            f"{path} holds another step than its name says", got=f"step {checkpoint.step}", expected=f"step {int(match[1])}",
+            do=f"rename it to {step_name(checkpoint.step)}",
+        )  # fmt: skip
+    return checkpoint

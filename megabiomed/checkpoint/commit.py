@@ -36,6 +36,7 @@ from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records
 from megabiomed.ground.errors import CheckpointError, SaveError
 from megabiomed.ground.files import (
+    discard_tree,
     fsync_directory,
     fsync_tree,
     json_text,
@@ -136,7 +137,7 @@ class CheckpointWriter:
             self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, written, state)))
         except BaseException:
             if self.ranks.rank == 0:
-                remove_tree(temporary)
+                discard_tree(temporary)
             raise
         self._committed.add(step)
         return final
@@ -178,7 +179,7 @@ class CheckpointWriter:
         check_tiling(tensors)
         _check_complete({name: record.shape for name, record in tensors.items()}, state.expected)
         files = {path: record for rank in shards for path, record in rank.files.items()}
-        files.update(_write_state(temporary, state))
+        files.update(_write_state(temporary, step, state))
         for name, record in files.items():
             if not (temporary / name).is_file() or (temporary / name).stat().st_size != record.bytes:
                 raise CheckpointError(
@@ -227,8 +228,9 @@ class CheckpointWriter:
             self.fence.check()
 
 
-def _write_state(folder: Path, state: RunState) -> dict[str, FileRecord]:
-    write_json(folder / TRAINER, state.trainer.to_json())
+def _write_state(folder: Path, step: int, state: RunState) -> dict[str, FileRecord]:
+    # One number for both files: whoever opens the checkpoint refuses two that differ.
+    write_json(folder / TRAINER, state.trainer.model_copy(update={"global_step": step}).to_json())
     write_atomic(folder / CONFIG, state.config_text)
     names = [TRAINER, CONFIG]
     if state.tokenizer is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from megabiomed.checkpoint.logical import Box, uncovered
 from megabiomed.ground.errors import CheckpointError, FileError
@@ -18,17 +19,20 @@ COMMITTED = "COMMITTED"
 TRAINER = "trainer.json"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"
+LARGEST = 2**63 - 1
+MOST_RANKS = 10_000_000
+"""Bounds of what a file may say: beyond them numbers do not fit where they are used."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileRecord(_Record):
     """Size in bytes and SHA-256 of one file."""
 
-    bytes: int
-    sha256: str
+    bytes: int = Field(ge=0, le=LARGEST)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class StoredBox(_Record):
@@ -36,7 +40,7 @@ class StoredBox(_Record):
 
     offset: tuple[int, ...]
     shape: tuple[int, ...]
-    rank: int
+    rank: int = Field(ge=0)
     dtypes: dict[str, str]
 
     def box(self, name: str, global_shape: tuple[int, ...]) -> Box:
@@ -62,6 +66,8 @@ class TensorRecord(_Record):
 
     @model_validator(mode="after")
     def _boxes_lie_inside(self) -> TensorRecord:
+        if prod(self.shape) > LARGEST:
+            raise ValueError(f"no tensor has the shape {self.shape}")
         for box in self.boxes:
             spans = zip(box.offset, box.shape, self.shape)
             alike = len(box.offset) == len(box.shape) == len(self.shape)
@@ -77,12 +83,25 @@ class Manifest(_Record):
     version: int = FORMAT_VERSION
     megabiomed: str
     created: str
-    global_step: int
+    global_step: int = Field(ge=0, le=LARGEST)
     writer: str
-    world_size: int
+    world_size: int = Field(ge=1, le=MOST_RANKS)
     architecture: dict[str, Any]
     tensors: dict[str, TensorRecord]
     files: dict[str, FileRecord]
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Manifest:
+        stored = {(kind, box.rank) for record in self.tensors.values() for box in record.boxes for kind in box.dtypes}
+        for kind, rank in stored:
+            if rank >= self.world_size:
+                raise ValueError(f"a tensor was saved by rank {rank} of {self.world_size}")
+            if shard_path(kind, rank) not in self.files:
+                raise ValueError(f"tensors are in {shard_path(kind, rank)}, which is not listed")
+        for name in (TRAINER, CONFIG):
+            if name not in self.files:
+                raise ValueError(f"{name} is not listed")
+        return self
 
     def kinds(self) -> list[str]:
         """Kinds of state that are stored, sorted."""
@@ -123,7 +142,24 @@ def read_manifest(folder: Path) -> Manifest:
     wanted = committed_hash(folder)
     if not path.is_file() or sha256_file(path) != wanted:
         raise CheckpointError(f"{path} is missing or was changed after the commit", expected=f"SHA-256 {wanted}")
-    return _parse(read_stored(path), path)
+    values = read_stored(path)
+    _check_format(values, path)
+    try:
+        # As JSON and strictly: a string of digits is no number.
+        return Manifest.model_validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise not_of_format(path, error) from None
+
+
+def not_of_format(path: Path, error: ValidationError) -> CheckpointError:
+    """What pydantic complains of first, as one line that names the file and the key."""
+    complaint = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in complaint["loc"])
+    return CheckpointError(
+        f"{path} does not follow the format" + (f": key {key[:200]!r}" if key else ""),
+        got=repr(complaint["input"])[:200] if key else None,
+        expected=complaint["msg"].removeprefix("Value error, "),
+    )
 
 
 def committed_hash(folder: Path) -> str:
@@ -134,7 +170,7 @@ def committed_hash(folder: Path) -> str:
     return str(marker["manifest_sha256"])
 
 
-def _parse(values: Any, path: Path) -> Manifest:
+def _check_format(values: Any, path: Path) -> None:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no megabiomed checkpoint", expected=f"format {FORMAT!r}")
     version = values.get("version")
@@ -142,10 +178,6 @@ def _parse(values: Any, path: Path) -> Manifest:
         raise CheckpointError(
             f"{path} has a newer format", got=version, expected=f"up to {FORMAT_VERSION}", do="update megabiomed"
         )
-    try:
-        return Manifest.model_validate(values)
-    except ValidationError as error:
-        raise CheckpointError(f"{path} does not follow the format", got=str(error)) from None
 
 
 def check_tiling(tensors: dict[str, TensorRecord]) -> None:

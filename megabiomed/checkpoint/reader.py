@@ -53,7 +53,7 @@ class Checkpoint:
             verify: `size` checks marker, manifest, and name and size of each file; `hash` reads all of them as well.
 
         Raises:
-            CheckpointError: missing, not committed, changed since the commit, or of a newer format.
+            CheckpointError: missing, not committed, changed since the commit, put together of two, or of a newer format.
         """
         path = Path(path)
         checkpoint = cls(path, read_manifest(path))
@@ -61,7 +61,17 @@ class Checkpoint:
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise CheckpointError(f"{path} is damaged: {problems[0]}{more}", do="use an older checkpoint or a copy")
+        checkpoint._check_step()
         return checkpoint
+
+    def _check_step(self) -> None:
+        """Each of its files is whole, but they may be of two checkpoints."""
+        trainer = self.trainer
+        if "global_step" in trainer.model_fields_set and trainer.global_step != self.step:
+            raise CheckpointError(
+                f"{self.path / TRAINER} is of another step than the weights beside it",
+                got=f"step {trainer.global_step}", expected=f"step {self.step}", do="use an older checkpoint or a copy",
+            )  # fmt: skip
 
     def verify(self, hashes: bool = True, progress: Callable[[int], None] | None = None) -> list[str]:
         """Compare every file with the manifest; returns one sentence for each that differs, none when all is well.
@@ -81,13 +91,16 @@ class Checkpoint:
 
     def _problem(self, name: str, hashes: bool) -> str | None:
         record, path = self.manifest.files[name], file_in(self.path, name)
-        if not path.is_file():
-            return f"{name} is missing"
-        size = path.stat().st_size
-        if size != record.bytes:
-            return f"{name} has {size} bytes instead of {record.bytes}"
-        if hashes and sha256_file(path) != record.sha256:
-            return f"the content of {name} has changed"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            size = path.stat().st_size
+            if size != record.bytes:
+                return f"{name} has {size} bytes instead of {record.bytes}"
+            if hashes and sha256_file(path) != record.sha256:
+                return f"the content of {name} has changed"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
         return None
 
     @property
@@ -129,8 +142,12 @@ class Checkpoint:
 
     @property
     def config_text(self) -> str:
-        """The effective configuration of the run, as YAML."""
-        return file_in(self.path, CONFIG).read_text()
+        """The effective configuration of the run, as YAML; `CheckpointError` where it is no text."""
+        file = file_in(self.path, CONFIG)
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{file} cannot be read", got=error, expected="UTF-8 text") from None
 
     @property
     def tokenizer(self) -> Path | None:

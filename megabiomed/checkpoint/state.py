@@ -6,12 +6,13 @@ docs/checkpoints.md lists the keys. A key that changes its meaning, or a new one
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from megabiomed.checkpoint.manifest import read_stored
+from megabiomed.checkpoint.manifest import LARGEST, MOST_RANKS, not_of_format, read_stored
 from megabiomed.config.lora import LoraConfig
 from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import CheckpointError
@@ -19,9 +20,12 @@ from megabiomed.ground.errors import CheckpointError
 VERSION = 1
 """Of the format that this release writes. Files without a version are of releases before it was counted: version 0."""
 
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Ranks = Annotated[int, Field(ge=1, le=MOST_RANKS)]
+
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Reference(_Record):
@@ -44,11 +48,11 @@ Frozen = dict[str, Reference | str]
 class Topology(_Record):
     """The ranks that wrote a checkpoint; for people, because any topology reads it. None: not noted."""
 
-    tensor: int | None = None
-    pipeline: int | None = None
-    data: int | None = None
+    tensor: Ranks | None = None
+    pipeline: Ranks | None = None
+    data: Ranks | None = None
     engine: str | None = None
-    encoder_ranks: int | None = None
+    encoder_ranks: Ranks | None = None
 
 
 class EngineState(TypedDict, total=False):
@@ -80,13 +84,13 @@ class TrainerState(_Record):
         template: prompt template of the stage's data.
     """
 
-    version: int = VERSION
-    global_step: int = 0
-    tokens_consumed: int = 0
-    samples_consumed: int = 0
-    global_batch_size: int | None = None
+    version: Count = VERSION
+    global_step: Count = 0
+    tokens_consumed: Count = 0
+    samples_consumed: Count = 0
+    global_batch_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     data: DataProgress = Field(default_factory=DataProgress)
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)] = 0
     topology: Topology = Field(default_factory=Topology)
     megabiomed: str | None = None
     frozen: Frozen = Field(default_factory=dict)
@@ -94,6 +98,14 @@ class TrainerState(_Record):
     stage: str | None = None
     stage_lora: LoraConfig | None = None
     template: str | None = None
+
+    @model_validator(mode="after")
+    def _position_is_one(self) -> TrainerState:
+        if not 0 <= self.data.next_sample <= LARGEST:
+            raise ValueError(f"data.next_sample {self.data.next_sample} is no number of a sample")
+        if not re.fullmatch("[0-9a-f]{32}", self.data.ids_hash):
+            raise ValueError(f"data.ids_hash {self.data.ids_hash[:50]!r} is no hash of 32 hexadecimal digits")
+        return self
 
     @property
     def language_model(self) -> Reference | None:
@@ -126,11 +138,7 @@ def read_state(path: Path) -> TrainerState:
         # As JSON and strictly: a string of digits is no number.
         return TrainerState.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        complaint = error.errors()[0]
-        key = ".".join(str(part) for part in complaint["loc"])
-        raise CheckpointError(
-            f"{path} does not follow the format: key {key!r}", got=repr(complaint["input"]), expected=complaint["msg"]
-        ) from None
+        raise not_of_format(path, error) from None
 
 
 def _check_keys(path: Path, values: dict[str, Any]) -> None:

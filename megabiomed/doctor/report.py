@@ -20,7 +20,7 @@ from megabiomed.config.kinds import stored_run
 from megabiomed.config.models import ModelConfig
 from megabiomed.doctor.difference import TensorDifference, differences, open_side, work
 from megabiomed.doctor.needs import config_differences, parse_topology, stage_needs
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import UserError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
 from megabiomed.tokenizer.files import find_in
@@ -33,7 +33,7 @@ def summary(folder: Path) -> dict[str, Any]:
     try:
         checkpoint = Checkpoint.open(folder)
         trainer = checkpoint.trainer
-    except CheckpointError as error:
+    except (UserError, OSError) as error:
         return {"path": str(folder), "complete": False, "reason": str(error)}
     manifest = checkpoint.manifest
     sizes: Counter[str] = Counter()
@@ -82,7 +82,7 @@ def problems_of(folder: Path) -> list[str]:
     try:
         checkpoint = Checkpoint.open(folder)
         check_tiling(checkpoint.manifest.tensors)
-    except CheckpointError as error:
+    except (UserError, OSError) as error:
         return [str(error)]
     total = sum(record.bytes for record in checkpoint.manifest.files.values())
     bar = Progress(TextColumn(folder.name), BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True)

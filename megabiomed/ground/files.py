@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, overload
 
 from megabiomed.ground.errors import FileError
 
+_LOG = logging.getLogger(__name__)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ def write_atomic_at(directory: int, name: str, data: bytes | str, mode: int = 0o
             os.fsync(file.fileno())
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # the error that led here is the one to report
             os.unlink(temporary, dir_fd=directory)
         raise
     _fsync_names(directory)
@@ -172,9 +174,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         fsync_tree(temporary)
         temporary.rename(folder)
         fsync_directory(folder.parent)
-    finally:
-        if temporary.exists():
-            remove_tree(temporary)
+    except BaseException:
+        discard_tree(temporary)
+        raise
+
+
+def discard_tree(folder: Path) -> None:
+    """`remove_tree` after a failure, which stays the error that is reported: what cannot be removed is logged."""
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        _LOG.warning("%s could not be removed: %s", folder, error)
 
 
 def remove_tree(folder: Path) -> None:
