@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_a_replaced_checkpoint_counts_until_its_successor_is_complete(folder: Pa
     assert found.path.is_dir()
     (folder / "step_00000060").rmdir()
     found.path.rename(folder / "step_00000060")
-    (folder / "step_00000050").rename(folder / "step_00000060.old-x")
+    shutil.copytree(folder / "step_00000060", folder / "step_00000060.old-x")
     removed = prune(folder, keep_last=9, keep_every=0, live_token="me")
     assert [path.name for path in removed] == ["step_00000060.old-x"]
 

@@ -65,7 +65,7 @@ def mutated(rng: random.Random, value: Any) -> Any:
 def test_whatever_stands_in_the_metadata_no_command_ends_in_a_traceback(saved: Path, tmp_path: Path) -> None:
     original = {name: (saved / name).read_bytes() for name in (TRAINER, MANIFEST, COMMITTED, CONFIG)}
     rng, refused, runner = random.Random(5), 0, CliRunner()
-    for number in range(240):
+    for number in range(90):
         for name, content in original.items():
             (saved / name).write_bytes(content)
         if number % 3 == 0:
@@ -83,7 +83,7 @@ def test_whatever_stands_in_the_metadata_no_command_ends_in_a_traceback(saved: P
         done = runner.invoke(app, ["checkpoint", *words.split()])
         refused += done.exit_code != 0
         assert isinstance(done.exception, MegabiomedError | SystemExit | None), (words, repr(done.exception))
-    assert refused > 60
+    assert refused > 25
 
 
 def test_files_of_two_checkpoints_are_not_one(saved: Path) -> None:
