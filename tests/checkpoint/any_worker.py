@@ -2,7 +2,8 @@
 
 python any_worker.py save|load TOPOLOGIES.json FOLDER [OPTIMIZER_AS_JSON]
 save: each topology trains SAVED steps, saves, and goes on to the end: its own uninterrupted run.
-load: each topology loads what every topology saved and trains from there to the end.
+load: each topology loads what others saved (FOLDER/pairs.json; without it, what every topology saved) and trains from
+there to the end.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def main() -> None:
     torch.set_num_threads(1)
     platform.init_distributed(timeout_s=120)
     mode, table, folder = sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
+    chosen = folder / "pairs.json"
+    writers = json.loads(chosen.read_text()) if chosen.exists() else {key: list(table) for key in table}
     for name, (world, parallel) in table.items():
         if world != dist.get_world_size():
             continue
@@ -123,7 +126,7 @@ def main() -> None:
         if mode == "save":
             save(name, engine, config, folder)
         else:
-            for other in table:
+            for other in writers[name]:
                 load(name, other, engine, config, folder)
     dist.barrier()
     platform.leave()

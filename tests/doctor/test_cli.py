@@ -103,7 +103,7 @@ def test_inspect_says_what_a_topology_needs_and_which_keys_differ(run_folder: Pa
 
 @pytest.mark.parametrize(
     ("topology", "says"),
-    [("tp=16", "set parallel.tensor_parallel_size=4"), ("cp=2", "got 'cp=2', expected tp, pp"), ("tp=x", "topology")],
+    [("tp=16", "set parallel.tensor_parallel_size=8"), ("cp=2", "got 'cp=2', expected tp, pp"), ("tp=x", "topology")],
 )
 def test_a_topology_that_cannot_be_is_refused(run_folder: Path, topology: str, says: str) -> None:
     assert says in call("inspect", run_folder, "--topology", topology, fails=True)
