@@ -20,10 +20,11 @@ from megabiomed.align.aligned import open_aligned
 from megabiomed.encoders.modality import Features
 from megabiomed.ground.errors import DataError
 from megabiomed.processes import platform
-from megabiomed.samples.multimodal.prompts import Prompt, find_template, render
+from megabiomed.samples.multimodal.prompts import Prompt, encode_pieces, find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.rejects import Reject
 from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.stream import StreamDecoder
 
 _BEGINNING = b'{"id": "'  # of every line of a file of answers
 
@@ -94,18 +95,17 @@ class Chat:
             torch.manual_seed(sampling.seed)
         out = self.parts.model.generate(
             inputs_embeds=x, attention_mask=torch.ones(x.shape[:2], dtype=torch.int64, device=x.device),
-            max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.eos_id,
+            max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.stop_ids,
             pad_token_id=self.tokenizer.eos_id, streamer=streamer, use_cache=True, **options,
         )  # fmt: skip
         ids = out[0].tolist()
-        text = self.tokenizer.decode([token for token in ids if token != self.tokenizer.eos_id]).strip()
-        return Answer(text, cut=self.tokenizer.eos_id not in ids)
+        said = self.tokenizer.until_stop(ids)
+        return Answer(self.tokenizer.decode(said).strip(), cut=len(said) == len(ids))
 
     def _embedded(self, prompt: Prompt, features: Sequence[Features]) -> Tensor:
         embed = self.parts.model.get_input_embeddings()
         parts = []
-        for number, piece in enumerate(prompt.pieces):
-            ids = [self.tokenizer.bos_id] * (number == 0) + (self.tokenizer.encode(piece) if piece else [])
+        for number, ids in enumerate(encode_pieces(self.template, prompt, self.tokenizer)):
             parts.append(embed(torch.tensor(ids, dtype=torch.int64, device=platform.device())))
             if number < len(features):
                 name, _ = prompt.items[number]
@@ -117,19 +117,13 @@ class _Printer:
     """Prints tokens as they come; transformers calls put and end."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.shown = ""
+        self.tokenizer, self.decoder = tokenizer, StreamDecoder(tokenizer)
 
     def put(self, value: Tensor) -> None:
-        self.ids += [int(i) for i in value.flatten() if int(i) != self.tokenizer.eos_id]
-        text = self.tokenizer.decode(self.ids)
-        if not text.endswith("\ufffd"):  # half of a character made of several byte pieces
-            print(text[len(self.shown) :], end="", flush=True)
-            self.shown = text
+        print(self.decoder.put(self.tokenizer.until_stop(value.flatten().tolist())), end="", flush=True)
 
     def end(self) -> None:
-        print(flush=True)
+        print(self.decoder.end(), flush=True)
 
 
 def chat_command(

@@ -48,7 +48,7 @@ from megabiomed.ground.files import (
     write_json,
 )
 from megabiomed.processes.messages import broadcast, gather
-from megabiomed.tokenizer.files import copy_into
+from megabiomed.tokenizer.files import companions, copy_into
 
 T = TypeVar("T")
 
@@ -235,7 +235,8 @@ def _write_state(folder: Path, step: int, state: RunState) -> dict[str, FileReco
     names = [TRAINER, CONFIG]
     if state.tokenizer is not None:
         (folder / TOKENIZER).mkdir()
-        names.append(f"{TOKENIZER}/{copy_into(folder / TOKENIZER, state.tokenizer).name}")
+        copy = copy_into(folder / TOKENIZER, state.tokenizer)
+        names += [f"{TOKENIZER}/{file.name}" for file in (copy, *companions(copy))]
     return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
 
 

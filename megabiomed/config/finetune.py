@@ -12,7 +12,7 @@ from megabiomed.config.schema import RunConfig, SourceConfig
 
 
 class QuestionSource(Section):
-    """Questions of one dataset; template, split and limit are those of a file, a store was built with its own."""
+    """Questions of one dataset; template, split, limit and chat are those of a file, a store was built with its own."""
 
     path: Path
     """File of questions in a published layout, or a store made by `megabiomed qa build`."""
@@ -22,6 +22,8 @@ class QuestionSource(Section):
     """Part of a PubMedQA file: auto leaves out the test ids if test_ground_truth.json is in the same folder."""
     limit: PositiveInt | None = None
     """Largest number of questions of a file, the first ones; null takes all."""
+    chat: bool = False
+    """Ask a file's questions as conversations, by the chat template of the model's tokenizer; for models made for chat."""
     repeat: float = Field(1.0, gt=0)
     """How often each question is seen in one epoch."""
 

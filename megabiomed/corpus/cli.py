@@ -22,7 +22,9 @@ LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribut
 def build(
     inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .jsonl.gz, .jsonl.zst, .json, .parquet.")],
     output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.model to use; default: train one.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.model or tokenizer.json to use; default: train one.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
     validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
     layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = AUTO,

@@ -6,13 +6,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from megabiomed.ground.errors import DataError
 
-tokenizer_app = typer.Typer(no_args_is_help=True, help="Train, extend, check and compare SentencePiece tokenizers.")
+if TYPE_CHECKING:
+    from megabiomed.tokenizer.interface import Tokenizer
+
+tokenizer_app = typer.Typer(
+    no_args_is_help=True, help="Train SentencePiece tokenizers; extend, check and compare these and tokenizer.json."
+)
 Texts = Annotated[
     list[Path], typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .parquet; .gz, .zst).")
 ]
@@ -37,9 +42,11 @@ def train(
     epilog="Example: megabiomed tokenizer extend Llama-2-7b/tokenizer.model s2orc/*.gz --output bio.model --pieces 2000"
 )
 def extend(
-    base: Annotated[Path, typer.Argument(help="tokenizer.model to extend; its pieces keep their ids.")],
+    base: Annotated[
+        Path, typer.Argument(help="tokenizer.model or tokenizer.json to extend; its pieces keep their ids.")
+    ],
     texts: Texts,
-    output: Annotated[Path, typer.Option(help="File to write.")],
+    output: Annotated[Path, typer.Option(help="File to write; for a tokenizer.json, a folder.")],
     pieces: Annotated[int, typer.Option(min=1, help="New pieces.")] = 1000,
 ) -> None:
     """Add the pieces that shorten these texts most to an existing tokenizer.
@@ -48,20 +55,27 @@ def extend(
     of embedding and output head from the mean of their old pieces.
     """
     from megabiomed.tokenizer.extend import extend_tokenizer
+    from megabiomed.tokenizer.extend_json import extend_json
+    from megabiomed.tokenizer.files import open_tokenizer
+    from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer
 
-    tokenizer, new = extend_tokenizer(base, read_texts(texts), output, pieces)
+    opened = open_tokenizer(base)
+    tokenizer: Tokenizer
+    if isinstance(opened, HuggingFaceTokenizer):
+        tokenizer, new = extend_json(opened, read_texts(texts), output, pieces)
+    else:
+        tokenizer, new = extend_tokenizer(opened.path, read_texts(texts), output, pieces)
     if len(new) < pieces:
         typer.echo(f"the texts hold only {len(new)} pieces that occur twice", err=True)
     typer.echo(f"first new pieces: {' '.join(new[:12])}")
-    typer.echo(f"{tokenizer.vocab_size} pieces, {len(new)} of them new: {output}")
-    typer.echo(
-        f"next: megabiomed corpus build ... --tokenizer {output}; pretrain ... model.vocab_size={tokenizer.vocab_size}"
-    )
+    typer.echo(f"{tokenizer.vocab_size} pieces, {len(new)} of them new: {tokenizer.path}")
+    rows = f"model.vocab_size={tokenizer.vocab_size}, or the model's own where it has more rows"
+    typer.echo(f"next: megabiomed corpus build ... --tokenizer {tokenizer.path}; pretrain ... {rows}")
 
 
 @tokenizer_app.command(epilog="Example: megabiomed tokenizer check tokenizer.model sample.txt")
 def check(
-    model: Annotated[Path, typer.Argument(help="tokenizer.model.")],
+    model: Annotated[Path, typer.Argument(help="tokenizer.model or tokenizer.json.")],
     texts: Annotated[list[Path], typer.Argument(help="UTF-8 text files.")],
 ) -> None:
     """Fertility of a tokenizer on text: tokens per word, bytes per token, and whether decoding gives the text back."""
@@ -82,7 +96,7 @@ def check(
 )
 def report(
     texts: Texts,
-    model: Annotated[list[Path], typer.Option(help="tokenizer.model; repeat the option to compare.")],
+    model: Annotated[list[Path], typer.Option(help="tokenizer.model or tokenizer.json; repeat the option to compare.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare tokenizers on a sample: tokens per word, characters per token, words in one piece, words cut most."""

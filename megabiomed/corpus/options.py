@@ -26,7 +26,8 @@ class BuildOptions:
         inputs: .jsonl or .jsonl.gz files: shards of the Datasets API, or metadata shards of release 20200705v1.
         output: folder for train/, validation/, tokenizer/, report.json and rejects.jsonl.
         pdf_parses: for release 20200705v1, the folder (or shard) of pdf_parses to join.
-        tokenizer: tokenizer.model to use; None trains one of `vocab_size` pieces on the training papers.
+        tokenizer: tokenizer.model or tokenizer.json, or a folder with one, to use; None trains one of `vocab_size` pieces
+            on the training papers.
         validation_fraction: share of papers held out, chosen by a hash of their id.
         workers: processes that clean and tokenize; the result does not depend on their number. They are spawned, so a
             script that calls `build_corpus` with several needs the usual `if __name__ == "__main__"`.

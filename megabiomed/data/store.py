@@ -1,8 +1,8 @@
 """The token store: megatron-core's `.bin/.idx` files, a JSON manifest, and the provenance of every document.
 
-tokens.bin / tokens.idx   all documents (BOS + tokens + EOS) in order, readable by megatron-core's IndexedDataset
+tokens.bin / tokens.idx   all documents ([BOS] + tokens + EOS) in order, readable by megatron-core's IndexedDataset
 documents.jsonl           document number -> paper id, source file, line, byte offset
-tokenizer.model           the tokenizer that made the tokens
+tokenizer.model or .json  the tokenizer that made the tokens, and the files that belong to it
 manifest.json             counts and the hash of every file; written last, so a half-built store has none
 """
 
@@ -31,7 +31,7 @@ from megabiomed.ground.files import (
     sha256_file,
     write_json,
 )
-from megabiomed.tokenizer.files import copy_into, name_among
+from megabiomed.tokenizer.files import companions, copy_into, fingerprint, name_among
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -57,7 +57,7 @@ class TokenStoreWriter:
         tokenizer: the file of the tokenizer that made the tokens.
         vocab_size: every token id is below it.
         sources: one object per source file, stored in the manifest unchanged.
-        bos_id, eos_id: ids that begin and end each document, for the manifest.
+        bos_id, eos_id: ids that begin (None: none does) and end each document, for the manifest.
 
     Raises:
         DataError: `path` exists.
@@ -69,7 +69,7 @@ class TokenStoreWriter:
         tokenizer: Path,
         vocab_size: int,
         sources: Sequence[Mapping[str, Any]] = (),
-        bos_id: int = 1,
+        bos_id: int | None = 1,
         eos_id: int = 2,
     ) -> None:
         if path.exists():
@@ -143,7 +143,7 @@ class TokenStoreWriter:
 
     def _publish(self) -> None:
         self._write_index()
-        tokenizer = copy_into(self._temporary, self._tokenizer).name
+        tokenizer = copy_into(self._temporary, self._tokenizer)
         write_json(self._temporary / MANIFEST, self._manifest(tokenizer))
         # The content must be on the disk before the name is: after a power failure a renamed folder of empty files would
         # pass for a store. The parent's entry is content too.
@@ -162,9 +162,9 @@ class TokenStoreWriter:
             for part in (lengths, pointers, documents):
                 file.write(part.tobytes())
 
-    def _manifest(self, tokenizer: str) -> dict[str, Any]:
+    def _manifest(self, tokenizer: Path) -> dict[str, Any]:
         files = {}
-        for name in (BIN, IDX, DOCUMENTS, tokenizer):
+        for name in (BIN, IDX, DOCUMENTS, tokenizer.name, *(file.name for file in companions(tokenizer))):
             file = self._temporary / name
             files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
         return {
@@ -173,7 +173,7 @@ class TokenStoreWriter:
             "dtype": np.dtype(self._dtype).name,
             "documents": len(self._lengths),
             "tokens": sum(self._lengths),
-            "tokenizer_sha256": files[tokenizer]["sha256"],
+            "tokenizer_sha256": fingerprint(tokenizer),
             **self._identity,
             "files": files,
         }
@@ -184,7 +184,7 @@ class TokenStore:
 
     Attributes:
         num_documents, num_tokens, vocab_size: counts.
-        tokenizer_sha256: hash of the tokenizer that made the tokens.
+        tokenizer_sha256: names the tokenizer that made the tokens; see `Tokenizer.sha256`.
         fingerprint: hash of everything that decides which tokens are where.
     """
 
@@ -285,7 +285,7 @@ def _tokenizer_of(manifest: dict[str, Any]) -> str:
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    for name in (BIN, IDX, DOCUMENTS, _tokenizer_of(manifest)):
+    for name in {BIN: None, IDX: None, DOCUMENTS: None, _tokenizer_of(manifest): None, **manifest["files"]}:
         expected = manifest["files"][name]["bytes"]
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != expected:

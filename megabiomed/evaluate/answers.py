@@ -35,9 +35,9 @@ def generate_ids(
     order = sorted(range(rank, len(prompts), world), key=lambda number: len(prompts[number]))
     for low in range(0, len(order), BATCH):
         part = order[low : low + BATCH]
-        out = _generate(model, [prompts[number] for number in part], max_new_tokens, tokenizer.eos_id, watch)
+        out = _generate(model, [prompts[number] for number in part], max_new_tokens, tokenizer, watch)
         for number, row in zip(part, out.tolist()):
-            kept = row[: row.index(tokenizer.eos_id)] if tokenizer.eos_id in row else row
+            kept = tokenizer.until_stop(row)
             found[number, : len(kept)] = torch.tensor(kept, dtype=torch.int64, device=found.device)
     found[-1] = int(watch.seen)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
@@ -60,15 +60,17 @@ class _WatchNan:
 
 
 @torch.no_grad()
-def _generate(model: Any, prompts: list[list[int]], max_new_tokens: int, eos: int, watch: _WatchNan) -> torch.Tensor:
-    longest = max(map(len, prompts))
+def _generate(
+    model: Any, prompts: list[list[int]], max_new_tokens: int, tokenizer: Tokenizer, watch: _WatchNan
+) -> torch.Tensor:
+    longest, eos = max(map(len, prompts)), tokenizer.eos_id
     padded = torch.tensor([[eos] * (longest - len(ids)) + ids for ids in prompts], device=platform.device())  # [b, s]
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=padded.device)
     from transformers import LogitsProcessorList
 
     out = model.generate(
         padded, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True,
-        eos_token_id=eos, pad_token_id=eos, logits_processor=LogitsProcessorList([watch]),
+        eos_token_id=tokenizer.stop_ids, pad_token_id=eos, logits_processor=LogitsProcessorList([watch]),
     )  # fmt: skip
     return torch.as_tensor(out)[:, longest:]
 

@@ -67,6 +67,9 @@ def evaluate(
             help="vocab.txt or tokenizer.json: BLEU and METEOR count its pieces too (SciBERT's for ChEBI-20)."
         ),
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask as conversations, by the chat template of the model's tokenizer.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the few-shot examples.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Result folder; default: RUN/evaluations/STEP-SETTINGS.")] = None,
     tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
@@ -106,7 +109,7 @@ def evaluate(
         "samples": samples, "seq_length": seq_length, "limit": limit, "contaminated": contaminated, "seed": seed,
         "stores": store or [], "max_new_tokens": max_new_tokens,
         "score_tokenizer": score_tokenizer, "output": output, "tensor_parallel_size": tp,
-        "pipeline_parallel_size": pp, "precision": precision, "window": window,
+        "pipeline_parallel_size": pp, "precision": precision, "window": window, "chat": chat,
     }  # fmt: skip
     settings = parse(EvaluateSettings, values, "the command line")
     assert isinstance(settings, EvaluateSettings)

@@ -49,6 +49,7 @@ class EvaluateSettings(Section):
     stores: list[Path] = Field(default_factory=list)
     max_new_tokens: PositiveInt = 32
     score_tokenizer: Path | None = None
+    chat: bool = False
     window: PositiveInt = 4096
     precision: Literal["fp32", "bf16"] = "fp32"
     output: Path | None = None
@@ -72,7 +73,7 @@ class EvaluateSettings(Section):
             "window",
             "score_tokenizer",
         }
-        values = self.model_dump(mode="json", exclude=left_out)
+        values = self.model_dump(mode="json", exclude=left_out | (set() if self.chat else {"chat"}))
         return sha256_bytes(json.dumps([model, values, asked], sort_keys=True).encode())
 
 

@@ -62,7 +62,7 @@ def generate_text(
     """
     model = open_model(path, base)
     tokenizer = model.tokenizer
-    ids = tokenizer.encode(prompt, bos=True)
+    ids = tokenizer.encode(prompt, bos=True) or [tokenizer.eos_id]  # an empty prompt: what stands before a text
     room = min(max_new_tokens, model.config.max_position_embeddings - len(ids))
     if room < 1:
         raise DataError(
@@ -78,6 +78,6 @@ def generate_text(
     with torch.no_grad():
         out = whole.generate(
             x, attention_mask=torch.ones_like(x), max_new_tokens=room, use_cache=True,
-            eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.eos_id, **options,
+            eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.eos_id, **options,
         )  # fmt: skip
-    return tokenizer.decode([token for token in out[0].tolist() if token != tokenizer.eos_id])
+    return tokenizer.decode([*ids, *tokenizer.until_stop(out[0, len(ids) :].tolist())])

@@ -51,6 +51,7 @@ class Task:
         dropped: contaminated items that were left out.
         searched: whether the training data was searched for this file.
         compared: training questions of the model that the items were compared with.
+        chat: the questions are conversations, as the tokenizer's chat template writes them.
     """
 
     name: str
@@ -66,12 +67,13 @@ class Task:
     notes: list[str] = field(default_factory=list)
     dropped: int = 0
     compared: int = 0
+    chat: bool = False
 
     def header(self) -> dict[str, Any]:
         """What results.json says about the questions."""
         return {
             "file": str(self.path), "file_sha256": self.file_sha256, "kind": self.kind, "template": self.template,
-            "mode": self.mode, "shots": self.shots, "items": len(self.items), "notes": self.notes,
+            "mode": self.mode, "chat": self.chat, "shots": self.shots, "items": len(self.items), "notes": self.notes,
             "left_out": _counts(self.rejects), "contamination_checked": self.searched,
             "contaminated_dropped": self.dropped, "training_questions_compared": self.compared,
             "contexts_cut": sum(item.encoded.cut_words > 0 for item in self.items),
@@ -96,7 +98,7 @@ def build_task(
     mode: Mode = "generate" if read.kind == "free" else settings.mode
     file_sha256 = sha256_file(asked.path)
     task = Task(asked.name, asked.path, read.kind, name, mode, [], file_sha256, known.describe(file_sha256),
-                settings.shots, read.rejects, read.notes)  # fmt: skip
+                settings.shots, read.rejects, read.notes, chat=settings.chat)  # fmt: skip
     examples = _Examples(asked, template, settings, read.kind) if settings.shots else None
     room = settings.max_new_tokens if mode == "generate" else 0
     if room >= context:
@@ -126,7 +128,7 @@ def _item(
 ) -> TaskItem | None:  # fmt: skip
     prompt = render(template, record)
     try:
-        encoded = encode_prompt(tokenizer, prompt, context, shots, room)
+        encoded = encode_prompt(tokenizer, prompt, context, shots, room, task.chat)
     except Unusable as error:
         task.rejects.append(Reject(record.source, record.ident, error.reason, error.detail))
         return None

@@ -13,7 +13,7 @@ from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
 
-def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtype, bos: int, eos: int) -> Any:
+def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtype, bos: int | None, eos: int) -> Any:
     """A causal language model of transformers with the weights of any source, on this process's device, for evaluation."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

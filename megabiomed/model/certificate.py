@@ -22,7 +22,7 @@ from megabiomed import __version__
 from megabiomed.checkpoint.logical import TensorSource
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import sha256_file, write_json
+from megabiomed.ground.files import write_json
 from megabiomed.model.reference import (
     StoredTensors,
     from_interleaved,
@@ -38,7 +38,7 @@ from megabiomed.model.reference import (
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
-from megabiomed.tokenizer.files import find_in
+from megabiomed.tokenizer.files import find_in, fingerprint
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
 HALF_SPLIT, INTERLEAVED, UNKNOWN = "half-split (Hugging Face)", "interleaved (Meta)", "unknown"
@@ -196,8 +196,8 @@ def certify(
         top1_agreement=float((ours.argmax(-1) == theirs.argmax(-1)).double().mean()),
         loss=next_token_loss(ours, ids),
         rope_layout=layout,
-        tokenizer_sha256=sha256_file(own) if own else None,
-        expected_tokenizer_sha256=sha256_file(tokenizer) if tokenizer else None,
+        tokenizer_sha256=fingerprint(own) if own else None,
+        expected_tokenizer_sha256=fingerprint(tokenizer) if tokenizer else None,
         tensors=len(architecture.tensors),
         stored_as=stored.dtype,
         loaded_max_diff=loaded_max_diff(folder, stored, architecture),

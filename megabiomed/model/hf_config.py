@@ -135,7 +135,7 @@ def _rope(values: Mapping[str, Any], longest: Any, file: Path) -> dict[str, Any]
     return {**found, "rope_scaling": {"rope_type": kind, **scaling}}
 
 
-def hf_config(architecture: Architecture, dtype: str, bos: int, eos: int) -> dict[str, Any]:
+def hf_config(architecture: Architecture, dtype: str, bos: int | None, eos: int) -> dict[str, Any]:
     """The config.json of an exported model, readable by transformers 4 and 5.
 
     Args:

@@ -60,13 +60,14 @@ def export_hf(
         architecture = architecture_of(config)
         opened = open_tokenizer(tokenizer) if tokenizer else None
         bos, eos = (opened.bos_id, opened.eos_id) if opened else (1, 2)
+        said = opened.companions.generation if opened else {}
         if opened:
             opened.write_hugging_face(temporary, config.vocab_size, config.max_position_embeddings)
         _write_weights(source, plan_shards(config, dtype, max_shard_bytes), temporary, DTYPES[dtype], tick)
         write_json(
             temporary / "config.json", hf_config(architecture, str(DTYPES[dtype]).removeprefix("torch."), bos, eos)
         )
-        write_json(temporary / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos})
+        write_json(temporary / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos, **said})
         inspect(temporary)
     return folder
 

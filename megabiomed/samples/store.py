@@ -24,8 +24,8 @@ MANIFEST = "manifest.json"
 RECORDS = "records"
 FORMAT = 2
 ANSWER_FIELDS: dict[str, Any] = {"ident": pa.string(), "ids": pa.list_(pa.int32()), "answer_start": pa.int32()}
-"""Columns of every records table: id, token ids, and the first of them that is answer. The ids end with EOS, except
-where an answer was cut."""
+"""Columns of every records table: id, token ids, and the first of them that is answer. The ids end with what ends an
+answer, EOS or a token of the chat template, except where it was cut."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def learn_pieces(words: Mapping[str, int], scores: Mapping[str, float], wanted: 
 
     Ties go to the pair that sorts first, so that the result depends on the counts alone.
     """
-    merger = _Merger(words, scores)
+    merger = Merger([cut(word, scores) for word in words], list(words.values()))
     found: dict[str, float] = {}
     lowest = min(scores.values(), default=0.0)
     while len(found) < wanted and (pair := merger.best()) is not None:
@@ -136,12 +136,16 @@ def learn_pieces(words: Mapping[str, int], scores: Mapping[str, float], wanted: 
     return list(found)
 
 
-class _Merger:
-    """Words as pieces, and how often each pair of neighbours occurs in them."""
+class Merger:
+    """Words as pieces, and how often each pair of neighbours occurs in them.
 
-    def __init__(self, words: Mapping[str, int], scores: Mapping[str, float]) -> None:
-        self._weights = list(words.values())
-        self._words = [cut(word, scores) for word in words]
+    Args:
+        words: the pieces of each word, which are joined in place.
+        weights: how often each word occurs.
+    """
+
+    def __init__(self, words: list[list[str]], weights: list[int]) -> None:
+        self._weights, self._words = weights, words
         self._counts: Counter[tuple[str, str]] = Counter()
         self._where: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for number in range(len(self._words)):

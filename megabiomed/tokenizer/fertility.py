@@ -62,7 +62,9 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str], worst: int = 10) -> Fe
         size += len(text.encode())
         exact = exact and tokenizer.decode(ids) == text
         counts.update(count_words([text]))
-    costs = {word: len(tokenizer.encode(word[1:])) for word in counts if word[0] == SPACE}
+    # Behind another word: byte-level tokenizers cut the first word of a text, which has no space before it, otherwise.
+    before = len(tokenizer.encode("a"))
+    costs = {word: len(tokenizer.encode(f"a {word[1:]}")) - before for word in counts if word[0] == SPACE}
     ordered = sorted(costs, key=lambda word: (-(costs[word] - 1) * counts[word], word))[:worst]
     runs = sum(counts[word] for word in costs)
     whole = sum(counts[word] for word, cost in costs.items() if cost == 1) / max(1, runs)

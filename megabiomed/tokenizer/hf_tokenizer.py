@@ -1,4 +1,4 @@
-"""A SentencePiece BPE model as the tokenizer files of a Hugging Face folder, with the same ids for the same text.
+"""Tokenizers as the files of a Hugging Face folder, made anew for SentencePiece, with the same ids for the same text.
 
 transformers 5 rebuilds a fast tokenizer from tokenizer.model with merges in the order of the ids, which cuts runs of
 spaces differently from SentencePiece. Therefore tokenizer.json is made here, with merges in the order of the scores.
@@ -6,7 +6,6 @@ spaces differently from SentencePiece. Therefore tokenizer.json is made here, wi
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,12 @@ from tokenizers.models import BPE
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_json
-from megabiomed.tokenizer.files import SENTENCEPIECE
+from megabiomed.tokenizer.companions import read_companions
+from megabiomed.tokenizer.files import JSON, companions, copy_into
+from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer
 from megabiomed.tokenizer.probes import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, probe_texts
 
+_CONFIG = "tokenizer_config.json"
 _BPE = 2
 
 
@@ -31,24 +33,46 @@ def _load(model: Path) -> Any:
 
 
 def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) -> None:
-    """Write tokenizer.model, tokenizer.json and tokenizer_config.json.
+    """Write tokenizer.model, tokenizer.json and tokenizer_config.json, the latter with the model's chat template.
 
     Raises:
         TokenizerError: more pieces than the model has rows; no BPE; or the conversion gives other ids
             than SentencePiece on any of the texts that `probes` makes of its pieces.
     """
     processor = _load(model)
-    if processor.get_piece_size() > vocab_size:
-        raise TokenizerError(
-            f"{model} does not fit the model",
-            got=f"{processor.get_piece_size()} pieces", expected=f"at most {vocab_size}, the rows of the model",
-        )  # fmt: skip
+    _check_rows(model, processor.get_piece_size(), vocab_size)
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
     tokenizer = _convert(proto, model)
     _require_same_ids(tokenizer, processor, list(probe_texts(proto.pieces)), model)
-    shutil.copyfile(model, folder / SENTENCEPIECE)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", _tokenizer_config(processor, context))
+    copy_into(folder, model)
+    tokenizer.save(str(folder / JSON))
+    held = read_companions(model)
+    # The control tokens of a template are in the text that transformers encodes, and are not to be split there.
+    chat = {"chat_template": held.chat_template, "split_special_tokens": False} if held.chat_template else {}
+    write_json(folder / _CONFIG, {**_tokenizer_config(processor, context), **chat})
+
+
+def write_as_it_is(tokenizer: HuggingFaceTokenizer, folder: Path, vocab_size: int, context: int) -> None:
+    """Copy a tokenizer.json and the files beside it; nothing has to be converted.
+
+    Raises:
+        TokenizerError: more ids than the model has rows.
+    """
+    _check_rows(tokenizer.path, tokenizer.vocab_size, vocab_size)
+    copied = companions(copy_into(folder, tokenizer.path))
+    if not any(file.name == _CONFIG for file in copied):
+        names = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
+        named = {name: tokenizer.piece(number) for name, number in names.items() if number is not None}
+        write_json(
+            folder / _CONFIG, {"tokenizer_class": "PreTrainedTokenizerFast", **named, "model_max_length": context}
+        )
+
+
+def _check_rows(file: Path, pieces: int, rows: int) -> None:
+    if pieces > rows:
+        raise TokenizerError(
+            f"{file} does not fit the model", got=f"{pieces} pieces", expected=f"at most {rows}, the rows of the model"
+        )
 
 
 def _require_same_ids(tokenizer: Tokenizer, processor: Any, texts: list[str], model: Path) -> None:

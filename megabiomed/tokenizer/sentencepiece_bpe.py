@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import sentencepiece
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import refuse_pointer
-from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.interface import ControlToken, Tokenizer
 from megabiomed.tokenizer.words import WordEncoder
 
 UNK, BOS, EOS = 0, 1, 2
@@ -36,25 +37,31 @@ class SentencePieceTokenizer(Tokenizer):
             refuse_pointer(self.path)
             raise TokenizerError(
                 f"{path} is not a SentencePiece model",
-                do="give a tokenizer.model as Llama-2 ships it (not tokenizer.json)",
+                do="give a tokenizer.model as Llama-2 ships it, or a tokenizer.json",
             ) from None
         self.vocab_size: int = self._processor.vocab_size()
-        self.bos_id: int = self._processor.bos_id()
+        self.bos_id = bos = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
         self._encoders: dict[type[Any], WordEncoder] = {}
-        if self.bos_id < 0 or self.eos_id < 0:
+        if bos < 0 or self.eos_id < 0:
             raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
+
+    @cached_property
+    def control_tokens(self) -> Mapping[str, ControlToken]:
+        """See the base class."""
+        held = (number for number in range(self.vocab_size) if self._processor.is_control(number))
+        return {self._processor.id_to_piece(number): ControlToken(number) for number in held}
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """See the base class."""
         ids: list[int] = self._processor.encode(text)
-        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+        return [*(self.start if bos else []), *ids, *([self.eos_id] if eos else [])]
 
     def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
         """See the base class. Faster than `encode`: different words are remembered between calls (words.py)."""
         if dtype not in self._encoders:
             self._encoders[dtype] = WordEncoder(self._processor, dtype)
-        first, last = (np.array([special], dtype).tobytes() for special in (self.bos_id, self.eos_id))
+        first, last = (np.array([special], dtype).tobytes() for special in (*self.start, self.eos_id))
         return [b"".join((first, ids, last)) for ids in self._encoders[dtype].encode(texts)]
 
     def decode(self, ids: list[int]) -> str:

@@ -93,9 +93,9 @@ def test_untrainable_requests_are_explained_and_leave_no_file(
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="is not there"):
         open_tokenizer(tmp_path / "none.model")
-    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    (tmp_path / "tokenizer.model").write_text('{"version": "1.0"}')
     with pytest.raises(TokenizerError, match="not a SentencePiece model"):
-        open_tokenizer(tmp_path / "tokenizer.json")
+        open_tokenizer(tmp_path / "tokenizer.model")
 
 
 def test_data_of_another_tokenizer_are_refused_with_both_hashes(tokenizer: Tokenizer) -> None:

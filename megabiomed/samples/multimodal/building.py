@@ -19,7 +19,7 @@ from megabiomed.encoders.modality import ItemError, Modality, modality_of
 from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.samples.fields import text_of
 from megabiomed.samples.multimodal.items import Items
-from megabiomed.samples.multimodal.prompts import find_template, render
+from megabiomed.samples.multimodal.prompts import encode_pieces, end_of_answer, find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
 from megabiomed.samples.multimodal.splits import Split, leakage, split_records
 from megabiomed.samples.multimodal.store import RECORD_FIELDS, table_fields
@@ -106,9 +106,9 @@ class _Builder:
         answer = text_of(record.answer, "answer").strip()
         prompt = render(self.template, record, list(self.modalities.values()))
         placed = [self._item(name, text) for name, text in prompt.items]
-        ids = [self.tokenizer.bos_id]
-        for number, piece in enumerate(prompt.pieces):
-            ids += self.tokenizer.encode(piece) if piece else []
+        ids: list[int] = []
+        for number, piece in enumerate(encode_pieces(self.template, prompt, self.tokenizer)):
+            ids += piece
             ids += [-1 - number] if number < len(placed) else []
         numbers = {name: number for number, name in enumerate(self.modalities)}
         said = self._answer_ids(answer)
@@ -119,11 +119,11 @@ class _Builder:
         )  # fmt: skip
 
     def _answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer that end with EOS, or, of one that is too long, its first ids."""
-        ids = self.tokenizer.encode(answer)
+        """Ids of an answer with those that end it, or, of one that is too long, its first ids."""
+        ids = self.tokenizer.encode_answer(answer) if self.template.chat else self.tokenizer.encode(answer)
         limit = self.settings.max_answer_tokens
         if len(ids) <= limit:
-            return [*ids, self.tokenizer.eos_id]
+            return [*ids, *end_of_answer(self.template, self.tokenizer)]
         if self.settings.long_answers == "skip":
             raise Unusable("answer too long", f"{len(ids)} tokens, at most {limit}")
         self.changed.update(answers_cut=1, answer_tokens_cut=len(ids) - limit)

@@ -28,7 +28,7 @@ def generate(
 def build(
     files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, ChEBI-20 .txt, Swiss-Prot .dat, .sdf, .csv.")],
     output: Annotated[Path, typer.Option(help="Folder for train/, validation/ and test/.")],
-    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model or tokenizer.json of the language model.")],
     split: Annotated[
         Literal["random", "cluster", "none"],
         typer.Option(help="cluster keeps scaffolds and similar sequences together."),

@@ -10,6 +10,7 @@ from typing import Any
 from megabiomed.encoders.modality import Modality
 from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.samples.multimodal.records import MultimodalQuestion
+from megabiomed.tokenizer.interface import Tokenizer
 
 _SYSTEM = (
     "You are working as an excellent assistant in chemistry and molecule discovery. Below a human expert gives the "
@@ -26,11 +27,13 @@ class Template:
         prompt: complete prompt with {items} and {question}; the answer follows, then EOS.
         item: text of one item, with {name} of its modality and {placeholder}.
         items: the same for single modalities, by name; {text} is the item's own, its SMILES for example.
+        chat: the prompt is what a user says in a conversation, as the tokenizer's chat template writes it.
     """
 
     prompt: str
     item: str
     items: Mapping[str, str] = field(default_factory=dict)
+    chat: bool = False
 
     def item_text(self, modality: Modality[Any, Any], text: str) -> str:
         """What stands in the prompt for one item."""
@@ -46,6 +49,7 @@ TEMPLATES = {
         {"molecule": "<molecule><representation>{placeholder}</representation><SMILES>{text}</SMILES></molecule> "},
     ),
     "plain": Template("{items}{question} ", "{placeholder} "),
+    "chat": Template("{items}{question}", "<{name}>{placeholder}</{name}> ", chat=True),
 }  # fmt: skip
 
 
@@ -92,6 +96,23 @@ def render(template: Template, record: MultimodalQuestion, modalities: Sequence[
         raise DataError("placeholders and data do not match", got=_shown(found), expected=_shown(wanted))
     waiting = {name: iter(record.of(name)) for name in names.values()}
     return Prompt(parts[::2], [(kind, next(waiting[kind])) for kind in kinds])
+
+
+def encode_pieces(template: Template, prompt: Prompt, tokenizer: Tokenizer) -> list[list[int]]:
+    """The token ids of each piece of a prompt.
+
+    Raises:
+        TokenizerError: the template is that of conversations and the tokenizer has none.
+    """
+    if template.chat:
+        return tokenizer.require_chat().prompt_of_pieces(prompt.pieces)
+    first, *others = (tokenizer.encode(piece) if piece else [] for piece in prompt.pieces)
+    return [[*tokenizer.start, *first], *others]
+
+
+def end_of_answer(template: Template, tokenizer: Tokenizer) -> list[int]:
+    """The token ids that end an answer. Raises as `encode_pieces`."""
+    return tokenizer.require_chat().end_of_answer if template.chat else [tokenizer.eos_id]
 
 
 def _refuse_unknown(record: MultimodalQuestion, names: Collection[str]) -> None:

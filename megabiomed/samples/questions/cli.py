@@ -30,7 +30,7 @@ def generate(
 def build(
     files: Annotated[list[Path], typer.Argument(help="Files of questions in published layouts.")],
     output: Annotated[Path, typer.Option(help="Store to create.")],
-    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model of the language model.")],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.model or tokenizer.json of the language model.")],
     template: Annotated[str | None, typer.Option(help="Prompt template; default: the dataset's own.")] = None,
     window: Annotated[int, typer.Option(min=8, help="data.seq_length of the run; longer contexts are cut.")] = 2048,
     split: Annotated[
@@ -38,6 +38,9 @@ def build(
         typer.Option(help="Part of a PubMedQA file; auto leaves out the official test ids if it has them."),
     ] = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of questions per file.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask as conversations, by the tokenizer's chat template.")
+    ] = False,
 ) -> None:
     """Tokenize questions once for `megabiomed finetune`; what is left out is counted and listed in rejects.jsonl."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -49,7 +52,7 @@ def build(
         "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
     ) as bar:
         task = bar.add_task("tokenize")
-        build_store(files, output, open_tokenizer(tokenizer), BuildSettings(window, template, split, limit),
+        build_store(files, output, open_tokenizer(tokenizer), BuildSettings(window, template, split, limit, chat),
                     lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
     typer.echo(f"written: {output}: {QuestionStore(output).describe()}")
 

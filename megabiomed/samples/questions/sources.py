@@ -70,7 +70,7 @@ def check_sources(config: FinetuneRunConfig) -> None:
             QuestionStore(source.path)
         if source.template is not None and source.template not in TEMPLATES:
             raise ConfigError("there is no such template", got=source.template, expected=", ".join(TEMPLATES))
-        given = {key: getattr(source, key) for key in ("template", "split", "limit")}
+        given = {key: getattr(source, key) for key in ("template", "split", "limit", "chat")}
         changed = {key: value for key, value in given.items() if value != type(source).model_fields[key].default}
         if source.path.is_dir() and changed:
             raise ConfigError(
@@ -124,7 +124,7 @@ def stores_of(config: FinetuneRunConfig, run: Path) -> Iterator[Path]:
     """
     made = {file.parent: read_json(file) for file in sorted((run / "questions").glob(f"*/{MANIFEST}"))}
     for source in config.finetune.train:
-        settings = vars(BuildSettings(config.data.seq_length, source.template, source.split, source.limit))
+        settings = _settings(source, config).stored()
         held = [
             folder for folder, manifest in made.items()
             if str(source.path) in manifest["files"] and manifest["settings"] == settings
@@ -132,14 +132,18 @@ def stores_of(config: FinetuneRunConfig, run: Path) -> Iterator[Path]:
         yield from held or [source.path]
 
 
+def _settings(source: QuestionSource, config: FinetuneRunConfig) -> BuildSettings:
+    return BuildSettings(config.data.seq_length, source.template, source.split, source.limit, source.chat)
+
+
 def _store_of(source: QuestionSource, config: FinetuneRunConfig) -> Path:
     """The store of a source; a file's is made in the run folder, under a name that says what went into it."""
     if source.path.is_dir():
         return source.path
     tokenizer = open_tokenizer(tokenizer_of(config))
-    settings = BuildSettings(config.data.seq_length, source.template, source.split, source.limit)
+    settings = _settings(source, config)
     inputs = [file for file in (source.path, source.path.with_name(GROUND_TRUTH)) if file.is_file()]
-    key = json.dumps([vars(settings), tokenizer.sha256, *map(sha256_file, inputs)])
+    key = json.dumps([settings.stored(), tokenizer.sha256, *map(sha256_file, inputs)])
     folder = config.folder / "questions" / f"{source.path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not (folder / MANIFEST).is_file():
         build_store([source.path], folder, tokenizer, settings)

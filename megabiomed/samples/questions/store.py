@@ -26,12 +26,18 @@ class BuildSettings:
     Attributes:
         window: tokens that a question and its answer may take; longer contexts are cut.
         split: of a PubMedQA file; auto leaves the official test ids out where the file holds them.
+        chat: each question is a conversation, as the tokenizer's chat template writes it.
     """
 
     window: int
     template: str | None = None
     split: AutoSplit = "auto"
     limit: int | None = None
+    chat: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        """As values for a manifest; earlier versions had no `chat`, and wrote what is not one."""
+        return {name: value for name, value in asdict(self).items() if name != "chat" or value}
 
 
 def build_store(
@@ -59,7 +65,7 @@ def build_store(
         rejects += found.rejects
         for number, record in enumerate(found.records, 1):
             try:
-                words = _add(records, record, template, tokenizer, settings.window)
+                words = _add(records, record, template, tokenizer, settings)
             except Unusable as error:
                 rejects.append(Reject(record.source, record.ident, error.reason, error.detail))
                 continue
@@ -74,15 +80,18 @@ def build_store(
             do="raise data.seq_length (--window), or look at the file with `megabiomed qa inspect`",
         )  # fmt: skip
     hashes = {str(file): sha256_file(file) for file in files}
-    about = {"kinds": sorted(set(kinds)), "cut": cut, "settings": asdict(settings), "files": hashes}
+    about = {"kinds": sorted(set(kinds)), "cut": cut, "settings": settings.stored(), "files": hashes}
     return write_store(folder, {RECORDS: records}, rejects, tokenizer, about)
 
 
-def _add(records: Table, record: QuestionRecord, template: Template, tokenizer: Tokenizer, window: int) -> int:
+def _add(
+    records: Table, record: QuestionRecord, template: Template, tokenizer: Tokenizer, settings: BuildSettings
+) -> int:
     """Append one record; returns the words that its context lost. Raises `Unusable`."""
     # The other options are in the prompt; as continuations they are not trained on.
-    encoded = encode_prompt(tokenizer, replace(render(template, record), options=()), window)
-    ids = [*encoded.prompt, *encoded.answer, tokenizer.eos_id]
+    prompt = replace(render(template, record), options=())
+    encoded = encode_prompt(tokenizer, prompt, settings.window, chat=settings.chat)
+    ids = [*encoded.prompt, *encoded.answer, *encoded.end]
     records.append(ident=record.ident, ids=ids, answer_start=len(encoded.prompt))
     return encoded.cut_words
 

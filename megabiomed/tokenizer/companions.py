@@ -1,0 +1,81 @@
+"""What the files beside a tokenizer say: its special tokens, the ids that end an answer, and its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megabiomed.ground.errors import TokenizerError
+from megabiomed.ground.files import read_json
+from megabiomed.tokenizer.files import companions
+
+_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Companions:
+    """The content of the files.
+
+    Attributes:
+        named: special tokens by the names of transformers: `eos_token`.
+        config: tokenizer_config.json.
+        generation: generation_config.json.
+        chat_template: in Jinja; None where the model is none for conversations.
+    """
+
+    named: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+
+    def ids(self, name: str) -> list[int]:
+        """Token ids that the generation configuration gives under a name: one, several or none."""
+        found = self.generation.get(name)
+        return [] if found is None else [int(i) for i in found] if isinstance(found, list) else [int(found)]
+
+
+def read_companions(tokenizer: Path) -> Companions:
+    """Read the files beside a tokenizer; what is not there is empty.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    held = {file.name: file for file in companions(tokenizer)}
+    config = _object(held.get("tokenizer_config.json"))
+    # transformers 4 wrote both files; where they differ it takes the configuration.
+    named = {**_tokens(_object(held.get("special_tokens_map.json"))), **_tokens(config)}
+    template = held.get("chat_template.jinja")
+    written = template.read_text(encoding="utf-8") if template is not None else _template(config, tokenizer)
+    return Companions(named, config, _object(held.get("generation_config.json")), written)
+
+
+def _object(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise TokenizerError(f"{file} is damaged", got=type(found).__name__, expected="an object")
+    return found
+
+
+def _tokens(values: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens, each written as a text or as an object that describes it."""
+    found = {name: values.get(name) for name in _NAMES}
+    return {
+        name: str(token["content"] if isinstance(token, dict) else token)
+        for name, token in found.items()
+        if token is not None
+    }
+
+
+def _template(config: Mapping[str, Any], tokenizer: Path) -> str | None:
+    held = config.get("chat_template")
+    if isinstance(held, list):  # several for several purposes
+        held = {each["name"]: each["template"] for each in held}.get("default")
+    if held is not None and not isinstance(held, str):
+        raise TokenizerError(
+            f"the chat template beside {tokenizer} is damaged", got=type(held).__name__, expected="text in Jinja"
+        )
+    return held
