@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import (
+    discard_tree,
     fsync_directory,
     fsync_tree,
     remove_tree,
@@ -139,7 +140,7 @@ class TokenStoreWriter:
             if kind is None:
                 self._publish()
         finally:
-            remove_tree(self._temporary)
+            discard_tree(self._temporary)
 
     def _publish(self) -> None:
         self._write_index()

@@ -17,7 +17,7 @@ from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, MANIFEST, TRAINER
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import TrainerState, read_state
-from megabiomed.cli import app
+from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.ground.errors import CheckpointError, MegabiomedError
 from megabiomed.ground.files import sha256_file, write_json
 
@@ -80,7 +80,7 @@ def test_whatever_stands_in_the_metadata_no_command_ends_in_a_traceback(saved: P
             (saved / name).write_bytes(content[:place] + rng.randbytes(3) + content[place + rng.randrange(9) :])
             vouch(saved) if name != COMMITTED else None
         words = COMMANDS[number % len(COMMANDS)].replace("PATH", str(saved)).replace("OUT", str(tmp_path / "out"))
-        done = runner.invoke(app, ["checkpoint", *words.split()])
+        done = runner.invoke(checkpoint_app, words.split())
         refused += done.exit_code != 0
         assert isinstance(done.exception, MegabiomedError | SystemExit | None), (words, repr(done.exception))
     assert refused > 25
@@ -137,9 +137,9 @@ def test_one_bad_folder_does_not_end_the_table_of_all(tmp_path: Path, world: Any
     vouch(folders[2], lambda manifest: {**manifest, "world_size": "many"})
     (folders[3] / CONFIG).write_bytes(b"\xff")
     vouch(folders[3])
-    rows = json.loads(CliRunner().invoke(app, ["checkpoint", "inspect", str(tmp_path / "run"), "--json"]).stdout)
+    rows = json.loads(CliRunner().invoke(checkpoint_app, ["inspect", str(tmp_path / "run"), "--json"]).stdout)
     assert [row["complete"] for row in rows] == [True, False, False, True]
     assert "key 'world_size': got 'many'" in rows[1]["reason"]
-    said = CliRunner().invoke(app, ["checkpoint", "inspect", str(tmp_path / "run" / "checkpoints" / "step_00000004"),
+    said = CliRunner().invoke(checkpoint_app, ["inspect", str(tmp_path / "run" / "checkpoints" / "step_00000004"),
                                     "--topology", "tp=2"])  # fmt: skip
     assert "expected UTF-8 text" in str(said.exception)
