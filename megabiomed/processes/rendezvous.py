@@ -4,11 +4,12 @@ On one host they meet in a file of the launcher's private folder: no port, and n
 hosts they meet at a port that the system gave rank 0, which tells the others by a file (a port chosen earlier may be taken by
 then), on the interface of MASTER_ADDR. Without a launcher of ours, torch's variables say where.
 
-Nothing here authenticates: across hosts the network between the nodes must be trusted (torch's TCPStore).
+Nothing here authenticates: across hosts the network between the nodes must be trusted (docs/SECURITY.md).
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import socket
@@ -90,11 +91,11 @@ def open_store(rank: int, world: int, timeout_s: float, stopped: Callable[[], bo
     store: Store
     if world == 1:
         return HashStore()
-    if meeting and address in _LOCAL:
+    here = on_one_host(address, world)
+    if (interface := gloo_interface(address, here)) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    if meeting and here and _can_lock(Path(meeting).parent):
         store, where = FileStore(f"{meeting}.store", world), meeting
-        # gloo's own connections: not on an interface that other hosts can reach.
-        loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0] if loopback else "")
     elif meeting:
         store = _store_at_told_port(Path(meeting), rank, world, timeout_s, stopped)
         where = f"{address}:{os.environ['MASTER_PORT']}"
@@ -103,6 +104,57 @@ def open_store(rank: int, world: int, timeout_s: float, stopped: Callable[[], bo
         where = f"{address}:{os.environ['MASTER_PORT']}, as RANK and WORLD_SIZE say"
     _await_all(store, world, where, timeout_s, stopped)
     return store
+
+
+def on_one_host(address: str, world: int) -> bool:
+    """Whether all ranks are on this host, as torchrun, srun or the address says."""
+    # A heterogeneous job counts the nodes of each of its components alone.
+    slurm = os.environ.get("SLURM_STEP_NUM_NODES") == "1" and "SLURM_HET_SIZE" not in os.environ
+    return slurm or os.environ.get("LOCAL_WORLD_SIZE") == str(world) or address in _LOCAL
+
+
+def gloo_interface(address: str, here: bool) -> str | None:
+    """The network interface for gloo's connections; None leaves the choice to gloo, which looks up the host's own name.
+
+    That name often stands for a loopback address, which no other host can reach, or for a network that is not the cluster's.
+
+    Args:
+        address: of rank 0.
+        here: all ranks are on this host: then an interface that no other host can reach.
+    """
+    if here:
+        return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    # The second one, which is reserved for documentation, asks for the default route: rank 0 may know itself as a loopback.
+    for target in (address, "192.0.2.1"):
+        name = _interface_to(target)
+        if name is not None:
+            return name
+    return None
+
+
+def _interface_to(address: str) -> str | None:
+    """The interface through which this host reaches an address, or that has it; None for a loopback. Nothing is sent."""
+    import psutil
+
+    with suppress(OSError):
+        family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(target)
+            mine = probe.getsockname()[0]
+        if not ipaddress.ip_address(mine).is_loopback:
+            found = psutil.net_if_addrs().items()
+            return next((name for name, held in found if any(one.address == mine for one in held)), None)
+    return None
+
+
+def _can_lock(folder: Path) -> bool:
+    """Whether files in a folder can be locked, which torch's FileStore needs; some shared file systems refuse it."""
+    try:
+        with (folder / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+    return True
 
 
 def _await_all(store: Store, world: int, where: str, timeout_s: float, stopped: Callable[[], bool]) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from megabiomed.ground.errors import RendezvousError
-from megabiomed.processes.rendezvous import MEETING, _listening_at, _tell, _told
+from megabiomed.processes.rendezvous import MEETING, _can_lock, _listening_at, _tell, _told, gloo_interface, on_one_host
 
 RANK = """
 import os, torch
@@ -44,9 +49,10 @@ def _start(script: str, **variables: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["by a file", "by a port"])
-def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_file", [True, False], ids=["by a file", "by a port"])
+def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(by_file: bool, tmp_path: Path) -> None:
     """The last ranks are started first: they wait for a port that nobody has yet."""
+    address, of_srun = "127.0.0.2", {"SLURM_STEP_NUM_NODES": 1} if by_file else {}
     with socket.create_server((address, 0)) as service:
         taken = str(service.getsockname()[1])
         ranks = [(run, rank) for rank in (1, 0) for run in (1, 10)]
@@ -59,6 +65,7 @@ def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(address:
                 MASTER_PORT=taken,
                 MINE=run,
                 **{MEETING: tmp_path / f"run{run}"},
+                **of_srun,
             )
             for run, rank in ranks
         ]
@@ -67,7 +74,6 @@ def test_two_runs_meet_on_one_host_beside_a_service_that_has_their_port(address:
             output, errors = process.communicate(timeout=90)
             assert process.returncode == 0, errors
             said[place] = output.split()
-    by_file = address == "127.0.0.1"
     for run in (1, 10):
         port = taken if by_file else (tmp_path / f"run{run}").read_text()
         assert said[run, 0] == said[run, 1] == [port, str(2.0 * run)]
@@ -120,6 +126,69 @@ def test_a_service_across_hosts_listens_on_one_interface_unless_its_name_is_a_lo
         assert listener.getsockname()[0] == "127.0.0.1"
     with _listening_at("127.0.1.1", 0) as listener:  # what /etc/hosts of Debian gives a host's own name
         assert listener.getsockname()[0] == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("address", "variables", "here"),
+    [
+        ("127.0.0.1", {}, True),
+        ("node1", {}, False),
+        ("node1", {"LOCAL_WORLD_SIZE": "4"}, True),
+        ("node1", {"LOCAL_WORLD_SIZE": "2"}, False),
+        ("node1", {"SLURM_STEP_NUM_NODES": "1"}, True),
+        ("node1", {"SLURM_STEP_NUM_NODES": "2"}, False),
+        ("node1", {"SLURM_STEP_NUM_NODES": "1", "SLURM_HET_SIZE": "2"}, False),
+    ],
+)
+def test_ranks_of_one_host_are_known_by_whoever_started_them(
+    address: str, variables: dict[str, str], here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_NODES", "SLURM_HET_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert on_one_host(address, 4) is here
+
+
+def test_gloo_takes_a_loopback_on_one_host_and_across_hosts_the_interface_that_leads_to_rank_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert str(gloo_interface("node1", here=True)).startswith("lo")
+    addresses = {"lo": "127.0.0.1", "eth0": "10.1.0.7", "ib0": "10.2.0.7"}
+    held = {name: [SimpleNamespace(address=address)] for name, address in addresses.items()}
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: held)
+    routes = {"node1": "10.2.0.7", "127.0.1.1": "127.0.0.1", "192.0.2.1": "10.1.0.7"}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [(2, 2, 0, "", (host, 9))])
+    monkeypatch.setattr(socket, "socket", lambda *_: _Route(routes))
+    assert gloo_interface("node1", here=False) == "ib0"
+    assert gloo_interface("127.0.1.1", here=False) == "eth0"  # what /etc/hosts of Debian gives a host's own name
+    routes["192.0.2.1"] = "127.0.0.1"  # no other network
+    assert gloo_interface("127.0.1.1", here=False) is None
+
+
+class _Route(nullcontext[Any]):
+    """A socket that knows only from which address it would reach another one."""
+
+    def __init__(self, routes: dict[str, str]) -> None:
+        super().__init__(self)
+        self._routes, self._target = routes, ""
+
+    def connect(self, target: tuple[str, int]) -> None:
+        self._target = target[0]
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._routes[self._target], 5
+
+
+def test_a_folder_whose_files_cannot_be_locked_is_not_met_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _can_lock(tmp_path)
+    assert not _can_lock(tmp_path / "absent")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert not _can_lock(tmp_path)
 
 
 def test_a_rank_that_comes_first_waits_for_the_whole_file(tmp_path: Path) -> None:
