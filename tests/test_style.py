@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXEMPT = ("bench", "checkpoint", "doctor", "engine", "evaluate", "model", "support", "tokenizer")
-"""Rooms whose old packed assignments are still to be unpacked; their tests as well. Take a room out, never put one in."""
 
 
 def sources() -> Iterator[Path]:
-    """Files of the package and of the tests, outside the exempt rooms."""
+    """Files of the package and of the tests."""
     for tree in (ROOT / "megabiomed", ROOT / "tests"):
         # rglob does not follow the links to kernels and launch by itself, so every room is searched apart.
         for room in sorted(tree.iterdir()):
-            if room.stem not in EXEMPT:
-                yield from sorted(room.rglob("*.py")) if room.is_dir() else [room] if room.suffix == ".py" else []
+            yield from sorted(room.rglob("*.py")) if room.is_dir() else [room] if room.suffix == ".py" else []
 
 
 def packed_assignments(text: str) -> Iterator[int]:
@@ -42,11 +39,6 @@ def test_no_line_assigns_three_values_at_once() -> None:
         for line in packed_assignments(file.read_text())
     ]
     assert not packed, "\n" + "\n".join(packed)
-
-
-def test_the_exempt_rooms_exist() -> None:
-    rooms = {room.stem for tree in ("megabiomed", "tests") for room in (ROOT / tree).iterdir()}
-    assert set(EXEMPT) <= rooms
 
 
 @pytest.mark.parametrize(

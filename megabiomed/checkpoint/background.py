@@ -62,7 +62,9 @@ class BackgroundSaver:
         """
         if self._thread is not None:
             self._thread.join()
-        self._thread, failure, self._failure = None, self._failure, None
+        self._thread = None
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise failure
 

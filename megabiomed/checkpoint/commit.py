@@ -111,7 +111,9 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, ranks: Ranks | None = None, fence: Fence | None = None) -> None:
-        self.folder, self.ranks, self.fence = folder, ranks or Ranks(), fence
+        self.folder = folder
+        self.ranks = ranks or Ranks()
+        self.fence = fence
         self.token = fence.token if fence else secrets.token_hex(4)
         self._committed: set[int] = set()
 

@@ -55,7 +55,9 @@ class Box:
         common = self.intersect(other)
         if common is None:
             return [self]
-        remains, offset, shape = [], list(self.offset), list(self.shape)
+        remains = []
+        offset = list(self.offset)
+        shape = list(self.shape)
         for d, (low, size) in enumerate(zip(common.offset, common.shape)):
             for start, stop in ((offset[d], low), (low + size, offset[d] + shape[d])):
                 if start < stop:

@@ -14,7 +14,9 @@ class ChainSource:
     """The first checkpoint that holds a tensor answers for it, else the base; implements `TensorSource`."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint], base: TensorSource, base_names: frozenset[str]) -> None:
-        self.checkpoints, self.base, self._names = list(checkpoints), base, base_names
+        self.checkpoints = list(checkpoints)
+        self.base = base
+        self._names = base_names
 
     def holds(self, name: str) -> bool:
         """Whether anybody has the tensor."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.nearest import nearest
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
@@ -32,13 +32,6 @@ class Section(BaseModel):
         """
         field = cls.model_fields.get(key)
         return None if field is None else _section_of(field.annotation)
-
-
-def nearest(name: str, options: list[str]) -> str | None:
-    """The option most like `name`, or None when nothing is similar."""
-    # A low cutoff: a wrong hint costs the reader nothing, a missing one costs a search in the documentation.
-    matches = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return matches[0] if matches else None
 
 
 def parse(cls: type[S], values: Any, source: str) -> S:

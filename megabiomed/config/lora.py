@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt, field_validator
 
-from megabiomed.config.base import Section, nearest
+from megabiomed.config.base import Section
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.nearest import nearest
 
 
 class LoraConfig(Section):

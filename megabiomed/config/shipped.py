@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megabiomed.config.base import nearest
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.nearest import nearest
 
 ROOT = Path(__file__).parent.parent / "configs"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -50,7 +51,7 @@ class Source(NamedTuple):
     weight: float
 
 
-class SampleLoader:
+class SampleLoader(ABC):
     """Endless iterator over the steps of a run from any global sample on; the global batch is the same for every topology.
 
     Replica r takes the r-th contiguous part of each global batch. A subclass says with `read` how samples are read.
@@ -84,9 +85,9 @@ class SampleLoader:
         self._ahead = (0, np.empty((0, 3), np.int64))
         self._prefetcher: _Prefetcher | None = None
 
+    @abstractmethod
     def read(self, samples: list[list[int]]) -> MicroBatch:
         """The micro-batch of these samples, each (source, epoch, window). Called in the prefetching thread."""
-        raise NotImplementedError
 
     @property
     def samples_per_epoch(self) -> int:

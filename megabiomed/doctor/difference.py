@@ -111,7 +111,10 @@ def _compare(
     kind: str,
     advance: Callable[[int], None],
 ) -> TensorDifference:
-    differing, largest, squares, norm = 0, 0.0, 0.0, 0.0
+    differing = 0
+    largest = 0.0
+    squares = 0.0
+    norm = 0.0
     for box in _blocks(name, shape):
         ours, theirs = a.read(box, kind), b.read(box, kind)
         unequal = (ours != theirs) & ~(ours.isnan() & theirs.isnan())

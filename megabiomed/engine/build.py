@@ -125,7 +125,9 @@ class TrainEngine:
         """The micro-batches of this rank with the names of their random numbers, where adapters have dropout."""
         if self.config.lora is None or not self.config.lora.dropout:
             return micro_batches
-        data, seed, step = self.config.data, self.config.seed, self.optimizer_step_count
+        data = self.config.data
+        seed = self.config.seed
+        step = self.optimizer_step_count
         before = self.mesh.coordinate("replicas") * data.global_batch_size // self.mesh.size("replicas")  # samples
         places = [(before + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
         return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]

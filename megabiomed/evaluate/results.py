@@ -18,7 +18,9 @@ from megabiomed.evaluate.metrics import Row
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import make_writable, read_json, write_json
 
-SETTINGS, RESULTS, PAGE = "settings.json", "results.json", "results.html"
+SETTINGS = "settings.json"
+RESULTS = "results.json"
+PAGE = "results.html"
 
 
 class ResultFolder:

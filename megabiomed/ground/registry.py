@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Generic, TypeVar, cast
 
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.nearest import nearest
 
 T = TypeVar("T")
 
@@ -82,10 +82,10 @@ class Registry(Generic[T]):
         return cast(T, held)
 
     def _unknown(self, name: str) -> ConfigError:
-        near = get_close_matches(name, self.shipped, 1)
+        near = nearest(name, self.shipped)
         return ConfigError(
             f"unknown {self.what}",
             got=repr(name),
             expected=f"one of {', '.join(self.shipped)}, or package.module:attribute",
-            do=f"did you mean {near[0]!r}?" if near else None,
+            do=f"did you mean {near!r}?" if near else None,
         )

@@ -41,7 +41,9 @@ from megabiomed.processes import platform
 from megabiomed.tokenizer.files import find_in, fingerprint
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
-HALF_SPLIT, INTERLEAVED, UNKNOWN = "half-split (Hugging Face)", "interleaved (Meta)", "unknown"
+HALF_SPLIT = "half-split (Hugging Face)"
+INTERLEAVED = "interleaved (Meta)"
+UNKNOWN = "unknown"
 # bf16 keeps 8 bits of each activation; measured against fp32 on random 4-layer models the logits differ by about 2 %.
 ENGINE_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.05}
 # Two fp32 implementations of 80 layers differ by rounding alone; a wrong layout or order differs by the logits' own size.

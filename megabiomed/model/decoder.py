@@ -127,7 +127,9 @@ class Chunk(nn.Module):
 
     def __init__(self, architecture: Architecture, layers: Layers, first: int, last: int, recompute: str) -> None:
         super().__init__()
-        self.rope, self.recompute, self.rows = architecture.rope(), recompute, layers.rows
+        self.rope = architecture.rope()
+        self.recompute = recompute
+        self.rows = layers.rows
         self.embed = layers.embedding() if first == 0 else None
         self.blocks = nn.ModuleList(architecture.block(layers, index, recompute) for index in range(first, last))
         is_last = last == architecture.config.num_hidden_layers

@@ -26,7 +26,9 @@ class VocabularyHead(nn.Module):
         self, weight: nn.Parameter, shard: Shard, sequence_parallel: bool, kernels: KernelsConfig, z_loss: float
     ) -> None:
         super().__init__()
-        self.weight, self.shard, self.sequence_parallel = weight, shard, sequence_parallel
+        self.weight = weight
+        self.shard = shard
+        self.sequence_parallel = sequence_parallel
         self.kernels, self.z_loss = kernels, z_loss
 
     def forward(

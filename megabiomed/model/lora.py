@@ -43,7 +43,10 @@ class ColumnAdapter(nn.Module):
         *, sequence_parallel: bool, dtype: torch.dtype, name: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.lora, self.group, self.sequence_parallel, self.name = lora, group, sequence_parallel, name
+        self.lora = lora
+        self.group = group
+        self.sequence_parallel = sequence_parallel
+        self.name = name
         self.parts = parts
         adapted = [size for size, chosen in parts if chosen]
         self.lora_A = nn.Parameter(torch.empty(len(adapted) * lora.rank, inputs, dtype=dtype))
@@ -83,7 +86,10 @@ class RowAdapter(nn.Module):
         *, sequence_parallel: bool, dtype: torch.dtype, name: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.lora, self.group, self.sequence_parallel, self.name = lora, group, sequence_parallel, name
+        self.lora = lora
+        self.group = group
+        self.sequence_parallel = sequence_parallel
+        self.name = name
         self.lora_A = nn.Parameter(torch.empty(lora.rank, inputs, dtype=dtype))
         self.lora_B = nn.Parameter(torch.empty(outputs, lora.rank, dtype=dtype))
 

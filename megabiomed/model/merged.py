@@ -17,7 +17,9 @@ class MergedSource:
     """W + scale * B A of a checkpoint of adapters, box by box; implements `TensorSource` for the whole model."""
 
     def __init__(self, checkpoint: Checkpoint, base: TensorSource, model: ModelConfig, lora: LoraConfig) -> None:
-        self.checkpoint, self.base, self.lora = checkpoint, base, lora
+        self.checkpoint = checkpoint
+        self.base = base
+        self.lora = lora
         self._adapted = {tensor.name: tensor for tensor in architecture_of(model).adapted(lora)}
 
     def read(self, box: Box, kind: str = "param") -> torch.Tensor:

@@ -42,7 +42,9 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float, dtype: torch.dtype, partial: bool, backend: str) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, dtype=dtype))
-        self.eps, self.partial, self.backend = eps, partial, backend
+        self.eps = eps
+        self.partial = partial
+        self.backend = backend
 
     def shared_weight(self) -> Tensor:
         """The weight as the computation uses it, [n]."""
@@ -120,10 +122,14 @@ class TensorParallelLayers:
         kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None, fp8: bool = False,
     ) -> None:  # fmt: skip
         architecture.check_untied()
-        self.kernels, self.z_loss, self.lora = kernels or KernelsConfig(), z_loss, lora
+        self.kernels = kernels or KernelsConfig()
+        self.z_loss = z_loss
+        self.lora = lora
         self.architecture, self.config = architecture, architecture.config
         self.fp8 = fp8
-        self.group, self.dtype, self.sequence_parallel = tp_group, dtype, sequence_parallel
+        self.group = tp_group
+        self.dtype = dtype
+        self.sequence_parallel = sequence_parallel
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.rows = TokenRows.of(tp_group.size(), tp_group.rank(), sequence_parallel)
         self.placements: dict[nn.Parameter, Placement] = {}

@@ -78,7 +78,9 @@ class Llama3Rope(PlainRope):
 
     def frequencies(self) -> Tensor:
         """[d/2] fp32."""
-        plain, low, high = super().frequencies(), self.low_freq_factor, self.high_freq_factor
+        plain = super().frequencies()
+        low = self.low_freq_factor
+        high = self.high_freq_factor
         original = self.original_max_position_embeddings
         wavelength = 2 * pi / plain
         slow = torch.where(wavelength > original / low, plain / self.factor, plain)

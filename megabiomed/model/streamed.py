@@ -26,7 +26,9 @@ class PlainLayers:
 
     def __init__(self, architecture: Architecture, read: Read) -> None:
         self._architecture, self._read = architecture, read
-        self.tensor_parallel_size, self.rows, self.kernels = 1, TokenRows(), KernelsConfig()
+        self.tensor_parallel_size = 1
+        self.rows = TokenRows()
+        self.kernels = KernelsConfig()
 
     def norm(self, name: str) -> nn.Module:
         """RMSNorm over h, of the stream and what is pending to be added to it."""
@@ -61,7 +63,9 @@ class PlainLayers:
 class _Norm(nn.Module):
     def __init__(self, weight: Tensor, eps: float, backend: str) -> None:
         super().__init__()
-        self.weight, self.eps, self.backend = nn.Parameter(weight, requires_grad=False), eps, backend
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.eps = eps
+        self.backend = backend
 
 
 class _StreamNorm(_Norm):

@@ -67,7 +67,9 @@ class ExtendedSource(HuggingFaceSource):
 
     def __init__(self, path: str | Path, names: frozenset[str], old_size: int, new_rows: list[list[int]]) -> None:
         super().__init__(path)
-        self._grown, self._old_size, self._new_rows = names, old_size, new_rows
+        self._grown = names
+        self._old_size = old_size
+        self._new_rows = new_rows
 
     def read_into(self, box: Box, out: torch.Tensor, kind: str = "param") -> None:
         """Fill `out` with the values of one box; see `HuggingFaceSource.read_into`."""

@@ -6,6 +6,7 @@ is written.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def write_store(
     return manifest
 
 
-class AnswerStore:
+class AnswerStore(ABC):
     """An opened store. All records lie one after the other.
 
     Attributes:
@@ -115,9 +116,9 @@ class AnswerStore:
         return len(self.answer_start)
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """See the class."""
-        raise NotImplementedError
 
     @property
     def left_out(self) -> dict[str, int]:

@@ -41,7 +41,9 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str, named: Mapping[str, str]) -> None:
-        self._tokenizer, self._template, self._named = tokenizer, template, dict(named)
+        self._tokenizer = tokenizer
+        self._template = template
+        self._named = dict(named)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to where the assistant answers. The template decides whether BOS is among them.
@@ -84,7 +86,9 @@ class ChatTemplate:
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
     def _ids(self, rendered: str, mark: str) -> list[int]:
-        tokens, ids, place = self._tokenizer.control_tokens, list[int](), 0
+        tokens = self._tokenizer.control_tokens
+        ids = list[int]()
+        place = 0
         left_strip = False
         for found in [*self._control.finditer(rendered), None]:
             text = rendered[place : found.start() if found else None]

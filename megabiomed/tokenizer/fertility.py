@@ -58,7 +58,9 @@ def fertility(tokenizer: Tokenizer, texts: Iterable[str], worst: int = 10) -> Fe
     exact, counts = True, Counter[str]()
     for text in texts:
         ids = tokenizer.encode(text)
-        tokens, words, characters = tokens + len(ids), words + len(text.split()), characters + len(text)
+        tokens = tokens + len(ids)
+        words = words + len(text.split())
+        characters = characters + len(text)
         size += len(text.encode())
         exact = exact and tokenizer.decode(ids) == text
         counts.update(count_words([text]))

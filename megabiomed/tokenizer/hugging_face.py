@@ -35,7 +35,9 @@ def read_tokenizer_json(path: Path) -> Values:
         raise TokenizerError(f"{path} is not there", do="give the path of a tokenizer.json or tokenizer.model")
     try:
         held = json.loads(path.read_bytes())
-        kind, vocab, _ = held["model"].get("type", "BPE"), held["model"]["vocab"], held["added_tokens"]
+        kind = held["model"].get("type", "BPE")
+        vocab = held["model"]["vocab"]
+        _ = held["added_tokens"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         refuse_pointer(path)
         raise TokenizerError(f"{path} is no tokenizer.json", do="give the file of a Hugging Face folder") from None

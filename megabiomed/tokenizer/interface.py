@@ -65,9 +65,9 @@ class Tokenizer(ABC):
         return read_companions(self.path)
 
     @property
+    @abstractmethod
     def control_tokens(self) -> Mapping[str, ControlToken]:
         """Control tokens by their text."""
-        raise NotImplementedError
 
     @cached_property
     def chat(self) -> ChatTemplate | None:

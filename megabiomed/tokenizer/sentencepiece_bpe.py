@@ -16,7 +16,9 @@ from megabiomed.ground.files import refuse_pointer
 from megabiomed.tokenizer.interface import ControlToken, Tokenizer
 from megabiomed.tokenizer.words import WordEncoder
 
-UNK, BOS, EOS = 0, 1, 2
+UNK = 0
+BOS = 1
+EOS = 2
 MAX_LINES = 4_000_000
 """Lines that a tokenizer is trained on at most: a fixed random sample of longer input, which bounds the memory."""
 

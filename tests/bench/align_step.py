@@ -33,7 +33,10 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.processes import messages, platform
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 
-SEQ, SAMPLES, QUERIES, ROUNDS = 64, 8, 16, 3
+SEQ = 64
+SAMPLES = 8
+QUERIES = 16
+ROUNDS = 3
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
 
 

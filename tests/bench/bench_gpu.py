@@ -35,7 +35,9 @@ class Bench:
     """One run of some sections."""
 
     def __init__(self, asked: Asked, results: Results, folder: Path, budget_s: float) -> None:
-        self.asked, self.results, self.folder = asked, results, folder
+        self.asked = asked
+        self.results = results
+        self.folder = folder
         self.ends = time.monotonic() + budget_s
 
     def section(self, section: Section) -> None:
@@ -77,16 +79,23 @@ class _Told:
     """What a process has written so far."""
 
     def __init__(self, results: Results, section: str, part: Part, output: Path) -> None:
-        self.results, self.section, self.read, self.output = results, section, part.read, output
+        self.results = results
+        self.section = section
+        self.read = part.read
+        self.output = output
         self.seen = 0
-        self.last, self.done, self.began = part.name, False, time.monotonic()
+        self.last = part.name
+        self.done = False
+        self.began = time.monotonic()
 
     def __call__(self) -> None:
         """Take what is new."""
         found = self.read(self.output)
         for line in found[self.seen :]:
             if "begin" in line:
-                self.last, self.done, self.began = line["begin"], False, time.monotonic()
+                self.last = line["begin"]
+                self.done = False
+                self.began = time.monotonic()
             elif "end" in line:
                 self.done = True
                 took = round(time.monotonic() - self.began)

@@ -178,7 +178,9 @@ def measure_lost(engine: TrainEngine, method: Method) -> dict[str, float]:
 
 
 def measure(method: Method, rounds: int) -> dict[str, float]:
-    pauses, commits, loads = [], [], []
+    pauses = []
+    commits = []
+    loads = []
     save_memory: list[float] = []
     load_memory: list[float] = []
     for step in range(NUMBER_OF_LOST + 1, NUMBER_OF_LOST + rounds + 1):
@@ -208,7 +210,9 @@ def total_bytes(folder: Path) -> int:
 
 
 def main() -> None:
-    candidate, folder, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    candidate = sys.argv[1]
+    folder = Path(sys.argv[2])
+    output = Path(sys.argv[3])
     hidden, layers, rounds, tokens = map(int, sys.argv[4:8])
     torch.set_num_threads(1)
     platform.init_distributed(timeout_s=600)

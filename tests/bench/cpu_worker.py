@@ -151,7 +151,9 @@ def main() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.set_num_threads(1)
     platform.init_distributed()
-    name, store, steps = sys.argv[1], sys.argv[2], int(sys.argv[6])
+    name = sys.argv[1]
+    store = sys.argv[2]
+    steps = int(sys.argv[6])
     config = config_of(store, OURS.get(name, {}), int(sys.argv[4]), int(sys.argv[5]), steps)
     dp_rank, dp = dist.get_rank(), dist.get_world_size()
     if name in OURS:
@@ -159,7 +161,9 @@ def main() -> None:
     else:
         step = (peer_deepspeed if "deepspeed" in name else peer_fsdp2)(config)
     loader = open_training_data(config.data, config.seed, dp_rank, dp)
-    times, first_loss, useful = [], 0.0, 0
+    times = []
+    first_loss = 0.0
+    useful = 0
     for number, batch in zip(range(WARM_UP + steps), loader):
         dist.barrier()
         began = time.perf_counter()

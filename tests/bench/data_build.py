@@ -64,7 +64,9 @@ def given_texts(files: list[Path]) -> Iterator[str]:
 
 def write_texts(files: list[Path], output: Path, more: list[Path]) -> str:
     """The JSON lines that all candidates read, of papers, further real texts and `more` files; returns what is in them."""
-    characters, words, different = 0, 0, set[str]()
+    characters = 0
+    words = 0
+    different = set[str]()
     texts = dict.fromkeys(text for text in (*cleaned(files), *more_texts(), *given_texts(more)) if text.strip())
     with output.open("w", encoding="utf-8") as file:
         for number, text in enumerate(texts):

@@ -12,7 +12,9 @@ from megabiomed.data.loader import TrainLoader
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import read, windows_of
 
-SEQ, BATCH, MICRO = 2048, 64, 4
+SEQ = 2048
+BATCH = 64
+MICRO = 4
 
 
 def own(store: Path, packing: str) -> Iterator[int]:
@@ -27,7 +29,9 @@ def own(store: Path, packing: str) -> Iterator[int]:
 class _Tokenizer:
     """What GPTDataset asks of a tokenizer."""
 
-    eod, pad, vocab_size = 2, -1, 32000
+    eod = 2
+    pad = -1
+    vocab_size = 32000
     unique_identifiers: dict[str, str] = {"class": "bench"}  # noqa: RUF012
 
 

@@ -41,7 +41,9 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
         from megabiomed.config import DataConfig
         from megabiomed.data.loader import TrainLoader
 
-        before, started, cpu = _resident(), time.monotonic(), time.process_time()
+        before = _resident()
+        started = time.monotonic()
+        cpu = time.process_time()
         opened = TokenStore.open(folder)
         open_s = time.monotonic() - started
         data = DataConfig(seq_length=2048, global_batch_size=192, packing=packing)  # type: ignore[arg-type]
@@ -53,7 +55,9 @@ def measure(what: str, folder: Path, packing: str) -> dict[str, object]:
 
         from bench.data_load import gpt_dataset
 
-        before, started, cpu = _resident(), time.monotonic(), time.process_time()
+        before = _resident()
+        started = time.monotonic()
+        cpu = time.process_time()
         IndexedDataset(str(folder / "tokens"))
         open_s = time.monotonic() - started
         dataset = gpt_dataset(folder, folder.parent / f"cache-{time.time_ns()}", False, TOKENS // 2048 - 1)

@@ -22,13 +22,18 @@ from megabiomed.engine.build import build_engine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.processes import platform
 
-LAYERS, STEPS, LAST, LR = 2, 200, 10, 3e-4
+LAYERS = 2
+STEPS = 200
+LAST = 10
+LR = 3e-4
 GOAL = 0.005
 
 
 def batches(config: RunConfig, steps: int) -> Iterator[list[MicroBatch]]:
     """Tokens that depend on the one before, with Zipf's frequencies: there is something to learn."""
-    rng, tokens, words = np.random.default_rng(1), config.data.seq_length, config.model.vocab_size
+    rng = np.random.default_rng(1)
+    tokens = config.data.seq_length
+    words = config.model.vocab_size
     for _ in range(steps):
         drawn = rng.zipf(1.5, tokens + 1) % words
         ids = (drawn + 31 * np.roll(drawn, 1)) % words

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 Rows = list[dict[str, Any]]
 Found = float | None
-MFU, AHEAD, OF_COPY_RATE = 0.62, 1.15, 0.85
+MFU = 0.62
+AHEAD = 1.15
+OF_COPY_RATE = 0.85
 START_S = 45.0
 SAVE_SHARE = 0.01
 ZERO3_BEHIND = 1.03
@@ -101,7 +103,9 @@ def _save(rows: Rows) -> Found:
 
 
 OURS, PEERS = "megabiomed zero1", "transformers"
-MS, RATIO, SHARE = "{:.3f} ms", "{:.2f} x", "{:.1%}"
+MS = "{:.3f} ms"
+RATIO = "{:.2f} x"
+SHARE = "{:.1%}"
 GOALS = [
     Goal("MFU, 4 micro-batches, ZeRO-1", MFU, True, SHARE, _step(OURS, "MFU", max)),
     Goal("tokens/s over the best peer's, 4 micro-batches", AHEAD, True, RATIO,

@@ -103,7 +103,9 @@ class Measurement:
     """
 
     def __init__(self, lines: Lines, layers: int, profile: str) -> None:
-        self.lines, self.layers, self.profile = lines, layers, profile
+        self.lines = lines
+        self.layers = layers
+        self.profile = profile
 
     def __call__(self, candidate: str) -> None:
         """Build a candidate, measure it and remove it."""

@@ -114,7 +114,9 @@ def write(path: Path, value: dict[str, Any]) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     platform.init_distributed(timeout_s=120)
-    mode, table, folder = sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
+    mode = sys.argv[1]
+    table = json.loads(Path(sys.argv[2]).read_text())
+    folder = Path(sys.argv[3])
     chosen = folder / "pairs.json"
     writers = json.loads(chosen.read_text()) if chosen.exists() else {key: list(table) for key in table}
     for name, (world, parallel) in table.items():

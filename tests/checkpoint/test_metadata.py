@@ -64,7 +64,9 @@ def mutated(rng: random.Random, value: Any) -> Any:
 
 def test_whatever_stands_in_the_metadata_no_command_ends_in_a_traceback(saved: Path, tmp_path: Path) -> None:
     original = {name: (saved / name).read_bytes() for name in (TRAINER, MANIFEST, COMMITTED, CONFIG)}
-    rng, refused, runner = random.Random(5), 0, CliRunner()
+    rng = random.Random(5)
+    refused = 0
+    runner = CliRunner()
     for number in range(90):
         for name, content in original.items():
             (saved / name).write_bytes(content)

@@ -34,7 +34,9 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     engine = build_engine(config, mesh)
     engine.base = adapter_chain(None, config.model, config.seed) if config.lora else None
     engine.load_weights(engine.base or SeededInit(config.model, config.seed))
-    losses, norms, pairs = [], [], []
+    losses = []
+    norms = []
+    pairs = []
     for step, windows in zip(range(STEPS), global_batches(config)):
         share = len(windows) // mesh.size("replicas")
         mine = windows[mesh.coordinate("replicas") * share : (mesh.coordinate("replicas") + 1) * share]

@@ -18,7 +18,9 @@ from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from support.lora import LORA
 from support.parity import MODEL, OPTIMIZER
 
-SEQ, SAMPLES, QUERIES = 48, 4, 5
+SEQ = 48
+SAMPLES = 4
+QUERIES = 5
 SMILES = ["CCO", "c1ccccc1", "[Na+]", "CC(=O)Oc1ccccc1C(=O)O", "N"]
 PROTEINS = ["MKTAYIA", "M", "ACDEFGHIKLMNPQRSTVWY", "GGSGGSLKPQ"]
 CONTENTS: dict[str, list[str]] = {  # what each sample holds: molecule, protein or text

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-END, START, TURN_END, THINK, THOUGHT = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"
+END = "<|endoftext|>"
+START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+THINK = "<think>"
+THOUGHT = "</think>"
 SPECIAL = (END, START, TURN_END)
 TEXT = "the heart of the cell binds the protein; kinases of the heart and the liver bind it too. "
 CHATML = (

@@ -45,7 +45,9 @@ CONFIG = to_yaml(
 
 def placements(config: ModelConfig, tp: int, rank: int) -> list[Placement]:
     """How tensor rank `rank` of `tp` holds the model, in Megatron's layout: fused qkv by group, fused gate and up."""
-    h, d, ffn = config.hidden_size, config.head_size, config.intermediate_size
+    h = config.hidden_size
+    d = config.head_size
+    ffn = config.intermediate_size
     shapes = architecture_of(config).shapes
 
     def rows(name: str, offset: int, count: int) -> Box:
@@ -65,7 +67,9 @@ def placements(config: ModelConfig, tp: int, rank: int) -> list[Placement]:
 
     def attention(prefix: str) -> Placement:
         per_group = config.num_attention_heads // config.num_key_value_heads * d
-        groups, pieces, row = config.num_key_value_heads // tp, [], 0
+        groups = config.num_key_value_heads // tp
+        pieces = []
+        row = 0
         for group in range(rank * groups, (rank + 1) * groups):
             for part, size in (("q", per_group), ("k", d), ("v", d)):
                 pieces.append(PlacedBox(row, rows(f"{prefix}.{part}_proj.weight", group * size, size)))

@@ -30,7 +30,9 @@ from support import crash_damage, crash_ranks
 from support.runs import events, losses
 from support.stores import make_store
 
-WORLD, STEPS, SAVE_EVERY = 2, 40, 2
+WORLD = 2
+STEPS = 40
+SAVE_EVERY = 2
 TOPOLOGIES: dict[str, dict[str, Any]] = {
     "tp2-zero3": {"tensor_parallel_size": 2, "zero_stage": 3},
     "dp2-zero1": {"zero_stage": 1},
@@ -87,7 +89,11 @@ class Victim:
     """One run that is killed until its share of kills is used up, and then left to finish."""
 
     def __init__(self, topology: str, store: Path, folder: Path, rng: random.Random, tally: Tally) -> None:
-        self.topology, self.store, self.folder, self.rng, self.tally = topology, store, folder, rng, tally
+        self.topology = topology
+        self.store = store
+        self.folder = folder
+        self.rng = rng
+        self.tally = tally
         self.checkpoints = folder / "checkpoints"
         self.frozen: list[crash_ranks.Ranks] = []
         self.typical_s = 4.0
@@ -196,7 +202,9 @@ def campaign(kills: int, kills_per_run: int, seed: int, folder: Path) -> Tally:
     """Kill until `kills` have been dealt, in runs over all topologies in turn."""
     train_tokenizer(iter([TEXT]), folder / "tokenizer.model", MODEL["vocab_size"])
     store = make_store(folder / "store", folder / "tokenizer.model", [5, 40, 17, 3, 60, 24] * 12).path
-    tally, rng, began = Tally(), random.Random(seed), time.monotonic()
+    tally = Tally()
+    rng = random.Random(seed)
+    began = time.monotonic()
     for name in TOPOLOGIES:
         Victim(name, store, folder / f"whole-{name}", rng, Tally()).survive(0)
     number = 0

@@ -52,7 +52,9 @@ class Shared:
     """A view of shared memory; `root` is the allocation, which remembers who wrote it without a fence."""
 
     def __init__(self, data: Tensor, root: Shared | None = None) -> None:
-        self.data, self.root, self.unfenced = data, root or self, set[int]()
+        self.data = data
+        self.root = root or self
+        self.unfenced = set[int]()
         self.dtype = data.dtype
 
     def _view(self, data: Tensor) -> Shared:
@@ -228,9 +230,13 @@ class _Partition:
     """A thread that runs between `step` and the next `pause`."""
 
     def __init__(self, device: Device, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        self.device, self.done, self.waiting = device, False, "start"
+        self.device = device
+        self.done = False
+        self.waiting = "start"
         self.error: BaseException | None = None
-        self.go, self.back, self.abandoned = threading.Event(), threading.Event(), False
+        self.go = threading.Event()
+        self.back = threading.Event()
+        self.abandoned = False
         self.condition: Callable[[], bool] = lambda: True
         self.thread = threading.Thread(target=self._run, args=(function, arguments), daemon=True)
         self.thread.start()
@@ -289,7 +295,10 @@ class Descriptor:
     """What a kernel sees of a host's TensorDescriptor."""
 
     def __init__(self, host: Any) -> None:
-        self.base, self.shape, self.block_shape, self.layout = host.base, host.shape, host.block_shape, host.layout
+        self.base = host.base
+        self.shape = host.shape
+        self.block_shape = host.block_shape
+        self.layout = host.layout
         self.dtype = host.base.dtype
         elements = torch.Size(host.block_shape).numel()
         self.block_type = types.SimpleNamespace(nbytes=elements * host.base.itemsize)
@@ -299,7 +308,10 @@ class Emulated:
     """A Gluon kernel that runs here: `Emulated(kernel)[grid](arguments)`; `edit` changes its source first (seeded bugs)."""
 
     def __init__(self, kernel: Any, seed: int = 0, edit: tuple[str, str] | None = None) -> None:
-        self.kernel, self.seed, self.edit, self.edits = kernel, seed, edit, 0
+        self.kernel = kernel
+        self.seed = seed
+        self.edit = edit
+        self.edits = 0
 
     def __getitem__(self, grid: tuple[int, int]) -> Callable[..., None]:
         def launch(*arguments: Any, num_warps: int = 4) -> None:

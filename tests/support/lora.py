@@ -26,7 +26,10 @@ class PlainLora(nn.Module):
 
     def __init__(self, base: nn.Linear, a: Tensor, b: Tensor, scale: float, layer: str, p: float) -> None:
         super().__init__()
-        self.base, self.scale, self.layer, self.p = base, scale, layer, p
+        self.base = base
+        self.scale = scale
+        self.layer = layer
+        self.p = p
         self.a, self.b = nn.Parameter(a), nn.Parameter(b)
         self.noise: Noise | None = None
 

@@ -43,7 +43,9 @@ class Operator:
     """Types megabiomed's commands on a login node of the cluster."""
 
     def __init__(self, cluster: slurm.MiniSlurm, folder: Path, run_file: Path) -> None:
-        self.cluster, self.folder, self.run_file = cluster, folder, run_file
+        self.cluster = cluster
+        self.folder = folder
+        self.run_file = run_file
         self.profile = folder / "cluster.yaml"
         self.configure()
 

@@ -19,7 +19,9 @@ from megabiomed.model.as_transformers import as_transformers
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 
-STEPS, SEQ, GLOBAL_BATCH = 5, 32, 8
+STEPS = 5
+SEQ = 32
+GLOBAL_BATCH = 8
 MODEL = {
     "vocab_size": 251,  # odd: every tensor-parallel size pads its last shard
     "hidden_size": 64,
@@ -82,7 +84,9 @@ def reference(config: RunConfig) -> dict[str, Any]:
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
     )
-    losses, norms, pairs = [], [], []
+    losses = []
+    norms = []
+    pairs = []
     for _, windows in zip(range(STEPS), global_batches(config)):
         count = sum(int((w.labels != IGNORE_INDEX).sum()) for w in windows)
         total = 0.0

@@ -21,7 +21,9 @@ class Reference:
     """
 
     def __init__(self, folder: Path, run_text: str, words: list[str], steps: int) -> None:
-        self.folder, self.steps, self._words = folder / "run", steps, words
+        self.folder = folder / "run"
+        self.steps = steps
+        self._words = words
         self._file = folder / "run.yaml"
         self._file.write_text(run_text)
 

@@ -113,7 +113,9 @@ def test_the_fingerprint_is_of_what_decides_ids(folder: Path, tokenizer: Tokeniz
 
 def test_a_model_with_fewer_rows_than_ids_is_refused(folder: Path, tokenizer: Tokenizer) -> None:
     class Store:
-        path, tokenizer_path, tokenizer_sha256 = folder, folder / "tokenizer.json", tokenizer.sha256
+        path = folder
+        tokenizer_path = folder / "tokenizer.json"
+        tokenizer_sha256 = tokenizer.sha256
 
     assert check_tokenizer([Store], tokenizer.vocab_size + 271).path == folder / "tokenizer.json"
     with pytest.raises(TokenizerError, match=f"got {tokenizer.vocab_size} pieces"):
