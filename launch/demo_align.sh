@@ -19,7 +19,7 @@ say "1. a small language model, pretrained on records that the project writes"
 
 say "2. questions on molecules (computed by rdkit) and proteins (counted in the sequence)"
 "$BIN/megabiomed" dataset generate "$RUNS/align-questions.json"
-"$BIN/megabiomed" dataset build "$RUNS/align-questions.json" --output "$RUNS/align-qa" --template plain \
+"$BIN/megabiomed" multimodal build "$RUNS/align-questions.json" --output "$RUNS/align-qa" --template plain \
     --tokenizer "$RUNS/align-corpus/tokenizer/tokenizer.model"
 
 OVERRIDES=(run_dir="$RUNS/align-demo" "align.language_model=$RUNS/align-lm" "align.train.0.path=$RUNS/align-qa/train"

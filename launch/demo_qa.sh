@@ -19,7 +19,7 @@ say "1. a small language model, pretrained on records that the project writes"
     tracking.mlflow=false
 
 say "2. questions in the published layouts; the findings in the abstract decide between yes, no and maybe"
-"$MB" qa generate "$RUNS/qa"
+"$MB" questions generate "$RUNS/qa"
 QUESTIONS="$RUNS/qa/pubmedqa/ori_pqal.json"
 DATA=("finetune.train.0.path=$QUESTIONS" "finetune.replay.0.path=$RUNS/qa-corpus/train")
 

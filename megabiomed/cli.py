@@ -21,8 +21,8 @@ from megabiomed.ground.outcome import end
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
 from megabiomed.runs.cli import register as register_runs
-from megabiomed.samples.multimodal.cli import dataset_app
-from megabiomed.samples.questions.cli import qa_app
+from megabiomed.samples.multimodal.cli import multimodal_app
+from megabiomed.samples.questions.cli import questions_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,9 +35,12 @@ app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(data_app, name="data")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(bench_app, name="bench")
-app.add_typer(dataset_app, name="dataset")
-app.add_typer(qa_app, name="qa")
+app.add_typer(questions_app, name="questions")
+app.add_typer(multimodal_app, name="multimodal")
 app.add_typer(encoder_app, name="encoder")
+# The names of these two groups in the last release.
+app.add_typer(questions_app, name="qa", hidden=True)
+app.add_typer(multimodal_app, name="dataset", hidden=True)
 
 
 def _version(wanted: bool) -> None:

@@ -21,7 +21,7 @@ COMMANDS = [
     ["validate"],
     ["evaluate"],
     ["compare"],
-    ["qa", "inspect"],
+    ["questions", "inspect"],
     ["plot"],
     ["corpus", "build"],
     ["corpus", "generate"],
@@ -59,3 +59,11 @@ def test_the_old_name_of_evaluate_split_works_for_one_release_and_says_so(tmp_pa
     (line,) = result.stderr.splitlines()
     assert line.startswith("align-evaluate is deprecated: use `megabiomed evaluate RUN --split")
     assert "expected an alignment run" in str(result.exception)
+
+
+@pytest.mark.parametrize(("old", "new"), [("qa", "questions"), ("dataset", "multimodal")])
+def test_groups_still_answer_to_the_names_of_the_last_release(old: str, new: str) -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert f" {new} " in shown
+    assert f" {old} " not in shown
+    assert CliRunner().invoke(app, [old, "build", "--help"]).exit_code == 0

@@ -76,7 +76,7 @@ class AlignSource(Section):
     """One dataset of questions."""
 
     path: Path
-    """Folder of one split, made by `megabiomed dataset build`."""
+    """Folder of one split, made by `megabiomed multimodal build`."""
     weight: float = Field(1.0, gt=0)
     """Share of the samples, relative to the other sources."""
 

@@ -15,9 +15,9 @@ class QuestionSource(Section):
     """Questions of one dataset; template, split, limit and chat are those of a file, a store was built with its own."""
 
     path: Path
-    """File of questions in a published layout, or a store made by `megabiomed qa build`."""
+    """File of questions in a published layout, or a store made by `megabiomed questions build`."""
     template: str | None = None
-    """Prompt template of a file (`megabiomed qa inspect --template` shows it); null takes the dataset's own."""
+    """Prompt template of a file (`megabiomed questions inspect --template` shows it); null takes the dataset's own."""
     split: Literal["auto", "all", "train", "test"] = "auto"
     """Part of a PubMedQA file: auto leaves out the test ids if test_ground_truth.json is in the same folder."""
     limit: PositiveInt | None = None

@@ -50,7 +50,7 @@ class ItemError(DataError):
 
 
 class Modality(ModalityKind, ABC, Generic[F, L]):
-    """A modality. Name an instance in `align.modalities.<name>.kind` and with `megabiomed dataset build --modality`."""
+    """A modality. Name an instance in `align.modalities.<name>.kind` and with `megabiomed multimodal build --modality`."""
 
     placeholder: str
     """Stands in prompts where an item's embeddings go: `<moleculeHere>`."""
@@ -62,7 +62,7 @@ class Modality(ModalityKind, ABC, Generic[F, L]):
     """Keys of `featurise` with their defaults. An encoder's keys of the same names count where no dataset says them."""
     quick_characters: int | None = None
     """Longest text that `featurise` surely is done with at once. Longer ones run in a process of their own under the time
-    limit of `megabiomed dataset build`. None: every text is."""
+    limit of `megabiomed multimodal build`. None: every text is."""
     version: int = 1
     """Of the features; datasets made with another version are refused."""
 

@@ -44,7 +44,8 @@ def evaluate(
         Literal["choice", "generate"], typer.Option(help="Score the options, or generate an answer.")
     ] = "choice",
     split: Annotated[
-        Path | None, typer.Option(help="Questions on molecules and proteins (`dataset build`), for an aligned model.")
+        Path | None,
+        typer.Option(help="Questions on molecules and proteins (`multimodal build`), for an aligned model."),
     ] = None,
     retrieval: Annotated[
         Path | None, typer.Option(help="Training split for the retrieval baseline: its nearest item answers too.")

@@ -117,7 +117,7 @@ def build_task(
         left = _counts(task.rejects) | ({"contaminated": task.dropped} if task.dropped else {})
         raise DataError(
             f"nothing is left of {asked.path} to ask", got=left,
-            do=f"`megabiomed qa inspect` shows the file; the model's context has {context} tokens",
+            do=f"`megabiomed questions inspect` shows the file; the model's context has {context} tokens",
         )  # fmt: skip
     return task
 

@@ -95,7 +95,7 @@ class AnswerStore(ABC):
     what: ClassVar[str]
     """The kind of store, for messages: "store of questions"."""
     command: ClassVar[str]
-    """What makes one: "megabiomed qa build"."""
+    """What makes one: "megabiomed questions build"."""
     formats: ClassVar[tuple[int, ...]] = (1, FORMAT)
 
     def __init__(self, path: Path) -> None:

@@ -30,7 +30,7 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
         lines = [f"data: {store.path}: {store.describe()}" for store in stores]
     elif config.train.steps is None:
         lines = [
-            "length: unknown until the questions are stores (`megabiomed qa build`); the run itself tokenizes files"
+            "length: unknown until the questions are stores (`megabiomed questions build`); the run itself tokenizes files"
         ]
     total = total_steps(config, samples or 0) if samples or config.train.steps else None
     absent = [f"replay: {source.path}, not there yet" for source in config.finetune.replay if not source.path.exists()]

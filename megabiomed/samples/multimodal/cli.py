@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-dataset_app = typer.Typer(no_args_is_help=True, help="Questions on molecules and proteins for the alignment.")
+multimodal_app = typer.Typer(no_args_is_help=True, help="Questions on molecules and proteins for the alignment.")
 
 
-@dataset_app.command(epilog="Example: megabiomed dataset generate runs/questions.json")
+@multimodal_app.command(epilog="Example: megabiomed multimodal generate runs/questions.json")
 def generate(
     output: Annotated[Path, typer.Argument(help="JSON file to write.")],
     proteins: Annotated[int, typer.Option(min=1, help="Protein questions.")] = 300,
@@ -22,8 +22,8 @@ def generate(
     typer.echo(f"written: {output}, {generate_questions(output, proteins, seed)} questions")
 
 
-@dataset_app.command(
-    epilog="Example: megabiomed dataset build PubChemQA/train.json --output qa --tokenizer tokenizer.model"
+@multimodal_app.command(
+    epilog="Example: megabiomed multimodal build PubChemQA/train.json --output qa --tokenizer tokenizer.model"
 )
 def build(
     files: Annotated[list[Path], typer.Argument(help="OpenBioMed .json, ChEBI-20 .txt, Swiss-Prot .dat, .sdf, .csv.")],
@@ -68,7 +68,7 @@ def build(
         typer.echo(line)
 
 
-@dataset_app.command(epilog="Example: megabiomed dataset inspect qa/train")
+@multimodal_app.command(epilog="Example: megabiomed multimodal inspect qa/train")
 def inspect(split: Annotated[Path, typer.Argument(help="Folder of one split.")]) -> None:
     """Counts of a split, the first records that were left out, and its first question."""
     from megabiomed.samples.multimodal.store import QaStore

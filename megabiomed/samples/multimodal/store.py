@@ -51,7 +51,7 @@ class QaStore(AnswerStore):
         modalities: by name, in the order of their numbers in the store.
     """
 
-    what, command = "multimodal dataset", "megabiomed dataset build"
+    what, command = "multimodal dataset", "megabiomed multimodal build"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -73,7 +73,7 @@ class QaStore(AnswerStore):
             if about["version"] != now:
                 raise DataError(
                     f"{self.path} was made with another version of {name} features", got=about["version"], expected=now,
-                    do="make it again with `megabiomed dataset build`",
+                    do="make it again with `megabiomed multimodal build`",
                 )  # fmt: skip
         return {name: about["kind"] for name, about in held.items()}
 

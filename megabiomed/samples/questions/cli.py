@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-qa_app = typer.Typer(no_args_is_help=True, help="Biomedical questions: PubMedQA, MedMCQA, MedQA-USMLE, free answers.")
+questions_app = typer.Typer(
+    no_args_is_help=True, help="Biomedical questions: PubMedQA, MedMCQA, MedQA-USMLE, free answers."
+)
 
 
-@qa_app.command(epilog="Example: megabiomed qa generate runs/questions")
+@questions_app.command(epilog="Example: megabiomed questions generate runs/questions")
 def generate(
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     train: Annotated[int, typer.Option(min=1, help="Training questions of each dataset.")] = 600,
@@ -24,8 +26,8 @@ def generate(
         typer.echo(f"written: {path}")
 
 
-@qa_app.command(
-    epilog="Example: megabiomed qa build medmcqa/train.json --output qa/medmcqa --tokenizer tokenizer.model"
+@questions_app.command(
+    epilog="Example: megabiomed questions build medmcqa/train.json --output qa/medmcqa --tokenizer tokenizer.model"
 )
 def build(
     files: Annotated[list[Path], typer.Argument(help="Files of questions in published layouts.")],
@@ -57,7 +59,9 @@ def build(
     typer.echo(f"written: {output}: {QuestionStore(output).describe()}")
 
 
-@qa_app.command(epilog="Example: megabiomed qa inspect pubmedqa/ori_pqal.json --split test --template pubmedqa")
+@questions_app.command(
+    epilog="Example: megabiomed questions inspect pubmedqa/ori_pqal.json --split test --template pubmedqa"
+)
 def inspect(
     file: Annotated[Path, typer.Argument(help=".json, .jsonl, .jsonl.gz or .parquet in a published layout.")],
     split: Annotated[

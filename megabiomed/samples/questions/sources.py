@@ -64,7 +64,8 @@ def check_sources(config: FinetuneRunConfig) -> None:
     for source in [*config.finetune.train, *([held_out] if held_out else [])]:
         if not source.path.exists():
             raise DataError(
-                f"{source.path} is not there", do="give a file of questions, or a store made by `megabiomed qa build`"
+                f"{source.path} is not there",
+                do="give a file of questions, or a store made by `megabiomed questions build`",
             )
         if source.path.is_dir():
             QuestionStore(source.path)
@@ -76,7 +77,7 @@ def check_sources(config: FinetuneRunConfig) -> None:
             raise ConfigError(
                 f"{source.path} is a store, whose questions were chosen when it was built",
                 got=", ".join(f"{key}: {value}" for key, value in changed.items()),
-                do=f"leave {', '.join(changed)} out, or give it to `megabiomed qa build`",
+                do=f"leave {', '.join(changed)} out, or give it to `megabiomed questions build`",
             )
 
 

@@ -77,7 +77,7 @@ def build_store(
         raise DataError(
             f"no question of {', '.join(map(str, files))} fits into {settings.window} tokens",
             got=counts(rejects), expected="at least one question",
-            do="raise data.seq_length (--window), or look at the file with `megabiomed qa inspect`",
+            do="raise data.seq_length (--window), or look at the file with `megabiomed questions inspect`",
         )  # fmt: skip
     hashes = {str(file): sha256_file(file) for file in files}
     about = {"kinds": sorted(set(kinds)), "cut": cut, "settings": settings.stored(), "files": hashes}
@@ -99,7 +99,7 @@ def _add(
 class QuestionStore(AnswerStore):
     """An opened store of questions."""
 
-    what, command = "store of questions", "megabiomed qa build"
+    what, command = "store of questions", "megabiomed questions build"
 
     @property
     def fingerprint(self) -> str:

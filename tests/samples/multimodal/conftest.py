@@ -1,4 +1,4 @@
-"""A small tokenizer, and `dataset build` in this process."""
+"""A small tokenizer, and `multimodal build` in this process."""
 
 from __future__ import annotations
 
