@@ -23,6 +23,7 @@ from megabiomed.corpus.generate import write_records
 
 PEERS = ("transformers + deepspeed zero3 dp2", "transformers + fsdp2 dp2")
 WORKER = Path(__file__).with_name("cpu_worker.py")
+_BEFORE = ", other checkout"
 
 
 def main() -> None:
@@ -31,21 +32,27 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=2, help="windows per step")
     options.add_argument("--steps", type=int, default=3, help="timed steps of each round")
     options.add_argument("--rounds", type=int, default=1)
+    options.add_argument(
+        "--against", type=Path, help="another checkout, measured in the same rounds in place of the peers"
+    )
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_records(folder / "records.jsonl.gz", 400, 0)
         build_corpus(BuildOptions([folder / "records.jsonl.gz"], folder / "corpus", vocab_size=8192))
-        measured: dict[str, list[dict[str, float]]] = {candidate: [] for candidate in (*OURS, *PEERS)}
+        others = PEERS if asked.against is None else tuple(f"{name}{_BEFORE}" for name in OURS)
+        measured: dict[str, list[dict[str, float]]] = {candidate: [] for candidate in (*OURS, *others)}
         for number in range(asked.rounds):
             for candidate, results in measured.items():
                 print(f"round {number + 1}/{asked.rounds}: {candidate}", flush=True)
                 results.append(measure(candidate, folder, asked))
     rows = [summary(candidate, results) for candidate, results in measured.items()]
-    best = max(row["useful tokens/s"] for row in rows if row["candidate"] in PEERS)
+    best = max(row["useful tokens/s"] for row in rows if row["candidate"] in others)
     for row in rows:
-        row["vs best peer"] = f"{row['useful tokens/s'] / best:.2f}"
+        row["vs best peer" if asked.against is None else "vs best before"] = f"{row['useful tokens/s'] / best:.2f}"
     print(table(rows))
+    if asked.against is not None:
+        return
     notes = [
         f"27.7 M parameters (configs/models/tiny-30m.yaml), fp32, {asked.batch} windows of {asked.seq_length} tokens per "
         "step, micro-batch 1; documents of the generated corpus",
@@ -60,8 +67,10 @@ def measure(candidate: str, folder: Path, asked: argparse.Namespace) -> dict[str
     output = folder / "result.json"
     output.unlink(missing_ok=True)
     sizes = [str(asked.seq_length), str(asked.batch), str(asked.steps)]
-    command = [str(WORKER), candidate, str(folder / "corpus" / "train"), str(output), *sizes]
-    run_ranks(2, command, folder / "logs", 600)
+    checkout = asked.against if candidate.endswith(_BEFORE) else None
+    worker = WORKER if checkout is None else checkout / "tests" / "bench" / WORKER.name
+    command = [str(worker), candidate.removesuffix(_BEFORE), str(folder / "corpus" / "train"), str(output), *sizes]
+    run_ranks(2, command, folder / "logs", 600, checkout)
     result: dict[str, float] = json.loads(output.read_text())
     return result
 

@@ -21,8 +21,15 @@ def meeting(folder: Path) -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1", MEETING: str(Path(tempfile.mkdtemp(prefix="meeting_", dir=folder)) / "port")}
 
 
-def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 240.0) -> None:
-    """Run `python command...` as `world` ranks; any failure raises with that rank's output."""
+def run_ranks(
+    world: int, command: list[str], log_dir: Path, timeout_s: float = 240.0, checkout: Path | None = None
+) -> None:  # fmt: skip
+    """Run `python command...` as `world` ranks; any failure raises with that rank's output.
+
+    Args:
+        checkout: import another checkout of the project than this one.
+    """
+    imported = _IMPORTED if checkout is None else [str(checkout / "tests"), str(checkout)]
     log_dir.mkdir(parents=True, exist_ok=True)
     shared = {
         **os.environ,
@@ -30,11 +37,9 @@ def run_ranks(world: int, command: list[str], log_dir: Path, timeout_s: float = 
         "WORLD_SIZE": str(world),
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
-        "PYTHONPATH": os.pathsep.join([*_IMPORTED, os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([*imported, os.environ.get("PYTHONPATH", "")]),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    # Ranks import this checkout, whatever is installed.
-    shared["PYTHONPATH"] = os.pathsep.join([*filter(None, [shared.get("PYTHONPATH")]), str(Path(__file__).parents[2])])
     logs = [log_dir / f"rank_{rank}.log" for rank in range(world)]
     processes = []
     for rank, log in enumerate(logs):
