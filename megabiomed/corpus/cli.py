@@ -12,6 +12,7 @@ import typer
 
 from megabiomed.corpus.layouts import AUTO, LAYOUTS
 from megabiomed.ground.errors import DataError
+from megabiomed.ground.options import LARGEST_SEED, finite
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 
@@ -26,7 +27,9 @@ def build(
         Path | None, typer.Option(help="tokenizer.model or tokenizer.json to use; default: train one.")
     ] = None,
     vocab_size: Annotated[int, typer.Option(help="Pieces of a tokenizer trained here.")] = 32000,
-    validation_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of papers held out.")] = 0.03,
+    validation_fraction: Annotated[
+        float, typer.Option(callback=finite, min=0.0, max=0.9, help="Share of papers held out.")
+    ] = 0.03,
     layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = AUTO,
     pdf_parses: Annotated[Path | None, typer.Option(help="pdf_parses of release 20200705v1 to join.")] = None,
     min_words: Annotated[int, typer.Option(help="Shortest paper kept, in words.")] = 50,
@@ -100,7 +103,7 @@ def build(
 def generate(
     output: Annotated[Path, typer.Argument(help="File to write, .jsonl.gz.")],
     papers: Annotated[int, typer.Option(min=1, help="Number of papers.")] = 600,
-    seed: Annotated[int, typer.Option(help="Another seed gives other papers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Another seed gives other papers.")] = 0,
 ) -> None:
     """Write records in S2ORC's layout made by the project itself: true statements, most computed with rdkit."""
     from megabiomed.corpus.generate import write_records

@@ -270,7 +270,11 @@ class TokenStore:
             raise IndexError(f"document {document} of {self.num_documents}")
         with (self.path / DOCUMENTS).open("rb") as file:
             file.seek(int(self._line_starts[document]))
-            origin: dict[str, Any] = json.loads(file.readline())
+            line = file.readline()
+        try:
+            origin: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{self.path / DOCUMENTS} is damaged at document {document}", got=error) from None
         return origin
 
     def paper_id(self, document: int) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megabiomed.ground.options import finite
+
 if TYPE_CHECKING:
     from megabiomed.config.models import ModelConfig
     from megabiomed.model.certificate import Certificate
@@ -89,7 +91,9 @@ def export_hf(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder for its newest valid one.")],
     output: Annotated[Path, typer.Argument(help="Folder to create.")],
     dtype: Annotated[Dtype, typer.Option(help="Element type of the weights.")] = Dtype.bf16,
-    max_shard_gb: Annotated[float, typer.Option(help="Largest size of a weight file, in gigabytes.", min=0.001)] = 5.0,
+    max_shard_gb: Annotated[
+        float, typer.Option(callback=finite, help="Largest size of a weight file, in gigabytes.", min=0.001)
+    ] = 5.0,
     tokenizer: Annotated[bool, typer.Option(help="Add the tokenizer that is stored in the checkpoint.")] = True,
     check: Annotated[bool, typer.Option(help="Verify all hashes of the checkpoint first.")] = True,
     allow_uncertified: Annotated[

@@ -23,7 +23,7 @@ from megabiomed.doctor.needs import config_differences, parse_topology, stage_ne
 from megabiomed.ground.errors import UserError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
-from megabiomed.tokenizer.files import find_in
+from megabiomed.tokenizer.files import checked_in
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
 
@@ -95,7 +95,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
     """Check a Hugging Face folder against an architecture and say what it holds."""
     check_architecture(path, model)
     source = HuggingFaceSource(path)
-    tokenizer = find_in(path)
+    tokenizer = checked_in(path)
     return {
         "path": str(path),
         "architecture": model.model_dump(mode="json", exclude={"init_from"}),

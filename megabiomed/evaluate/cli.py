@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.options import LARGEST_SEED
 
 BASE = "New location of the base model the adapters were trained on, if it has moved."
 
@@ -71,7 +72,7 @@ def evaluate(
     chat: Annotated[
         bool, typer.Option("--chat", help="Ask as conversations, by the chat template of the model's tokenizer.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the few-shot examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the few-shot examples.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Result folder; default: RUN/evaluations/STEP-SETTINGS.")] = None,
     tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
     pp: Annotated[int, typer.Option(min=1, help="Pipeline-parallel ranks.")] = 1,

@@ -38,7 +38,7 @@ from megabiomed.model.reference import (
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
-from megabiomed.tokenizer.files import find_in, fingerprint
+from megabiomed.tokenizer.files import checked_in, fingerprint
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
 HALF_SPLIT = "half-split (Hugging Face)"
@@ -187,7 +187,7 @@ def certify(
     if not _close(ours, theirs):
         other = streamed_logits(architecture, from_interleaved(read, architecture), ids)
         layout = INTERLEAVED if _close(other, theirs) else UNKNOWN
-    own = find_in(folder)
+    own = checked_in(folder)
     return Certificate(
         direction=direction,
         folder=str(folder),

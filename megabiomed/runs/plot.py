@@ -18,11 +18,14 @@ def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
     A step that was logged twice (after a resume) counts once, the later value.
     """
     found: dict[int, float] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if key in record:
-            value = record[key]
-            found[record["step"]] = math.nan if isinstance(value, str) else value
+    for line in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if key in record:
+                value = record[key]
+                found[int(record["step"])] = math.nan if isinstance(value, str) else float(value)
+        except (ValueError, TypeError, KeyError):
+            continue  # a line that a full disk or a dead node left unfinished
     steps = sorted(found)
     return steps, [found[step] for step in steps]
 

@@ -66,6 +66,14 @@ def find_in(folder: Path) -> Path | None:
     return held[0] if held else None
 
 
+def checked_in(folder: Path) -> Path | None:
+    """As `find_in`, opened once: a damaged or empty file is a `TokenizerError` and never passes for a tokenizer."""
+    found = find_in(folder)
+    if found is not None:
+        open_tokenizer(found)
+    return found
+
+
 def _says_more(model: Path, json_file: Path) -> bool:
     """Whether tokenizer.json is to be read in place of tokenizer.model.
 

@@ -192,6 +192,14 @@ def test_import_reports_what_a_folder_holds(tmp_path: Path, world: Any) -> None:
     assert "set model.init_from" in call("import-hf", tmp_path / "hf")
 
 
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
+def test_a_tokenizer_of_no_bytes_is_not_imported(tmp_path: Path, world: Any, name: str) -> None:
+    export_hf(SeededInit(world.MODEL, 1), world.MODEL, tmp_path / "hf")
+    (tmp_path / "hf" / name).touch()
+    assert name in call("import-hf", tmp_path / "hf", fails=True)
+    assert not (tmp_path / "hf" / "import_certificate.json").exists()
+
+
 def test_import_refuses_a_folder_that_is_not_the_configured_model(tmp_path: Path, world: Any) -> None:
     export_hf(SeededInit(world.MODEL, 1), world.MODEL, tmp_path / "hf")
     (tmp_path / "run.yaml").write_text("name: x\nmodel: tiny\ntrain: {steps: 1}\n")

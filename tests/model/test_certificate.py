@@ -12,6 +12,7 @@ import pytest
 import torch
 from model.test_hf_folder import config, transformers_model
 from safetensors.torch import save_file
+from support.byte_level import byte_level
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config.models import ModelConfig
@@ -96,9 +97,9 @@ def test_another_model_is_refused_with_what_differs(tmp_path: Path, change: Any,
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     export_hf(lively(), MODEL, tmp_path / "hf", "fp32")
-    (tmp_path / "hf" / "tokenizer.model").write_bytes(b"one")
-    (tmp_path / "other.model").write_bytes(b"another")
-    found = certify(tmp_path / "hf", lively(), MODEL, "export", "here", tmp_path / "other.model")
+    byte_level(tmp_path / "hf")
+    other = byte_level(tmp_path / "other", text="tumour necrosis factor of the mouse ")
+    found = certify(tmp_path / "hf", lively(), MODEL, "export", "here", other)
     with pytest.raises(CheckpointError, match=r"tokenizer is \w+, not "):
         found.check()
 

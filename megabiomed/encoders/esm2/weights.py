@@ -116,5 +116,10 @@ def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileChec
 def _heads(path: Path, width: int) -> int:
     """What config.json says; of an official file what fair-esm's models of this width have: 20, or 40 from 2,560 on."""
     if path.is_dir():
-        return int(read_json(path / "config.json")["num_attention_heads"])
+        heads = read_json(path / "config.json", dict).get("num_attention_heads")
+        if not isinstance(heads, int):
+            raise CheckpointError(
+                f"{path / 'config.json'} does not say num_attention_heads", got=heads, expected="a number"
+            )
+        return heads
     return 40 if width >= 2560 else 20

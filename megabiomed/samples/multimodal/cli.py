@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from megabiomed.ground.options import LARGEST_SEED, finite
+
 multimodal_app = typer.Typer(no_args_is_help=True, help="Questions on molecules and proteins for the alignment.")
 
 
@@ -14,7 +16,7 @@ multimodal_app = typer.Typer(no_args_is_help=True, help="Questions on molecules 
 def generate(
     output: Annotated[Path, typer.Argument(help="JSON file to write.")],
     proteins: Annotated[int, typer.Option(min=1, help="Protein questions.")] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the sequences.")] = 0,
 ) -> None:
     """Write questions whose answers rdkit computes or that are counted in the sequence; no network."""
     from megabiomed.samples.multimodal.generate import generate_questions
@@ -43,7 +45,9 @@ def build(
     long_answers: Annotated[
         Literal["cut", "skip"], typer.Option(help="Keep the beginning of a longer answer, or leave it out; counted.")
     ] = "cut",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time for the features of one item.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(callback=finite, min=0.1, help="Longest time for the features of one item.")
+    ] = 10.0,
     modality: Annotated[
         list[str] | None,
         typer.Option(help="A modality of your own, as package.module:ATTRIBUTE; repeat the option for more."),
@@ -56,7 +60,7 @@ def build(
         typer.Option("--set", metavar="MODALITY.KEY=VALUE", help="A limit; repeat the option for more."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Largest number of records to read.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split.")] = 0,
 ) -> None:
     """Featurise, tokenize and split; what cannot be used is counted and listed in rejects.jsonl."""
     from megabiomed.samples.multimodal.building import BuildSettings, build_dataset

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from megabiomed.ground.options import LARGEST_SEED
+
 questions_app = typer.Typer(
     no_args_is_help=True, help="Biomedical questions: PubMedQA, MedMCQA, MedQA-USMLE, free answers."
 )
@@ -17,7 +19,7 @@ def generate(
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     train: Annotated[int, typer.Option(min=1, help="Training questions of each dataset.")] = 600,
     test: Annotated[int, typer.Option(min=1, help="Test questions of each dataset.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the questions.")] = 0,
 ) -> None:
     """Write questions in every published layout, learnable by rule, train and test disjoint; no network."""
     from megabiomed.samples.questions.generate import generate_questions
