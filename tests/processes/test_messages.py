@@ -6,17 +6,15 @@ import ast
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes.messages_worker import VALUES
+from support.spawn import run_ranks
 
-from megabiomed.ground.errors import CheckpointError, MegabiomedError
 from megabiomed.processes import messages
 
 ROOT = Path(__file__).parents[2]
-VALUES = {"first": 0.1 + 0.2, "second": [None, True, "ä\udcff"], "third": float("-inf"), "4": {}}
+WORKER = Path(__file__).with_name("messages_worker.py")
 UNPICKLING = {
     f"{verb}_object{end}" for verb in ("broadcast", "all_gather", "gather", "scatter", "send", "recv")
     for end in ("", "_list")
@@ -26,37 +24,9 @@ MODULES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "torch.distribu
 MAY_IMPORT = {"tests/checkpoint/test_security.py"}
 
 
-class OwnError(CheckpointError):
-    """Known to one rank alone: the others show it as its nearest kind."""
-
-
-def _rank(rank: int, world: int, folder: Path) -> None:
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), world), rank=rank, world_size=world)
-    seen: dict[str, Any] = {
-        "from the last": messages.broadcast(VALUES if rank == 2 else None, first=2),
-        "gathered": messages.gather("x" * (10**rank)),
-        "found": messages.from_first(lambda: [VALUES, rank]),
-        "among two": None,
-    }
-    two = dist.new_group([1, 2])
-    if rank > 0:
-        seen["among two"] = messages.broadcast(rank, group=two)
-
-    def refused() -> None:
-        kind = type("RankError", (OwnError,), {}) if rank == 0 else OwnError
-        raise kind("it does not fit", got=Path("/x"), expected=3, do="do that")
-
-    try:
-        messages.from_first(refused)
-    except MegabiomedError as error:
-        seen["error"] = [str(error), error.exit_code, isinstance(error, OwnError)]
-    (folder / f"{rank}.json").write_text(json.dumps(seen))
-    dist.destroy_process_group()
-
-
 @pytest.mark.timeout(120)
 def test_values_and_errors_reach_every_rank_as_they_were(tmp_path: Path) -> None:
-    mp.start_processes(_rank, args=(3, tmp_path), nprocs=3, start_method="fork")
+    run_ranks(3, [str(WORKER), str(tmp_path)], tmp_path / "logs", timeout_s=100)
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert [part["from the last"] for part in seen] == [VALUES] * 3
     assert [part["gathered"] for part in seen] == [["x", "x" * 10, "x" * 100], None, None]
