@@ -82,12 +82,15 @@ def paths(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Kind, 
     for name in ("export/alignment.json", "adapter/adapter_config.json", "questions/records.arrow", "other/notes.txt"):
         (folder / name).parent.mkdir()
         (folder / name).write_text("{}")
+    for name in ("blobs", "snapshots"):
+        (folder / "models--of--somebody" / name).mkdir(parents=True)
     return {
         Kind.RUN: run, Kind.CHECKPOINT: run / "checkpoints/step_00000001", Kind.HUGGING_FACE: folder / "hf",
         Kind.ALIGNMENT: folder / "a", Kind.STAGE: folder / "a/s",
         Kind.STAGE_CHECKPOINT: folder / "a/s/checkpoints/step_00000001",
         Kind.EXPORT: folder / "export", Kind.ADAPTER: folder / "adapter", Kind.RUNS: folder / "runs",
         Kind.TOKEN_STORE: corpus / "train", Kind.ANSWER_STORE: folder / "questions", Kind.CORPUS: corpus,
+        Kind.HUB_CACHE: folder / "models--of--somebody",
         Kind.FILE: folder / "run.yaml", Kind.FOLDER: folder / "other", Kind.MISSING: folder / "gone",
     }  # fmt: skip
 
