@@ -46,6 +46,7 @@ def main() -> None:
         seen["error"] = [str(error), error.exit_code, isinstance(error, OwnError)]
     (folder / f"{rank}.json").write_text(json.dumps(seen))
     dist.destroy_process_group()
+    platform.leave()
 
 
 if __name__ == "__main__":
