@@ -18,7 +18,7 @@ say "1. a small language model, pretrained on records that the project writes"
     checkpoint.save_every=0 tracking.mlflow=false
 
 say "2. questions on molecules (computed by rdkit) and proteins (counted in the sequence)"
-"$BIN/megabiomed" dataset generate "$RUNS/align-questions.json"
+"$BIN/megabiomed" multimodal generate "$RUNS/align-questions.json"
 "$BIN/megabiomed" multimodal build "$RUNS/align-questions.json" --output "$RUNS/align-qa" --template plain \
     --tokenizer "$RUNS/align-corpus/tokenizer/tokenizer.model"
 
