@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.json_lines import read_objects
 
 SLURM = "slurm"
 JOB = "job.json"
@@ -139,13 +140,5 @@ def _event(run: Path, kind: str) -> None:
 
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:
     """The newest event of a run that has a key; empty before the first."""
-    file = run / "events.jsonl"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    for line in reversed(lines):
-        try:
-            event: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue  # a crash cut it short
-        if key in event:
-            return event
-    return {}
+    events = [event for event in read_objects(run / "events.jsonl") if key in event]
+    return events[-1] if events else {}

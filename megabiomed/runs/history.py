@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.catalog import needs_care
 from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.json_lines import read_objects
 
 EVENTS = "events.jsonl"
 # Each is written after the checkpoint of its step was committed or read.
@@ -18,14 +18,7 @@ _SHOWN = 5
 
 def read_events(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a run, the oldest first; a line that a crash cut short is left out."""
-    file = folder / EVENTS
-    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            yield event
+    return (event for event in read_objects(folder / EVENTS) if isinstance(event.get("event"), str))
 
 
 def saved_step(folder: Path) -> int:

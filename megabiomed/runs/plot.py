@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import RECORD
 from megabiomed.ground.errors import DataError
+from megabiomed.ground.json_lines import read_objects
 from megabiomed.runs.history import read_events
 
 
@@ -18,14 +18,10 @@ def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
     A step that was logged twice (after a resume) counts once, the later value.
     """
     found: dict[int, float] = {}
-    for line in (run / "metrics.jsonl").read_text(errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            if key in record:
-                value = record[key]
-                found[int(record["step"])] = math.nan if isinstance(value, str) else float(value)
-        except (ValueError, TypeError, KeyError):
-            continue  # a line that a full disk or a dead node left unfinished
+    for record in read_objects(run / "metrics.jsonl"):
+        step, value = record.get("step"), record.get(key)
+        if isinstance(step, int) and isinstance(value, str | int | float):
+            found[step] = math.nan if isinstance(value, str) else float(value)
     steps = sorted(found)
     return steps, [found[step] for step in steps]
 

@@ -1,0 +1,19 @@
+"""Files of JSON lines that a run appends to: a crash or a full disk can leave a line unfinished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read_objects(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file, the oldest first; lines that hold none are left out, and a missing file has none."""
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        try:
+            held = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(held, dict):
+            yield held
