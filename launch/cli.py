@@ -61,8 +61,8 @@ def _plan(stage: ChainStage) -> list[str]:
     shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
     nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
     waits = f" after {', '.join(stage.after)}" if stage.after else ""
-    beside = stage.config.extra_ranks if stage.config is not None else 0
-    encoders = f" ({beside} with encoders alone)" if beside else ""
+    extra = stage.config.extra_ranks if stage.config is not None else 0
+    encoders = f" ({extra} with encoders alone)" if extra else ""
     lines = [f"{stage.name} ({stage.kind}): {nodes} = {stage.ranks} ranks{encoders}, {stage.time}{waits}"]
     lines += [f"  run folder: {stage.folder}"]
     hosts = stage.nodes + sum(part.nodes for part in stage.components)

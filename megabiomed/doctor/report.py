@@ -23,7 +23,7 @@ from megabiomed.doctor.needs import config_differences, parse_topology, stage_ne
 from megabiomed.ground.errors import UserError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
-from megabiomed.tokenizer.files import checked_in
+from megabiomed.tokenizer.files import open_if_any
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
 
@@ -95,7 +95,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
     """Check a Hugging Face folder against an architecture and say what it holds."""
     check_architecture(path, model)
     source = HuggingFaceSource(path)
-    tokenizer = checked_in(path)
+    tokenizer = open_if_any(path)
     return {
         "path": str(path),
         "architecture": model.model_dump(mode="json", exclude={"init_from"}),
@@ -103,7 +103,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
         "tensors": len(source.names()),
         "dtypes": dict(Counter(source.describe(name)[0] for name in source.names())),
         "tied_embeddings": source.tied,
-        "tokenizer": str(tokenizer) if tokenizer else None,
+        "tokenizer": str(tokenizer.path) if tokenizer else None,
     }
 
 

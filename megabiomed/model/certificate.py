@@ -38,7 +38,7 @@ from megabiomed.model.reference import (
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.streamed import streamed_logits
 from megabiomed.processes import platform
-from megabiomed.tokenizer.files import checked_in, fingerprint
+from megabiomed.tokenizer.files import fingerprint, open_if_any
 
 CERTIFICATE, IMPORT_CERTIFICATE = "certificate.json", "import_certificate.json"
 HALF_SPLIT = "half-split (Hugging Face)"
@@ -187,7 +187,7 @@ def certify(
     if not _close(ours, theirs):
         other = streamed_logits(architecture, from_interleaved(read, architecture), ids)
         layout = INTERLEAVED if _close(other, theirs) else UNKNOWN
-    own = checked_in(folder)
+    own = open_if_any(folder)
     return Certificate(
         direction=direction,
         folder=str(folder),
@@ -198,7 +198,7 @@ def certify(
         top1_agreement=float((ours.argmax(-1) == theirs.argmax(-1)).double().mean()),
         loss=next_token_loss(ours, ids),
         rope_layout=layout,
-        tokenizer_sha256=fingerprint(own) if own else None,
+        tokenizer_sha256=own.sha256 if own else None,
         expected_tokenizer_sha256=fingerprint(tokenizer) if tokenizer else None,
         tensors=len(architecture.tensors),
         stored_as=stored.dtype,

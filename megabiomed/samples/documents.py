@@ -49,8 +49,7 @@ def text_lines(path: Path, newline: str | None = None) -> Iterator[str]:
     Raises:
         DataError: no such file, one that is not UTF-8 text, or damaged compressed data.
     """
-    if not path.is_file():
-        raise DataError(f"{path} {'is a folder' if path.is_dir() else 'is not there'}", do="give a file")
+    _require_file(path)
     try:
         with open_unpacked(path) as file:
             beginning = file.read(32)
@@ -61,6 +60,11 @@ def text_lines(path: Path, newline: str | None = None) -> Iterator[str]:
         truncated = isinstance(error, EOFError) and not isinstance(error, gzip.BadGzipFile)
         said = "it ends inside the compressed data" if truncated else error
         raise DataError(f"{path} cannot be read", got=said, do="get a fresh copy of the file") from None
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path} {'is a folder' if path.is_dir() else 'is not there'}", do="give a file")
 
 
 def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
@@ -137,8 +141,7 @@ def _parquet(path: Path) -> Iterator[Entry]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
-    if not path.is_file():
-        raise DataError(f"{path} {'is a folder' if path.is_dir() else 'is not there'}", do="give a file")
+    _require_file(path)
     try:
         rows: Iterable[Any] = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         yield from (("", f"{path.name}:{number}", dict(row)) for number, row in enumerate(rows))

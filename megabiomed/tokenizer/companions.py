@@ -52,12 +52,7 @@ def read_companions(tokenizer: Path) -> Companions:
 
 
 def _object(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    found = read_json(file)
-    if not isinstance(found, dict):
-        raise TokenizerError(f"{file} is damaged", got=type(found).__name__, expected="an object")
-    return found
+    return {} if file is None else read_json(file, dict)
 
 
 def _tokens(values: Mapping[str, Any]) -> dict[str, str]:

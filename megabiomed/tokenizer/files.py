@@ -66,12 +66,10 @@ def find_in(folder: Path) -> Path | None:
     return held[0] if held else None
 
 
-def checked_in(folder: Path) -> Path | None:
-    """As `find_in`, opened once: a damaged or empty file is a `TokenizerError` and never passes for a tokenizer."""
+def open_if_any(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder, if it has one; a damaged or empty file is a `TokenizerError`."""
     found = find_in(folder)
-    if found is not None:
-        open_tokenizer(found)
-    return found
+    return None if found is None else open_tokenizer(found)
 
 
 def _says_more(model: Path, json_file: Path) -> bool:

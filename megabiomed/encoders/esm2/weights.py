@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,8 +72,12 @@ def esm2_key(name: str) -> str | None:
     return f"layers.{found[1]}.{_HF_LAYER[found[2]]}.{found[3]}" if found else name
 
 
+def _folder_config(folder: Path) -> dict[str, Any]:
+    return read_json(inside(folder, "config.json"), dict)
+
+
 def _check_folder(model: Esm2, folder: Path) -> None:
-    held = read_json(inside(folder, "config.json"), dict)
+    held = _folder_config(folder)
     if held.get("position_embedding_type") != "rotary" or not held.get("token_dropout", False):
         raise CheckpointError(
             f"{folder} is not an ESM-2",
@@ -116,7 +121,7 @@ def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileChec
 def _heads(path: Path, width: int) -> int:
     """What config.json says; of an official file what fair-esm's models of this width have: 20, or 40 from 2,560 on."""
     if path.is_dir():
-        heads = read_json(path / "config.json", dict).get("num_attention_heads")
+        heads = _folder_config(path).get("num_attention_heads")
         if not isinstance(heads, int):
             raise CheckpointError(
                 f"{path / 'config.json'} does not say num_attention_heads", got=heads, expected="a number"

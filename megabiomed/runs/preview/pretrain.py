@@ -26,13 +26,16 @@ def describe(config: RunConfig, world: int) -> list[str]:
     unknown = samples is None and config.train.steps is None
     lines = ["length: unknown until the token stores of data.train exist (train.epochs is given)"] if unknown else []
     total = None if unknown else total_steps(config, samples or 0)
-    paths = [*(source.path for source in config.data.train), *filter(None, [config.data.validation])]
-    absent = [f"data: {path}, not there yet" for path in paths if not path.is_dir()]
+    absent = [f"data: {path}, not there yet" for path in _stores(config) if not path.is_dir()]
     return [*lines, *estimate(config, world, total, samples), beginning(config, None), *absent, *config.eval.absent()]
 
 
 def _has_data(config: RunConfig) -> bool:
     return bool(config.data.train) and all(source.path.is_dir() for source in config.data.train)
+
+
+def _stores(config: RunConfig) -> list[Path]:
+    return [*(source.path for source in config.data.train), *filter(None, [config.data.validation])]
 
 
 def _tokenizer(config: RunConfig) -> Path | None:
@@ -42,6 +45,5 @@ def _tokenizer(config: RunConfig) -> Path | None:
 
     if not _has_data(config):
         return config.data.tokenizer
-    paths = [*(source.path for source in config.data.train), *filter(None, [config.data.validation])]
-    stores = [TokenStore.open(path) for path in paths if path.is_dir()]
+    stores = [TokenStore.open(path) for path in _stores(config) if path.is_dir()]
     return check_tokenizer(stores, config.model.vocab_size, config.data.tokenizer).path
