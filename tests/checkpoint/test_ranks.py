@@ -11,37 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from checkpoint.rows_worker import ROWS
+from support.spawn import run_ranks
 
 from megabiomed.checkpoint.catalog import latest_valid
-from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
-from megabiomed.checkpoint.logical import Box, Fragment
+from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.state import TrainerState
 
-ROWS = 12
-STATE = RunState(trainer=TrainerState(global_step=1), architecture={}, config_text="")
-
-
-def save_rows(rank: int, world_size: int, folder: Path) -> None:
-    """One process: save rows of a tensor, the last rank with an error at step 2."""
-    store = torch.distributed.FileStore(str(folder / "store"), world_size)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    share = ROWS // world_size
-    box = Box("w", (ROWS, 2), (rank * share, 0), (share, 2))
-    writer = CheckpointWriter(folder / "ck", Ranks.of_group())
-    writer.save(1, [Fragment(box, {"param": torch.full(box.shape, float(rank))})], STATE)
-    wrong = torch.zeros(1) if rank == world_size - 1 else torch.zeros(box.shape)
-    try:
-        writer.save(2, [Fragment(box, {"param": wrong})], STATE)
-    except Exception as error:
-        (folder / f"error_{rank}").write_text(str(error))
-    torch.distributed.destroy_process_group()
+WORKER = Path(__file__).with_name("rows_worker.py")
 
 
 @pytest.mark.timeout(120)
 def test_processes_save_together_and_fail_together(tmp_path: Path) -> None:
-    mp.start_processes(save_rows, args=(3, tmp_path), nprocs=3, start_method="fork")
+    run_ranks(3, [str(WORKER), str(tmp_path)], tmp_path / "logs", timeout_s=100)
     saved = Checkpoint.open(tmp_path / "ck" / "step_00000001", "hash").read(Box.whole("w", (ROWS, 2)))
     assert saved[:, 0].tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
     errors = [(tmp_path / f"error_{rank}").read_text() for rank in range(3)]

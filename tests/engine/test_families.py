@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.lora import LORA, OPTIMIZER, lora_reference
-from support.parity import case_config, read_case, reference
+from support.parity import case_config, parallel_of, read_case, reference
 from support.spawn import run_ranks
 
 WORKER = Path(__file__).with_name("parity_worker.py")
@@ -24,14 +24,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
     "qwen3": {"head_dim": 16},
 }  # fmt: skip
-SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel"}
 
 
 def case(family: str, name: str, kv: int = 4, lora: bool = False, **parallel: Any) -> Case:
     """One run; `kv` key/value heads for 8 query heads."""
     found = {
         "name": f"{family}-{name}", "model": {"kind": family, "num_key_value_heads": kv, **FAMILIES[family]},
-        "parallel": {SHORT.get(key, key): value for key, value in parallel.items()},
+        "parallel": parallel_of(**parallel),
     }  # fmt: skip
     return {**found, "lora": LORA, "optimizer": OPTIMIZER} if lora else found
 

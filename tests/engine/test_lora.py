@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.lora import LORA, OPTIMIZER, lora_reference
-from support.parity import case_config, read_case
+from support.parity import case_config, parallel_of, read_case
 from support.spawn import run_ranks
 
 from megabiomed.kernels.dropout import Noise, drop, keep
@@ -20,12 +20,14 @@ FSDP = {"engine": "fsdp2"}
 
 
 def case(name: str, lora: dict[str, Any] | None = None, precision: str = "fp32", **parallel: Any) -> Case:
-    short = {
-        "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel",
-    }  # fmt: skip
-    full = {short.get(key, key): value for key, value in parallel.items()}
     adapters = {**LORA, **(lora or {})}
-    return {"name": name, "precision": precision, "parallel": full, "lora": adapters, "optimizer": OPTIMIZER}
+    return {
+        "name": name,
+        "precision": precision,
+        "parallel": parallel_of(**parallel),
+        "lora": adapters,
+        "optimizer": OPTIMIZER,
+    }
 
 
 DROPOUT = {"dropout": 0.25}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.parity import case_config, read_case, reference
+from support.parity import case_config, parallel_of, read_case, reference
 from support.spawn import run_ranks
 
 WORKER = Path(__file__).with_name("parity_worker.py")
@@ -16,14 +16,12 @@ Case = dict[str, Any]
 
 
 def case(name: str, precision: str = "fp32", micro_batch_size: int = 1, **parallel: Any) -> Case:
-    short = {
-        "tp": "tensor_parallel_size",
-        "pp": "pipeline_parallel_size",
-        "zero": "zero_stage",
-        "sp": "sequence_parallel",
+    return {
+        "name": name,
+        "precision": precision,
+        "micro_batch_size": micro_batch_size,
+        "parallel": parallel_of(**parallel),
     }
-    full = {short.get(key, key): value for key, value in parallel.items()}
-    return {"name": name, "precision": precision, "micro_batch_size": micro_batch_size, "parallel": full}
 
 
 INTERLEAVED = {"pipeline_schedule": "interleaved", "virtual_pipeline_stages": 2}

@@ -36,6 +36,14 @@ MODEL = {
 OPTIMIZER = {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5, "schedule": "constant"}
 
 
+SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "zero": "zero_stage", "sp": "sequence_parallel"}
+
+
+def parallel_of(**parallel: Any) -> dict[str, Any]:
+    """The section `parallel` of a case, whose longest keys may be written short: `tp=2, zero=1`."""
+    return {SHORT.get(key, key): value for key, value in parallel.items()}
+
+
 def case_config(case: dict[str, Any]) -> RunConfig:
     """The run configuration of one case: {"name", "parallel": {...}, optional "precision", "micro_batch_size", "model",
     "lora", "optimizer", "kernels"}."""
