@@ -104,6 +104,11 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
     if state in scheduler.ACTIVE:
         ids[stage] = job_id
         return f"in the queue: {stage}: job {job_id} ({state})"
+    if (before := records.was_moved(folder, record)) is not None:
+        raise LaunchError(
+            f"{folder} was moved after it was submitted", got=f"a script for {before}",
+            do=f"submit the run file again with run_dir={folder.absolute()}, or move the folder back",
+        )  # fmt: skip
     if dry_run:
         return f"would submit: {stage}: {folder / records.SLURM / 'job.sh'}"
     ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])

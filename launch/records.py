@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.errors import FileError, LaunchError
+from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
 
 SLURM = "slurm"
@@ -30,6 +31,11 @@ KILL_SWITCH = Path("control") / "end"
 COMMAND = "command"
 """What JOB says of the kind of a stage that is no run."""
 _RESUBMITTED = "resubmitted"
+_KINDS = {
+    "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
+    "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
+}  # fmt: skip
+"""Types of what JOB says, where it says it: an earlier version wrote fewer keys."""
 
 
 def now() -> str:
@@ -37,14 +43,47 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+class _Record(dict[str, Any]):
+    """A record that names itself where a key is missing."""
+
+    def __init__(self, file: Path, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self._file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise _damaged(self._file, f"no key {key}")
+
+
+def _damaged(file: Path, got: object) -> LaunchError:
+    return LaunchError(f"{file} is damaged", got=got, do="remove it and submit the run again")
+
+
 def read_job(run: Path) -> dict[str, Any]:
-    """What was submitted for a run; empty when nothing was."""
+    """What was submitted for a run; empty when nothing was.
+
+    Raises:
+        LaunchError: the record is damaged, at once, or when a key that it lacks is asked for.
+    """
     file = run / SLURM / JOB
+    if not file.is_file():
+        return {}
     try:
-        record: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError as error:
-        raise LaunchError(f"{file} is damaged", got=error, do="remove it and submit the run again") from None
-    return record
+        record = read_json(file, dict)
+    except FileError as error:
+        raise _damaged(file, error.got) from None
+    for key, kind in _KINDS.items():
+        if key in record and not isinstance(record[key], kind):
+            raise _damaged(file, f"{key} = {record[key]!r}"[:200])
+    for key in ("members", "controls", "after"):
+        if not all(isinstance(item, str) for item in record.get(key, [])):
+            raise _damaged(file, f"{key} = {record[key]!r}"[:200])
+    return _Record(file, record)
+
+
+def was_moved(run: Path, record: dict[str, Any]) -> Path | None:
+    """The folder that a run had when it was submitted, if it is another one now: its script knows only that one."""
+    named = record.get("controls") or []
+    return Path(named[0]) if named and Path(named[0]).resolve() != run.resolve() else None
 
 
 @contextmanager
@@ -84,14 +123,7 @@ def append(run: Path, kind: str, **values: Any) -> None:
 
 def history(run: Path) -> list[dict[str, Any]]:
     """All lines of the incarnations; a last one that a crash cut short is left out."""
-    file = run / SLURM / INCARNATIONS
-    lines = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+    return [line for line in read_objects(run / SLURM / INCARNATIONS) if isinstance(line.get("kind"), str)]
 
 
 def renew(run: Path) -> None:
@@ -108,12 +140,10 @@ def since_submission(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def verdict(run: Path, incarnation: str) -> dict[str, Any]:
     """How the ranks of an incarnation left together; empty when they did not."""
-    file = run / SLURM / VERDICTS / f"{incarnation}.json"
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):
+        return read_json(run / SLURM / VERDICTS / f"{incarnation}.json", dict)
+    except FileError:
         return {}
-    return content
 
 
 def committed_step(run: Path) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.figures import NOT_FINITE, shown
+from megabiomed.ground.json_lines import parsed_object
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import seconds_of
 
@@ -82,11 +84,11 @@ def status_of(run: Path) -> dict[str, Any]:
         "state": _state(slurm, event, away),
         "reason": slurm.get("Reason") if slurm.get("Reason") not in (None, "None") else None,
         "incarnations": len(begins),
-        "step": metrics.get("step"),
-        "total_steps": total,
+        "step": _known(metrics, "step"),
+        "total_steps": total if _is_figure(total) else None,
         "loss": metrics.get("train/loss"),
-        "tokens_per_s": metrics.get("train/tokens_per_s"),
-        "mfu": metrics.get("train/mfu"),
+        "tokens_per_s": _known(metrics, "train/tokens_per_s"),
+        "mfu": _known(metrics, "train/mfu"),
         "checkpoint_step": records.committed_step(run),
         "checkpoint_age_s": _checkpoint_age(run),
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
@@ -124,13 +126,19 @@ def _last_metrics(run: Path) -> dict[str, Any]:
         stream.seek(max(0, file.stat().st_size - _TAIL))
         lines = stream.read().splitlines()
     for line in reversed(lines):
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue
-        if "train/loss" in record:
-            return record
+        record = parsed_object(line)
+        if record is not None and "train/loss" in record:
+            return {key: value for key, value in record.items() if _is_figure(value) or value == NOT_FINITE}
     return {}
+
+
+def _known(metrics: dict[str, Any], key: str) -> Any:
+    return metrics[key] if _is_figure(metrics.get(key)) else None
+
+
+def _is_figure(value: object) -> bool:
+    """Whether it is a finite number; a damaged file holds anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _checkpoint_age(run: Path) -> float | None:
@@ -140,7 +148,7 @@ def _checkpoint_age(run: Path) -> float | None:
 
 def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) -> float | None:
     """Seconds of work left, plus the pauses of the requeues that the time limit makes necessary."""
-    left = metrics.get("train/eta_s")
+    left = _known(metrics, "train/eta_s")
     if left is None or "time" not in job:
         return None
     limit = seconds_of(job["time"]) - job["cluster"]["grace_seconds"]
@@ -167,7 +175,7 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
         if status["checkpoint_step"]
         else None
     )
-    loss = f"{status['loss']:.4f}" if status["loss"] is not None else None
+    loss = shown(status["loss"], ".4f") if status["loss"] is not None else None
     mfu = f"{status['mfu']:.1%}" if status["mfu"] is not None else None
     cells = (
         *(

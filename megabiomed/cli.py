@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -17,7 +18,7 @@ from megabiomed.doctor.cli_hf import Dtype
 from megabiomed.encoders.cli import encoder_app
 from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
-from megabiomed.ground.options import LARGEST_SEED, finite
+from megabiomed.ground.options import LARGEST_SEED, finite, guard
 from megabiomed.ground.outcome import end
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
@@ -143,6 +144,7 @@ def validate(
 
 register_launch(app)
 register_evaluate(app)
+guard(app)  # after the last command
 
 
 def _leave() -> NoReturn:
@@ -153,6 +155,10 @@ def _leave() -> NoReturn:
 
 def main() -> None:
     """Run the command; a wrong input is one message and exit code 2, a defect says that it is one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # A name of a file that is not UTF-8 must not end the command that only prints it.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

@@ -6,12 +6,11 @@ MolT5 (Edwards et al. 2022), and after it most papers on ChEBI-20, compute BLEU 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.ground.files import sha256_file
+from megabiomed.ground.files import read_json, sha256_file
 
 
 class ScorePieces:
@@ -67,5 +66,5 @@ def _opened(file: Path) -> tuple[Any, str]:
 def _lower_case(file: Path, pieces: list[str]) -> bool:
     """As tokenizer_config.json beside the file says, or else whether no piece has a capital."""
     config = file.with_name("tokenizer_config.json")
-    said = json.loads(config.read_text()).get("do_lower_case") if config.is_file() else None
+    said = read_json(config, dict).get("do_lower_case") if config.is_file() else None
     return said if isinstance(said, bool) else not any(c.isupper() for p in pieces if not p.startswith("[") for c in p)

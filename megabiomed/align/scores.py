@@ -5,7 +5,6 @@ A model that reads its items must lose when they are exchanged; text scores alon
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +115,3 @@ def _wrong_items(store: QaStore, number: int) -> list[StoredItem]:
     others = (store.record_items((number + count // 2 + step) % count) for step in range(count))
     kinds = [item.modality for item in own]
     return next((other for other in others if other != own and [item.modality for item in other] == kinds), own)
-
-
-def read_scores(path: Path) -> dict[str, Any]:
-    """Scores that `evaluate_command` wrote."""
-    found: dict[str, Any] = json.loads(path.read_text())["scores"]
-    return found

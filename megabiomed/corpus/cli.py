@@ -124,10 +124,9 @@ def inspect(
     report = path / "report.json"
     if not report.is_file():
         raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
-    try:
-        content = json.loads(report.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{report} is damaged", got=error, do="build the corpus again") from None
+    from megabiomed.corpus.report import read_report
+
+    content = read_report(report)
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:

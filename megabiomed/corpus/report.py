@@ -6,13 +6,58 @@ import html
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from megabiomed.data.store import DOCUMENTS, TokenStore
-from megabiomed.ground.files import write_atomic
+from megabiomed.ground.errors import DataError
+from megabiomed.ground.files import read_json, write_atomic
 from megabiomed.ground.html import page, plot_axes, svg
+
+
+class _Split(TypedDict):
+    documents: int
+    tokens: int
+    tokens_per_s: float
+
+
+class _Rejects(TypedDict):
+    counts: dict[str, int]
+    samples: dict[str, list[str]]
+
+
+class _Found(TypedDict):
+    items_found: int
+    papers: int
+
+
+class _Report(TypedDict):
+    train: _Split
+    validation: _Split
+    counts: dict[str, int]
+    rejects: _Rejects
+    vocab_size: int
+    seconds: float
+    decontamination: NotRequired[_Found | None]
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """The report of a built corpus.
+
+    Raises:
+        DataError: it lacks something, or holds another type.
+    """
+    content = read_json(file, dict)
+    try:
+        TypeAdapter(_Report).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(f"{file} is damaged", got=got, do="build the corpus again") from None
+    return content
 
 
 def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:

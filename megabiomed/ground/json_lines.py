@@ -11,9 +11,14 @@ from typing import Any
 def read_objects(file: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file, the oldest first; lines that hold none are left out, and a missing file has none."""
     for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
-        try:
-            held = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(held, dict):
+        if (held := parsed_object(line)) is not None:
             yield held
+
+
+def parsed_object(line: bytes | str) -> dict[str, Any] | None:
+    """The JSON object that a line holds; None where it holds none, or nests deeper than can be read."""
+    try:
+        held = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return held if isinstance(held, dict) else None

@@ -45,6 +45,9 @@ def explain(error: BaseException, words: Sequence[str]) -> tuple[int, str]:
         return 2, f"error: cannot use the file or folder{place}: got {error.strerror}; {_ADVICE[error.errno]}"
     if isinstance(error, MemoryError):
         return 1, "error: this machine has too little memory for the command; use a smaller input or a larger machine"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's own, which is not imported here
+        said = str(error).partition(". ")[0]
+        return 1, f"error: the device has too little memory: got {said}; use smaller batches or windows"
     return 1, _defect(error, words)
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from megabiomed.ground.errors import MegabiomedError, RendezvousError, UserError
+from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import write_json
+from megabiomed.ground.outcome import explain
 from megabiomed.processes.local import ERROR_FILE
 from megabiomed.processes.phases import START
 from megabiomed.processes.signals import StopFlag
 
 VERDICT = "MEGABIOMED_VERDICT"
-
+_PARTNER_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL remote process exited",
+    "ncclRemoteError",
+)
+"""What gloo and NCCL say on the ranks that are left when one of a group has died."""
 
 T = TypeVar("T")
 
@@ -44,22 +50,32 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
         _tell(work(task, stop))
         _shut_down()
         return 0
-    except MegabiomedError as error:
-        # Where a rank waited in vain, its stack says nothing.
-        _report(error, "" if isinstance(error, UserError | RendezvousError) else traceback.format_exc())
-        return error.exit_code
     except Exception as error:
-        _report(error, traceback.format_exc())
-        return 1
+        code, text = _explained(error)
+        _report(text)
+        return code
 
 
-def _report(error: Exception, trace: str) -> None:
-    """Write the error where the launcher looks for it, and to this rank's log."""
-    text = trace or f"{error}\n"
+def _explained(error: Exception) -> tuple[int, str]:
+    """Exit code and message; only a defect has a traceback in it."""
+    if isinstance(error, MegabiomedError):
+        return error.exit_code, str(error)
+    if any(words in str(error) for words in _PARTNER_GONE):
+        return 1, f"the connection to another rank was lost, and its log says why: got {_first_line(error)}"
+    # Never the code of a wrong input: what a file system refuses on one node may go well on the next.
+    return 1, explain(error, [*sys.orig_argv[1:]])[1].removeprefix("error: ") or _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _report(text: str) -> None:
+    """Write the message where the launcher looks for it, and to this rank's log."""
     print(text, file=sys.stderr, flush=True)
     path = os.environ.get(ERROR_FILE)
     if path:
-        Path(path).write_text(text)
+        Path(path).write_text(text + "\n")
 
 
 def _tell(outcome: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.catalog import needs_care
+from megabiomed.checkpoint.fence import FENCE
+from megabiomed.config import RunConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.json_lines import read_objects
 
@@ -25,6 +27,30 @@ def saved_step(folder: Path) -> int:
     """The highest step that the events of a run say was kept in a checkpoint; 0 where none was."""
     steps = (event.get("step") for event in read_events(folder) if event["event"] in _KEPT_BY)
     return max((step for step in steps if isinstance(step, int)), default=0)
+
+
+def check_place(file: Path, config: RunConfig, overrides: list[str]) -> None:
+    """Refuse the configuration inside a run folder that names another folder: the run was moved or copied.
+
+    Without this, the run would begin again at step 0 in its old place, beside the checkpoints that it was meant to go on from.
+
+    Args:
+        file: that the configuration was read from.
+        overrides: with a name or a folder of its own among them, another run is meant.
+
+    Raises:
+        CheckpointError: names both folders.
+    """
+    here = file.parent
+    if not (here / FENCE).is_file() or any(text.startswith(("run_dir=", "name=")) for text in overrides):
+        return
+    folders = [config.folder, *(config.part(name).folder for name in config.parts)]
+    if here.resolve() not in [folder.resolve() for folder in folders]:
+        raise CheckpointError(
+            f"{file} belongs to a run that was moved or copied", got=f"run folder {config.folder.absolute()}",
+            expected=str(here.absolute()),
+            do=f"add run_dir={here.absolute()} to go on here, or name=... to begin another run",
+        )  # fmt: skip
 
 
 def check_fresh(folder: Path, skipped: list[tuple[Path, str]]) -> None:

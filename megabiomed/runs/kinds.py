@@ -17,6 +17,7 @@ from megabiomed.config.yaml_text import read_yaml, read_yaml_file
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.registry import attribute
 from megabiomed.processes.signals import StopFlag
+from megabiomed.runs.history import check_place
 
 WORKER = "megabiomed.runs.worker"
 """Module that every rank of a run of any kind runs."""
@@ -39,8 +40,10 @@ class Kind(ConfigKind):
     describe: str
 
     def read(self, run: str, overrides: list[str]) -> RunConfig:
-        """The configuration of a run file of this kind."""
-        return load_config(run, overrides, self.config)
+        """The configuration of a run file of this kind; that of a run folder which was moved is a `CheckpointError`."""
+        config = load_config(run, overrides, self.config)
+        check_place(shipped.find("runs", run), config, overrides)
+        return config
 
     def train(self, config: RunConfig, part: str | None, stop: StopFlag) -> str:
         """Train on this rank; says how it ended."""

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import RECORD
-from megabiomed.ground.errors import DataError
+from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.ground.json_lines import read_objects
 from megabiomed.runs.history import read_events
+
+PICTURES = (".svg", ".png", ".pdf")
 
 
 def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
@@ -31,6 +33,8 @@ def plot_run(run: Path, output: Path) -> None:
     folder = locate(run).expect(RECORD).run
     if folder is None or not (folder / "metrics.jsonl").is_file():
         raise DataError(f"{run} holds no metrics", do="give the folder of a run that has logged steps")
+    if output.suffix.lower() not in PICTURES:
+        raise ConfigError(f"{output} names no kind of picture", expected=f"a name that ends in {', '.join(PICTURES)}")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -42,7 +46,7 @@ def plot_run(run: Path, output: Path) -> None:
         if steps:
             axes.plot(steps, values, style, label=label, markersize=4)
     for event in read_events(folder):
-        if event["event"] == "resume":
+        if event["event"] == "resume" and isinstance(event.get("step"), int):
             axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
     axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=folder.name)
     axes.legend()
