@@ -2,6 +2,7 @@
 
 config.json, model*.safetensors, tokenizer: the language model as transformers loads it. encoders.safetensors (names of
 pretrain-gnns and fair-esm; LoRA merged), adaptors.safetensors, alignment.json: what `megabiomed chat` needs besides.
+README.md: the model card.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from megabiomed.config.modalities import MODALITIES
 from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.lora import merged_state
 from megabiomed.ground.files import sha256_file, write_json
+from megabiomed.model.card import write_card
 from megabiomed.model.hf_export import export_hf
 
 _DROPPED = {"init_from", "cache", "cache_gib", "lora", "placement"}
@@ -38,6 +40,7 @@ def export_aligned(run: Path, folder: Path, dtype: Literal["bf16", "fp16", "fp32
         save_file({name: value.contiguous() for name, value in adaptors.state_dict().items()}, temporary / ADAPTORS)
         hashes = {name: sha256_file(temporary / name) for name in (ENCODERS, ADAPTORS)}
         write_json(temporary / DESCRIPTION, {**_description(found), "sha256": hashes})
+        write_card(temporary, folder.name, found.checkpoint)
 
     return export_hf(found.source, found.config.model, folder, dtype, found.tokenizer, inspect=add)
 

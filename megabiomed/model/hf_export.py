@@ -19,6 +19,7 @@ from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
+from megabiomed.model.card import write_card
 from megabiomed.model.certificate import CERTIFICATE, Certificate, certify
 from megabiomed.model.hf_config import hf_config
 from megabiomed.model.hf_folder import INDEX, SINGLE
@@ -124,7 +125,7 @@ def export_certified(
     allow_uncertified: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Certificate:
-    """Export a checkpoint of any topology, certify the folder and store certificate.json in it.
+    """Export a checkpoint of any topology, certify the folder and store certificate.json and the model card in it.
 
     Args:
         source: the whole model of the checkpoint (`start_from.whole_model`).
@@ -148,6 +149,7 @@ def export_certified(
                     error.what, got=error.got, do="--allow-uncertified writes it all the same"
                 ) from None
         found.store(temporary / CERTIFICATE)
+        write_card(temporary, folder.name, checkpoint, found)
         held.append(found)
 
     stored = checkpoint.tokenizer if tokenizer else None

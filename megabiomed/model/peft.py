@@ -1,4 +1,4 @@
-"""Adapters as a folder of the peft library: adapter_config.json and adapter_model.safetensors."""
+"""Adapters as a folder of the peft library: adapter_config.json, adapter_model.safetensors and the model card."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from megabiomed.checkpoint.tensorfile import LazyTensor, write_tensors
 from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import new_folder, write_json
+from megabiomed.model.card import write_card
 from megabiomed.model.merged import adapters_of
 from megabiomed.model.registry import architecture_of
 
@@ -56,4 +57,5 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
             "base_model_name_or_path": base or (began.path if began.kind == "huggingface" else None),
         }  # fmt: skip
         write_json(temporary / CONFIG, values)
+        write_card(temporary, folder.name, checkpoint, library="peft")
     return sum(map(prod, shapes.values()))
