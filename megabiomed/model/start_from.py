@@ -25,6 +25,8 @@ from megabiomed.model.merged import MergedSource, adapters_of
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import open_folder
 from megabiomed.processes import messages
+from megabiomed.tokenizer.files import open_if_any, open_tokenizer
+from megabiomed.tokenizer.interface import Tokenizer
 
 
 def check_architecture(checkpoint: Checkpoint, model: ModelConfig) -> None:
@@ -93,10 +95,13 @@ def check_start(start: Path | None, model: ModelConfig, grows: bool = False, tok
         _refuse_stage(checkpoint)
         _refuse_growth(located.path, int(checkpoint.architecture["vocab_size"]), model)
         check_architecture(checkpoint, model)
+        if checkpoint.tokenizer is not None:
+            _refuse_new_pieces(located.path, open_tokenizer(checkpoint.tokenizer), tokenizer)
         return
     rows = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
     if not grows:
         _refuse_growth(folder, rows, model)
+        _refuse_new_pieces(folder, open_if_any(folder), tokenizer)
     if grows and tokenizer is not None:
         open_folder(model.model_copy(update={"init_from": folder}), tokenizer)
     else:
@@ -120,9 +125,28 @@ def _refuse_growth(start: Path, rows: int, model: ModelConfig) -> None:
             f"{start} has fewer rows than the tokenizer has pieces",
             got=f"{rows} rows",
             expected=f"model.vocab_size = {model.vocab_size}",
-            do="only a Hugging Face folder (`checkpoint export-hf`) that is trained whole grows: run `megabiomed pretrain` "
-            "or `finetune` on it without adapters, with the larger tokenizer, and start from that run",
+            do=_GROW,
         )
+
+
+def _refuse_new_pieces(start: Path, own: Tokenizer | None, tokenizer: Path | None) -> None:
+    """As `_refuse_growth`, where the model has a row for each new piece, which was never trained (a padded vocabulary)."""
+    if own is None or tokenizer is None:
+        return
+    pieces = open_tokenizer(tokenizer).vocab_size
+    if pieces > own.vocab_size:
+        raise CheckpointError(
+            f"{start} has no trained rows for all pieces of {tokenizer}",
+            got=f"{own.vocab_size} pieces of its own tokenizer",
+            expected=f"{pieces}",
+            do=_GROW,
+        )
+
+
+_GROW = (
+    "only a Hugging Face folder (`checkpoint export-hf`) that is trained whole grows: run `megabiomed pretrain` "
+    "or `finetune` on it without adapters, with the larger tokenizer, and start from that run"
+)
 
 
 def _refuse_stage(checkpoint: Checkpoint) -> None:

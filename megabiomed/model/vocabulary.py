@@ -1,4 +1,4 @@
-"""A Hugging Face folder seen with a larger vocabulary: each new row is the mean of the rows of the old pieces it is made of.
+"""A Hugging Face folder seen with a larger tokenizer: each new row is the mean of the rows of the old pieces it is made of.
 
 Both the embedding and the output head grow (Hewitt 2021, "Initializing new word embeddings"; the mean of the parts here).
 Nothing is written: the rows are computed when they are read, so every rank of any topology reads its own part only.
@@ -6,6 +6,7 @@ Nothing is written: the rows are computed when they are read, so every rank of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,55 +18,74 @@ from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.reference import StoredTensors
 from megabiomed.model.registry import architecture_of
-from megabiomed.tokenizer.files import open_in, open_tokenizer
+from megabiomed.tokenizer.files import open_if_any, open_in, open_tokenizer
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource, StoredTensors]:
-    """The weights of `model.init_from`, grown where the model's vocabulary is larger, by two independent readers.
+    """The weights of `model.init_from` with rows for all pieces of a tokenizer, by two independent readers.
+
+    New pieces take the ids behind those of the folder's own tokenizer: rows that the folder has beyond its pieces (a padded
+    vocabulary), and then further ones.
 
     Raises:
         CheckpointError: the folder holds another model.
-        TokenizerError: the vocabulary is larger and the tokenizer is no extension of the folder's.
+        TokenizerError: the tokenizer has more pieces than the folder's and is no extension of it, or the model's vocabulary
+            does not fit.
     """
     assert model.init_from is not None
     folder = model.init_from
     old = model_config_from_hf(folder, model.kind, model.max_position_embeddings).vocab_size
-    if model.vocab_size <= old:
-        check_architecture(folder, model)
+    grows = model.vocab_size > old
+    check_architecture(folder, model.model_copy(update={"vocab_size": old}) if grows else model)
+    first, parts = rows_of_new_pieces(folder, tokenizer) if grows else new_pieces(folder, tokenizer)
+    if not parts and not grows:
         return HuggingFaceSource(folder), StoredTensors(folder)
-    check_architecture(folder, model.model_copy(update={"vocab_size": old}))
-    rows = rows_of_new_pieces(folder, tokenizer)
-    if model.vocab_size != old + len(rows):
+    wanted = max(old, first + len(parts))
+    if model.vocab_size != wanted:
         raise TokenizerError(
-            f"{tokenizer} does not fit the rows of {folder}", got=f"{old} rows and {len(rows)} new pieces",
-            expected=f"model.vocab_size = {old + len(rows)}", do="check the folder: rows beyond its tokenizer are in the way",
+            f"{tokenizer} does not fit the rows of {folder}",
+            got=f"model.vocab_size = {model.vocab_size}; {old} rows, {first} pieces and {len(parts)} new ones",
+            expected=f"model.vocab_size = {wanted}", do="set model.vocab_size",
         )  # fmt: skip
     names = frozenset(t.name for t in architecture_of(model).tensors.values() if t.cut == "vocabulary")
+    rows = dict(enumerate(parts, start=first))
     return ExtendedSource(folder, names, old, rows), ExtendedTensors(folder, names, rows)
 
 
-def rows_of_new_pieces(folder: Path, tokenizer: Path) -> list[list[int]]:
-    """For each piece that a tokenizer has beyond that of the folder, the old ids of its text; empty when it has none.
+def new_pieces(folder: Path, tokenizer: Path) -> tuple[int, list[list[int]]]:
+    """As `rows_of_new_pieces`; none where the folder has no tokenizer, or one with as many pieces."""
+    own = open_if_any(folder)
+    if own is None or open_tokenizer(tokenizer).vocab_size <= own.vocab_size:
+        return 0, []
+    return rows_of_new_pieces(folder, tokenizer)
+
+
+def rows_of_new_pieces(folder: Path, tokenizer: Path) -> tuple[int, list[list[int]]]:
+    """The id of the first piece that a tokenizer has beyond that of a folder, and the old ids of the text of each.
 
     Raises:
         TokenizerError: the folder has no tokenizer, which says what is new, or the other one is not an extension of it.
     """
-    return open_tokenizer(tokenizer).parts_of_new_pieces(open_in(folder))
+    own = open_in(folder)
+    return own.vocab_size, open_tokenizer(tokenizer).parts_of_new_pieces(own)
 
 
 class ExtendedSource(HuggingFaceSource):
-    """The weights of a Hugging Face folder for a model whose vocabulary has grown.
+    """The weights of a Hugging Face folder for a tokenizer that has grown.
 
     Args:
         path: the folder.
         names: the tensors with a row for each piece.
         old_size: rows of the folder.
-        new_rows: for each further row, the rows whose mean it is, rounded to the folder's type.
+        new_rows: by the number of each new row, the rows whose mean it is, rounded to the folder's type; all rows from
+            `old_size` on are new.
     """
 
-    def __init__(self, path: str | Path, names: frozenset[str], old_size: int, new_rows: list[list[int]]) -> None:
+    def __init__(
+        self, path: str | Path, names: frozenset[str], old_size: int, new_rows: Mapping[int, list[int]]
+    ) -> None:
         super().__init__(path)
         self._grown = names
         self._old_size = old_size
@@ -83,18 +103,22 @@ class ExtendedSource(HuggingFaceSource):
             part = Box(box.name, shape, box.offset, (rows, *box.shape[1:]))
             super().read_into(part, out[:rows], kind)
         dtype = _DTYPES[self.describe(box.name)[0]]
-        for number in range(max(low, self._old_size), high):
-            parts = [
-                self.read(Box(box.name, shape, (row, *box.offset[1:]), (1, *box.shape[1:])))
-                for row in self._new_rows[number - self._old_size]
-            ]
-            out[number - low] = torch.cat(parts).double().mean(0).to(dtype)
+        for number in (number for number in self._new_rows if low <= number < high):
+            out[number - low] = self._mean(box, shape, self._new_rows[number]).to(dtype)
+
+    def _mean(self, box: Box, shape: tuple[int, ...], rows: list[int]) -> torch.Tensor:
+        """Of the columns of a box in some rows of the folder, in fp64."""
+        held = torch.empty(len(rows), *box.shape[1:])
+        for row, values in zip(rows, held):
+            part = Box(box.name, shape, (row, *box.offset[1:]), (1, *box.shape[1:]))
+            super().read_into(part, values[None])
+        return held.double().mean(0)
 
 
 class ExtendedTensors(StoredTensors):
     """What a certificate compares with: the folder through the safetensors library, and the means computed from that."""
 
-    def __init__(self, folder: Path, names: frozenset[str], new_rows: list[list[int]]) -> None:
+    def __init__(self, folder: Path, names: frozenset[str], new_rows: Mapping[int, list[int]]) -> None:
         super().__init__(folder)
         self._grown, self._new_rows = names, new_rows
 
@@ -103,5 +127,8 @@ class ExtendedTensors(StoredTensors):
         if name not in self._grown:
             return super().raw(name, part)
         stored = super().raw(name)
-        means = [stored[rows].double().mean(0).to(stored.dtype) for rows in self._new_rows]
-        return torch.cat([stored, torch.stack(means)])[part]
+        size = max(len(stored), *(number + 1 for number in self._new_rows))
+        grown = torch.cat([stored, stored.new_zeros(size - len(stored), *stored.shape[1:])])
+        for number, rows in self._new_rows.items():
+            grown[number] = stored[rows].double().mean(0).to(stored.dtype)
+        return grown[part]

@@ -16,7 +16,9 @@ from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.registry import architecture_of
+from megabiomed.model.start_from import check_start
 from megabiomed.model.vocabulary import open_folder, rows_of_new_pieces
 from megabiomed.tokenizer.extend import extend_tokenizer
 from megabiomed.tokenizer.files import open_tokenizer
@@ -103,6 +105,41 @@ def test_an_exported_grown_model_is_one_that_transformers_loads(
     assert ids == open_tokenizer(tokenizers[1]).encode("phosphatase glycolysis", bos=True)
     assert max(ids) >= 300
     assert set(architecture_of(grown).shapes) == set(model.state_dict())
+
+
+def test_new_pieces_in_the_padding_of_a_folder_get_rows_of_their_own(
+    tokenizers: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A folder of 304 or more rows for 300 pieces: the first new pieces fall into rows that no text ever trained."""
+    pieces = open_tokenizer(tokenizers[1]).vocab_size
+    old = open_tokenizer(tokenizers[0])
+    new = open_tokenizer(tokenizers[1]).parts_of_new_pieces(old)
+    for rows in (304, pieces, pieces + 8):
+        padded = SMALL.model_copy(update={"vocab_size": rows})
+        folder = export_hf(SeededInit(padded, 1), padded, tmp_path / f"{rows}", "bf16", tokenizers[0])
+        size = max(rows, pieces)
+        grown = padded.model_copy(update={"vocab_size": size, "init_from": folder})
+        source, stored = open_folder(grown, tokenizers[1])
+        for name in (EMBEDDING, HEAD):
+            there = HuggingFaceSource(folder).read(Box.whole(name, (rows, 16)))
+            found = source.read(Box.whole(name, (size, 16)))
+            for number, parts in enumerate(new, start=300):
+                assert torch.equal(found[number], there[parts].double().mean(0).bfloat16().float())
+            assert torch.equal(found[:300], there[:300])
+            assert torch.equal(found[pieces:], there[pieces:])
+            part = Box(name, (size, 16), (290, 3), (20, 9))
+            assert torch.equal(source.read(part), found[290:310, 3:12])
+        certify(folder, source, grown, "import", "grown", stored=stored).check()
+        if rows < size:
+            continue
+        plain, _ = open_folder(grown, tokenizers[0])
+        assert torch.equal(
+            plain.read(Box.whole(HEAD, (rows, 16))), HuggingFaceSource(folder).read(Box.whole(HEAD, (rows, 16)))
+        )
+        check_start(folder, padded, grows=True, tokenizer=tokenizers[1])
+        check_start(folder, padded, tokenizer=tokenizers[0])
+        with pytest.raises(CheckpointError, match=r"no trained rows for all pieces .* got 300 pieces"):
+            check_start(folder, padded, tokenizer=tokenizers[1])
 
 
 def test_what_is_no_extension_is_refused(grown: ModelConfig, tokenizers: tuple[Path, Path], tmp_path: Path) -> None:
