@@ -47,7 +47,8 @@ class ModelConfig(Section):
     initializer_range: float = Field(0.02, gt=0)
     """Standard deviation of freshly initialised weights (unused with init_from)."""
     init_from: Path | None = None
-    """Folder of a Hugging Face model of this kind (safetensors) to start from; null starts from random weights."""
+    """Folder of a Hugging Face model of this kind to start from (safetensors, or else pytorch_model.bin, read without
+    executing it); null starts from random weights."""
 
     @property
     def head_size(self) -> int:

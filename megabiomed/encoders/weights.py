@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from megabiomed.checkpoint.pickled import load_pickled
 from megabiomed.encoders.families import family_of
 from megabiomed.encoders.lora import LoraLinear, is_lora
 from megabiomed.ground.errors import CheckpointError
@@ -57,16 +56,8 @@ def read_state(path: Path) -> State:
             return load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged", got=error, do="get a fresh copy of the file") from None
-    try:
-        # Official ESM-2 files hold an argparse.Namespace beside the tensors; nothing else may be built.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            # Files of torch before 1.6 are no zip archives and cannot be mapped into memory.
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} cannot be read without executing it", got=said[:200], expected="tensors only"
-        ) from None
+    # Official ESM-2 files hold an argparse.Namespace beside the tensors; nothing else may be built.
+    held = load_pickled(path, [argparse.Namespace])
     for key in ("model", "state_dict", "model_state_dict"):
         held = held[key] if isinstance(held, dict) and isinstance(held.get(key), dict) else held
     if not isinstance(held, dict):

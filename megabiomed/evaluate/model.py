@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.ground.files import sha256_bytes
 from megabiomed.model.frozen import check_frozen
 from megabiomed.model.hf_config import model_config_from_hf
-from megabiomed.model.hf_folder import HuggingFaceSource
+from megabiomed.model.hf_folder import HuggingFaceSource, weight_files
 from megabiomed.model.start_from import whole_model
 from megabiomed.samples.questions.sources import stores_of
 from megabiomed.tokenizer.files import open_in, open_tokenizer
@@ -83,7 +84,7 @@ def _no_base(path: Path, base: Path | None) -> None:
 def _exported(path: Path, base: Path | None) -> Model:
     _no_base(path, base)
     config, source = model_config_from_hf(path), HuggingFaceSource(path)
-    return Model(path, config, source, open_in(path), _fingerprint(path, "*.safetensors"))
+    return Model(path, config, source, open_in(path), _fingerprint(path, weight_files(path)))
 
 
 def _trained(located: Located, base: Path | None) -> Model:
@@ -95,7 +96,7 @@ def _trained(located: Located, base: Path | None) -> Model:
         raise CheckpointError(f"{checkpoint.path} holds no tokenizer", do="use a checkpoint of a training run")
     run = checkpoint.path.resolve().parent.parent
     stores, questions = trained_on(stored, run)
-    identity = _fingerprint(checkpoint.path, "*.json")
+    identity = _fingerprint(checkpoint.path, checkpoint.path.glob("*.json"))
     tokenizer, source = open_tokenizer(checkpoint.tokenizer), whole_model(checkpoint, base)
     return Model(
         checkpoint.path, stored.model, source, tokenizer, identity, run, checkpoint.step, stores, questions, stored
@@ -113,7 +114,9 @@ def _aligned(path: Path, base: Path | None) -> Model:
     stored, now = checkpoint.language_model, frozen_reference(config)
     check_frozen({"language_model": stored}, {"language_model": now}, checkpoint.path)
     run = checkpoint.path.resolve().parent.parent
-    identity = sha256_bytes("".join(_fingerprint(held.path, "*.json") for held in found.source.checkpoints).encode())
+    identity = sha256_bytes(
+        "".join(_fingerprint(held.path, held.path.glob("*.json")) for held in found.source.checkpoints).encode()
+    )
     stores, questions = trained_on(config, run)
     tokenizer, step = open_tokenizer(found.tokenizer), checkpoint.step
     return Model(checkpoint.path, config.model, found.source, tokenizer, identity, run, step, stores, questions, config)
@@ -148,10 +151,10 @@ def trained_on(config: RunConfig, run: Path) -> tuple[tuple[Path, ...], tuple[Pa
     return (*texts, *before[0]), (*questions, *before[1])
 
 
-def _fingerprint(folder: Path, pattern: str) -> str:
-    """Hash of names, sizes and, of small files, contents."""
+def _fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """Hash of names, sizes and, of small files, contents, of some files of a folder and of its config.json."""
     parts = []
-    for file in sorted([*folder.glob(pattern), *folder.glob("config.json")]):
+    for file in sorted([*files, *folder.glob("config.json")]):
         size = file.stat().st_size
         content = file.read_bytes() if size < 1 << 24 else f"{file.stat().st_mtime_ns}".encode()
         parts.append(f"{file.name}:{size}:{sha256_bytes(content)}")

@@ -12,6 +12,7 @@ from megabiomed.checkpoint.state import Frozen, Reference
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 from megabiomed.ground.hashes import FileHashes
+from megabiomed.model.hf_folder import weight_files
 
 
 class Described(NamedTuple):
@@ -32,7 +33,7 @@ def hash_of(described: Described, seed: int, hashes: FileHashes) -> str:
         return hashlib.sha256(f"seed {seed}".encode()).hexdigest()
     if described.kind == "checkpoint":
         return sha256_file(path / MANIFEST)
-    return hashlib.sha256("".join(hashes.sha256(f) for f in sorted(path.glob("*.safetensors"))).encode()).hexdigest()
+    return hashlib.sha256("".join(hashes.sha256(f) for f in weight_files(path)).encode()).hexdigest()
 
 
 def same_start(checkpoint: Checkpoint, start: Path | None) -> Path | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from megabiomed.checkpoint.logical import Box
+from megabiomed.checkpoint.pickled import PickledFiles
 from megabiomed.checkpoint.tensorfile import TensorFiles
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError
@@ -16,6 +18,8 @@ from megabiomed.model.registry import architecture_of
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 """Where transformers keeps a tensor that a folder with `tie_word_embeddings` leaves out."""
 _READABLE = ("F32", "BF16", "F16")
@@ -25,11 +29,12 @@ class HuggingFaceSource:
     """The weights of a Hugging Face folder as fp32; implements `TensorSource`. Optimizer moments read as zeros.
 
     A folder with tied embeddings and no head of its own answers for `lm_head.weight` with the embedding. What is stored is
-    taken as transformers takes it: a head that is stored counts, whatever config.json says, and model.safetensors counts
-    before an index that lies beside it.
+    taken as transformers takes it: a head that is stored counts, whatever config.json says; safetensors count before
+    pickled weights that lie beside them, and of each kind one file of everything before an index.
 
     Args:
-        path: folder with model.safetensors, or with several of them and model.safetensors.index.json.
+        path: folder with model.safetensors, or with several of them and model.safetensors.index.json; or with
+            pytorch_model.bin, or several of them and pytorch_model.bin.index.json, which are read without executing them.
 
     Attributes:
         tied: whether the output head is the embedding.
@@ -37,8 +42,8 @@ class HuggingFaceSource:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._files = TensorFiles()
-        self._where = _tensor_files(self.path, self._files)
+        self._files = PickledFiles() if is_pickled(self.path) else TensorFiles()
+        self._where = _tensor_files(self.path, self._files.keys)
         declared = bool(read_hf_config(self.path).get("tie_word_embeddings", False))
         self.tied = declared and not TIED.keys() <= self._where.keys()
 
@@ -93,31 +98,51 @@ class HuggingFaceSource:
         return self._where[name]
 
 
-def _tensor_files(folder: Path, files: TensorFiles) -> dict[str, Path]:
-    """Which file of a Hugging Face folder holds which tensor."""
+def is_pickled(folder: Path) -> bool:
+    """Whether the weights of a Hugging Face folder are those of pytorch_model.bin; safetensors beside it would count."""
+    held = [name for name in (SINGLE, INDEX, PICKLED, PICKLED_INDEX) if (folder / name).is_file()]
+    return bool(held) and held[0] in (PICKLED, PICKLED_INDEX)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Files by whose content a Hugging Face folder is recognised, sorted: its safetensors, or its pickled weights."""
+    if not is_pickled(folder):
+        return sorted(folder.glob("*.safetensors"))
+    if (folder / PICKLED).is_file():
+        return [folder / PICKLED]
+    return sorted({folder / name for name in _weight_map(folder, PICKLED_INDEX).values()})
+
+
+def _tensor_files(folder: Path, names: Callable[[Path], list[str]]) -> dict[str, Path]:
+    """Which file of a Hugging Face folder holds which tensor.
+
+    Args:
+        names: the tensors of one file.
+    """
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no Hugging Face model folder", expected=f"{CONFIG} in it")
-    if (folder / SINGLE).is_file():
-        file = inside(folder, SINGLE)
-        return dict.fromkeys(files.keys(file), file)
-    if (folder / INDEX).is_file():
-        weight_map = read_json(inside(folder, INDEX), dict).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{folder / INDEX} is damaged", expected="a weight_map")
-        return {name: inside(folder, file) for name, file in weight_map.items()}
-    pickled = sorted(path.name for path in folder.glob("*.bin")) or sorted(path.name for path in folder.glob("*.pt*"))
-    if pickled:
-        raise CheckpointError(
-            f"{folder} holds pickled weights, which can run code when read",
-            got=pickled[0],
-            expected="safetensors",
-            do="convert them once where you trust them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new)",
-        )
-    raise CheckpointError(f"{folder} holds no weights", expected=f"{SINGLE} or {INDEX}")
+    single, index = (PICKLED, PICKLED_INDEX) if is_pickled(folder) else (SINGLE, INDEX)
+    if (folder / single).is_file():
+        file = inside(folder, single)
+        return dict.fromkeys(names(file), file)
+    if (folder / index).is_file():
+        return {name: inside(folder, file) for name, file in _weight_map(folder, index).items()}
+    raise CheckpointError(
+        f"{folder} holds no weights",
+        got=next((f"{path.name}" for path in sorted([*folder.glob("*.bin"), *folder.glob("*.pt*")])), None),
+        expected=f"{SINGLE}, {INDEX}, {PICKLED} or {PICKLED_INDEX}",
+    )
+
+
+def _weight_map(folder: Path, index: str) -> dict[str, str]:
+    held = read_json(inside(folder, index), dict).get("weight_map")
+    if not isinstance(held, dict) or not all(isinstance(file, str) for file in held.values()):
+        raise CheckpointError(f"{folder / index} is damaged", expected="a weight_map from tensors to files")
+    return held
 
 
 def check_architecture(path: str | Path, config: ModelConfig) -> None:
-    """Check from headers alone that a Hugging Face folder holds exactly the model of the configuration.
+    """Check from names and shapes alone that a Hugging Face folder holds exactly the model of the configuration.
 
     Raises:
         CheckpointError: listing the values of config.json that differ, or the first tensor that is missing, unknown or

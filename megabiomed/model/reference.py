@@ -1,4 +1,7 @@
-"""What certificates compare with: the safetensors library's reader and transformers' layers, independent of our own."""
+"""What certificates compare with: the readers of the safetensors library and of torch, and transformers' layers.
+
+They are independent of this package's own.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Box, TensorSource
+from megabiomed.checkpoint.pickled import PickledFiles
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
-from megabiomed.model.hf_folder import INDEX, SINGLE, TIED
+from megabiomed.model.hf_folder import INDEX, PICKLED, PICKLED_INDEX, SINGLE, TIED, is_pickled
 from megabiomed.model.streamed import Read
 from megabiomed.processes import platform
 
@@ -23,12 +27,15 @@ ROWS, LENGTH = 2, 64
 class StoredTensors:
     """The tensors of a Hugging Face folder through the safetensors library, independent of this package's reader.
 
+    Pickled weights come from torch's reader, which ours stands on too; `loaded_max_diff` compares with transformers.
+
     Attributes:
         files: for each stored tensor the name of the file that it comes from.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._pickled = PickledFiles() if is_pickled(folder) else None
         self.files = _files_as_loaded(folder)
 
     @property
@@ -48,6 +55,8 @@ class StoredTensors:
         from safetensors import safe_open
 
         name = name if name in self.files else TIED.get(name, name)
+        if self._pickled is not None:
+            return self._pickled.tensor(inside(self._folder, self.files[name]), name)[part]
         with safe_open(inside(self._folder, self.files[name]), "pt") as file:
             return file.get_slice(name)[part]
 
@@ -59,8 +68,11 @@ def _files_as_loaded(folder: Path) -> dict[str, str]:
     """Tensor name -> file, in the order in which transformers looks: one file of everything before an index."""
     from safetensors import safe_open
 
-    if not (folder / SINGLE).is_file():
-        return dict(read_json(inside(folder, INDEX), dict)["weight_map"])
+    single, index = (PICKLED, PICKLED_INDEX) if is_pickled(folder) else (SINGLE, INDEX)
+    if not (folder / single).is_file():
+        return dict(read_json(inside(folder, index), dict)["weight_map"])
+    if single == PICKLED:
+        return dict.fromkeys(PickledFiles().keys(inside(folder, PICKLED)), PICKLED)
     with safe_open(inside(folder, SINGLE), "pt") as file:
         return dict.fromkeys(file.keys(), SINGLE)
 

@@ -16,11 +16,13 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError, FileError
+from megabiomed.ground.hashes import FileHashes
 from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import SeededInit
+from megabiomed.model.frozen import Described, hash_of
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_export import export_hf
-from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, weight_files
 from megabiomed.model.registry import architecture_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -211,12 +213,84 @@ def test_absent_keys_mean_what_transformers_takes_them_for(folder: Path) -> None
         assert getattr(mine, key) == getattr(theirs, key)
 
 
-def test_pickled_weights_are_refused_with_the_way_out(folder: Path) -> None:
+def pickled(folder: Path, shards: int, **options: Any) -> Path:
+    """The folder with its weights as `torch.save` writes them, in one file or several with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if shards == 1:
+        torch.save(tensors, folder / "pytorch_model.bin", **options)
+        return folder
+    files = {name: f"pytorch_model-{number % shards}.bin" for number, name in enumerate(tensors)}
+    for file in set(files.values()):
+        torch.save({name: tensors[name] for name in tensors if files[name] == file}, folder / file, **options)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return folder
+
+
+def test_pickled_weights_are_read_like_safetensors(tmp_path: Path) -> None:
+    shapes = architecture_of(config()).shapes
+    for number, (shards, zipped) in enumerate([(1, True), (1, False), (3, True), (3, False)]):
+        folder = export_hf(SeededInit(config(), 0), config(), tmp_path / f"{number}", "bf16")
+        right = HuggingFaceSource(folder)
+        values = {name: right.read(Box.whole(name, shape)) for name, shape in shapes.items()}
+        found = locate(pickled(folder, shards, _use_new_zipfile_serialization=zipped))
+        assert found.expect(MODEL).is_hugging_face
+        check_architecture(folder, config())
+        source = HuggingFaceSource(folder)
+        assert source.describe("model.norm.weight") == ("BF16", (32,))
+        for name, shape in shapes.items():
+            assert torch.equal(source.read(Box.whole(name, shape)), values[name])
+            inner = len(shape) - 1
+            half = Box(name, shape, (shape[0] // 2, *(3,) * inner), (shape[0] // 2, *(7,) * inner))
+            assert torch.equal(source.read(half), values[name][half.slices_in(Box.whole(name, shape))])
+        certificate = certify(folder, source, config(), "import", "there")
+        certificate.check()
+        assert (certificate.stored_as, certificate.loaded_max_diff) == ("bfloat16", 0.0)
+
+
+def test_pickled_weights_are_part_of_what_recognises_a_folder(folder: Path) -> None:
+    """Hashes of frozen models and the identity of an evaluated one change with the weights that are loaded."""
+    described, hashes = Described("huggingface", folder), FileHashes(None)
+    before = hash_of(described, 0, hashes)
+    torch.save({"other": torch.ones(3)}, folder / "pytorch_model.bin")
+    assert hash_of(described, 0, hashes) == before  # safetensors count
+    assert "other" not in HuggingFaceSource(folder).names()
+    for shards, file in ((1, "pytorch_model.bin"), (2, "pytorch_model-1.bin")):
+        export = export_hf(SeededInit(config(), 0), config(), folder / f"{shards}", "fp32")
+        described = Described("huggingface", pickled(export, shards))
+        assert weight_files(export)[-1] == export / file
+        before = hash_of(described, 0, hashes)
+        torch.save({name: value + 1 for name, value in torch.load(export / file).items()}, export / file)
+        assert hash_of(described, 0, hashes) != before
+
+
+def test_what_a_pickle_may_not_hold_is_refused_with_the_reason(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="holds no weights"):
         HuggingFaceSource(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(CheckpointError, match=r"can run code when read.*save_pretrained"):
+    file = folder / "pytorch_model.bin"
+    for held, reason in (
+        ({"a": Path("x")}, "without executing it: got Unsupported global: GLOBAL pathlib"),
+        ([torch.ones(2)], "holds no tensors by name: got list"),
+        ({"a": torch.ones(2), "step": 3}, "holds more than weights: got 'step': int"),
+        ({"a": torch.eye(2).to_sparse()}, "holds more than weights: got 'a': torch.sparse_coo"),
+    ):
+        torch.save(held, file)
+        with pytest.raises(CheckpointError, match=reason):
+            HuggingFaceSource(folder)
+    for damaged in (b"", b"\x80\x02", b"PK\x03\x04" + bytes(40)):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="cannot be read without executing it"):
+            HuggingFaceSource(folder)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(FileError, match=r"git-lfs"):
+        HuggingFaceSource(folder)
+    file.unlink()
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
+    with pytest.raises(CheckpointError, match=r"pytorch_model-1\.bin is not there"):
+        HuggingFaceSource(folder).describe("a")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "../elsewhere.bin"}}))
+    with pytest.raises(FileError, match="outside of itself"):
         HuggingFaceSource(folder)
 
 

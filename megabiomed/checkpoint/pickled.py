@@ -1,0 +1,104 @@
+"""Pickled weights (`pytorch_model.bin`, `.pt`, `.pth`), read without executing what a pickle might hold.
+
+torch's restricted unpickler builds tensors and plain containers and knows no other function or class. Files of torch 1.6
+and later are zip archives and are mapped into memory, so that a part of a tensor costs what it reads; older ones are
+read whole.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megabiomed.checkpoint.tensorfile import DTYPES
+from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.files import refuse_pointer
+
+
+def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
+    """What a file of `torch.save` holds, on the CPU.
+
+    Args:
+        classes: what may be built besides tensors and plain containers.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds other objects; names the reason.
+    """
+    try:
+        with torch.serialization.safe_globals(list(classes)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is not there", do="get the complete folder again") from None
+    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+        refuse_pointer(path)
+        raise CheckpointError(
+            f"{path} cannot be read without executing it",
+            got=_reason(error),
+            expected="tensors only",
+            do="where you trust the file, load it once in a program of your own and save its tensors as safetensors",
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of torch's message that names the object; before it stands advice to switch the check off."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line.partition("WeightsUnpickler error: ")[2] for line in lines if "WeightsUnpickler error: " in line]
+    return (named or lines or [type(error).__name__])[0][:200]
+
+
+class PickledFiles:
+    """Tensors of pickled files by name, with the methods of `TensorFiles`.
+
+    Mapped files stay open; of those that are read whole only the last is held.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, dict[str, Tensor]] = OrderedDict()
+
+    def keys(self, path: Path) -> list[str]:
+        """Names of the tensors in a file; raises as `tensor`."""
+        return list(self._file(path))
+
+    def describe(self, path: Path, key: str) -> tuple[str, tuple[int, ...]]:
+        """Element type (`F32`, `BF16`, ...; others by torch's name) and shape of one tensor."""
+        tensor = self.tensor(path, key)
+        return DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")), tuple(tensor.shape)
+
+    def read_into(self, path: Path, key: str, part: tuple[slice, ...], out: Tensor) -> None:
+        """Fill `out` (any device, strides and floating type) with one part of a tensor."""
+        out.copy_(self.tensor(path, key)[part])
+
+    def tensor(self, path: Path, key: str) -> Tensor:
+        """One tensor as it is stored; of a mapped file only what is looked at is read.
+
+        Raises:
+            CheckpointError: the file has no such tensor, cannot be read, or holds more than dense tensors by name.
+        """
+        held = self._file(path)
+        if key not in held:
+            raise CheckpointError(f"{path} does not hold the tensor {key!r}", got=f"{len(held)} others")
+        return held[key]
+
+    def _file(self, path: Path) -> dict[str, Tensor]:
+        if path not in self._open:
+            if not zipfile.is_zipfile(path):
+                for other in [other for other in self._open if not zipfile.is_zipfile(other)]:
+                    del self._open[other]
+            self._open[path] = _checked(load_pickled(path), path)
+        return self._open[path]
+
+
+def _checked(held: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{path} holds no tensors by name", got=type(held).__name__, expected="a state dict")
+    for name, tensor in held.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+            found = type(tensor).__name__ if not isinstance(tensor, Tensor) else f"{tensor.layout} {tensor.dtype}"
+            raise CheckpointError(f"{path} holds more than weights", got=f"{name!r}: {found}", expected="dense tensors")
+    return {str(name): tensor.detach() for name, tensor in held.items()}
