@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_serializer
 
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.secrets import is_secret, masked_variables, remember
 
 # What an #SBATCH line can carry unquoted; anything else could end the line or be read as another option.
 _VALUE = re.compile(r"[A-Za-z0-9_.,:;=@%+/~\[\]()&|*-]+")
@@ -106,6 +107,7 @@ def _environment(values: dict[str, str]) -> dict[str, str]:
             )
         if "\0" in value:
             raise ValueError(f"the value of {name} contains a zero byte")
+        remember(value, name)
     return values
 
 
@@ -150,8 +152,9 @@ class ClusterConfig(Section):
     """Environment modules to load."""
     environment: Annotated[
         dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]], AfterValidator(_environment)
-    ] = Field(default_factory=dict)
-    """Environment variables of the job (NCCL_*, proxies, caches)."""
+    ] = Field(default_factory=dict, repr=False)
+    """Environment variables of the job (NCCL_*, proxies, caches). Credentials among them reach the job by the environment of
+    sbatch: no script or record holds them."""
     python: Path | None = None
     """Python of the environment on the nodes; null takes the one that submits."""
     host_python: Path | None = None
@@ -182,6 +185,15 @@ class ClusterConfig(Section):
     def variables(self) -> dict[str, str]:
         """Environment of the job."""
         return ({"TMPDIR": str(self.scratch)} if self.scratch else {}) | self.environment
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Those of them that hold credentials: the job gets them from the environment of its submission."""
+        return {name: value for name, value in self.variables.items() if is_secret(name, value)}
+
+    @field_serializer("environment")
+    def _without_credentials(self, values: dict[str, str]) -> dict[str, str]:
+        return masked_variables(values)
 
 
 def parse_flags(words: list[str]) -> dict[str, str | int | bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -89,8 +90,21 @@ def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
         if not dry_run:
             scheduler.need("sbatch")
             locks.enter_context(records.submitting(runs))
+        _need_secrets(runs)
         for folder in runs:
             yield _resubmit(folder, ids, dry_run)
+
+
+def _need_secrets(runs: list[Path]) -> None:
+    """Refuse stages whose scripts take credentials from this environment, which lacks them."""
+    for folder in runs:
+        missing = [name for name in records.read_job(folder).get("secrets", []) if not os.environ.get(name)]
+        if missing and records.last_event(folder).get("event") != "finished":
+            raise LaunchError(
+                f"{folder} needs credentials, which are stored nowhere",
+                got=f"{', '.join(missing)} not set",
+                do="export them and run this again, or submit again with the cluster file that has them",
+            )
 
 
 def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:

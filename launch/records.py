@@ -22,6 +22,7 @@ from typing import Any
 from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
+from megabiomed.ground.secrets import masked_values
 
 SLURM = "slurm"
 JOB = "job.json"
@@ -112,7 +113,7 @@ def submitting(runs: Iterable[Path]) -> Iterator[None]:
 
 def append(run: Path, kind: str, **values: Any) -> None:
     """Add a line to the incarnations; one write, so that concurrent writers do not mix lines."""
-    line = json.dumps({"time": now(), "kind": kind, **values}) + "\n"
+    line = json.dumps({"time": now(), "kind": kind, **masked_values(values)}) + "\n"
     descriptor = os.open(run / SLURM / INCARNATIONS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(descriptor, line.encode())

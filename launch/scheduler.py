@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records
@@ -97,10 +99,13 @@ def shell_for(script: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in known}
 
 
-def submit(script: Path, after: list[str]) -> str:
+def submit(script: Path, after: list[str], secrets: Mapping[str, str] = MappingProxyType({})) -> str:
     """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled.
 
     A request without an answer may have been received: before it is repeated, the queue is searched for the script.
+
+    Args:
+        secrets: variables that the job gets from the environment of its submission, because its script must not hold them.
 
     Raises:
         LaunchError: refused, or not answered; a job that may be queued nevertheless is found by its script (`job_of`).
@@ -112,7 +117,7 @@ def submit(script: Path, after: list[str]) -> str:
     known, lost = set(jobs_of_script(script)), False
     for pause in (*_RETRY_S, None):
         try:
-            done = _run("sbatch", "--parsable", *wait, str(script), shell=shell_for(script))
+            done = _run("sbatch", "--parsable", *wait, str(script), shell={**shell_for(script), **secrets})
         except LaunchError:
             if queued := _only_one(script, known):
                 return queued

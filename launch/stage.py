@@ -13,11 +13,13 @@ from megabiomed.config import RunConfig
 from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
+from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig, read_chain
 from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.runs.kinds import WORKER, kind_of_file, part_run
+from megabiomed.runs.tracking.credentials import handed_over
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class ChainStage:
         return self.arguments[0] if self.arguments and self.kind != records.COMMAND else None
 
     @property
+    def secrets(self) -> dict[str, str]:
+        """Variables that the job gets from the environment of its submission, because no file may hold them."""
+        return self.cluster.secrets | (handed_over(self.config) if self.config is not None else {})
+
+    @property
     def words(self) -> list[str]:
         """What follows `python -m` on every rank."""
         stored = [] if self.kind == records.COMMAND else [str(self.folder / records.SLURM / "config.yaml")]
@@ -131,7 +138,7 @@ def _training(chain: str, config: ChainStageConfig, cluster: ClusterConfig, over
     typed = [
         kind.name,
         str(file),
-        *changes,
+        *(masked_by_form(change) for change in changes),
         *([] if here in changes else [here]),
         *(["--stage", *part] if part else []),
     ]
@@ -162,6 +169,7 @@ def _check(stage: ChainStage, before: list[ChainStage]) -> None:
             raise ConfigError(f"stage {stage.name} waits for a stage that does not come before it", got=repr(name))
     if any(other.folder == stage.folder for other in before):
         raise ConfigError(f"two stages of {stage.chain} share a run folder", got=stage.folder, do="set run_dir or name")
+    _check_words(stage)
     if seconds_of(stage.time) <= stage.cluster.grace_seconds:
         raise ConfigError(
             f"the time limit of stage {stage.name} leaves no time to train",
@@ -173,6 +181,26 @@ def _check(stage: ChainStage, before: list[ChainStage]) -> None:
         _check_components(stage, stage.config.extra_ranks)
         _check_order(stage, before)
     _check_files(stage, before)
+
+
+def _check_words(stage: ChainStage) -> None:
+    """Refuse credentials in words that the batch script and its record hold for everybody to read."""
+    flags = [f"{name}={value}" for name, value in stage.sbatch.items()]
+    for word in [*stage.typed, *flags, *stage.cluster.srun, *stage.cluster.wrap]:
+        if masked_by_form(word) != word:
+            raise ConfigError(
+                f"stage {stage.name} names a password, which its batch script would store",
+                got=masked_by_form(word),
+                do="leave it out and put it under `environment` of the cluster file, or export it before you submit",
+            )
+    exported = str(stage.sbatch.get("export", "ALL")).split(",")
+    if stage.secrets and "ALL" not in exported:
+        raise ConfigError(
+            f"stage {stage.name} would not get the credentials that it needs",
+            got=f"{', '.join(stage.secrets)} with --export={','.join(exported)}",
+            expected="--export=ALL, as the job gets them from the environment of sbatch",
+            do="leave `export` out of the sbatch options",
+        )
 
 
 def _check_components(stage: ChainStage, encoder_ranks: int) -> None:

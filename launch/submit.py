@@ -61,7 +61,8 @@ def render(stage: ChainStage) -> Job:
         python=python,
         host_python=cluster.host_python or python,
         modules=cluster.modules,
-        environment=cluster.variables,
+        environment={name: value for name, value in cluster.variables.items() if name not in cluster.secrets},
+        secrets=list(cluster.secrets),
         cpus_per_task=stage.cpus_per_task,
         ranks_per_node=stage.ranks_per_node,
         preflight=cluster.preflight,
@@ -182,6 +183,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "prepared": records.now(),
         "code": snapshot.version(),
         "cluster": cluster.model_dump(mode="json"),
+        "secrets": list(cluster.secrets),
     }
 
 
@@ -231,7 +233,8 @@ def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
         (folder / records.KILL_SWITCH).unlink(missing_ok=True)
     records.reopen(job.stage.folder)
     records.renew(job.stage.folder)
-    ids[job.stage.name] = scheduler.submit(job.path, [ids[name] for name in job.stage.after if name in ids])
+    before = [ids[name] for name in job.stage.after if name in ids]
+    ids[job.stage.name] = scheduler.submit(job.path, before, job.stage.secrets)
     record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
     write_json(job.stage.folder / records.SLURM / records.JOB, record)
 
@@ -275,7 +278,9 @@ def refuse_second(run: Path) -> None:
 
 def typed_commands(stage: ChainStage) -> list[str]:
     """The same stage without SLURM: what to type on each host, one line per kind of host."""
-    variables = [f"{name}={value}" for name, value in stage.cluster.variables.items()]
+    # Credentials are left to the shell in which the command is typed.
+    secrets = stage.cluster.secrets
+    variables = [f"{name}={value}" for name, value in stage.cluster.variables.items() if name not in secrets]
     front = shlex.join(["env", *variables]) + " " if variables else ""
     if stage.kind == records.COMMAND:
         return [front + shlex.join(["megabiomed", *stage.typed])]

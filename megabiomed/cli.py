@@ -20,6 +20,7 @@ from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
 from megabiomed.ground.options import LARGEST_SEED, finite, guard
 from megabiomed.ground.outcome import end
+from megabiomed.ground.secrets import guard_process
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
 from megabiomed.runs.cli import register as register_runs
@@ -159,6 +160,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             # A name of a file that is not UTF-8 must not end the command that only prints it.
             stream.reconfigure(errors="backslashreplace")
+    guard_process()
     try:
         app()
     except Exception as error:

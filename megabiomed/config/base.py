@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.nearest import nearest
+from megabiomed.ground.secrets import is_secret
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
@@ -86,7 +87,15 @@ def _describe(cls: type[Section], values: Any, complaint: Any) -> str:
         return f"missing key {dotted!r}"
     message = complaint["msg"].removeprefix("Value error, ")
     where = f"{dotted}: " if dotted else ""
-    return f"{where}{message}" + ("" if complaint["type"] == "value_error" else f", got {complaint['input']!r}")
+    return f"{where}{message}" + ("" if complaint["type"] == "value_error" else f", got {_shown(path, complaint)}")
+
+
+def _shown(path: list[str], complaint: Any) -> str:
+    """The value that was wrong; of a credential, or of what may hold one, its type alone."""
+    value = complaint["input"]
+    held = [*path, *(str(key) for key in value)] if isinstance(value, dict) else path
+    hides = path[-1:] == ["mlflow_uri"] or any(is_secret(name, "any") for name in held)
+    return type(value).__name__ if hides else repr(value)
 
 
 def _fields_at(cls: type[Section], values: Any, path: list[str]) -> list[str]:

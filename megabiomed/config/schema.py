@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalConfig
@@ -13,6 +21,7 @@ from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
 from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
 from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.secrets import masked_by_form, remember
 
 
 class ParallelConfig(Section):
@@ -221,10 +230,22 @@ class TrackingConfig(Section):
     """mlflow, or `package.module:attribute` of a tracker of your own; null: metrics.jsonl alone."""
     mlflow: bool = True
     """false switches kind mlflow off."""
-    mlflow_uri: str | None = None
-    """MLflow tracking URI; null uses a local store in the run folder, without server or network."""
+    mlflow_uri: str | None = Field(None, repr=False)
+    """MLflow tracking URI; null uses a local store in the run folder, without server or network. Credentials in it are shown
+    and stored as `***`; a URI with `***` takes them from MLFLOW_TRACKING_URI, or from MLflow's own MLFLOW_TRACKING_USERNAME
+    and MLFLOW_TRACKING_PASSWORD."""
     experiment: str = "megabiomed"
     """MLflow experiment name."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _remembered(cls, uri: str | None) -> str | None:
+        remember(uri or "")
+        return uri
+
+    @field_serializer("mlflow_uri")
+    def _without_credentials(self, uri: str | None) -> str | None:
+        return uri and masked_by_form(uri)
 
 
 class RunConfig(Section):

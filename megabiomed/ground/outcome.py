@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.secrets import masked
 
 _ADVICE = {
     errno.ENOENT: "check the path",
@@ -71,6 +72,7 @@ def _defect(error: BaseException, words: Sequence[str]) -> str:
 def end(error: BaseException, words: Sequence[str]) -> int:
     """Print what `explain` says; returns the exit code."""
     code, text = explain(error, words)
+    text = masked(text)
     if text:
         print(text, file=sys.stderr, flush=True)
     elif isinstance(error, BrokenPipeError):

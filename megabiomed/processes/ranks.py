@@ -13,6 +13,7 @@ from typing import TypeVar
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import write_json
 from megabiomed.ground.outcome import explain
+from megabiomed.ground.secrets import guard_process, masked
 from megabiomed.processes.local import ERROR_FILE
 from megabiomed.processes.phases import START
 from megabiomed.processes.signals import StopFlag
@@ -38,6 +39,7 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
     """
     # Before the import of torch, which takes seconds: a signal in that time must not end the process.
     stop = StopFlag()
+    guard_process()
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
@@ -72,6 +74,7 @@ def _first_line(error: Exception) -> str:
 
 def _report(text: str) -> None:
     """Write the message where the launcher looks for it, and to this rank's log."""
+    text = masked(text)
     print(text, file=sys.stderr, flush=True)
     path = os.environ.get(ERROR_FILE)
     if path:

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.ground.files import make_writable, write_atomic
+from megabiomed.ground.secrets import masked
 from megabiomed.processes.local import run_workers, under_launcher
 from megabiomed.processes.torchrun import hosts_for, torchrun
 from megabiomed.runs import kinds, worker
 from megabiomed.runs.effective import FILE, compact
 from megabiomed.runs.tracking import find_tracker
+from megabiomed.runs.tracking.credentials import handed_over
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
         launcher = torchrun(*hosts_for(world, platform.device_count(), config.parallel.tensor_parallel_size))
         stage = ["--stage", options.part] if options.part is not None else []
         typed = shlex.join(["run", run, *overrides, *stage])
-        print(f"command: {launcher} -m megabiomed.cli {typed}")
+        print(f"command: {launcher} -m megabiomed.cli {masked(typed)}")
         return
     _start_here(config, world, options.part)
 
@@ -74,4 +76,5 @@ def _start_here(config: RunConfig, world: int, part: str | None) -> None:
     make_writable(logs)
     effective = logs / FILE
     write_atomic(effective, to_yaml(config))
+    os.environ.update(handed_over(config))
     run_workers(kinds.WORKER, [str(effective), *([part] if part else [])], world, logs)

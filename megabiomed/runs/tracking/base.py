@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from megabiomed.config import RunConfig, TrackingConfig
 from megabiomed.ground.registry import Registry
+from megabiomed.ground.secrets import masked
 
 _LOG = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 300.0, 3600.0
@@ -124,7 +125,6 @@ class SafeTracker:
 
     def _put_off(self, error: Exception) -> None:
         self._tracker, self._again = None, self._clock() + self._pause
-        self._say(
-            f"warning: {self.name} fails: {error}; figures go on in metrics.jsonl, tried again in {self._pause / 60:.0f} min"
-        )
+        again = f"tried again in {self._pause / 60:.0f} min"
+        self._say(f"warning: {self.name} fails: {masked(str(error))}; figures go on in metrics.jsonl, {again}")
         self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)

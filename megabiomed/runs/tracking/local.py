@@ -10,6 +10,7 @@ from typing import Any
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import stored
 from megabiomed.ground.files import make_writable
+from megabiomed.ground.secrets import masked_values
 
 
 class LocalFiles:
@@ -31,7 +32,7 @@ class LocalFiles:
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """See `Tracker`."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._append("events.jsonl", {"time": now, "event": kind, **values})
+        self._append("events.jsonl", {"time": now, "event": kind, **masked_values(values)})
 
     def finish(self, status: str) -> None:
         """See `Tracker`."""

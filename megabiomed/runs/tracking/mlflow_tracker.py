@@ -9,8 +9,11 @@ import time
 from typing import Any
 
 from megabiomed.config import RunConfig
+from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.figures import NOT_FINITE
 from megabiomed.ground.mappings import leaves
+from megabiomed.ground.secrets import MASK
+from megabiomed.runs.tracking.credentials import VARIABLE, complete
 
 _RUN_ID = "mlflow_run_id"
 _LONGEST_PARAM = 500
@@ -37,9 +40,19 @@ class MlflowTracker:
         from mlflow.tracking import MlflowClient
 
         folder = config.folder.resolve()
-        uri = config.tracking.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
+        stored_uri = config.tracking.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
+        uri = complete(stored_uri)
         client = MlflowClient(tracking_uri=uri)
-        known = client.get_experiment_by_name(config.tracking.experiment)
+        try:
+            known = client.get_experiment_by_name(config.tracking.experiment)
+        except Exception as error:
+            if MASK not in stored_uri or uri == os.environ.get(VARIABLE):
+                raise
+            raise ConfigError(
+                "the tracking URI was stored without its credentials",
+                got=error,
+                do=f"export {VARIABLE} with them, or start from the file that has them",
+            ) from error
         experiment = known.experiment_id if known else client.create_experiment(
             config.tracking.experiment, artifact_location=(folder / "mlartifacts").as_uri()
         )  # fmt: skip
