@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.runs import RUN
+from support.zygote import run_python
 
 # Triton decides when it is imported whether kernels are interpreted, and other rooms' tests may import it first.
 if not torch.cuda.is_available():
@@ -42,11 +42,8 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `megabiomed ...`; fails the test when the exit code is not the expected one."""
 
     def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "megabiomed.cli", *map(str, arguments)],
-            env=environment, capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
+        words = ["-m", "megabiomed.cli", *map(str, arguments)]
+        done = run_python(words, {**os.environ, "OMP_NUM_THREADS": "1"}, timeout_s=200)
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 

@@ -42,7 +42,9 @@ class ZeroEngine(DataParallelEngine):
         self.mesh, self.config = mesh, config
         self.stage_number = config.parallel.zero_stage
         self.rule = config.optimizer.rule
-        deepspeed = _import_deepspeed(self.stage_number)
+        deepspeed = import_deepspeed()
+        patches.check("deepspeed", self.stage_number)
+        workarounds.skip_shared_memory_build()
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
             self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type])
@@ -265,7 +267,8 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _import_deepspeed(zero_stage: int) -> Any:
+def import_deepspeed() -> Any:
+    """The module deepspeed, quiet; its import takes seconds."""
     if not platform.has_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
     with workarounds.without_module("mlflow"):
@@ -273,6 +276,4 @@ def _import_deepspeed(zero_stage: int) -> Any:
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
-    patches.check("deepspeed", zero_stage)
-    workarounds.skip_shared_memory_build()
     return deepspeed

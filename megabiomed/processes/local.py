@@ -16,8 +16,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from megabiomed.ground.errors import MegabiomedError, UserError, WorkerError
+from megabiomed.processes.fork import ForkedProcess, can_fork
 from megabiomed.processes.hang_page import suspects, write_page
 from megabiomed.processes.phases import STARTED, process_started
 from megabiomed.processes.rendezvous import MEETING
@@ -33,9 +35,10 @@ _PR_SET_PDEATHSIG = 1
 @dataclass
 class _Worker:
     rank: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     log: Path
     error: Path
+    output: IO[bytes] | None
     echo: Echo | None = None
 
 
@@ -89,25 +92,47 @@ def _start(
         "MEGABIOMED_LOGS": str(log_dir.absolute()),
         STARTED: str(process_started()),
     }
+    start = _fork if can_fork() else _spawn
     for rank in range(world):
         log, error = log_dir / f"rank_{rank}.log", log_dir / f"rank_{rank}.error"
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), ERROR_FILE: str(error)}
-        command = [sys.executable, "-W", "ignore::FutureWarning", "-m", module, *arguments]
         # Appending, because the launcher writes rank 0's standard output to the same file.
         with log.open("ab") as stream:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **shared, **own},
-                preexec_fn=_die_with_parent,
-                start_new_session=True,
-                stdout=subprocess.PIPE if rank == 0 else stream,
-                stderr=stream,
-                stdin=subprocess.DEVNULL,
-            )
-        worker = _Worker(rank, process, log, error)
+            process, output = start(["-m", module, *arguments], {**os.environ, **shared, **own}, stream, rank == 0)
+        worker = _Worker(rank, process, log, error, output)
         workers.append(worker)
-        if process.stdout is not None:
-            worker.echo = Echo(process.stdout, log)
+    for worker in workers:  # after all forks, because each reader is a thread
+        if worker.output is not None:
+            worker.echo = Echo(worker.output, worker.log)
+
+
+def _spawn(
+    arguments: list[str], environment: dict[str, str], log: BinaryIO, echoed: bool
+) -> tuple[subprocess.Popen[bytes], IO[bytes] | None]:
+    """A new Python; its standard output goes to the log, or (echoed) to the stream that is returned."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore::FutureWarning", *arguments],
+        env=environment,
+        preexec_fn=_die_with_parent,
+        start_new_session=True,
+        stdout=subprocess.PIPE if echoed else log,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+    )
+    return process, process.stdout
+
+
+def _fork(
+    arguments: list[str], environment: dict[str, str], log: BinaryIO, echoed: bool
+) -> tuple[ForkedProcess, IO[bytes] | None]:
+    """The same as a fork of this process."""
+    if not echoed:
+        return ForkedProcess(arguments, environment, log.fileno(), log.fileno(), _die_with_parent), None
+    read, write = os.pipe()
+    try:
+        return ForkedProcess(arguments, environment, write, log.fileno(), _die_with_parent), os.fdopen(read, "rb")
+    finally:
+        os.close(write)
 
 
 def _die_with_parent() -> None:
@@ -137,23 +162,28 @@ def _failure(workers: list[_Worker], seen_first: list[_Worker]) -> MegabiomedErr
     Args:
         seen_first: the workers that were dead when the first death was noticed.
     """
-    killed = [worker for worker in seen_first if worker.process.returncode < 0 and not worker.error.is_file()]
+    killed = [worker for worker in seen_first if _ended_with(worker) < 0 and not worker.error.is_file()]
     deadline = time.monotonic() + _SETTLE_S
     while not killed and time.monotonic() < deadline and not any(worker.error.is_file() for worker in workers):
         time.sleep(_POLL_S)
     wrote = sorted((w for w in workers if w.error.is_file()), key=lambda w: w.error.stat().st_mtime_ns)
     # torch's watchdog aborts ranks whose partner is gone: an abort is the cause only where nobody else says why.
-    causes = [worker for worker in killed if worker.process.returncode != -signal.SIGABRT]
+    causes = [worker for worker in killed if _ended_with(worker) != -signal.SIGABRT]
     worker = (causes or wrote or killed or seen_first)[0]
     if (page := write_page(worker.log.parent, len(workers))) is not None:
         return WorkerError(suspects(page))
     if worker in killed:
-        name = signal.Signals(-worker.process.returncode).name
+        name = signal.Signals(-_ended_with(worker)).name
         return WorkerError(f"rank {worker.rank} was killed by {name}", do=f"see {worker.log}")
     text = worker.error.read_text() if worker.error.is_file() else worker.log.read_text(errors="replace")[-4000:]
     if _exit_code(worker) == UserError.exit_code:
         return UserError(text.strip())
     return WorkerError(f"rank {worker.rank} failed\n{text.strip()}\n", do=f"its log is {worker.log}")
+
+
+def _ended_with(worker: _Worker) -> int:
+    """Code of a worker, negative for a signal; 0 of one that runs."""
+    return worker.process.returncode or 0
 
 
 def _exit_code(worker: _Worker) -> int | None:

@@ -19,11 +19,18 @@ class Phases:
     """
 
     def __init__(self, started: float, command: float | None = None) -> None:
+        self._begin(started, command)
+
+    def _begin(self, started: float, command: float | None) -> None:
         self.seconds: dict[str, float] = {}
         self._last = started if command is None else command
         self._over = False
         if command is not None:
             self.ended("command", started)
+
+    def restart(self) -> None:
+        """Begin again as the phases of this process, a fork of the one that made them."""
+        self._begin(process_started(), _command_started())
 
     def ended(self, phase: str, at: float | None = None) -> None:
         """A phase ends now, or at a time in seconds since boot; nothing more counts once the start is over."""
@@ -57,10 +64,10 @@ def process_started() -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def _of_this_process() -> Phases:
+def _command_started() -> float | None:
     told = os.environ.get(STARTED)
-    return Phases(process_started(), float(told) if told else None)
+    return float(told) if told else None
 
 
-START = _of_this_process()
+START = Phases(process_started(), _command_started())
 """The start of this process, a rank of a run."""

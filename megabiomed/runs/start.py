@@ -11,6 +11,7 @@ from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run, default_world
 from megabiomed.ground.files import make_writable, write_atomic
 from megabiomed.ground.secrets import masked
+from megabiomed.processes.fork import can_fork
 from megabiomed.processes.local import run_workers, under_launcher
 from megabiomed.processes.torchrun import hosts_for, torchrun
 from megabiomed.runs import kinds, worker
@@ -77,4 +78,17 @@ def _start_here(config: RunConfig, world: int, part: str | None) -> None:
     effective = logs / FILE
     write_atomic(effective, to_yaml(config))
     os.environ.update(handed_over(config))
+    _import_for_ranks(config)
     run_workers(kinds.WORKER, [str(effective), *([part] if part else [])], world, logs)
+
+
+def _import_for_ranks(config: RunConfig) -> None:
+    """Ranks that are forked from this process share what it has imported."""
+    if not can_fork():
+        return
+    import megabiomed.runs.trainer  # noqa: F401
+
+    if config.parallel.engine == "deepspeed":
+        from megabiomed.engine.zero import import_deepspeed
+
+        import_deepspeed()

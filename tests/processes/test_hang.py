@@ -28,8 +28,8 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
     for line in process.stdout:
         if line.startswith("step: 3/"):
             break
-    workers = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
-    workers[0].send_signal(signal.SIGSTOP)
+    workers = sorted(psutil.Process(process.pid).children(), key=lambda worker: worker.pid)
+    workers[1].send_signal(signal.SIGSTOP)
     began = time.monotonic()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from megabiomed.ground.errors import UserError, WorkerError
+from megabiomed.processes import local
 from megabiomed.processes.local import run_workers, under_launcher
 
 pytestmark = pytest.mark.timeout(60)
@@ -35,10 +37,13 @@ def wait_for(name):
 """
 
 
-@pytest.fixture
-def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+@pytest.fixture(params=[True, False], ids=["forked", "new"])
+def launch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Runs a body of worker code as ranks; returns the log folder."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)  # what Python does with that variable when it starts
+    if not request.param:
+        monkeypatch.setattr(local, "can_fork", lambda: False)
 
     def run(body: str, world: int = 2) -> Path:
         (tmp_path / "small_worker.py").write_text(WORKER + body)
@@ -129,18 +134,20 @@ sleep_until_ended()
 def test_a_request_during_the_start_reaches_the_later_workers_too(  # type: ignore[no-untyped-def]
     launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = subprocess.Popen
+    def ask_after_the_first(start: Callable[..., Any]) -> Callable[..., Any]:
+        def begin(arguments: list[str], environment: dict[str, str], *more: Any) -> Any:
+            process = start(arguments, environment, *more)
+            rank = environment["RANK"]
+            while not (tmp_path / f"pid_{rank}").exists():  # its handler is installed
+                threading.Event().wait(0.02)
+            if rank == "0":
+                signal.raise_signal(signal.SIGUSR1)
+            return process
 
-    def ask_after_the_first(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        process = real(command, **options)
-        rank = options["env"]["RANK"]
-        while not (tmp_path / f"pid_{rank}").exists():  # its handler is installed
-            threading.Event().wait(0.02)
-        if rank == "0":
-            signal.raise_signal(signal.SIGUSR1)
-        return process
+        return begin
 
-    monkeypatch.setattr("megabiomed.processes.local.subprocess.Popen", ask_after_the_first)
+    for name in ("_fork", "_spawn"):
+        monkeypatch.setattr(local, name, ask_after_the_first(getattr(local, name)))
     launch(
         "signal.signal(signal.SIGUSR1, lambda *_: (Path(sys.argv[1], f'saved_{rank}').touch(), os._exit(0)))\n"
         "sleep_until_ended()"

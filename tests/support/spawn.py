@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import megabiomed
 from megabiomed.processes.rendezvous import MEETING
+from support.zygote import Child, start_python
 
 _IMPORTED = [str(Path(__file__).parents[1]), str(Path(megabiomed.__file__).parents[1])]
 """Where the ranks find `support` and the same package as this process, wherever another one is installed."""
@@ -41,12 +41,11 @@ def run_ranks(
         "CUDA_VISIBLE_DEVICES": "",
     }
     logs = [log_dir / f"rank_{rank}.log" for rank in range(world)]
-    processes = []
+    processes: list[Child | subprocess.Popen[bytes]] = []
     for rank, log in enumerate(logs):
         env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with log.open("w") as stream:
-            process = subprocess.Popen([sys.executable, *command], env=env, stdout=stream, stderr=subprocess.STDOUT)
-        processes.append(process)
+        log.write_text("")
+        processes.append(start_python(command, env, log, log, fork=checkout is None))
     try:
         _wait(processes, logs, time.monotonic() + timeout_s)
     finally:
@@ -56,7 +55,7 @@ def run_ranks(
             process.wait()
 
 
-def _wait(processes: list[subprocess.Popen[bytes]], logs: list[Path], deadline: float) -> None:
+def _wait(processes: list[Child | subprocess.Popen[bytes]], logs: list[Path], deadline: float) -> None:
     waiting = dict(enumerate(processes))
     while waiting:
         for rank, process in list(waiting.items()):

@@ -1,0 +1,204 @@
+"""One Python that has done the slow imports and from which tests fork their processes: `python -m support.zygote`.
+
+Half a second instead of five for each rank and each command. What a test says about imports, packaging or a fresh interpreter
+starts a Python of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from megabiomed.processes.fork import ForkedProcess, can_fork
+from megabiomed.processes.platform import has_cuda
+
+_FIXED = ("PYTHONHASHSEED", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+"""Variables that are read when something is imported."""
+
+
+def _serve() -> NoReturn:
+    """Fork what each line of standard input asks for; write a line with its id, and one with its exit code."""
+    import megabiomed.engine.build
+    import megabiomed.runs.kinds  # noqa: F401
+    from megabiomed.engine.zero import import_deepspeed
+
+    import_deepspeed()
+    assert can_fork(), "an import started a thread"
+    requests, answers = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # no import may write between the answers
+    running: dict[int, ForkedProcess] = {}
+    pending = b""
+
+    def answer(**what: Any) -> None:
+        os.write(answers, json.dumps(what).encode() + b"\n")
+
+    while True:
+        if select.select([requests], [], [], 0.02 if running else None)[0]:
+            received = os.read(requests, 1 << 20)
+            if not received:  # the tests have ended
+                for process in running.values():
+                    process.kill()
+                os._exit(0)
+            *lines, pending = (pending + received).split(b"\n")
+            for line in lines:
+                process = _fork(json.loads(line))
+                running[process.pid] = process
+                answer(pid=process.pid)
+        for pid, process in list(running.items()):
+            if (code := process.poll()) is not None:
+                del running[pid]
+                answer(left=pid, code=code)
+
+
+def _fork(request: dict[str, Any]) -> ForkedProcess:
+    """The process that was asked for, with its output in the files that it names."""
+    out = os.open(request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    error = os.open(request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def prepare() -> None:
+        os.chdir(request["folder"])
+        sys.path[:0] = [entry for entry in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+    try:
+        return ForkedProcess(request["arguments"], request["environment"], out, error, prepare)
+    finally:
+        os.close(out)
+        os.close(error)
+
+
+class Child:
+    """A process that the zygote started, with what `subprocess.Popen` says of one."""
+
+    def __init__(self, zygote: _Zygote, pid: int) -> None:
+        self._zygote, self.pid = zygote, pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, if it has left."""
+        return self._zygote.codes.get(self.pid)
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        self._zygote.listen(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float = 600.0) -> int:
+        """Its exit code, once it has left.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not.
+        """
+        deadline = time.monotonic() + timeout
+        while self.returncode is None and (left := deadline - time.monotonic()) > 0:
+            self._zygote.listen(left)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class _Zygote:
+    """The tests' side of the zygote: one for each run of the tests, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self.variables = {name: os.environ.get(name) for name in _FIXED} | {"OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-W", "ignore", "-m", "support.zygote"]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self.codes: dict[int, int] = {}
+        self._begun: list[int] = []
+        self._pending = b""
+
+    def start(self, request: dict[str, Any]) -> Child:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        while not self._begun:
+            self.listen(60.0)
+        return Child(self, self._begun.pop())
+
+    def listen(self, timeout: float) -> None:
+        """Take in what the zygote says within `timeout` seconds."""
+        stream = self._process.stdout
+        assert stream is not None
+        if not select.select([stream], [], [], timeout)[0]:
+            return
+        received = stream.read(1 << 16)
+        if not received:
+            raise AssertionError("the zygote has ended")
+        *lines, self._pending = (self._pending + received).split(b"\n")
+        for said in map(json.loads, lines):
+            if "code" in said:
+                self.codes[said["left"]] = said["code"]
+            else:
+                self._begun.append(said["pid"])
+
+
+_shared: list[_Zygote] = []
+
+
+def start_python(
+    arguments: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path, fork: bool = True
+) -> Child | subprocess.Popen[bytes]:
+    """Start `python ARGUMENTS`, forked where that comes to the same; its output is appended to the files.
+
+    Args:
+        environment: all its variables.
+        fork: False where it imports other files than these tests do.
+    """
+    if fork and sys.platform.startswith("linux") and not has_cuda():
+        if not _shared:
+            _shared.append(_Zygote())
+        zygote = _shared[0]
+        if all(environment.get(name) == value for name, value in zygote.variables.items()):
+            return zygote.start(
+                {
+                    "arguments": list(arguments),
+                    "environment": dict(environment),
+                    "folder": os.getcwd(),
+                    "stdout": str(stdout.absolute()),
+                    "stderr": str(stderr.absolute()),
+                }
+            )
+    with stdout.open("ab") as out, stderr.open("ab") as error:
+        return subprocess.Popen(
+            [sys.executable, *arguments], env=dict(environment), stdout=out, stderr=error, stdin=subprocess.DEVNULL
+        )
+
+
+def run_python(
+    arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS` to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: it was ended after `timeout_s` seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, error = Path(folder) / "out", Path(folder) / "error"
+        out.touch()
+        error.touch()
+        process = start_python(arguments, environment, out, error)
+        try:
+            code = process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(list(arguments), code, out.read_text(), error.read_text())
+
+
+if __name__ == "__main__":
+    _serve()
