@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import torch.distributed as dist
 import yaml
 from click.testing import Result
 from support.runs import RUN
+from support.zygote import run_python
 from typer.testing import CliRunner
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
@@ -70,10 +70,9 @@ def paths(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Kind, 
     run = folder / "runs/r"
     (folder / "run.yaml").write_text(RUN.replace("CORPUS", str(corpus)))
     alone = ["parallel.tensor_parallel_size=1", "parallel.zero_stage=1", "train.steps=1"]
-    subprocess.run(
-        [sys.executable, "-m", "megabiomed.cli", "pretrain", str(folder / "run.yaml"), f"run_dir={run}", *alone],
-        check=True, capture_output=True, timeout=200,
-    )  # fmt: skip
+    words = ["pretrain", str(folder / "run.yaml"), f"run_dir={run}", *alone]
+    done = run_python(["-m", "megabiomed.cli", *words], {**os.environ, "OMP_NUM_THREADS": "1"}, timeout_s=200)
+    assert done.returncode == 0, done.stderr
     assert CliRunner().invoke(app, ["checkpoint", "export-hf", str(run), str(folder / "hf")]).exit_code == 0
     stages = yaml.safe_dump(
         {"name": "a", "model": "tiny", "train": {"steps": 1}, "align": {"stages": [{"name": "s", "steps": 1}]}}

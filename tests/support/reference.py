@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from megabiomed.config import load_config
 from megabiomed.data.loader import open_training_data
 from megabiomed.data.progress import DataProgress
 from support.runs import events, losses
+from support.zygote import run_python
 
 
 class Reference:
@@ -32,10 +31,8 @@ class Reference:
         if self.folder.is_dir():
             return
         words = ["pretrain", str(self._file), f"run_dir={self.folder}", f"train.steps={self.steps}", *self._words]
-        command = [sys.executable, "-m", "megabiomed.cli", *words]
-        subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=900
-        )
+        done = run_python(["-m", "megabiomed.cli", *words], {**os.environ, "OMP_NUM_THREADS": "1"}, timeout_s=900)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     def losses(self, steps: int) -> dict[int, float]:
         """Losses of the first steps."""
