@@ -11,7 +11,7 @@ from megabiomed.config.topology import data_parallel_size
 from megabiomed.encoders.adaptors import adaptor_parameters
 from megabiomed.encoders.encoder import encoder_of
 from megabiomed.encoders.lora import add_lora, is_lora
-from megabiomed.model.flops import held_by_stages, state_bytes_per_rank
+from megabiomed.model.flops import copied_head, held_by_stages, state_bytes_per_rank
 
 
 def state_bytes(config: AlignRunConfig, stage: AlignmentStageConfig, world: int) -> dict[str, float]:
@@ -20,7 +20,9 @@ def state_bytes(config: AlignRunConfig, stage: AlignmentStageConfig, world: int)
     trained = 8 + config.optimizer.rule.moment_bytes  # fp32 weights, gradients and moments
     if stage.language_model == "frozen":
         width = 2 if config.train.compute_type == "bf16" else 4
-        model = float(width * max(held_by_stages(config.model, parallel)))
+        held = held_by_stages(config.model, parallel)
+        held[-1] += copied_head(config.model, parallel)
+        model = float(width * max(held))
     else:
         lora = (config.lora or LoraConfig()) if stage.language_model == "lora" else None
         run = config.model_copy(update={"lora": lora})

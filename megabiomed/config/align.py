@@ -203,6 +203,11 @@ class AlignRunConfig(RunConfig):
         return self
 
     @property
+    def start(self) -> Path | None:
+        """See the base class."""
+        return self.align.language_model
+
+    @property
     def extra_ranks(self) -> int:
         """See the base class."""
         return self.align.dedicated_encoder_ranks

@@ -67,3 +67,8 @@ class FinetuneRunConfig(RunConfig):
         if self.finetune.start_from is not None and self.model.init_from is not None:
             raise ValueError("finetune.start_from and model.init_from both name a model to start from; give one")
         return self
+
+    @property
+    def start(self) -> Path | None:
+        """See the base class."""
+        return self.finetune.start_from

@@ -46,6 +46,9 @@ class ModelConfig(Section):
     """Epsilon inside RMSNorm."""
     initializer_range: float = Field(0.02, gt=0)
     """Standard deviation of freshly initialised weights (unused with init_from)."""
+    tie_word_embeddings: bool | None = None
+    """Whether the output head is the embedding (Press & Wolf 2017): one matrix, trained as one. null: as in the checkpoint or
+    Hugging Face folder that the run begins with, else false. false for a tied folder trains a copy apart."""
     init_from: Path | None = None
     """Folder of a Hugging Face model of this kind to start from (safetensors, or else pytorch_model.bin, read without
     executing it); null starts from random weights."""
@@ -58,7 +61,7 @@ class ModelConfig(Section):
     def identity(self) -> dict[str, Any]:
         """What makes two configurations the same model: not where its weights come from."""
         values = self.model_dump(mode="json", exclude={"init_from", "initializer_range"})
-        return {**values, "head_dim": self.head_size}
+        return {**values, "head_dim": self.head_size, "tie_word_embeddings": bool(self.tie_word_embeddings)}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:

@@ -295,6 +295,11 @@ class RunConfig(Section):
         return self.run_dir or Path("runs") / self.name
 
     @property
+    def start(self) -> Path | None:
+        """Run folder, checkpoint or Hugging Face folder that the run begins with in place of model.init_from."""
+        return None
+
+    @property
     def extra_ranks(self) -> int:
         """Ranks of the run after those of the language model, without any part of it."""
         return 0

@@ -22,7 +22,7 @@ class FrozenEngine(DataParallelEngine):
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh = mesh
         with torch.device(platform.device()):
-            self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type])
+            self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type], frozen=True)
         self.stage.requires_grad_(False)
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:

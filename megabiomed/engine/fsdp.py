@@ -44,7 +44,11 @@ class FsdpEngine(DataParallelEngine):
             for block in chunk.blocks:
                 fully_shard(block, mesh=device_mesh, mp_policy=policy)
         fully_shard(self.stage, mesh=device_mesh, mp_policy=policy)
+        shared = _shared(self.stage)
         self.stage.to_empty(device=device)
+        for name, owner in shared:  # each use has become a parameter of its own
+            module, _, key = name.rpartition(".")
+            setattr(self.stage.get_submodule(module), key, self.stage.get_parameter(owner))
         groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
         self.rule = config.optimizer.rule
         self.optimizer = optimizer_of(groups, config)
@@ -58,6 +62,7 @@ class FsdpEngine(DataParallelEngine):
 
     def begin_step(self) -> None:
         """See the base class."""
+        self.stage.begin_step()
         self.optimizer.zero_grad()
 
     def step(self, lr: float) -> float:
@@ -72,6 +77,7 @@ class FsdpEngine(DataParallelEngine):
         norm = global_grad_norm(pairs, self.mesh, sharded=True)
         value = self._update([gradient for gradient, _ in pairs], norm)
         self.optimizer.zero_grad()
+        self.stage.weights_changed()
         return value
 
     def _update(self, gradients: list[Tensor], norm: Tensor) -> float:
@@ -124,6 +130,7 @@ class FsdpEngine(DataParallelEngine):
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
         """See the base class. The shards are the weights; only padding of the vocabulary is left to zero."""
+        self.stage.weights_changed()
         load_fragments(source, self.frozen_fragments(), ("param",))
         for name, parameter in self.stage.named_parameters():
             placement = self.stage.placements[name]
@@ -137,6 +144,13 @@ class FsdpEngine(DataParallelEngine):
     def set_step_count(self, step: int) -> None:
         """See the base class."""
         set_steps(self.optimizer, step)
+
+
+def _shared(stage: nn.Module) -> list[tuple[str, str]]:
+    """(further name, first name) of parameters that several modules use: a tied embedding and head."""
+    first: dict[nn.Parameter, str] = {}
+    names = ((name, first.setdefault(p, name)) for name, p in stage.named_parameters(remove_duplicate=False))
+    return [(name, owner) for name, owner in names if name != owner]
 
 
 def _local(tensor: Tensor | None) -> Tensor:

@@ -24,6 +24,7 @@ class Mesh:
 
     Attributes:
         groups: this rank's group of each set of axes; none on a rank outside the model.
+        ends: this rank and its partner on the other end of the pipeline, the first stage's first; None between and without.
         extra_ranks: ranks after those of the model that hold nothing of it; they have no coordinates.
         everyone: group of all ranks of the model; None (torch's word for the world) where there are no others.
         extra_group: group of the ranks outside the model, on those.
@@ -32,6 +33,7 @@ class Mesh:
     grid: Grid
     rank: int
     groups: Mapping[tuple[Axis, ...], dist.ProcessGroup]
+    ends: dist.ProcessGroup | None = None
     extra_ranks: int = 0
     everyone: dist.ProcessGroup | None = None
     extra_group: dist.ProcessGroup | None = None
@@ -101,10 +103,11 @@ def build_mesh(parallel: ParallelConfig, extra_ranks: int = 0) -> Mesh:
     groups = _megatron_groups() if rank in grid else {}
     for axes, group in groups.items():
         _check_alike(grid, rank, axes, group)
+    ends = parallel_state.get_embedding_group(check_initialized=False) if rank in grid and grid.size("pp") > 1 else None
     if not extra_ranks:
-        return Mesh(grid, rank, groups)
+        return Mesh(grid, rank, groups, ends)
     everyone, others = dist.new_group(range(len(grid))), dist.new_group(range(len(grid), world))
-    return Mesh(grid, rank, groups, extra_ranks, everyone, others)
+    return Mesh(grid, rank, groups, ends, extra_ranks, everyone, others)
 
 
 def _megatron_groups() -> dict[tuple[Axis, ...], dist.ProcessGroup]:

@@ -116,6 +116,7 @@ class Pipeline:
         inputs = (index,) if self.parts.part(self.stage, 0) == 0 else ()
         target = index if self.is_last else None
         self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False, index=index)
+        self.data_parallel.stage.finish_backward()
         total = torch.zeros((), device=platform.device())
         return sum((loss.detach() for loss in losses), total) if self.is_last else total
 

@@ -17,22 +17,29 @@ from megabiomed.model.decoder import Chunk
 from megabiomed.model.lora import freeze_base
 from megabiomed.model.parallelize import TensorParallelLayers
 from megabiomed.model.registry import architecture_of
+from megabiomed.model.tying import CopiedEnd, OwnedEnd, TiedEnd
 from megabiomed.processes import platform
 
 
 class PipelineStage(nn.Module):
-    """The chunks of this rank: one chunk, or several under an interleaved schedule (`PipelineParts`)."""
+    """The chunks of this rank: one chunk, or several under an interleaved schedule (`PipelineParts`).
+
+    Args:
+        frozen: nothing of it is trained, whatever the configuration says.
+    """
 
     placements: dict[str, Placement]
 
-    def __init__(self, config: RunConfig, mesh: Mesh, dtype: torch.dtype) -> None:
+    def __init__(self, config: RunConfig, mesh: Mesh, dtype: torch.dtype, frozen: bool = False) -> None:
         super().__init__()
         architecture, parallel = architecture_of(config.model), config.parallel
         if config.train.precision == "fp8":
             fp8.require(platform.device())
+        trains = architecture.tied and not frozen and config.lora is None
+        self.tied_end = _tied_end(config, mesh) if trains else None
         layers = TensorParallelLayers(
             architecture, mesh.group("tp"), sequence_parallel=parallel.sequence_parallel, dtype=dtype, kernels=config.kernels,
-            z_loss=config.train.z_loss, lora=config.lora, fp8=config.train.precision == "fp8",
+            z_loss=config.train.z_loss, lora=config.lora, fp8=config.train.precision == "fp8", tied_end=self.tied_end,
         )  # fmt: skip
         parts = PipelineParts(mesh.size("pp"), parallel.virtual_pipeline_stages)
         ranges = architecture.chunks(len(parts))
@@ -49,6 +56,31 @@ class PipelineStage(nn.Module):
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """See `Chunk.forward`."""
         return self.chunks[chunk](x, batch, return_logits)
+
+    def begin_step(self) -> None:
+        """Before the first forward pass of a step, see `model.tying`."""
+        if self.tied_end is not None:
+            self.tied_end.begin_step()
+
+    def finish_backward(self) -> None:
+        """After the last backward pass of a step, see `model.tying`."""
+        if self.tied_end is not None:
+            self.tied_end.finish_backward()
+
+    def weights_changed(self) -> None:
+        """After a step, or after weights were loaded, see `model.tying`."""
+        if self.tied_end is not None:
+            self.tied_end.weights_changed()
+
+
+def _tied_end(config: RunConfig, mesh: Mesh) -> TiedEnd | None:
+    """This rank's side of a tied matrix that both ends of the pipeline compute with."""
+    if mesh.ends is None:
+        return None
+    if mesh.coordinate("pp") == 0:
+        share = config.data.micro_batch_size * mesh.size("replicas")
+        return OwnedEnd(mesh.ends, config.data.global_batch_size // share)
+    return CopiedEnd(mesh.ends, platform.DTYPES[config.train.compute_type], config.kernels.weight_gradient)
 
 
 def decay_groups(

@@ -106,6 +106,7 @@ class ZeroEngine(DataParallelEngine):
 
     def begin_step(self) -> None:
         """See the base class."""
+        self.stage.begin_step()
         self.gradients.begin_step()
         if self.stage_number == 3:
             workarounds.forget_old_gradients(self.optimizer, not self.gradients.held)
@@ -117,6 +118,7 @@ class ZeroEngine(DataParallelEngine):
         self.gradients.finish_step()
         self._known = None
         self.deepspeed.step()
+        self.stage.weights_changed()
         if self._known is not None:
             return self._known.read()
         return float(self._norm if self.stage_number == 0 else self.deepspeed.get_global_grad_norm())
@@ -214,6 +216,7 @@ class ZeroEngine(DataParallelEngine):
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
         """See the base class. ZeRO-3 casts its own partition; the others hold whole shards and read those."""
+        self.stage.weights_changed()
         if self.stage_number == 3:
             self._publish_partitions(source)
             return

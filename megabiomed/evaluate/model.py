@@ -23,7 +23,8 @@ from megabiomed.ground.errors import CheckpointError, TokenizerError
 from megabiomed.ground.files import sha256_bytes
 from megabiomed.model.frozen import check_frozen
 from megabiomed.model.hf_config import model_config_from_hf
-from megabiomed.model.hf_folder import HuggingFaceSource, weight_files
+from megabiomed.model.hf_files import weight_files
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.start_from import whole_model
 from megabiomed.samples.questions.sources import stores_of
 from megabiomed.tokenizer.files import open_in, open_tokenizer

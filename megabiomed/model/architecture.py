@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import cached_property
 from math import prod, sqrt
 from typing import TYPE_CHECKING, ClassVar
@@ -54,9 +55,23 @@ class Architecture(ModelKind):
         return self.table
 
     @cached_property
+    def _tied_specs(self) -> tuple[TensorSpec, ...]:
+        """`specs`; with `tie_word_embeddings` the last line that is cut by the vocabulary is stored as the first."""
+        specs = self.specs()
+        rows = [spec for spec in specs if spec.cut == "vocabulary"]
+        if not self.config.tie_word_embeddings or len(rows) < 2:
+            return specs
+        return tuple(replace(spec, stored_as=rows[0].name) if spec is rows[-1] else spec for spec in specs)
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding: one logical tensor, the sum of whose gradients is trained."""
+        return self.head is self.embedding
+
+    @cached_property
     def tensors(self) -> dict[str, LogicalTensor]:
         """Every logical tensor by name, in forward order, which is the order of exports."""
-        found = expand(self.specs(), self.sizes, self.config.num_hidden_layers)
+        found = expand(self._tied_specs, self.sizes, self.config.num_hidden_layers)
         return {tensor.name: tensor for tensor in found if not tensor.spec.stored_as}
 
     @cached_property
@@ -150,17 +165,18 @@ class Architecture(ModelKind):
                     do="take it out of the table, or override Architecture.block with layers that use it",
                 )  # fmt: skip
 
-    def check_untied(self) -> None:
-        """Refuse to train a tensor that is stored as another one: its two places would need one gradient.
+    def check_tying(self) -> None:
+        """Refuse a tensor that is stored as another one, unless it is the head, stored as the embedding.
 
         Raises:
             ConfigError: naming both.
         """
-        for spec in self.specs():
-            if spec.stored_as:
+        for spec in self._tied_specs:
+            if spec.stored_as and not (spec.cut == "vocabulary" and spec.stored_as == self.embedding.name):
                 raise ConfigError(
-                    f"model.kind {self.config.kind} has tied tensors, which are not trained here",
-                    got=f"{spec.name} stored as {spec.stored_as}", do="give the head values of its own",
+                    f"model.kind {self.config.kind} has tied tensors that are not trained here",
+                    got=f"{spec.name} stored as {spec.stored_as}", expected=f"the head stored as {self.embedding.name}",
+                    do="give it values of its own",
                 )  # fmt: skip
 
     def deviation(self, name: str) -> float:

@@ -9,6 +9,7 @@ import torch
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.models import ModelConfig
 from megabiomed.model.hf_config import hf_config
+from megabiomed.model.hf_files import EMBEDDING, HEAD
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
@@ -22,7 +23,10 @@ def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtyp
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
     state = {name: source.read(Box.whole(name, shape)).to(dtype) for name, shape in architecture.shapes.items()}
+    if architecture.tied:
+        state[HEAD] = state[EMBEDDING]
     model.load_state_dict(state, assign=True)
+    model.tie_weights()  # what was assigned are two parameters; without effect where config.json does not tie
     # The rotary table is no parameter and was made without values.
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model.to(platform.device()).eval()

@@ -100,15 +100,38 @@ def state_bytes_of_stages(config: RunConfig, dp: int) -> list[dict[str, float]]:
 
     bf16: 2 + 4 (fp32 accumulation) + 4 (fp32 master) + the optimizer's moments (AdamW's: 8) per parameter, each divided where
     it is sharded. Next to adapters the frozen weights have neither gradients nor optimizer state; FSDP2 keeps its
-    shards of them in fp32.
+    shards of them in fp32. Of a tied matrix that is trained the last of several stages holds a whole copy: 2 bytes
+    in bf16, and 4 for its gradient.
     """
     trained = held_by_stages(config.model, config.parallel, config.lora)
-    frozen = held_by_stages(config.model, config.parallel) if config.lora is not None else [0] * len(trained)
-    return [_state_bytes(config, dp, *counts) for counts in zip(trained, frozen)]
+    if config.lora is not None:
+        frozen = held_by_stages(config.model, config.parallel)
+        frozen[-1] += copied_head(config.model, config.parallel)
+        return [_state_bytes(config, dp, *counts) for counts in zip(trained, frozen)]
+    found, copied = (
+        [_state_bytes(config, dp, count, 0) for count in trained],
+        copied_head(config.model, config.parallel),
+    )
+    found[-1]["weights"] += copied * _compute_bytes(config)
+    found[-1]["gradients"] += copied * 4
+    return found
+
+
+def copied_head(model: ModelConfig, parallel: ParallelConfig) -> int:
+    """Elements of the copy of a tied matrix on one tensor rank of the last pipeline stage; 0 where both uses are on one rank.
+
+    It is no parameter of its own: no optimizer has state of it, and no checkpoint holds it.
+    """
+    architecture = architecture_of(model)
+    copies = architecture.tied and parallel.pipeline_parallel_size > 1
+    return architecture.head.share(parallel.tensor_parallel_size) if copies else 0
 
 
 def held_by_stages(model: ModelConfig, parallel: ParallelConfig, lora: LoraConfig | None = None) -> list[int]:
-    """For each pipeline stage the parameters on one tensor rank: all of them, or those of the adapters."""
+    """For each pipeline stage the parameters on one tensor rank: all of them, or those of the adapters.
+
+    A tied head belongs to the first stage; see `copied_head`.
+    """
     architecture = architecture_of(model)
     parts = PipelineParts(parallel.pipeline_parallel_size, parallel.virtual_pipeline_stages)
     found, last = [0] * parts.stages, model.num_hidden_layers - 1
@@ -125,15 +148,19 @@ def _state_bytes(config: RunConfig, dp: int, local: int, frozen: int) -> dict[st
     """Of a rank with `local` trained parameters and `frozen` ones before they are sharded over `dp` replicas."""
     parallel = config.parallel
     stage = 3 if parallel.engine == "fsdp2" else parallel.zero_stage
-    half = config.train.compute_type == "bf16"
-    masters = 0 if stage == 0 and not half else 4  # stage 0 in fp32 steps the weights themselves
-    held = 2 if half else 4
+    held = _compute_bytes(config)
+    masters = 0 if stage == 0 and held == 4 else 4  # stage 0 in fp32 steps the weights themselves
     beside = frozen * (4 if parallel.engine == "fsdp2" else held)
     return {
         "weights": (local * held + beside) / (dp if stage == 3 else 1),
         "gradients": local * 4 / (dp if stage >= 2 else 1),
         "optimizer": local * (config.optimizer.rule.moment_bytes + masters) / (dp if stage >= 1 else 1),
     }
+
+
+def _compute_bytes(config: RunConfig) -> int:
+    """Of one element in the compute type."""
+    return 2 if config.train.compute_type == "bf16" else 4
 
 
 def checkpoint_bytes(model: ModelConfig, optimizer: OptimizerConfig, lora: LoraConfig | None = None) -> int:

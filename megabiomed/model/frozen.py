@@ -12,7 +12,7 @@ from megabiomed.checkpoint.state import Frozen, Reference
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 from megabiomed.ground.hashes import FileHashes
-from megabiomed.model.hf_folder import weight_files
+from megabiomed.model.hf_files import weight_files
 
 
 class Described(NamedTuple):

@@ -12,12 +12,11 @@ from pydantic import ValidationError
 from megabiomed.config.models import MODELS, ModelConfig
 from megabiomed.config.rope import BY_LENGTH, ROPE_KEYS
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
+from megabiomed.model.hf_files import CONFIG, read_hf_config, ties_its_head
 from megabiomed.model.hf_format import HuggingFaceFormat
 from megabiomed.model.registry import architecture_class
 
-CONFIG = "config.json"
 _REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _COMPUTED = {
     "quantization_config": None, "auto_map": None, "attention_dropout": 0.0, "partial_rotary_factor": 1.0, "is_causal": True,
@@ -41,22 +40,13 @@ def model_config_from_hf(path: str | Path, kind: str | None = None, length: int 
     named = {name: architecture_class(name) for name in (MODELS.names() if kind is None else [kind])}
     for name, architecture in named.items():
         if architecture.hugging_face.model_type == values.get("model_type"):
-            found = _read(architecture, name, values, file)
+            found = _read(architecture, name, {**values, "tie_word_embeddings": ties_its_head(file.parent)}, file)
             _check_window(architecture.hugging_face, values, length or found.max_position_embeddings, file)
             return found
     raise CheckpointError(
         f"{file} describes a model that is not computed here", got=f"model_type {values.get('model_type')!r}",
         expected=" or ".join(repr(each.hugging_face.model_type) for each in named.values()),
     )  # fmt: skip
-
-
-def read_hf_config(folder: Path) -> dict[str, Any]:
-    """All of the config.json of a Hugging Face folder.
-
-    Raises:
-        FileError: it is missing, damaged, or a link that leads out of the folder.
-    """
-    return read_json(inside(folder, CONFIG), dict)
 
 
 def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], file: Path) -> ModelConfig:
@@ -74,6 +64,7 @@ def _read(architecture: type[Architecture], kind: str, values: dict[str, Any], f
     given = {**layout.defaults, **values}
     known["num_key_value_heads"] = given.get("num_key_value_heads") or values["num_attention_heads"]
     known |= {"kind": kind, "head_dim": given.get("head_dim"), **_rope(values, known["max_position_embeddings"], file)}
+    known["tie_word_embeddings"] = values["tie_word_embeddings"]
     try:
         # As JSON and strictly: a string of digits is no number.
         config = architecture.config_class.model_validate_json(json.dumps(known), strict=True)
@@ -160,7 +151,7 @@ def hf_config(architecture: Architecture, dtype: str, bos: int | None, eos: int)
         **layout.fixed,
         **layout.exported,
         **{key: getattr(config, key) for key in layout.keys},
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": architecture.tied,
         "bos_token_id": bos,
         "eos_token_id": eos,
         "use_cache": True,

@@ -22,7 +22,7 @@ from megabiomed.ground.files import new_folder, write_json
 from megabiomed.model.card import write_card
 from megabiomed.model.certificate import CERTIFICATE, Certificate, certify
 from megabiomed.model.hf_config import hf_config
-from megabiomed.model.hf_folder import INDEX, SINGLE
+from megabiomed.model.hf_files import INDEX, SINGLE
 from megabiomed.model.registry import architecture_of
 from megabiomed.tokenizer.files import open_tokenizer
 

@@ -22,6 +22,7 @@ from megabiomed.model.placements import padded, pieces
 from megabiomed.model.rows import TokenRows
 from megabiomed.model.split_heads import SplitHeads
 from megabiomed.model.tensors import LocalMatrix, LogicalTensor
+from megabiomed.model.tying import CopiedEnd, OwnedEmbedding, OwnedEnd, TiedEnd
 from megabiomed.processes.megatron_core import (
     ModelParallelConfig,
     VocabParallelEmbedding,
@@ -120,8 +121,9 @@ class TensorParallelLayers:
     def __init__(
         self, architecture: Architecture, tp_group: dist.ProcessGroup, *, sequence_parallel: bool, dtype: torch.dtype,
         kernels: KernelsConfig | None = None, z_loss: float = 0.0, lora: LoraConfig | None = None, fp8: bool = False,
+        tied_end: TiedEnd | None = None,
     ) -> None:  # fmt: skip
-        architecture.check_untied()
+        architecture.check_tying()
         self.kernels = kernels or KernelsConfig()
         self.z_loss = z_loss
         self.lora = lora
@@ -133,6 +135,8 @@ class TensorParallelLayers:
         self.tensor_parallel_size, self.rank = tp_group.size(), tp_group.rank()
         self.rows = TokenRows.of(tp_group.size(), tp_group.rank(), sequence_parallel)
         self.placements: dict[nn.Parameter, Placement] = {}
+        self.tied_end = tied_end
+        self._embedded: nn.Parameter | None = None
         self.parallel = ModelParallelConfig(
             tensor_model_parallel_size=tp_group.size(),
             sequence_parallel=sequence_parallel,
@@ -227,23 +231,33 @@ class TensorParallelLayers:
     def embedding(self) -> nn.Module:
         """Vocabulary-parallel embedding; rows beyond vocab_size are padding of the last shard."""
         rows = padded(self.config.vocab_size, self.tensor_parallel_size)
-        embedding = VocabParallelEmbedding(
+        embedding = (OwnedEmbedding if isinstance(self.tied_end, OwnedEnd) else VocabParallelEmbedding)(
             rows, self.config.hidden_size, init_method=_no_init, config=self.parallel,
             reduce_scatter_embeddings=self.sequence_parallel, tp_group=self.group,
         )  # fmt: skip
+        if isinstance(self.tied_end, OwnedEnd):
+            embedding.end = self.tied_end
         self._place(embedding.weight, [self.architecture.embedding])
+        self._embedded = embedding.weight
         return _Embedding(embedding, self.sequence_parallel)
 
     def head(self) -> nn.Module:
-        """Vocabulary-parallel output head with its loss."""
+        """Vocabulary-parallel output head with its loss; a tied one has the embedding's parameter, where that is here too."""
         share = padded(self.config.vocab_size, self.tensor_parallel_size) // self.tensor_parallel_size
         first = self.rank * share
         size = max(0, min(share, self.config.vocab_size - first))
-        weight = nn.Parameter(torch.empty(share, self.config.hidden_size, dtype=self.dtype))
         shard = Shard(first, size, self.group)
-        head = VocabularyHead(weight, shard, self.sequence_parallel, self.kernels, self.z_loss)
-        self._place(head.weight, [self.architecture.head])
-        return head
+        return VocabularyHead(self._head_weight(share), shard, self.sequence_parallel, self.kernels, self.z_loss)
+
+    def _head_weight(self, rows: int) -> nn.Parameter | CopiedEnd:
+        if isinstance(self.tied_end, CopiedEnd):
+            self.tied_end.hold(rows, self.config.hidden_size)
+            return self.tied_end
+        if self.architecture.tied and self._embedded is not None:
+            return self._embedded
+        weight = nn.Parameter(torch.empty(rows, self.config.hidden_size, dtype=self.dtype))
+        self._place(weight, [self.architecture.head])
+        return weight
 
     def _place(self, weight: nn.Parameter, tensors: Sequence[LogicalTensor]) -> None:
         # Under deepspeed.zero.Init the parameter is already partitioned; its full local shape is then ds_shape.

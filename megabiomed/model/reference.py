@@ -17,11 +17,13 @@ from megabiomed.checkpoint.pickled import PickledFiles
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
-from megabiomed.model.hf_folder import INDEX, PICKLED, PICKLED_INDEX, SINGLE, TIED, is_pickled
+from megabiomed.model.hf_files import EMBEDDING, HEAD, INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_pickled
 from megabiomed.model.streamed import Read
 from megabiomed.processes import platform
 
 ROWS, LENGTH = 2, 64
+_TWIN = {HEAD: EMBEDDING, EMBEDDING: HEAD}
+"""Where transformers takes one of them from when a folder with `tie_word_embeddings` stores the other alone."""
 
 
 class StoredTensors:
@@ -54,7 +56,7 @@ class StoredTensors:
         """A tensor, or a rectangular part of it, as it is stored."""
         from safetensors import safe_open
 
-        name = name if name in self.files else TIED.get(name, name)
+        name = name if name in self.files else _TWIN.get(name, name)
         if self._pickled is not None:
             return self._pickled.tensor(inside(self._folder, self.files[name]), name)[part]
         with safe_open(inside(self._folder, self.files[name]), "pt") as file:

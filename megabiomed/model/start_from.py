@@ -109,12 +109,18 @@ def check_start(start: Path | None, model: ModelConfig, grows: bool = False, tok
 
 
 def notes_on_tying(start: Path | None, model: ModelConfig) -> list[str]:
-    """A line where a run begins with a folder whose output head is its embedding, since it trains them apart."""
+    """A line where a run begins with a folder whose output head is its embedding, and trains them apart."""
     folder = start or model.init_from
-    if folder is None or not locate(folder).is_hugging_face or not HuggingFaceSource(folder).tied:
+    if (
+        folder is None
+        or model.tie_word_embeddings
+        or not locate(folder).is_hugging_face
+        or not HuggingFaceSource(folder).tied
+    ):
         return []
     return [
-        f"{folder} ties its output head to its embedding; here the head begins as a copy, and both are trained apart"
+        f"{folder} ties its output head to its embedding; here the head begins as a copy, and both are trained apart "
+        "(model.tie_word_embeddings: true trains them as one)"
     ]
 
 

@@ -18,6 +18,7 @@ from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.registry import attribute
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.history import check_place
+from megabiomed.runs.tying import with_tying
 
 WORKER = "megabiomed.runs.worker"
 """Module that every rank of a run of any kind runs."""
@@ -40,10 +41,14 @@ class Kind(ConfigKind):
     describe: str
 
     def read(self, run: str, overrides: list[str]) -> RunConfig:
-        """The configuration of a run file of this kind; that of a run folder which was moved is a `CheckpointError`."""
+        """The configuration of a run file of this kind, with what it leaves to the model that the run begins with.
+
+        Raises:
+            CheckpointError: it is that of a run folder which was moved.
+        """
         config = load_config(run, overrides, self.config)
         check_place(shipped.find("runs", run), config, overrides)
-        return config
+        return with_tying(config)
 
     def train(self, config: RunConfig, part: str | None, stop: StopFlag) -> str:
         """Train on this rank; says how it ended."""

@@ -26,11 +26,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def case(family: str, name: str, kv: int = 4, lora: bool = False, **parallel: Any) -> Case:
+def case(family: str, name: str, kv: int = 4, lora: bool = False, tied: bool = False, **parallel: Any) -> Case:
     """One run; `kv` key/value heads for 8 query heads."""
+    model = {"kind": family, "num_key_value_heads": kv, "tie_word_embeddings": tied, **FAMILIES[family]}
     found = {
-        "name": f"{family}-{name}", "model": {"kind": family, "num_key_value_heads": kv, **FAMILIES[family]},
-        "parallel": parallel_of(**parallel),
+        "name": f"{family}-{name}{'-tied' * tied}", "model": model, "parallel": parallel_of(**parallel),
     }  # fmt: skip
     return {**found, "lora": LORA, "optimizer": OPTIMIZER} if lora else found
 
@@ -42,6 +42,10 @@ FOUR = [
     case("qwen2", "2-heads-tp4-zero1", kv=2, tp=4, zero=1, activation_checkpointing="full"),
     case("qwen3", "1-head-tp2-dp2-fsdp2", kv=1, tp=2, engine="fsdp2", activation_checkpointing="selective"),
     case("qwen3", "2-heads-tp4-sp-lora", kv=2, lora=True, tp=4, sp=True, zero=1),
+    case("llama", "tp2-pp2-sp-zero1", tied=True, tp=2, pp=2, sp=True, zero=1),
+    case("llama", "tp2-dp2-zero3", tied=True, tp=2, zero=3),
+    case("qwen2", "pp2-dp2-zero2", tied=True, pp=2, zero=2),
+    case("qwen2", "tp2-dp2-fsdp2", tied=True, tp=2, engine="fsdp2"),
 ]
 GRID = [
     grid
@@ -58,6 +62,29 @@ GRID = [
         case(family, f"{kv}-tp2-lora", kv, lora=True, tp=2, zero=1),
     )
 ]
+TIED = [
+    grid
+    for family in ("llama", "qwen2")
+    for grid in (
+        *(case(family, f"dp2-zero{stage}", tied=True, zero=stage) for stage in range(4)),
+        *(case(family, f"pp2-zero{stage}", tied=True, pp=2, zero=stage) for stage in range(4)),
+        *(case(family, f"pp2-interleaved-zero{s}", tied=True, pp=2, zero=s, **INTERLEAVED) for s in range(4)),
+        case(family, "pp2-gpipe-zero2", tied=True, pp=2, zero=2, pipeline_schedule="gpipe"),
+        case(family, "pp2-fsdp2-full-recompute", tied=True, pp=2, engine="fsdp2", activation_checkpointing="full"),
+        case(family, "pp2-offload", tied=True, pp=2, zero=1, offload_optimizer=True),
+        case(family, "tp2-sp-zero3", tied=True, tp=2, sp=True, zero=3),
+        case(family, "dp2-fsdp2", tied=True, engine="fsdp2"),
+        *(case(family, f"pp2-zero{s}-lora", lora=True, tied=True, pp=2, zero=s) for s in (1, 3)),
+        case(family, "pp2-fsdp2-lora", lora=True, tied=True, pp=2, engine="fsdp2"),
+        case(family, "tp2-zero3-lora", lora=True, tied=True, tp=2, zero=3),
+    )
+]
+TIED_OF_FOUR = [
+    *(case("llama", f"pp2-dp2-zero{stage}", tied=True, pp=2, zero=stage) for stage in (0, 1, 3)),
+    case("llama", "pp2-dp2-fsdp2", tied=True, pp=2, engine="fsdp2"),
+    case("llama", "pp4-zero1", tied=True, pp=4, zero=1),
+    case("qwen2", "2-heads-tp4-sp-zero3", kv=2, tied=True, tp=4, sp=True, zero=3),
+]
 GRID_OF_FOUR = [
     grid
     for family in FAMILIES
@@ -69,7 +96,10 @@ GRID_OF_FOUR = [
         case(family, f"{kv}-tp4-zero0-lora", kv, lora=True, tp=4, zero=0),
     )
 ]
-WORLDS = {"four": (4, FOUR), "grid": (2, GRID), "grid of four": (4, GRID_OF_FOUR)}
+WORLDS = {
+    "four": (4, FOUR), "grid": (2, GRID), "grid of four": (4, GRID_OF_FOUR), "tied": (2, TIED),
+    "tied of four": (4, TIED_OF_FOUR),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.model.frozen import Described, hash_of
 from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_export import export_hf
-from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture, weight_files
+from megabiomed.model.hf_files import weight_files
+from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
