@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import ClassVar
 
@@ -104,15 +105,27 @@ class Tied(Architecture):
     hugging_face = architecture_class("llama").hugging_face
 
 
-def test_a_tied_head_multiplies_although_it_is_stored_as_the_embedding() -> None:
-    assert Tied(CONFIG).head in Tied(CONFIG).multiplied
-    assert [m.name for m in Tied(CONFIG).multiplied].count("model.embed_tokens.weight") == 1
+def test_a_head_is_tied_by_the_table_or_by_the_configuration() -> None:
+    asked = architecture_of(CONFIG.model_copy(update={"tie_word_embeddings": True}))
+    for tied in (asked, Tied(CONFIG)):
+        tied.check_tying()
+        assert tied.tied
+        assert tied.head is tied.embedding
+        assert tied.tensors.keys() == LLAMA.tensors.keys() - {"lm_head.weight"}
+        assert tied.parameters() == LLAMA.parameters() - prod(LLAMA.head.shape)
+        assert [t.name for t in tied.multiplied].count("model.embed_tokens.weight") == 1
+    assert not LLAMA.tied
 
 
-def test_a_tied_head_can_be_written_down_and_is_not_trained() -> None:
-    assert "lm_head.weight" not in Tied(CONFIG).tensors
-    with pytest.raises(ConfigError, match=r"lm_head\.weight stored as model\.embed_tokens\.weight"):
-        Tied(CONFIG).check_untied()
+def test_other_tensors_that_are_stored_as_one_another_are_refused() -> None:
+    class Twins(Architecture):
+        table = tuple(
+            replace(spec, stored_as="model.norm.weight") if spec.name.endswith("input_layernorm.weight") else spec
+            for spec in architecture_class("llama").table
+        )
+
+    with pytest.raises(ConfigError, match=r"input_layernorm\.weight stored as model\.norm\.weight, expected the head"):
+        Twins(CONFIG).check_tying()
 
 
 def test_a_bias_of_a_matrix_cut_by_columns_is_on_every_rank() -> None:

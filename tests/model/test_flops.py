@@ -9,6 +9,7 @@ from megabiomed.model.flops import (
     checkpoint_bytes,
     palm_flops_per_token,
     parameter_count,
+    state_bytes_of_stages,
     state_bytes_per_rank,
     training_flops,
     utilization,
@@ -37,6 +38,32 @@ def test_llama2_7b_by_hand() -> None:
     matrices = 32000 * 4096 + 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
     assert window_flops_per_token(model, 4096) == 6 * matrices + 6 * 32 * 4096 * 4097
     assert checkpoint_bytes(model, OptimizerConfig()) == 12 * 6_738_415_616
+
+
+def test_a_tied_head_is_counted_once_and_multiplied_all_the_same() -> None:
+    tied = SMALL.model_copy(update={"tie_word_embeddings": True})
+    assert parameter_count(tied) == parameter_count(SMALL) - HEAD
+    assert checkpoint_bytes(tied, OptimizerConfig()) == checkpoint_bytes(SMALL, OptimizerConfig()) - 12 * HEAD
+    assert training_flops(tied, TOKENS, PAIRS) == training_flops(SMALL, TOKENS, PAIRS)
+
+
+def test_the_last_stage_holds_a_copy_of_a_tied_matrix_and_its_gradient() -> None:
+    values = {
+        "name": "n",
+        "model": SMALL.model_dump(),
+        "train": {"steps": 1},
+        "parallel": {"pipeline_parallel_size": 2},
+    }
+    apart = RunConfig.model_validate(values)
+    tied = apart.model_copy(update={"model": SMALL.model_copy(update={"tie_word_embeddings": True})})
+    (first, before), (same, last) = state_bytes_of_stages(apart, 2), state_bytes_of_stages(tied, 2)
+    assert first == same
+    assert (last["weights"], last["gradients"]) == (before["weights"], before["gradients"])
+    assert last["optimizer"] == before["optimizer"] - 12 * HEAD / 2
+    adapters = tied.model_copy(update={"lora": LoraConfig(rank=2)})
+    assert state_bytes_of_stages(adapters, 2) == state_bytes_of_stages(
+        apart.model_copy(update={"lora": LoraConfig(rank=2)}), 2
+    )
 
 
 def test_llama2_70b_counts_grouped_heads() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.logical import Box
@@ -17,6 +17,7 @@ from megabiomed.checkpoint.uses import MODEL
 from megabiomed.config.models import ModelConfig
 from megabiomed.ground.errors import CheckpointError, FileError
 from megabiomed.ground.hashes import FileHashes
+from megabiomed.model.as_transformers import as_transformers
 from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.frozen import Described, hash_of
@@ -29,7 +30,7 @@ from megabiomed.model.registry import architecture_of
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def config(kv_heads: int = 2) -> ModelConfig:
+def config(kv_heads: int = 2, tied: bool = False) -> ModelConfig:
     return ModelConfig(
         vocab_size=61,
         hidden_size=32,
@@ -40,6 +41,7 @@ def config(kv_heads: int = 2) -> ModelConfig:
         max_position_embeddings=64,
         rope_theta=5000.0,
         rms_norm_eps=1e-6,
+        tie_word_embeddings=tied,
     )
 
 
@@ -108,14 +110,57 @@ def test_an_export_never_overwrites_and_never_stays_half_done(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_tied_embeddings_answer_for_the_head(tmp_path: Path) -> None:
-    model = transformers_model(config(), tie_word_embeddings=True)
-    model.save_pretrained(tmp_path)
-    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
-    check_architecture(tmp_path, config())
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def tied_folder(folder: Path, stored: str) -> None:
+    """What says `tie_word_embeddings` and stores the embedding, the head, both with equal values, or both with others."""
+    transformers_model(config(tied=True)).save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    assert HEAD not in tensors
+    if stored != "embedding":
+        tensors[HEAD] = tensors[EMBEDDING] + (stored == "others")
+    if stored == "head":
+        del tensors[EMBEDDING]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("stored", ["embedding", "head", "equal", "others"])
+def test_a_tied_folder_is_read_as_transformers_reads_it(stored: str, tmp_path: Path) -> None:
+    tied_folder(tmp_path, stored)
+    theirs, model = LlamaForCausalLM.from_pretrained(tmp_path), model_config_from_hf(tmp_path)
+    assert model == config(tied=stored != "others")
+    assert model.tie_word_embeddings == (theirs.lm_head.weight is theirs.model.embed_tokens.weight)
+    check_architecture(tmp_path, model)
     source = HuggingFaceSource(tmp_path)
-    assert source.tied
-    assert torch.equal(source.read(Box.whole("lm_head.weight", (61, 32))), model.model.embed_tokens.weight)
+    assert source.tied == model.tie_word_embeddings
+    for name in (HEAD, EMBEDDING):
+        assert torch.equal(source.read(Box.whole(name, (61, 32))), theirs.state_dict()[name]), name
+    found = certify(tmp_path, source, model, "import", "there")
+    found.check()
+    assert (found.weights_max_diff, found.loaded_max_diff) == (0.0, 0.0)
+
+
+def test_a_tied_folder_may_be_trained_apart_and_no_other_as_one(tmp_path: Path, folder: Path) -> None:
+    tied_folder(tmp_path, "equal")
+    check_architecture(tmp_path, config(tied=False))
+    with pytest.raises(CheckpointError, match="got tie_word_embeddings False, expected True"):
+        check_architecture(folder, config(tied=True))
+
+
+def test_a_tied_model_is_exported_with_one_matrix(tmp_path: Path) -> None:
+    model = config(tied=True)
+    folder = export_hf(SeededInit(model, 0), model, tmp_path / "out", "fp32")
+    assert HEAD not in load_file(folder / "model.safetensors")
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+    loaded, tokens = AutoModelForCausalLM.from_pretrained(folder), torch.arange(40).view(2, 20)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    found = certify(folder, SeededInit(model, 0), model, "export", "here")
+    found.check()
+    with torch.no_grad():
+        theirs = as_transformers(model, SeededInit(model, 0), torch.float32, 1, 2)(tokens).logits
+        assert torch.equal(loaded(tokens).logits, theirs)
+    assert model_config_from_hf(folder) == model
 
 
 @pytest.fixture

@@ -153,9 +153,11 @@ def test_a_folder_of_tied_embeddings_is_warned_of_until_it_has_a_head_of_its_own
     assert notes_on_tying(folder, MODEL) == []
     (folder / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
     assert notes_on_tying(folder, MODEL) == []
+    # A head of its own counts.
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("lm_head.weight")
     save_file(tensors, folder / "model.safetensors")
     (said,) = notes_on_tying(None, MODEL.model_copy(update={"init_from": folder}))
     assert "both are trained apart" in said
+    assert notes_on_tying(folder, MODEL.model_copy(update={"tie_word_embeddings": True})) == []
     assert notes_on_tying(tmp_path / "nowhere", MODEL) == []

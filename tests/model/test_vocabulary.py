@@ -107,6 +107,20 @@ def test_an_exported_grown_model_is_one_that_transformers_loads(
     assert set(architecture_of(grown).shapes) == set(model.state_dict())
 
 
+def test_of_a_tied_model_one_matrix_grows(tokenizers: tuple[Path, Path], tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    tied = SMALL.model_copy(update={"tie_word_embeddings": True})
+    folder = export_hf(SeededInit(tied, 1), tied, tmp_path / "in", "fp32", tokenizers[0])
+    size = open_tokenizer(tokenizers[1]).vocab_size
+    larger = tied.model_copy(update={"vocab_size": size, "init_from": folder})
+    source, stored = open_folder(larger, tokenizers[1])
+    assert certify(folder, source, larger, "import", "grown", stored=stored).problems() == []
+    model = LlamaForCausalLM.from_pretrained(export_hf(source, larger, tmp_path / "out", "fp32", tokenizers[1]))
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert torch.equal(model.lm_head.weight, source.read(Box.whole(EMBEDDING, (size, 16))))
+
+
 def test_new_pieces_in_the_padding_of_a_folder_get_rows_of_their_own(
     tokenizers: tuple[Path, Path], tmp_path: Path
 ) -> None:
