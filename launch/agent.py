@@ -16,22 +16,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from megabiomed.ground.errors import MegabiomedError
+from megabiomed.checkpoint.fence import Fence, holder
+from megabiomed.ground.errors import MegabiomedError, UserError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
 from megabiomed.processes.hang_page import suspects, write_page
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_TAKEN_OVER = Decision("done", "a later start took over")
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of the first only
 
 
 def begin(run: Path, incarnation: str) -> Decision:
-    """Decide whether an incarnation may begin, and note that it did."""
+    """Decide whether an incarnation may begin; if it is this run's newest start, claim the run for it, and note it."""
     step, job = records.committed_step(run), records.read_job(run)
     if other := _other_job(run, job.get("job_id")):
-        records.append(run, "duplicate", incarnation=incarnation, other=other)
         return Decision("fail", f"job {other} is the job of this run")
+    if _has_successor(run, incarnation):
+        return _TAKEN_OVER
+    fence = Fence.claim(run, _owner(incarnation))
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
@@ -41,8 +45,31 @@ def begin(run: Path, incarnation: str) -> Decision:
     nodes = os.environ.get(NODES, "")
     # Noted before the start: an incarnation that vanishes is recognised by a beginning without an end, and a zombie by a
     # beginning after its own.
-    records.append(run, kind, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason)
-    return decision
+    noted = records.append(
+        run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason
+    )  # fmt: skip
+    return decision if noted else _TAKEN_OVER
+
+
+def _owner(incarnation: str) -> str:
+    """`<job>.<restart>` of an incarnation: one start of a job, as the fence names it."""
+    return incarnation.rpartition(".")[0]
+
+
+def _has_successor(run: Path, incarnation: str) -> bool:
+    """Whether this script slept before its begin, and its job or its run was started elsewhere meanwhile.
+
+    The scheduler decides; where it does not answer, a restart of the same job that holds the run does.
+    """
+    number, _, restart = _owner(incarnation).partition(".")
+    other, _, later = holder(run).rpartition("-")[0].rpartition(".")
+    if other == number and later.isdigit() and int(later) > int(restart):
+        return True
+    try:
+        job = scheduler.job(number, patient=False)
+    except MegabiomedError:
+        return False  # a run must not stand still for that
+    return job.get("Restarts", restart) != restart or job.get("JobState", "RUNNING") not in scheduler.STARTED
 
 
 def _other_job(run: Path, recorded: str | None) -> str | None:
@@ -62,29 +89,31 @@ def _other_job(run: Path, recorded: str | None) -> str | None:
 def judge(run: Path, incarnation: str) -> Decision:
     """Compare the nodes' preflights."""
     job = records.read_job(run)
+    fence, lost = _claimed(run, incarnation)
+    if lost:
+        return _TAKEN_OVER
     nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     if decision.exclude:
         decision = replace(decision, exclude=tuple(sorted({*decision.exclude, *_excluded(job)})))
     outcome = {"exclude": list(decision.exclude), "all": len(bad) == len(nodes), "reason": decision.reason}
-    records.append(run, "preflight", incarnation=incarnation, **outcome)
-    return decision
+    return decision if records.append(run, "preflight", fence, incarnation=incarnation, **outcome) else _TAKEN_OVER
 
 
 def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     """Decide what follows an incarnation, and note it."""
     history, job = records.history(run), records.read_job(run)
     mine = [record for record in history if record["kind"] == "begin" and record["incarnation"] == incarnation]
-    if _superseded(history, incarnation):
-        records.append(run, "superseded", incarnation=incarnation, code=code)
-        return Decision("done", "a later start took over")
+    fence, lost = _claimed(run, incarnation)
+    if lost:
+        return _TAKEN_OVER
     outcome = str(records.verdict(run, incarnation).get("outcome", ""))
     # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
         with _full_disk():
-            records.finished(run)
+            records.note_event(run, "finished", fence)  # as a training run does itself
     ending = Ending(
         outcome=outcome,
         code=code,
@@ -105,8 +134,10 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         "before": ending.before,
         "after": ending.after,
     }
+    values |= {"decision": decision.verb, "reason": decision.reason}
     with _full_disk():
-        records.append(run, "end", incarnation=incarnation, decision=decision.verb, reason=decision.reason, **values)
+        if not records.append(run, "end", fence, incarnation=incarnation, **values):
+            return _TAKEN_OVER
     return decision
 
 
@@ -121,14 +152,21 @@ def _full_disk() -> Iterator[None]:
         print(f"not noted: {error}", file=sys.stderr)
 
 
-def _superseded(history: list[dict[str, Any]], incarnation: str) -> bool:
-    """Whether this is a zombie: the scheduler lost its node and has started the job elsewhere meanwhile.
+def _claimed(run: Path, incarnation: str) -> tuple[Fence | None, bool]:
+    """The claim that `begin` made for this incarnation, and whether it was lost: then this is a zombie.
 
-    It must neither requeue the job, which has the same id, nor use up the budget.
+    The scheduler lost its node and has started the job elsewhere, or an operator has submitted the run again. It must neither
+    requeue the job, which has the same id, nor use up the budget, nor note an end of what goes on.
     """
     # Seen on a node that was cut off from its controller: the old rank trained on for 79 s next to the new incarnation.
-    begins = [record["incarnation"] for record in history if record["kind"] == "begin"]
-    return bool(begins) and begins[-1] != incarnation
+    begins = [record["incarnation"] for record in records.history(run) if record["kind"] == "begin"]
+    try:
+        token = holder(run)
+        fence = Fence.inherit(run, _owner(incarnation))
+    except (UserError, OSError):  # storage that is away for a moment
+        token, fence = "", None
+    lost = bool(token) and fence is None
+    return fence, lost or (bool(begins) and begins[-1] != incarnation)
 
 
 def _is_active() -> bool:

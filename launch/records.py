@@ -13,12 +13,14 @@ import errno
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from megabiomed.checkpoint.fence import CLAIM, Fence, of_owners
 from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
@@ -27,6 +29,7 @@ from megabiomed.ground.secrets import masked_values
 SLURM = "slurm"
 JOB = "job.json"
 INCARNATIONS = "incarnations.jsonl"
+EVENTS = "events.jsonl"
 VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
 COMMAND = "command"
@@ -111,26 +114,56 @@ def submitting(runs: Iterable[Path]) -> Iterator[None]:
         yield
 
 
-def append(run: Path, kind: str, **values: Any) -> None:
-    """Add a line to the incarnations; one write, so that concurrent writers do not mix lines."""
-    line = json.dumps({"time": now(), "kind": kind, **masked_values(values)}) + "\n"
-    descriptor = os.open(run / SLURM / INCARNATIONS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+def append(run: Path, kind: str, fence: Fence | None, **values: Any) -> bool:
+    """Add a line to the incarnations; see `_add`."""
+    return _add(run / SLURM / INCARNATIONS, fence, {"time": now(), "kind": kind, **masked_values(values)})
+
+
+def note_event(run: Path, kind: str, fence: Fence | None) -> bool:
+    """Add an event to those of the ranks; see `_add`."""
+    return _add(run / EVENTS, fence, {"time": now(), "event": kind})
+
+
+def _add(file: Path, fence: Fence | None, record: dict[str, Any]) -> bool:
+    """Add a line to a run's records; one write, so that concurrent writers do not mix lines.
+
+    Args:
+        fence: the claim of the start that writes; None for an operator who holds the lock of `submitting`, and where the run
+            folder has no claim.
+
+    Returns:
+        Whether it was written: nothing is where a later start has claimed the run, and standard error says so.
+    """
+    if fence is not None and fence.taken_over():
+        print(f"not noted, a later start took over: {record}", file=sys.stderr)
+        return False
+    claim = {CLAIM: fence.number} if fence is not None else {}
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, (json.dumps(record | claim) + "\n").encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return True
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """All lines of the incarnations; a last one that a crash cut short is left out."""
-    return [line for line in read_objects(run / SLURM / INCARNATIONS) if isinstance(line.get("kind"), str)]
+    """The lines of the incarnations, without those that a start added after it had lost the run, and damaged ones."""
+    found = of_owners(read_objects(run / SLURM / INCARNATIONS))
+    return [record for record in found if isinstance(record.get("kind"), str)]
 
 
 def renew(run: Path) -> None:
-    """A run is submitted again: its budgets start from zero."""
-    if history(run):
-        append(run, "end", incarnation="resubmit", outcome=_RESUBMITTED, reason="submitted again by hand")
+    """A run is submitted again: its budgets start from zero, and the ranks decide whether there is more to do.
+
+    What an earlier start still writes, on a node that its scheduler lost, counts no longer.
+    """
+    begun, finished = bool(history(run)), last_event(run).get("event") == "finished"
+    fence = Fence.claim(run, _RESUBMITTED) if begun else None
+    if finished:
+        note_event(run, "reopened", fence)
+    if begun:
+        append(run, "end", fence, incarnation="resubmit", outcome=_RESUBMITTED, reason="submitted again by hand")
 
 
 def since_submission(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -153,23 +186,7 @@ def committed_step(run: Path) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def finished(run: Path) -> None:
-    """Note that a command reached its end, as a training run does itself."""
-    _event(run, "finished")
-
-
-def reopen(run: Path) -> None:
-    """A finished run is submitted again: the ranks decide whether there is more to do."""
-    if last_event(run).get("event") == "finished":
-        _event(run, "reopened")
-
-
-def _event(run: Path, kind: str) -> None:
-    with (run / "events.jsonl").open("a") as file:
-        file.write(json.dumps({"time": now(), "event": kind}) + "\n")
-
-
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:
-    """The newest event of a run that has a key; empty before the first."""
-    events = [event for event in read_objects(run / "events.jsonl") if key in event]
+    """The newest event of a run that has a key, by a start that owned the run then; empty before the first."""
+    events = [event for event in of_owners(read_objects(run / EVENTS)) if key in event]
     return events[-1] if events else {}

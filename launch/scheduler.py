@@ -25,6 +25,8 @@ _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 _LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
 _AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+STARTED = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING")
+"""States of a job whose script may be at work."""
 
 
 def call(*command: str, patient: bool = True) -> str:

@@ -231,7 +231,6 @@ def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
     """Submit a prepared job after those that it waits for, and add its id to `ids`."""
     for folder in job.stage.controls:
         (folder / records.KILL_SWITCH).unlink(missing_ok=True)
-    records.reopen(job.stage.folder)
     records.renew(job.stage.folder)
     before = [ids[name] for name in job.stage.after if name in ids]
     ids[job.stage.name] = scheduler.submit(job.path, before, job.stage.secrets)

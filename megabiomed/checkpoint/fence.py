@@ -2,6 +2,9 @@
 
 A node that lost contact keeps training while the scheduler already restarted the job elsewhere; its next checkpoint
 would overwrite the history of the new incarnation.
+
+Claims are numbered, and a line that a start adds to the run's records carries the number of its claim. A process can freeze
+between its last look at the fence and its write; `of_owners` leaves such a line out.
 """
 
 from __future__ import annotations
@@ -10,14 +13,20 @@ import os
 import re
 import secrets
 import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from megabiomed.ground.errors import CheckpointError, UserError
 from megabiomed.ground.files import read_json, write_json
 
 FENCE = "fence.json"
+CLAIM = "claim"
+"""Key of a record: the number of the claim under which it was written."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +35,12 @@ class Fence:
 
     Attributes:
         token: unlike that of any other claim; names temporary folders and is written into every checkpoint.
+        number: above those of all earlier claims of the folder.
     """
 
     folder: Path
     token: str
+    number: int = 0
 
     @classmethod
     def claim(cls, folder: Path, owner: str | None = None) -> Fence:
@@ -41,8 +52,17 @@ class Fence:
         owner = re.sub(r"[^A-Za-z0-9_.-]", "_", owner or default_owner())
         token = f"{owner}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FENCE, {"token": token, "claimed": datetime.now(UTC).isoformat(timespec="seconds")})
-        return cls(folder, token)
+        # Seconds since 1970 or more: also above the earlier ones where the fence was removed, or the clock was set back.
+        number = max(_number(folder) + 1, int(time.time()))
+        claimed = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / FENCE, {"token": token, "number": number, "claimed": claimed})
+        return cls(folder, token, number)
+
+    @classmethod
+    def inherit(cls, folder: Path, owner: str) -> Fence | None:
+        """The claim that this very start has made already, in another process; None when it made none that still holds."""
+        token = holder(folder)
+        return cls(folder, token, _number(folder)) if token.rpartition("-")[0] == owner else None
 
     def taken_over(self) -> bool:
         """Whether a later start has certainly claimed the run folder; a commit asks more strictly with `check`."""
@@ -59,17 +79,45 @@ class Fence:
         """
         holder = read_json(self.folder / FENCE).get("token")
         if holder != self.token:
-            raise CheckpointError(
-                f"the run folder {self.folder} was taken over by a later start of this run",
-                got=f"fence of {holder}",
-                expected=self.token,
-                do="end this process; the later one goes on",
-            )
+            raise lost(self.folder, holder, self.token)
 
 
 def holder(folder: Path) -> str:
     """Token of whoever may commit into a run folder now; empty when nobody ever claimed it."""
     return str(read_json(folder / FENCE).get("token")) if (folder / FENCE).is_file() else ""
+
+
+def lost(folder: Path, holder: str, mine: str) -> CheckpointError:
+    """What a start is told whose run folder belongs to a later one."""
+    return CheckpointError(
+        f"the run folder {folder} was taken over by a later start of this run",
+        got=f"fence of {holder}",
+        expected=mine,
+        do="end this process; the later one goes on",
+    )
+
+
+def of_owners(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records of a run without those that a start added after a later one had begun to write.
+
+    Records without a number are kept: an operator wrote them, or an earlier release.
+    """
+    newest = 0
+    for record in records:
+        number = record.get(CLAIM)
+        if isinstance(number, int):
+            if number < newest:
+                continue
+            newest = number
+        yield record
+
+
+def _number(folder: Path) -> int:
+    """Number of the newest claim of a run folder; 0 when there is none, or it cannot be read."""
+    with suppress(UserError, OSError):
+        number = read_json(folder / FENCE, dict).get("number")
+        return number if isinstance(number, int) else 0
+    return 0
 
 
 def default_owner() -> str:

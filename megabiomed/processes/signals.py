@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,8 @@ class StopFlag:
     def __init__(self) -> None:
         self.received: str | None = None
         self._controls: list[Path] = []
+        self.requests_are_mine: Callable[[], bool] = lambda: True
+        """Whether requests in files are for this start; those for the one that replaced it are left to that one."""
         self._deadline = float(os.environ.get(STOP_AT, "inf"))
         for number in STOP_SIGNALS:
             signal.signal(number, self._catch)
@@ -57,6 +60,8 @@ class StopFlag:
             self.received = self.received or "kill switch"
             return Request.END
         saves = [control / "save" for control in self._controls if (control / "save").exists()]
+        if saves and not self.requests_are_mine():
+            saves = []
         for file in saves:
             file.unlink(missing_ok=True)
         if self.received is None and time.time() >= self._deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from megabiomed import __version__
 from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
-from megabiomed.checkpoint.fence import Fence
+from megabiomed.checkpoint.fence import Fence, holder, lost
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
@@ -25,6 +26,7 @@ from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.processes import messages, platform
+from megabiomed.processes.ranks import VERDICT
 from megabiomed.runs.history import check_fresh
 
 _STATUS = Path("/proc/self/status")
@@ -113,12 +115,36 @@ def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool
     Returns:
         Rank 0's right to commit (None on the others), and whether an earlier start committed something since `point`
         was chosen, so that the choice must be made again.
+
+    Raises:
+        CheckpointError: on every rank, when this start has lost the run to a later one.
     """
-    fence, changed = None, False
-    if dist.get_rank() == 0:
-        fence = Fence.claim(config.folder)
-        changed = committed_names(config) != point.seen
-    return fence, bool(messages.broadcast(changed))
+    fences: list[Fence] = []
+
+    def claimed() -> bool:
+        fences.append(inherited(config) or Fence.claim(config.folder))
+        return committed_names(config) != point.seen
+
+    changed = bool(messages.from_first(claimed))
+    return (fences[0] if fences else None), changed
+
+
+def inherited(config: RunConfig) -> Fence | None:
+    """The claim that the batch script made for this start; None without one, when the ranks claim the run themselves.
+
+    A rank that sleeps before its own claim must not take the run from the start that replaced it.
+
+    Raises:
+        CheckpointError: the script's claim was replaced by a later one.
+    """
+    verdict = Path(os.environ.get(VERDICT, ""))  # RUN/slurm/verdicts/INCARNATION.json
+    if verdict.parent.name != "verdicts" or verdict.parents[2].resolve() != config.folder.resolve():
+        return None
+    owner = verdict.stem.rpartition(".")[0]
+    fence, other = Fence.inherit(config.folder, owner), holder(config.folder)
+    if fence is None and other:
+        raise lost(config.folder, other, owner)
+    return fence
 
 
 def committed_names(config: RunConfig) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.catalog import needs_care
-from megabiomed.checkpoint.fence import FENCE
+from megabiomed.checkpoint.fence import FENCE, of_owners
 from megabiomed.config import RunConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.json_lines import read_objects
@@ -19,8 +19,8 @@ _SHOWN = 5
 
 
 def read_events(folder: Path) -> Iterator[dict[str, Any]]:
-    """The events of a run, the oldest first; a line that a crash cut short is left out."""
-    return (event for event in read_objects(folder / EVENTS) if isinstance(event.get("event"), str))
+    """The events of a run, the oldest first; without a line that a crash cut short, and those of starts that had lost it."""
+    return (event for event in of_owners(read_objects(folder / EVENTS)) if isinstance(event.get("event"), str))
 
 
 def saved_step(folder: Path) -> int:

@@ -29,7 +29,8 @@ class Reporter:
         self.total = total
         chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
         self._chosen = [SafeTracker(chosen, self.say)] if chosen is not None and active else []
-        self._trackers: list[Tracker] = [LocalFiles(config.folder)] if active else []
+        self._files = LocalFiles(config.folder) if active else None
+        self._trackers: list[Tracker] = [self._files] if self._files is not None else []
         self._since = time.monotonic()
         self._steps = self._useful = self._pairs = 0
         self._began: float | None = None
@@ -47,6 +48,8 @@ class Reporter:
     def hold(self, fence: Fence | None) -> None:
         """From now on trackers are told something only while this start holds the run folder."""
         self._fence = fence
+        if self._files is not None:
+            self._files.hold(fence)
 
     def say(self, line: str) -> None:
         """Print a line, now."""

@@ -26,6 +26,7 @@ from megabiomed.runs.checkpointing import (
     ResumePoint,
     describe,
     find_resume_point,
+    inherited,
     load,
     resumed_progress,
     take_over,
@@ -65,6 +66,7 @@ class Trainer:
         self.changes: list[str] = []
         self.reporter = Reporter(run.config, rank == 0, world, self.total)
         if rank == 0:
+            self.reporter.hold(inherited(run.config))
             for each in run.configs:  # requests are for a part of a run, or for the run, whatever its part
                 stop.watch(each.folder)
         self.guard = _hang_guard(run.config, self.mesh)
@@ -162,6 +164,8 @@ class Trainer:
         if changed:
             self._start = self._find_start()
         self.reporter.hold(fence)
+        if fence is not None:
+            self.stop.requests_are_mine = lambda: not fence.taken_over()
         self.reporter.track()
         if self.reporter.active:
             for config in self.run.configs:

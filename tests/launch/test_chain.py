@@ -19,7 +19,7 @@ from megabiomed.config import shipped
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch.cli import _check_command, _plan
 from megabiomed.launch.cluster import ClusterConfig
-from megabiomed.launch.records import reopen
+from megabiomed.launch.records import renew
 from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import ChainStage, load_stages
 from megabiomed.launch.submit import is_done, render
@@ -212,7 +212,7 @@ def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any, tmp_pat
     (two.folder / "slurm" / "job.json").write_text('{"words": ["plot", "x"]}')
     assert again() == [True, True]
     assert again("align.stages.0.steps=70", command="y") == [False, False]
-    reopen(one.folder)
+    renew(one.folder)
     assert again() == [False, True]
 
 

@@ -42,7 +42,7 @@ def test_a_controller_that_hangs_at_the_end_of_an_incarnation_does_not_keep_the_
     program(tools, "scontrol", "exec sleep 60")
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "job.json").write_text(json.dumps({"kind": "pretrain", "max_failures": 3, "ranks": 2}))
-    records.append(tmp_path, "begin", incarnation="7.0.1", step=0)
+    records.append(tmp_path, "begin", None, incarnation="7.0.1", step=0)
     agent._job.cache_clear()
     assert agent.end(tmp_path, "7.0.1", 137, warned=False).verb == "requeue"
     agent._job.cache_clear()
@@ -59,7 +59,7 @@ def test_on_a_full_disk_a_start_gives_up_and_an_end_is_decided_all_the_same(
     submit_all([planned(run_file, run)])
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     agent._job.cache_clear()
-    records.append(run, "begin", incarnation="7.0.1", step=0)
+    records.append(run, "begin", None, incarnation="7.0.1", step=0)
     (run / "slurm" / "verdicts" / "7.0.1.json").write_text('{"outcome": "stopped"}')
     found = records.history(run)
     monkeypatch.setattr(records, "history", lambda run: found)

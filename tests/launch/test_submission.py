@@ -92,7 +92,7 @@ def test_a_submission_of_a_run_that_began_is_noted(
     monkeypatch.setattr(scheduler, "jobs_of_script", lambda script: {})
     submit_all([job])
     assert records.history(job.stage.folder) == []
-    records.append(job.stage.folder, "begin", incarnation="7.0.1", step=0)
+    records.append(job.stage.folder, "begin", None, incarnation="7.0.1", step=0)
     submit_all([job])
     assert [record.get("outcome") for record in records.history(job.stage.folder)] == [None, "resubmitted"]
 

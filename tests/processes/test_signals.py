@@ -53,6 +53,9 @@ for folder in (stage, run, run):
     stop.watch(folder)
 assert stop.mine() == Request.NONE
 (run / "control" / "save").touch()
+stop.requests_are_mine = lambda: False  # a later start has the run: its requests stay for it
+assert stop.mine() == Request.NONE and (run / "control" / "save").exists()
+stop.requests_are_mine = lambda: True
 assert (stop.mine(), stop.mine()) == (Request.SAVE, Request.NONE)
 (stage / "control" / "end").touch()
 (run / "control" / "save").touch()

@@ -19,9 +19,11 @@ from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
 from megabiomed.config import RunConfig, load_config
 from megabiomed.ground.errors import CheckpointError
-from megabiomed.runs.checkpointing import choose
-from megabiomed.runs.history import check_fresh, saved_step
+from megabiomed.processes.ranks import VERDICT
+from megabiomed.runs.checkpointing import choose, inherited
+from megabiomed.runs.history import check_fresh, read_events, saved_step
 from megabiomed.runs.metrics import Reporter
+from megabiomed.runs.tracking import LocalFiles
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Harm = Callable[[Path], object]
@@ -140,6 +142,44 @@ def test_a_start_that_was_taken_over_tells_nobody_anything(config: RunConfig) ->
         reporter.validation(2, 2.0, 10)
     assert [event["event"] for event in events(config.folder)] == ["start"]
     assert len((config.folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_ranks_keep_the_claim_of_their_batch_script_and_take_no_run_back(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank can sleep between its script's claim and the moment at which it would claim the run itself."""
+    monkeypatch.setenv(VERDICT, str(config.folder / "slurm" / "verdicts" / "7.0.1800000000.json"))
+    script = Fence.claim(config.folder, "7.0")
+    assert inherited(config) == script
+    assert inherited(config.model_copy(update={"run_dir": config.folder / "other"})) is None
+    Fence.claim(config.folder, "7.1")
+    with pytest.raises(CheckpointError, match=r"taken over by a later start.*fence of 7\.1-.*expected 7\.0"):
+        inherited(config)
+    monkeypatch.delenv(VERDICT)
+    assert inherited(config) is None
+
+
+def test_an_event_that_a_start_adds_after_its_successor_began_is_not_read(config: RunConfig) -> None:
+    files = [LocalFiles(config.folder) for _ in range(2)]
+    for each in files:
+        each.hold(Fence.claim(config.folder))
+    files[0].event("start", {"step": 0})
+    files[1].event("resume", {"step": 20})
+    files[0].event("finished", {"step": 90})  # it froze after its look at the fence
+    assert [event["event"] for event in read_events(config.folder)] == ["start", "resume"]
+    assert saved_step(config.folder) == 20
+
+
+def test_claims_are_numbered_upwards_though_the_fence_is_removed_or_the_clock_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Fence.claim(tmp_path)
+    (tmp_path / "fence.json").unlink()
+    monkeypatch.setattr("time.time", lambda: first.number + 10)
+    second = Fence.claim(tmp_path)
+    monkeypatch.setattr("time.time", lambda: 5)
+    numbers = [first.number, second.number, Fence.claim(tmp_path).number]
+    assert numbers == sorted(set(numbers))
 
 
 def test_fence_on_storage_that_is_away_for_a_moment_does_not_end_the_training(config: RunConfig) -> None:

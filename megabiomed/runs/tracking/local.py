@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from megabiomed.checkpoint.fence import CLAIM, Fence
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import stored
 from megabiomed.ground.files import make_writable
@@ -20,7 +21,12 @@ class LocalFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._fence: Fence | None = None
         make_writable(folder)
+
+    def hold(self, fence: Fence | None) -> None:
+        """From now on events carry the number of this claim."""
+        self._fence = fence
 
     def start(self, config: RunConfig) -> None:
         """See `Tracker`."""
@@ -32,7 +38,8 @@ class LocalFiles:
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """See `Tracker`."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._append("events.jsonl", {"time": now, "event": kind, **masked_values(values)})
+        claim = {CLAIM: self._fence.number} if self._fence is not None else {}
+        self._append("events.jsonl", {"time": now, "event": kind, **masked_values(values), **claim})
 
     def finish(self, status: str) -> None:
         """See `Tracker`."""

@@ -1,0 +1,130 @@
+"""The batch script of a start that has lost its run wakes up: it writes nothing, says so, and nobody believes its lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.scheduling import program
+
+from megabiomed.checkpoint.fence import Fence
+from megabiomed.launch import agent, records
+from megabiomed.launch.control import resubmit
+from megabiomed.launch.decision import Decision
+from megabiomed.launch.status import status_of
+
+Call = Callable[[Path], object]
+JOB = {
+    "kind": records.COMMAND, "max_failures": 3, "ranks": 2, "job_id": "7", "controls": [], "slow_factor": 2.0, "stage": "s",
+    "after": [], "members": [], "chain": "c",
+}  # fmt: skip
+TAKERS: dict[str, Call] = {
+    "the restarted job": lambda run: Fence.claim(run, "7.1"),
+    "a new submission": records.renew,
+    "a start by hand": lambda run: Fence.claim(run, "host.99"),
+}
+WRITERS: dict[str, Call] = {
+    "judge": lambda run: agent.judge(run, "7.0.1"),
+    "end of a command": lambda run: agent.end(run, "7.0.1", 0, warned=False),
+    "end by a failure": lambda run: agent.end(run, "7.0.1", 1, warned=False),
+}
+
+
+@pytest.fixture
+def run(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A submitted run that job 7 has begun."""
+    folder = tmp_path / "run"
+    (folder / records.SLURM).mkdir(parents=True)
+    (folder / records.SLURM / records.JOB).write_text(json.dumps(JOB))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv(agent.NODES, "n1")
+    answer(tools, "0")
+    assert agent.begin(folder, "7.0.1").verb == "run"
+    yield folder
+    agent._job.cache_clear()
+
+
+def answer(tools: Path, restarts: str, state: str = "RUNNING") -> None:
+    """What the scheduler says of every job from now on."""
+    agent._job.cache_clear()
+    program(
+        tools, "scontrol", f'[ "$2" = hostnames ] && echo n1 || echo "JobId=7 JobState={state} Restarts={restarts} Command=x"'
+    )  # fmt: skip
+
+
+def content(run: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
+def test_a_start_that_lost_its_run_writes_nothing_and_says_so(run: Path, taker: Call, writer: Call) -> None:
+    taker(run)
+    before = content(run)
+    assert writer(run) == Decision("done", "a later start took over")
+    assert content(run) == before
+
+
+def test_a_start_that_lost_its_run_between_two_lines_adds_no_other(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fence = Fence.inherit(run, "7.0")
+    assert fence is not None
+    Fence.claim(run, "7.1")
+    before = content(run)
+    assert not records.note_event(run, "finished", fence)
+    assert not records.append(run, "end", fence, incarnation="7.0.1")
+    assert content(run) == before
+    assert capsys.readouterr().err.count("not noted, a later start took over") == 2
+
+
+@pytest.mark.parametrize("known_by", ["the scheduler", "the state of the job", "the fence alone"])
+def test_a_script_that_slept_before_its_begin_does_not_take_the_run_back(run: Path, tools: Path, known_by: str) -> None:
+    if known_by == "the scheduler":
+        answer(tools, "1")
+    elif known_by == "the state of the job":
+        answer(tools, "0", "NODE_FAIL")
+    else:
+        program(tools, "scontrol", "echo Unable to contact slurm controller >&2; exit 1")
+        Fence.claim(run, "7.1")
+    before = content(run)
+    assert agent.begin(run, "7.0.9") == Decision("done", "a later start took over")
+    assert content(run) == before
+
+
+def test_a_second_job_of_a_run_notes_nothing_in_it(run: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tools, "scontrol", f'echo "JobId=7 JobState=RUNNING Command={run}/slurm/job.sh"')
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    before = content(run)
+    assert agent.begin(run, "8.0.1") == Decision("fail", "job 7 is the job of this run")
+    assert content(run) == before
+
+
+def test_lines_of_a_start_that_froze_between_its_check_and_its_write_are_read_by_nobody(
+    run: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(tools, "1")
+    later = agent.begin(run, "7.1.2")
+    early = Fence(run, "7.0-x", 1)
+    monkeypatch.setattr(Fence, "taken_over", lambda fence: False)
+    mine = Fence.inherit(run, "7.1")
+    assert records.note_event(run, "start", mine)
+    assert records.note_event(run, "finished", early)
+    assert records.append(run, "end", early, incarnation="7.0.1", reason="failure 3 of 3", after=0)
+    assert later.verb == "run"
+    assert records.last_event(run)["event"] == "start"
+    assert [record["kind"] for record in records.history(run)] == ["begin", "begin"]
+    assert status_of(run)["state"] != "FINISHED"
+    assert status_of(run)["endings"] == []
+    assert list(resubmit(run, "this", dry_run=True)) == [f"would submit: s: {run}/slurm/job.sh"]
+
+
+def test_the_owner_still_writes_all_of_it(run: Path) -> None:
+    assert agent.judge(run, "7.0.1").verb in ("run", "requeue", "fail")
+    assert agent.end(run, "7.0.1", 0, warned=False) == Decision("done", "finished")
+    assert [record["kind"] for record in records.history(run)] == ["begin", "preflight", "end"]
+    assert records.last_event(run)["event"] == "finished"
+    records.renew(run)
+    assert records.last_event(run)["event"] == "reopened"
