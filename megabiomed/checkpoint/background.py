@@ -27,14 +27,18 @@ class BackgroundSaver:
         self._writer, self._after = writer, after
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        # Page-locking memory is slow, so the copies are made once and reused by every save.
         self._copies: dict[tuple[Box, str], torch.Tensor] = {}
 
     def save(self, step: int, fragments: Iterable[Fragment], state: RunState) -> None:
         """Copy the state and start writing it. Waits first for the save before, and raises what that one raised."""
+        # One save at a time: the next copy would overwrite what the thread is still writing.
         self.wait()
         held = [self._hold(fragment) for fragment in fragments if fragment.owner]
+        # Copies into page-locked memory are asynchronous, and the next optimizer step changes the state in place.
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+        # Not a daemon thread: an interpreter that exits waits until the checkpoint is committed.
         self._thread = threading.Thread(
             target=self._run, args=(step, held, copy.deepcopy(state)), name=f"save-step-{step}"
         )
@@ -83,4 +87,5 @@ class BackgroundSaver:
             if self._after:
                 self._after(path)
         except BaseException as error:
+            # Kept for the training thread: nobody sees an exception that ends another thread.
             self._failure = error

@@ -14,6 +14,7 @@ from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import fsync_directory, remove_tree
 
 _LOG = logging.getLogger(__name__)
+# `.old-<token>` marks a folder that was moved aside while its step was saved again (commit.py).
 _STEP = re.compile(r"step_(\d{8,})(\.old-[\w.-]+)?")
 _TEMPORARY = re.compile(r"step_\d{8,}\.tmp-([\w.-]+)")
 
@@ -47,6 +48,7 @@ def list_checkpoints(folder: Path) -> list[Listed]:
         match = _STEP.fullmatch(path.name)
         if match and (path.is_dir() or path.is_symlink()):
             found.append(Listed(int(match[1]), path, match[2] is not None, (path / COMMITTED).is_file()))
+    # A folder goes before the one that it replaced, so the newest complete copy of a step is found first.
     return sorted(found, key=lambda item: (-item.step, item.replaced, item.path.name))
 
 
@@ -80,6 +82,7 @@ def superfluous(folder: Path, keep_last: int, keep_every: int, live_token: str) 
     Args:
         live_token: token of the live writer; temporary folders of all others belong to dead writers and go.
     """
+    # 0 would remove the checkpoint that was committed a moment ago.
     assert keep_last > 0, keep_last
     listed = list_checkpoints(folder)
     oldest = _oldest_kept(listed, keep_last)
@@ -87,6 +90,7 @@ def superfluous(folder: Path, keep_last: int, keep_every: int, live_token: str) 
         item.path
         for item in listed
         if _is_superseded(item, listed)
+        # An interrupted save is worth nothing, even at a step that keep_every keeps.
         or (item.step < oldest and not (item.committed and keep_every and item.step % keep_every == 0))
     ]
     return [path for path in doomed if not needs_care(path)] + _stale_temporary(folder, live_token)
@@ -107,6 +111,7 @@ def _remove(path: Path) -> bool:
     """Remove one folder. A file held open elsewhere (NFS) must not end the training: the next call tries again."""
     try:
         (path / COMMITTED).unlink(missing_ok=True)
+        # Before the files go: after a power cut, the marker must not be back in a folder that is half empty.
         if path.is_dir():
             fsync_directory(path)
         remove_tree(path)
@@ -120,6 +125,7 @@ def _oldest_kept(listed: list[Listed], keep_last: int) -> int:
     """The step of the keep_last-th newest valid checkpoint; 0 when there are fewer."""
     found = 0
     for item in listed:
+        # Damaged ones do not count, or enough of them would push out the last good checkpoint.
         found += not item.replaced and _is_valid(item.path)
         if found == keep_last:
             return item.step
@@ -135,6 +141,7 @@ def _is_superseded(item: Listed, listed: list[Listed]) -> bool:
 
 def _stale_temporary(folder: Path, live_token: str) -> list[Path]:
     found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir()) if folder.is_dir() else ()
+    # Of the live writer none is stale: its save may be under way.
     return sorted(path for path, match in found if match and match[1] != live_token)
 
 
@@ -143,11 +150,13 @@ def needs_care(path: Path) -> bool:
 
     One small file may be gone and the weights be whole: only a person removes it.
     """
+    # A link that leads nowhere may lead to a complete checkpoint once its storage is mounted again.
     return (path.is_symlink() and not path.exists()) or ((path / COMMITTED).is_file() and not _is_valid(path))
 
 
 def _is_valid(path: Path) -> bool:
     try:
+        # Sizes alone: this runs after each save, and hashing would read every byte of the run again.
         _open(path, "size")
     except CheckpointError:
         return False

@@ -114,6 +114,7 @@ class CheckpointWriter:
         self.folder = folder
         self.ranks = ranks or Ranks()
         self.fence = fence
+        # Without a fence a random name is enough to keep the temporary folders of two writers apart.
         self.token = fence.token if fence else secrets.token_hex(4)
         self._committed: set[int] = set()
 
@@ -128,15 +129,19 @@ class CheckpointWriter:
             SaveError: naming the rank that failed and why; also when the fence was claimed by a later start.
         """
         final = self.folder / step_name(step)
+        # The end of the run, or a stop signal, may follow right after a regular save of the same step.
         if step in self._committed:
             return final
+        # Rank 0's token: all ranks must write into the folder of the same name.
         temporary = self.folder / f"{step_name(step)}.tmp-{self.ranks.broadcast(self.token)}"
         try:
+            # Each phase ends with a collective: nobody writes before the folder exists or commits before all wrote.
             self._together(step, "prepared", self._on_first(lambda: self._prepare(temporary)))
             written = self._together(
                 step, "written", lambda: save_shards(temporary, self.ranks.rank, fragments).to_json()
             )
             self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, written, state)))
+        # KeyboardInterrupt and SystemExit too: nobody else knows of the half-written folder.
         except BaseException:
             if self.ranks.rank == 0:
                 discard_tree(temporary)
@@ -154,6 +159,7 @@ class CheckpointWriter:
     def _together(self, step: int, what: str, work: Callable[[], T]) -> list[T]:
         """Do `work` on every rank: rank 0 gets all results, or every rank raises the first failure."""
         failure: Exception | None = None
+        # No rank may leave by its own exception: the others would wait in the gather for ever.
         try:
             mine: Any = work()
         except Exception as error:
@@ -170,6 +176,7 @@ class CheckpointWriter:
         return [value for _, value in found]
 
     def _prepare(self, temporary: Path) -> None:
+        # Before any byte is written: a writer that was replaced must not fill its successor's disk.
         self._check_fence()
         remove_tree(temporary)
         for part in ("model", "optimizer"):
@@ -178,10 +185,12 @@ class CheckpointWriter:
     def _commit(self, step: int, temporary: Path, written: list[Any], state: RunState) -> None:
         shards = [RankFiles.from_json(values) for values in written]
         tensors = tensor_records(shards)
+        # A hole must be found now: at the next start the state that would fill it is gone.
         check_tiling(tensors)
         _check_complete({name: record.shape for name, record in tensors.items()}, state.expected)
         files = {path: record for rank in shards for path, record in rank.files.items()}
         files.update(_write_state(temporary, step, state))
+        # A node that wrote to a disk of its own instead of the shared folder sees no error; rank 0 notices it here.
         for name, record in files.items():
             if not (temporary / name).is_file() or (temporary / name).stat().st_size != record.bytes:
                 raise CheckpointError(
@@ -198,6 +207,7 @@ class CheckpointWriter:
             files=files,
         )
         write_atomic(temporary / MANIFEST, json.dumps(manifest.model_dump(mode="json"), allow_nan=False))
+        # Everything is durable before the rename, which a file system may write before the data.
         fsync_tree(temporary)
         self._publish(step, temporary)
 
@@ -210,6 +220,7 @@ class CheckpointWriter:
         final = self.folder / step_name(step)
         aside = self.folder / f"{final.name}.old-{self.token}"
         marker = json_text({"manifest_sha256": sha256_file(temporary / MANIFEST), "global_step": step})
+        # Committed once and damaged now: only a person may remove it (`needs_care`).
         spared = needs_care(final)
         with opened_directory(temporary) as directory:
             self._check_fence()
@@ -219,6 +230,7 @@ class CheckpointWriter:
             else:
                 remove_tree(final)
             temporary.rename(final)
+            # The rename must be durable before the marker vouches for the folder.
             fsync_directory(self.folder)
             self._check_fence()
             write_atomic_at(directory, COMMITTED, marker)

@@ -49,7 +49,9 @@ class Fence:
         Args:
             owner: whom to name in the token; default is the SLURM job and its restart count, else host and process.
         """
+        # The token becomes part of folder names, and `catalog` reads it back from there.
         owner = re.sub(r"[^A-Za-z0-9_.-]", "_", owner or default_owner())
+        # The owner alone may repeat: one process can claim a folder twice.
         token = f"{owner}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True, exist_ok=True)
         # Seconds since 1970 or more: also above the earlier ones where the fence was removed, or the clock was set back.
@@ -77,6 +79,7 @@ class Fence:
         Raises:
             CheckpointError: naming the token that holds the run folder now.
         """
+        # Stricter than `taken_over`: a commit needs proof, so storage that is away raises here.
         holder = read_json(self.folder / FENCE).get("token")
         if holder != self.token:
             raise lost(self.folder, holder, self.token)

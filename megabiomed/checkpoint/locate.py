@@ -90,6 +90,7 @@ class Located:
         verify: Literal["size", "hash"] = "hash" if hashes else "size"
         if self.kind in (Kind.CHECKPOINT, Kind.STAGE_CHECKPOINT):
             return Checkpoint.open(self.path, verify)
+        # A stage that has begun but not saved falls back to the one before it.
         for folder in self._folders():
             found, skipped = latest_valid(folder, verify)
             for skip, reason in skipped:
@@ -140,10 +141,12 @@ def locate(path: Path) -> Located:
     kind = _kind_of(path)
     if kind == Kind.CHECKPOINT:
         stage = _stage_of(path)
+        # Resolved, because the path may be a link or `.`, whose parents are others.
         return Located(path, Kind.STAGE_CHECKPOINT if stage else kind, path.resolve().parent.parent, stage)
     if kind != Kind.RUN:
         return Located(path, kind, path if kind == Kind.ALIGNMENT else None)
     run = path.parent if path.name == CHECKPOINTS else path
+    # The name of a folder says nothing reliable; trainer.json of a checkpoint names the stage.
     saved = next((item.path for item in list_checkpoints(_checkpoints_in(path)) if item.committed), None)
     stage = _stage_of(saved) if saved else None
     return Located(path, Kind.STAGE if stage else kind, run, stage)
@@ -171,6 +174,7 @@ def _kind_of(path: Path) -> Kind:
 def _kind_of_folder(path: Path, has: set[str]) -> Kind:
     if COMMITTED in has:
         return Kind.CHECKPOINT
+    # An exported alignment is a Hugging Face folder too, so it is asked for first.
     if ALIGNMENT_EXPORT in has:
         return Kind.EXPORT
     if HF_CONFIG in has:
@@ -191,6 +195,7 @@ def _kind_of_folder(path: Path, has: set[str]) -> Kind:
     if names:
         # A stage that has not saved yet keeps the configuration of its run; it has no stages below it.
         return Kind.RUN if path.name in names and not stages_of(path) else Kind.ALIGNMENT
+    # A run that has not saved yet, or whose checkpoints were moved away.
     if has & {"metrics.jsonl", "events.jsonl", "fence.json", "slurm"}:
         return Kind.RUN
     if (path / "train" / IDX).is_file():
@@ -203,6 +208,7 @@ def _checkpoints_in(path: Path) -> Path:
 
 
 def _runs_in(folder: Path) -> list[Path]:
+    # The checkpoints of an alignment lie one folder deeper, in its stages.
     marks = (f"*/{CHECKPOINTS}", "*/*/" + CHECKPOINTS, "*/slurm")
     found = {folder / place.relative_to(folder).parts[0] for mark in marks for place in folder.glob(mark)}
     return sorted(found)
@@ -222,6 +228,7 @@ def _stage_names(file: Path) -> list[str]:
     if not file.is_file():
         return []
     try:
+        # Not validated: a configuration of an earlier release still names its stages.
         values: Any = read_yaml(file.read_text(), str(file))
         return [str(stage["name"]) for stage in values["align"]["stages"]]
     except (UserError, OSError, KeyError, TypeError, UnicodeDecodeError):

@@ -26,6 +26,7 @@ class Box:
 
     def __post_init__(self) -> None:
         assert len(self.global_shape) == len(self.offset) == len(self.shape), self
+        # No box is empty, so None is the only way to say that two boxes have nothing in common.
         assert all(o >= 0 and n > 0 and o + n <= g for o, n, g in zip(self.offset, self.shape, self.global_shape)), self
 
     def __str__(self) -> str:
@@ -58,11 +59,13 @@ class Box:
         remains = []
         offset = list(self.offset)
         shape = list(self.shape)
+        # Cut off what lies before and after the common part, one dimension at a time.
         for d, (low, size) in enumerate(zip(common.offset, common.shape)):
             for start, stop in ((offset[d], low), (low + size, offset[d] + shape[d])):
                 if start < stop:
                     cut = (*offset[:d], start, *offset[d + 1 :]), (*shape[:d], stop - start, *shape[d + 1 :])
                     remains.append(Box(self.name, self.global_shape, *cut))
+            # Later cuts stay within the common part's extent here, which keeps the boxes disjoint.
             offset[d], shape[d] = low, size
         return remains
 
@@ -85,12 +88,14 @@ _Range = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 def _ranges(shape: tuple[int, ...], start: int, stop: int) -> Iterator[_Range]:
     """(low, high, offset, shape) of the boxes that make up the flat range [start, stop) of an array of `shape`."""
+    # A scalar, of shape (), always ends here.
     if start == 0 and stop == prod(shape):
         yield start, stop, (0,) * len(shape), shape
         return
     width = prod(shape[1:])
     while start < stop:
         row, column = divmod(start, width)
+        # A range that begins inside a row ends that row first, one dimension further in; then whole rows are one box.
         rows = 0 if column else (stop - start) // width
         if rows:
             yield start, start + rows * width, (row,) + (0,) * (len(shape) - 1), (rows, *shape[1:])
@@ -131,6 +136,7 @@ class Placement:
     replicated: bool = False
 
     def __post_init__(self) -> None:
+        # Flat ranges become boxes only while the rows of both have the same length.
         assert all(piece.box.shape[1:] == self.local_shape[1:] for piece in self.pieces), self
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, Box]]:
@@ -138,6 +144,7 @@ class Placement:
         stop = prod(self.local_shape) if stop is None else stop
         width = prod(self.local_shape[1:])
         for piece in self.pieces:
+            # Rows follow one another in the flattened parameter, so a piece is one flat range of it.
             first = piece.local_row * width
             low, high = max(start, first), min(stop, first + piece.box.numel)
             if low < high:

@@ -25,6 +25,7 @@ MOST_RANKS = 10_000_000
 
 
 class _Record(BaseModel):
+    # Unknown keys are refused: a file of a later format must not be half understood.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -66,6 +67,7 @@ class TensorRecord(_Record):
 
     @model_validator(mode="after")
     def _boxes_lie_inside(self) -> TensorRecord:
+        # Beyond 63 bits the sizes of NumPy and torch overflow.
         if prod(self.shape) > LARGEST:
             raise ValueError(f"no tensor has the shape {self.shape}")
         for box in self.boxes:
@@ -92,6 +94,7 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
+        # Only listed files are verified: a tensor in another one would be loaded unchecked.
         stored = {(kind, box.rank) for record in self.tensors.values() for box in record.boxes for kind in box.dtypes}
         for kind, rank in stored:
             if rank >= self.world_size:
@@ -140,9 +143,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{folder} is not committed", do="it was interrupted while saving; use an older one")
     path = folder / MANIFEST
     wanted = committed_hash(folder)
+    # Always hashed, even with verify=size: all other checks rely on what the manifest says.
     if not path.is_file() or sha256_file(path) != wanted:
         raise CheckpointError(f"{path} is missing or was changed after the commit", expected=f"SHA-256 {wanted}")
     values = read_stored(path)
+    # Before the model: a newer format should be called newer, not wrong in some key.
     _check_format(values, path)
     try:
         # As JSON and strictly: a string of digits is no number.
@@ -201,5 +206,6 @@ def _check_cover(whole: Box, boxes: tuple[Box, ...], kind: str) -> None:
     holes = uncovered(whole, boxes)
     if holes:
         raise CheckpointError(f"no rank saved {kind} of {holes[0]}", expected="an owner for every element")
+    # No hole and the right number of elements: then none is stored twice.
     if sum(box.numel for box in boxes) != whole.numel:
         raise CheckpointError(f"parts of {kind} of {whole.name} were saved by two ranks", expected="one owner each")

@@ -32,6 +32,7 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
     """
     try:
         with torch.serialization.safe_globals(list(classes)):
+            # `weights_only` is torch's restricted unpickler; only zip archives can be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not there", do="get the complete folder again") from None

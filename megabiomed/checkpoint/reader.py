@@ -28,6 +28,7 @@ from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import sha256_file
 from megabiomed.tokenizer.files import name_among
 
+# hashlib releases the interpreter lock, so threads hash in parallel.
 _HASH_THREADS = 4
 
 
@@ -67,6 +68,7 @@ class Checkpoint:
     def _check_step(self) -> None:
         """Each of its files is whole, but they may be of two checkpoints."""
         trainer = self.trainer
+        # A key that a file lacks has its default, which must not pass for another step.
         if "global_step" in trainer.model_fields_set and trainer.global_step != self.step:
             raise CheckpointError(
                 f"{self.path / TRAINER} is of another step than the weights beside it",
@@ -181,6 +183,7 @@ class Checkpoint:
             path = file_in(self.path, shard_path(kind, stored.rank))
             self._files.read_into(path, box_key(outer, kind), part.slices_in(outer), out[part.slices_in(box)])
             held.append(part)
+        # On every read: `out` may be fresh memory, and a hole would leave arbitrary values in the weights.
         holes = uncovered(box, held)
         if holes:
             raise CheckpointError(f"{self.path} does not hold {kind} of {holes[0]}", do="the checkpoint is incomplete")
@@ -216,6 +219,7 @@ class _BoxIndex:
     def meeting(self, box: Box) -> list[StoredBox]:
         low = np.array(box.offset, dtype=np.int64)
         high = low + np.array(box.shape, dtype=np.int64)
+        # Two boxes meet if their ranges overlap in every dimension.
         hits = np.all((self._low < high) & (self._high > low), axis=1)
         return [self._stored[int(i)] for i in np.flatnonzero(hits)]
 
@@ -229,6 +233,7 @@ def load_fragments(source: TensorSource, fragments: Iterable[Fragment], kinds: S
         kinds: what to load; a fragment without a view of that kind is passed over. None loads all that a fragment views.
     """
     with torch.no_grad():
+        # Files are written in this order, so each is read from front to back.
         for fragment in sorted(fragments, key=lambda fragment: fragment.box):
             for kind in fragment.views if kinds is None else kinds:
                 if kind in fragment.views:

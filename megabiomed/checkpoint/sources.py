@@ -23,6 +23,7 @@ class ChainSource:
         return name in self._names or any(name in checkpoint.shapes for checkpoint in self.checkpoints)
 
     def _holder(self, name: str) -> TensorSource:
+        # A checkpoint holds all of a tensor or nothing of it (`check_tiling`), so one source is enough.
         return next((checkpoint for checkpoint in self.checkpoints if name in checkpoint.shapes), self.base)
 
     def read(self, box: Box, kind: str = "param") -> torch.Tensor:

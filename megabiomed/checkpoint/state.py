@@ -25,6 +25,7 @@ Ranks = Annotated[int, Field(ge=1, le=MOST_RANKS)]
 
 
 class _Record(BaseModel):
+    # Unknown keys are left to `_check_keys`: whether they are an error depends on the version.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 

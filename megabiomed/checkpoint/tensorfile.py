@@ -25,9 +25,12 @@ from megabiomed.ground.files import refuse_pointer
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """The element types that are stored, with their names in a safetensors header."""
 
+# Bytes at a time when a tensor is written, or read into another type or device: 16 MiB.
 _CHUNK = 1 << 24
 _READ = 1 << 30  # the kernel moves at most 2 GiB a call
+# Pieces of rows that are shorter (bytes) are read together with what lies between them.
 _SHORT = 1 << 10
+# Far below the usual limit of 1024 open files; a checkpoint of many ranks has more files than that.
 _OPEN_FILES = 64
 
 
@@ -80,6 +83,7 @@ def _stream(tensors: Sequence[LazyTensor], metadata: dict[str, str]) -> Any:
     for tensor in tensors:
         if tensor.key in header:
             raise CheckpointError("a tensor would be written twice into one file", got=tensor.key)
+        # Offsets count from the end of the header, so it can be written before any value is loaded.
         span = [start, start + tensor.nbytes]
         header[tensor.key] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
         start += tensor.nbytes
@@ -89,6 +93,7 @@ def _stream(tensors: Sequence[LazyTensor], metadata: dict[str, str]) -> Any:
     for tensor in tensors:
         values = tensor.load()
         assert (values.dtype, values.shape) == (tensor.dtype, tensor.shape), (tensor, values.dtype, values.shape)
+        # As bytes, because NumPy has no bfloat16.
         raw = memoryview(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         for low in range(0, len(raw), _CHUNK):
             yield raw[low : low + _CHUNK]
@@ -134,6 +139,7 @@ class TensorFiles:
         if out.device.type == "cpu" and out.dtype == dtype and not _is_narrow(entry.shape, part, dtype):
             self.bytes_read += file.read(entry.start, entry.shape, part, out)
             return
+        # Other types, other devices and narrow columns go through a buffer of whole rows.
         rows = max(1, _CHUNK // (max(1, prod(entry.shape[1:])) * dtype.itemsize)) if part else 1
         for low, high in _blocks(part, rows):
             block = (slice(low, high), *(slice(0, n) for n in entry.shape[1:])) if part else ()

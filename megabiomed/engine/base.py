@@ -74,6 +74,7 @@ def read_local(source: TensorSource, placement: Placement, out: Tensor) -> None:
         for where, box in placement.blocks():
             fill(source, box, flat[where].view(box.shape))
             covered += box.numel
+        # Padding follows all pieces, so what is not covered is the end.
         if covered < flat.numel():
             flat[covered:].zero_()
 

@@ -81,6 +81,7 @@ class TrainEngine:
             CheckpointError: it was saved with another optimizer.
         """
         self.load_trained(source)
+        # A checkpoint of adapters holds only what was trained; the rest comes from the base.
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
         self.data_parallel.publish(source)
@@ -128,6 +129,7 @@ class TrainEngine:
         data = self.config.data
         seed = self.config.seed
         step = self.optimizer_step_count
+        # Noise is named by a token's place in the global batch, so every topology draws the same.
         before = self.mesh.coordinate("replicas") * data.global_batch_size // self.mesh.size("replicas")  # samples
         places = [(before + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
         return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]
@@ -162,9 +164,11 @@ class TrainEngine:
         """Logits of one micro-batch, [t, vocab_size] fp32, on every rank."""
         self.data_parallel.train(False)
         parts = self.pipeline.forward_only([batch.to(platform.device())], return_logits=True)
+        # The vocabulary is padded to a multiple of the tensor ranks; the padding is cut off at the end.
         padded = -(-self.config.model.vocab_size // self.mesh.size("tp"))
         device = platform.device()
         local = parts[0].float() if parts else torch.zeros(batch.tokens.numel(), padded, device=device)  # [t, v/tp]
+        # Only the last stage has logits. The others add zeros, which makes the sum a broadcast.
         dist.all_reduce(local, group=self.mesh.group("pp"))
         shards = [torch.empty_like(local) for _ in range(self.mesh.size("tp"))]
         dist.all_gather(shards, local.contiguous(), group=self.mesh.group("tp"))

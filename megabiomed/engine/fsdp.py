@@ -33,13 +33,16 @@ class FsdpEngine(DataParallelEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
+        # A whole stage in fp32 may exceed one device: memory comes after sharding, for this rank's part alone.
         with torch.device("meta"):
             self.stage = PipelineStage(config, mesh, torch.float32)
         device = platform.device()
         device_mesh = DeviceMesh.from_group(mesh.group("shards"), device.type)
         policy = MixedPrecisionPolicy()
         if config.train.compute_type == "bf16":
+            # Gradients are summed over ranks in fp32, as under ZeRO (`communication_data_type`).
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        # Blocks first: the last call shards what no block holds (embedding, final norm, head).
         for chunk in self.stage.chunks:
             for block in chunk.blocks:
                 fully_shard(block, mesh=device_mesh, mp_policy=policy)
@@ -85,10 +88,12 @@ class FsdpEngine(DataParallelEngine):
         optimizer, limit = self.optimizer, self.config.optimizer.clip_grad_norm
         if not isinstance(optimizer, FusedAdamW):
             clip_(gradients, norm, limit)
+            # A step with a norm that is not finite is skipped, as DeepSpeed skips it in bf16.
             if torch.isfinite(norm):
                 optimizer.step()
             return float(norm)
         optimizer.read_scale = lambda: clip_scale(norm, limit)
+        # Asked for before the step is queued, so the host waits for the norm alone.
         known = platform.Later(norm)
         optimizer.step()
         value = known.read()
@@ -118,6 +123,7 @@ class FsdpEngine(DataParallelEngine):
 
     def _fragments(self, name: str, parameter: nn.Parameter, moments: dict[str, Tensor]) -> Iterator[Fragment]:
         placement, local = self.stage.placements[name], _local(parameter)
+        # With fewer rows than shards, the last ranks hold nothing.
         if local.numel() == 0:
             return
         rows = -(-parameter.shape[0] // self.mesh.size("shards"))
@@ -137,6 +143,7 @@ class FsdpEngine(DataParallelEngine):
             rows = sum(piece.box.shape[0] for piece in placement.pieces)
             first = self.mesh.coordinate("shards") * -(-parameter.shape[0] // self.mesh.size("shards"))
             local = _local(parameter)
+            # No source holds the padding, and `to_empty` may have left inf there.
             if first + local.shape[0] > rows:
                 local[max(0, rows - first) :].zero_()
         assert isinstance(self.stage, FSDPModule)

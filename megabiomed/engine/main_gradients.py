@@ -72,6 +72,7 @@ def zero1_bf16(optimizer: Any, stage: nn.Module, product: str) -> MainGradients:
                 gradients.hooked.append(value)
 
     def clear_hp_grads() -> None:
+        # Without these flags the norm misses every linear matrix: 69 % of it on the parity problem.
         optimizer.fp32_groups_has_gradients = [
             [main_gradient(parameter) is not None for parameter in group] for group in optimizer.bf16_groups
         ]
@@ -90,18 +91,21 @@ def zero3_bf16(optimizer: Any, stage: nn.Module, product: str, shards: dist.Proc
     """
     gradients = MainGradients(Reducer(shards) if shards.size() > 1 else None)
     weights = fillable(stage, once=shards.size() > 1)
+    # A private, name-mangled attribute: there is no public way to the partition of a parameter.
     partitions = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
     for parameter in (parameter for group in optimizer.fp16_groups for parameter in group):
         partition = partitions[parameter.ds_id]
         if parameter not in weights:
             gradients.hooked.append(partition)
         elif gradients.reducer is None:
+            # One rank holds all of it: the partition without its padding is the gradient itself.
             whole = partition[: parameter.ds_numel].view(parameter.ds_shape)  # [o, i]
             gradients.attach(parameter, MainGradient(whole, PRODUCTS[product]))
         else:
             shape = tuple(parameter.ds_shape)
             gradients.attach(parameter, ScatteredGradient(partition, shape, PRODUCTS[product], gradients.reducer))
     reduce = _after_a_begin(optimizer.reduce_ready_partitions_and_remove_grads)
+    # A layer that added its product itself leaves `grad` None, on which DeepSpeed's reduction would fail.
     optimizer.reduce_ready_partitions_and_remove_grads = lambda p: None if p.grad is None else reduce(p)
     return gradients
 

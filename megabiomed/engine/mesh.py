@@ -94,6 +94,7 @@ def build_mesh(parallel: ParallelConfig, extra_ranks: int = 0) -> Mesh:
     world, rank = dist.get_world_size(), dist.get_rank()
     grid = grid_of(parallel, world, extra_ranks)
     patches.check("megatron-core")
+    # megatron-core refuses to initialise twice in one process.
     parallel_state.destroy_model_parallel()
     with workarounds.world_of(len(grid)):
         parallel_state.initialize_model_parallel(
@@ -106,6 +107,7 @@ def build_mesh(parallel: ParallelConfig, extra_ranks: int = 0) -> Mesh:
     ends = parallel_state.get_embedding_group(check_initialized=False) if rank in grid and grid.size("pp") > 1 else None
     if not extra_ranks:
         return Mesh(grid, rank, groups, ends)
+    # Making a group is collective over the world, so every rank makes both.
     everyone, others = dist.new_group(range(len(grid))), dist.new_group(range(len(grid), world))
     return Mesh(grid, rank, groups, ends, extra_ranks, everyone, others)
 

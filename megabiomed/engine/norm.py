@@ -26,6 +26,7 @@ def global_grad_norm(gradients: Iterable[tuple[Tensor, bool]], mesh: Mesh, *, sh
     ]
     device = parts[0].device if parts else torch.device("cpu")
     total = torch.stack(parts).sum() if parts else torch.zeros((), device=device)
+    # First the parts of one rank's state, then tensor ranks and stages: every element is in one sum.
     if sharded:
         dist.all_reduce(total, group=mesh.group("shards"))
     dist.all_reduce(total, group=mesh.group("model"))

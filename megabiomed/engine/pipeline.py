@@ -64,6 +64,7 @@ class Pipeline:
         return torch.empty(shape, dtype=dtype, device=platform.device(), requires_grad=True)
 
     def _build_schedule(self) -> Any:
+        # torch would divide gradients by the number of micro-batches (`scale_grads`); the loss has its factor already.
         # Imported where it is used: it loads torch's compiler, seconds that a run without a pipeline does not need.
         stages = [self._torch_stage(chunk) for chunk in range(self.parts.chunks)]
         entry = PIPELINE_SCHEDULES[self.config.parallel.pipeline_schedule]
@@ -82,6 +83,7 @@ class Pipeline:
             torch.zeros(1, dtype=torch.int64, device=device),
             torch.zeros(1, device=device, requires_grad=True),
         )
+        # With both examples torch need not infer shapes by a pass through all stages.
         return PipelineStage(
             _ChunkModule(self, chunk),
             number,
@@ -137,6 +139,7 @@ class Pipeline:
         """
         outputs: list[Tensor] = []
         pending: list[tuple[dist.Work, Tensor]] = []
+        # In the order of the model, so that a rank with several chunks never waits for itself.
         for chunk, number in enumerate(self.parts.of_stage(self.stage)):
             for batch in batches:
                 x = self._receive(batch, self.parts.stage(number - 1)) if number > 0 else None
@@ -145,6 +148,7 @@ class Pipeline:
                     outputs.append(y)
                 else:
                     # Asynchronous: a blocking send to a stage that is itself sending would deadlock.
+                    # The tensor is kept with its send: the memory must live until the send is done.
                     pending.append((self._send(y, self.parts.stage(number + 1)), y))
         for work, _ in pending:
             work.wait()

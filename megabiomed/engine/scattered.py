@@ -28,6 +28,7 @@ class Reducer:
             self._add(partition, whole, overwrite)
             return
         self._stream = self._stream or torch.cuda.Stream(whole.device)
+        # The stream must not reduce before the product that fills `whole` is done.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._add(partition, whole, overwrite)
@@ -67,6 +68,7 @@ class ScatteredGradient(MainGradient):
         self.reducer.make_room()
         whole = self.value.new_empty(self.value.numel() * self.reducer.group.size())
         used = self.shape.numel()
+        # The padding is reduced as well, and the norm reads the partition with it.
         whole[used:].zero_()
         self._product(whole[:used].view(self.shape), dy, x, overwrite=True)  # [o, i]
         self.reducer.add_mean(self.value, whole, self.fresh)

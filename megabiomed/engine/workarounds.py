@@ -60,6 +60,7 @@ def _in_order(wait: Callable[..., None]) -> Callable[..., None]:
         from deepspeed.accelerator import get_accelerator
 
         accelerator = get_accelerator()
+        # An attribute of the instance hides the method; deleting it brings the method back.
         accelerator.resolves_data_dependency = lambda: True
         try:
             wait(handle, **options)
@@ -187,4 +188,5 @@ def forget_old_gradients(optimizer: Any, filled: bool = True) -> None:
     if optimizer.grad_partitions_flat_buffer is not None:
         if filled:
             optimizer.grad_partitions_flat_buffer.zero_()
+        # Not 0, at which DeepSpeed would copy instead of adding to the zeros.
         optimizer.micro_step_id = 1

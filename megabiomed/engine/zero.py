@@ -116,6 +116,7 @@ class ZeroEngine(DataParallelEngine):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.gradients.finish_step()
+        # Stays None where DeepSpeed skips the step, because its norm is not finite.
         self._known = None
         self.deepspeed.step()
         self.stage.weights_changed()
@@ -182,6 +183,7 @@ class ZeroEngine(DataParallelEngine):
             placement = self.stage.placements[name]
             owner = self.mesh.coordinate("tp") == 0 or not placement.replicated
             if self.stage_number == 0:
+                # Stage 0 keeps all state on every shard; one of them saves it.
                 owner = owner and self.mesh.coordinate("shards") == 0
             for start, flats in self._flat_state(parameter):
                 found.extend(flat_fragments(placement, start, flats, owner))
@@ -256,11 +258,14 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
         "managed_gradient_accumulation": parallel.zero_stage == 3,  # below 3 step() is the boundary, not every backward
         "gradient_clipping": 0.0 if clips_itself else config.optimizer.clip_grad_norm or _NO_CLIPPING,
         "zero_optimization": zero,
+        # With offload DeepSpeed would insist on its own CPU Adam, which a compiler has to build first.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
+        # Each gradient is added to its fp32 buffer when its hook fires, not after the backward pass.
         "bf16": {"enabled": bf16, "immediate_grad_update": bf16},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
+        # In effect never: DeepSpeed's own lines in the log.
         "steps_per_print": 10**9,
     }
 

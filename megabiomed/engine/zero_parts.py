@@ -43,6 +43,7 @@ def held_part(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: i
         group, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
         held = HeldPart(optimizer.fp32_partitioned_groups_flat[group], offset, *partition(parameter, shard))
         return held if held.length else None
+    # None on a rank whose partition holds nothing of the parameter.
     mapping = parameter._hp_mapping
     if mapping is None:
         return None
@@ -56,6 +57,7 @@ def persistent_apart(optimizer: Any) -> Iterator[None]:
     """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""
     persistent = optimizer.persistent_parameters
     if persistent:
+        # Loading writes into partitions; a gathered copy would keep the old values.
         persistent[0].partition(persistent)
     yield
     if persistent:
