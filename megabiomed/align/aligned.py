@@ -107,6 +107,7 @@ class AlignedCheckpoint:
         check_frozen(self.checkpoint.trainer.frozen, now, self.checkpoint.path)
         for prefix, modules in (("encoder", encoders), ("adaptor", adaptors)):
             for name, parameter in modules.named_parameters():
+                # What no checkpoint holds keeps its first value, whose hash was compared above.
                 if self.source.holds(f"{prefix}.{name}"):
                     parameter.data.copy_(self.source.read(Box.whole(f"{prefix}.{name}", tuple(parameter.shape))))
         return encoders, adaptors
@@ -143,6 +144,7 @@ def _chain(checkpoint: Checkpoint, config: AlignRunConfig) -> StageSource:
         raise CheckpointError(
             f"{checkpoint.path} is of no stage of its configuration", got=stage, expected=", ".join(names)
         )
+    # <run>/<stage>/checkpoints/<step>: the other stages are beside this one.
     root = checkpoint.path.resolve().parent.parent.parent
     chain = [checkpoint]
     for name in reversed(names[: names.index(stage)]):
@@ -171,6 +173,7 @@ def _from_export(folder: Path) -> AlignedModel:
     if held.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has another format", got=held.get("format"), expected=FORMAT)
     _check_files(folder, held.get("sha256") or {})
+    # The class asks for a stage; an export trains nothing.
     align = AlignConfig.model_validate({**held["align"], "stages": [{"name": "export", "steps": 1}]})
     # On a CPU half-precision products are slow and gain nothing.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if platform.has_cuda() else torch.float32)
@@ -178,6 +181,7 @@ def _from_export(folder: Path) -> AlignedModel:
     values = load_file(folder / ENCODERS)
     for part in align.parts():
         encoder, module = encoder_of(part), encoders[part.name]
+        # Constants are not part of the state dict, so they are taken out before it is loaded.
         constants = {name: values.pop(f"{part.name}.{name}") for name in encoder.constants(module)}
         encoder.set_constants(module, constants)
     encoders.load_state_dict(values)

@@ -147,6 +147,7 @@ def chat_command(
         try:
             chat.answer(MultimodalQuestion("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
         except DataError as error:
+            # In a session a wrong question ends nothing; asked alone, it is the command's error.
             if question is not None:
                 raise
             print(f"error: {error}", file=sys.stderr)
@@ -182,6 +183,7 @@ def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling
             cut += answer.cut
         except DataError as error:
             line = {"id": record.ident, "question": record.question, "error": str(error)}
+        # Each answer at once: a kill loses at most the one in work.
         print(json.dumps({**line, "reference": record.answer}), file=stream, flush=True)
     if output is not None:
         stream.close()

@@ -135,6 +135,7 @@ class AlignEngine(TrainEngine):
             tokens, pairs = self.counted(batch.micro_batches) if self.mesh.in_model else (0.0, 0.0)
             loss = self._run_language_model(micro_batches, tokens) if self.mesh.in_model else 0.0
         self._backward(batch, exchange, shares, micro_batches)
+        # Norms of disjoint parameters add as squares.
         of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
         of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
         self.optimizer_step_count += 1
@@ -189,6 +190,7 @@ class AlignEngine(TrainEngine):
             numbers = [n for n in exchange.mine if items[n].modality == modality]
             collated = self._modalities[modality].collate([batch.features(items[n]) for n in numbers])
             with self._watch(f"encode {modality}", batch, exchange), torch.no_grad():
+                # Named by step and place in the global batch, so the second pass draws the same masks.
                 step = self.optimizer_step_count
                 noises = [item_noise(self.config.seed, step, number) for number in numbers] if gradients else []
                 rows = self.encoders.encode(modality, collated, noises)
@@ -226,6 +228,7 @@ class AlignEngine(TrainEngine):
     ) -> None:
         """Phase 3: bring the gradients to the ranks that encoded, recompute, one backward per modality."""
         leaves = [m.inserts.rows for m in filled if m.inserts is not None and m.inserts.rows is not None]
+        # A leaf that nothing was inserted from (text alone) has no gradient.
         parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         # The schedule multiplies by the number of shards because engines average; encoders sum.
         with self._watch("exchange of gradients", batch, exchange):
@@ -245,7 +248,9 @@ class AlignEngine(TrainEngine):
 
     def _backward_one(self, modality: str, share: _Share, gradients: list[Tensor]) -> None:
         trained = modality in self.encoders.trained
+        # Rows of a frozen encoder are kept: only its adaptor is computed again.
         rows = self.encoders.encode(modality, share.batch, share.noises) if trained else share.rows
+        # Cut here, so that the gradient can be scaled before it enters a sharded encoder.
         leaf = rows.detach().requires_grad_()
         out = self.encoders.adapt(modality, leaf, share.batch.rows)
         # A rank without items still goes backward, with nothing, so that sharded encoders reduce together.

@@ -23,6 +23,7 @@ from megabiomed.ground.files import sha256_file, write_json
 from megabiomed.model.card import write_card
 from megabiomed.model.hf_export import export_hf
 
+# Keys about training and about one machine, which mean nothing to whoever opens the export.
 _DROPPED = {"init_from", "cache", "cache_gib", "lora", "placement"}
 
 

@@ -38,6 +38,7 @@ def state_bytes(config: AlignRunConfig, stage: AlignmentStageConfig, world: int)
 
 def _encoder_bytes(part: Part, mode: Training, trained: int, ranks: int) -> float:
     shards = ranks if part.encoder.placement == "zero3" else 1
+    # Of an encoder that is not fully trained, fp32 weights alone.
     held = encoder_of(part).parameters(part.encoder) * (trained if mode == "full" else 4) / shards
     return held + (trained * lora_parameters(part) / shards if mode == "lora" else 0.0)
 

@@ -53,6 +53,7 @@ def _opened(file: Path) -> tuple[Any, str]:
 
     if file.suffix == ".json":
         tokenizer = Tokenizer.from_file(str(file))
+        # Some files ask for truncation or padding; scores count whole texts.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer, type(tokenizer.model).__name__

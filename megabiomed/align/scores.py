@@ -80,6 +80,7 @@ def evaluate_command(
                 scores = scorer.scores([row[column] for row in chosen], [row["reference"] for row in chosen])
                 result["scores"][f"{modality}/{column}"] = scores
                 table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in scorer.names))
+    # Without a terminal rich would wrap the table at 80 columns.
     Console(width=None if Console().is_terminal else 160).print(table)
     for line in counted_lines(scorer.counted):
         print(line)

@@ -38,6 +38,7 @@ class StageSource(ChainSource):
             lora = checkpoint.trainer.stage_lora
             if lora is not None:
                 self.base = MergedSource(checkpoint, self.base, config.model, lora)
+            # A stage that trained the whole model replaces all before it.
             elif names <= set(checkpoint.shapes):
                 self.base = checkpoint
 
@@ -50,6 +51,7 @@ class StageSource(ChainSource):
             return self.front
         if name.startswith(_BESIDE):
             return super()._holder(name)
+        # Adapters that no stage has trained begin fresh.
         return self._fresh if ".lora_" in name else self.base
 
     def before(self, checkpoint: Checkpoint) -> StageSource:

@@ -140,6 +140,7 @@ class AlignConfig(Section):
     @classmethod
     def _names_are_free(cls, modalities: dict[str, ModalityConfig]) -> dict[str, ModalityConfig]:
         for name in modalities:
+            # A modality becomes a key of every stage, so its name must be free there.
             if name in (*cls.model_fields, *AlignmentStageConfig.model_fields):
                 raise ValueError(f"{name} is a key of align or of its stages; give the modality another name")
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -149,8 +150,10 @@ class AlignConfig(Section):
     @field_validator("stages", mode="plain")
     @classmethod
     def _stages_know_all_modalities(cls, values: Any, info: ValidationInfo) -> list[AlignmentStageConfig]:
+        # Stages that are built already (`model_copy`, Python code) were checked when they were made.
         if isinstance(values, list) and all(isinstance(stage, AlignmentStageConfig) for stage in values):
             return values
+        # pydantic checks fields in their order, so `modalities`, which stands above, is known here.
         kind = stage_class(tuple(info.data.get("modalities", ())))
         adapter: TypeAdapter[list[AlignmentStageConfig]] = TypeAdapter(Annotated[list[kind], Field(min_length=1)])  # type: ignore[valid-type, arg-type]
         return nested(adapter, values, info.mode)
@@ -225,6 +228,7 @@ class AlignRunConfig(RunConfig):
     def stage_run(self, number: int) -> AlignRunConfig:
         """The run of one stage, in its own folder. The learning rate of the log is that of the adaptors."""
         stage = self.align.stages[number]
+        # A stage may ask for adapters without a section `lora`; they have its defaults then.
         adapters = self.lora or LoraConfig()
         return self.model_copy(
             update={

@@ -69,6 +69,7 @@ def nested(cls: Any, values: object, mode: str) -> Any:
         mode: of the validation of the outer one: "json" (strict) or "python".
     """
     adapter = cls if isinstance(cls, TypeAdapter) else TypeAdapter(cls)
+    # Strict as in `parse`; python mode is that of sections built in code.
     return adapter.validate_json(json.dumps(values), strict=True) if mode == "json" else adapter.validate_python(values)
 
 

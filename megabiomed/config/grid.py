@@ -116,6 +116,7 @@ class PipelineParts:
 
     def part(self, stage: int, chunk: int) -> int:
         """Number of the part that is a stage's chunk."""
+        # Neighbouring parts are on neighbouring stages; from the last stage a micro-batch returns to the first.
         return stage + chunk * self.stages
 
     def of_stage(self, stage: int) -> list[int]:

@@ -59,6 +59,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     here: Any = values
     for part in parts[:-1]:
         here = _child(here, part, key)
+    # Read as YAML, so that `false`, `null` and `[a, b]` mean what they mean in a file.
     if isinstance(here, list):
         here[_position(here, parts[-1], key)] = read_yaml(text, override)
     else:
@@ -68,6 +69,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 def _child(here: Any, part: str, key: str) -> Any:
     if isinstance(here, list):
         return here[_position(here, part, key)]
+    # A section that the file leaves out, or sets to null, begins empty.
     if here.get(part) is None:
         here[part] = {}
     if not isinstance(here[part], dict | list):
@@ -94,6 +96,7 @@ def _resolve(value: Any, folder: str) -> dict[str, Any]:
     if base is None:
         return value
     file = shipped.find(folder, base)
+    # One level deep: a key of the mapping replaces the whole value of the base.
     return {**read_yaml_file(file), **value}
 
 

@@ -124,6 +124,7 @@ def encoder_class(modality: str, values: object) -> type[EncoderConfig]:
 
 def encoder_places(align: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """(mapping, key) of every encoder in the values of `align`: each may be named by a file of configs/encoders."""
+    # null switches a modality off; a missing key means its default encoder.
     shipped = [(align, name) for name in MODALITIES.names() if align.get(name, {}) is not None]
     added = align.get("modalities")
     further = added.values() if isinstance(added, dict) else ()
@@ -139,6 +140,7 @@ def encoder_section(modality: str, values: object, mode: str) -> EncoderConfig:
 
 def default_encoder(modality: str) -> Callable[[], EncoderConfig]:
     """Makes the default settings of a modality's default encoder."""
+    # Not before it is used: this imports the class of the encoder.
     return lambda: nested(encoder_class(modality, {}), {}, "python")
 
 
@@ -155,6 +157,7 @@ class ModalityConfig(Section):
     @field_validator("encoder", mode="plain")
     @classmethod
     def _encoder_by_kind(cls, values: Any, info: ValidationInfo) -> EncoderConfig:
+        # `kind` stands above `encoder`, so it is missing here only if it was refused itself.
         kind = info.data.get("kind")
         if kind is None:
             raise ValueError("the modality has no kind")

@@ -50,6 +50,7 @@ class Optimizer:
 
 def _adamw(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.Optimizer:
     """torch's AdamW, one pass over memory."""
+    # Not at the top: a configuration is read in milliseconds, torch takes seconds.
     import torch
 
     betas = (config.beta1, config.beta2)

@@ -15,6 +15,7 @@ def read_paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
         for key, value in _entries(f"{at}{name}", getattr(section, name)):
             if isinstance(value, Section):
                 yield from read_paths(value, f"{key}.")
+            # run_dir is written to, not read.
             elif isinstance(value, Path) and key != "run_dir":
                 yield key, value
             elif key == "checkpoint.resume" and value not in ("auto", "never"):

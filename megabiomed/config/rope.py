@@ -61,6 +61,7 @@ class RopeScaling(Section):
         kind = values["rope_type"]
         if kind in BY_LENGTH:
             raise ValueError(f"rope_type {kind} is not computed: {BY_LENGTH[kind]}")
+        # A stored configuration spells out null for keys of the other types: they count as left out.
         return {**_DEFAULTS.get(kind, {}), **{key: value for key, value in values.items() if value is not None}}
 
     @model_validator(mode="after")
@@ -72,6 +73,7 @@ class RopeScaling(Section):
                 raise ValueError(f"{name} is no key of rope_type {self.rope_type}; leave it out")
             if not given and name in keys and name not in _OPTIONAL:
                 raise ValueError(f"rope_type {self.rope_type} needs {name}")
+        # The ramp between the two divides by their difference.
         if self.rope_type == "llama3" and self.values()["low_freq_factor"] >= self.values()["high_freq_factor"]:
             raise ValueError("low_freq_factor must be below high_freq_factor")
         return self

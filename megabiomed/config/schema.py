@@ -133,6 +133,7 @@ class OptimizerConfig(Section):
     """Decoupled weight decay; never applied to norm weights and biases."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the first moment; the momentum of an optimizer with one."""
+    # 0.95 as for GPT-3 and Llama; torch's 0.999 averages over a thousand steps.
     beta2: float = Field(0.95, ge=0, lt=1)
     """Decay of the second moment."""
     eps: float = Field(1e-8, gt=0)
@@ -143,6 +144,7 @@ class OptimizerConfig(Section):
     @field_validator("kind")
     @classmethod
     def _known_kind(cls, name: str) -> str:
+        # By name alone: where a run is only read, the package with its rule need not be installed.
         OPTIMIZERS.check(name)
         return name
 
@@ -240,6 +242,7 @@ class TrackingConfig(Section):
     @field_validator("mlflow_uri")
     @classmethod
     def _remembered(cls, uri: str | None) -> str | None:
+        # Messages and logs mask the credentials by value from now on.
         remember(uri or "")
         return uri
 

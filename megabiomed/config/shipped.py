@@ -27,6 +27,7 @@ def find(kind: str, name: str | Path) -> Path:
     try:
         if given.exists() and not given.is_dir():
             return given
+        # A name with a slash is a path: a misspelt one never becomes a shipped file.
         if given.parent == Path() and shipped.is_file():
             return shipped
     except (OSError, ValueError):  # too long for a path, or with a null byte: it names neither

@@ -143,6 +143,7 @@ def _cuts(model: ModelConfig, key: str, ranks: int) -> bool:
     count: int = getattr(model, key)
     if key != "num_key_value_heads" or count >= ranks:
         return count % ranks == 0
+    # Fewer heads than ranks: several ranks share one head and cut it inside, equally.
     return ranks % count == 0 and model.head_size % (ranks // count) == 0
 
 

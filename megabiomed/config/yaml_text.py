@@ -17,6 +17,7 @@ import yaml
 
 from megabiomed.ground.errors import ConfigError
 
+# Run files are a few KiB; the bounds keep a hostile file from taking memory or time.
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -78,6 +79,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not text", key_node.start_mark)
+        # PyYAML would silently keep the last of two.
         if key in found:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         found[key] = loader.construct_object(value_node, deep=True)
@@ -99,6 +101,7 @@ _MADE_BY: dict[str, Callable[..., Any]] = {
 }
 for _name, _make in _MADE_BY.items():
     _Loader.yaml_constructors[f"tag:yaml.org,2002:{_name}"] = _make
+# Under the key None PyYAML looks up all other tags.
 _Loader.yaml_constructors[None] = _unknown_tag
 
 
@@ -137,6 +140,7 @@ def _check_size(root: yaml.Node, source: str) -> None:
             if sizes[id(node)] < 0:
                 raise yaml.constructor.ConstructorError(None, None, "an alias contains itself", node.start_mark)
             return sizes[id(node)]
+        # Marks a node that is being counted: meeting it again is a cycle.
         sizes[id(node)] = -1
         inner: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
@@ -155,8 +159,10 @@ def read_yaml_file(file: Path) -> Any:
     try:
         if not file.is_file():  # also keeps pipes and devices from being opened, which could wait for ever
             raise ConfigError(f"{file} is not a file", do="give the path of a YAML file")
+        # A character has at most 4 bytes in UTF-8; the exact limit is checked on the text.
         if file.stat().st_size > 4 * MAX_BYTES:
             raise ConfigError(f"{file} is too long", got=f"{file.stat().st_size:,} bytes", expected=f"{MAX_BYTES:,}")
+        # Editors on Windows put a byte order mark in front.
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text", got=str(error), do="save it as UTF-8") from None

@@ -38,6 +38,7 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     assert config.model.init_from is not None
     folder = Path(config.model.init_from)
     source, stored = open_folder(config.model, tokenizer)
+    # fp8 rounds inside products; the certificate is about weights and their layout.
     with without_fp8(engine.data_parallel.stage):
         logits = _logits(engine)
     worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
@@ -48,6 +49,7 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
         shown = EngineLogits(_topology(engine), config.train.compute_type, logits, float(worst))
         own = None if isinstance(source, ExtendedSource) else tokenizer  # a larger vocabulary is not the folder's
         found = certify(folder, source, config.model, "import", str(folder), own, engine=shown, stored=stored)
+        # Stored before it is judged: a certificate that fails is the evidence.
         found.store(config.folder / IMPORT_CERTIFICATE)
         found.check()
         return asdict(found)
@@ -63,6 +65,7 @@ def _held_diff(engine: TrainEngine, stored: StoredTensors) -> float:
     for fragment in (f for f in held if f.box.name in names):
         box, view = fragment.box, fragment.views["param"].detach()
         there = stored.raw(box.name, box.slices_in(Box.whole(box.name, box.global_shape)))
+        # In the type that the rank holds: a bf16 weight must equal the rounded one.
         worst = max(worst, max_diff(view.cpu().float(), there.to(view.dtype).float()))
     return worst
 

@@ -112,6 +112,7 @@ def diff(
         print_differences(found if everything else different)
         typer.echo(f"{len(different)} of {len(found)} tensors and moments differ")
     if different:
+        # As diff(1): 1 means different, 2 an error.
         raise typer.Exit(1)
 
 
@@ -136,6 +137,7 @@ def prune(
     run = locate(path).expect(OWN_FOLDER).run
     assert run is not None
     work = superfluous if dry_run else remove
+    # The temporary folder of the live writer stays.
     doomed = work(run / CHECKPOINTS, keep_last, keep_every, holder(run))
     for item in doomed:
         typer.echo(f"{'would remove' if dry_run else 'removed'}: {item}")

@@ -77,6 +77,7 @@ def _store(found: Certificate, wanted: Path | None, folder: Path, quiet: bool) -
     try:
         found.store(target)
     except OSError as error:
+        # A folder of shared models is often read-only, and nobody asked for this file.
         if wanted:
             raise
         typer.echo(
@@ -120,6 +121,7 @@ def export_hf(
 
     opened = locate(checkpoint).expect(SAVED).open(hashes=check)
     model = stored_model(opened.architecture, str(opened.path / MANIFEST))
+    # Powers of ten, as transformers counts max_shard_size.
     limit = int(max_shard_gb * 1e9)
     plan = plan_shards(model, dtype.value, limit)
     source, lora = whole_model(opened, base), adapters_of(opened)
@@ -165,6 +167,7 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    # On standard error: standard output may be JSON for a program.
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

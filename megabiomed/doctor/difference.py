@@ -119,6 +119,7 @@ def _compare(
         ours, theirs = a.read(box, kind), b.read(box, kind)
         unequal = (ours != theirs) & ~(ours.isnan() & theirs.isnan())
         differing += int(unequal.sum())
+        # inf - inf is NaN although both are equal, so equal places count 0 first.
         gap = (ours.double() - theirs.double()).where(unequal, 0.0).abs().nan_to_num(nan=torch.inf)
         largest = max(largest, float(gap.max()))
         squares += float(gap.square().sum())

@@ -26,6 +26,7 @@ _KEYS = {
     "sp": "sequence_parallel",
     "offload": "offload_optimizer",
 }
+# checkpoint/tensorfile.py holds at most so much besides the state.
 READ_BUFFER = 16 * 2**20
 
 
@@ -61,10 +62,12 @@ def stage_needs(
     """
     grid = grid_of(parallel, world)
     sharded = parallel.engine == "fsdp2" or parallel.zero_stage == 3
+    # ZeRO-0 replicates the state; all others divide it.
     state_parts = 1 if parallel.engine == "deepspeed" and parallel.zero_stage == 0 else grid.size("shards")
     found = []
     for stage, held in enumerate(held_by_stages(model, parallel, lora)):
         ranks = [rank for rank in range(len(grid)) if grid.coordinate(rank, "pp") == stage]
+        # fp32 masters and moments.
         state = (4 + optimizer.rule.moment_bytes) * -(-held // state_parts)
         found.append(
             StageNeeds(
@@ -98,8 +101,10 @@ def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:
         if key not in _KEYS or not value:
             raise ConfigError("a topology cannot be read", got=repr(part), expected=f"{', '.join(_KEYS)} as key=value")
         values[_KEYS[key]] = yaml.safe_load(value)
+    # One replica: moments and weights are then needed most on each rank.
     values.setdefault("data_parallel_size", 1)
     if values.get("virtual_pipeline_stages", 1) != 1:
+        # Several chunks run under this schedule alone.
         values.setdefault("pipeline_schedule", "interleaved")
     parallel = parse(ParallelConfig, values, "the topology")
     assert isinstance(parallel, ParallelConfig)

@@ -81,6 +81,7 @@ def problems_of(folder: Path) -> list[str]:
     """Read every byte with a progress bar; one sentence for each file that is not as it was written."""
     try:
         checkpoint = Checkpoint.open(folder)
+        # Hashes say that files are as written; the tiling, that what was written is complete.
         check_tiling(checkpoint.manifest.tensors)
     except (UserError, OSError) as error:
         return [str(error)]

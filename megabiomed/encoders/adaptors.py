@@ -40,10 +40,12 @@ class Resampler(nn.Module):
         """[t, w] of items with `rows` rows each -> [items * q, h]."""
         key, value = (self._heads(part) for part in self.key_value(x).chunk(2, dim=-1))  # [heads, t, d]
         query = self._heads(self.queries).to(key.dtype)
+        # Item by item, so that none attends to the rows of another.
         mixed = [
             F.scaled_dot_product_attention(query[None], k[None], v[None])[0].transpose(0, 1).flatten(1)
             for k, v in zip(key.split(list(rows), dim=1), value.split(list(rows), dim=1))
         ]
+        # Without items the output still hangs on the inputs: sharded encoders must go backward on every rank.
         empty = self.queries[:0] + x.sum() * 0 + value.sum() * 0
         return self.out(torch.cat([empty.to(x.dtype), *mixed]))  # [items q, h]
 

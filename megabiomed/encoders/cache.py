@@ -28,6 +28,7 @@ class FeatureCache:
     def __init__(self, folder: Path, weights: str, limit: float, share: float = 1.0) -> None:
         self.folder = folder / weights
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Counted once, at the start; `share` allows for what other ranks add meanwhile.
         present = sum(entry.stat().st_size for entry in folder.rglob("*.safetensors"))
         self.room = max(0.0, limit - present) * share
         self.hits = self.misses = 0

@@ -35,6 +35,7 @@ def check_encoder(path: Path, given: Mapping[str, int], kind: str | None = None)
         verdict = encoder.check(path, found, given)
         if verdict is None:
             continue
+        # Not `>`: a NaN must fail too.
         if not verdict.difference <= TOLERANCE:
             raise CheckpointError(
                 f"{path} gives another result than {verdict.against}", got=f"{verdict.difference:.1e}",

@@ -37,14 +37,17 @@ Shapes = dict[str, tuple[int, ...]]
 def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn.ModuleDict, nn.ModuleDict]:
     """Encoders (from their files, or seeded) and seeded adaptors, whole, on the CPU."""
     parts = config.parts()
+    # The same seed on every rank: replicas begin equal without a broadcast.
     torch.manual_seed(seed)
     encoders = nn.ModuleDict({part.name: encoder_of(part).build(part.encoder) for part in parts})
     for part in parts:
         if part.encoder.init_from is not None:
             encoder_of(part).load(encoders[part.name], part.encoder, part.encoder.init_from)
+    # Seeds of their own: what an encoder draws must not change adaptors and updates.
     torch.manual_seed(seed + 1)
     adaptors = {part.name: build_adaptor(part.adaptor, part.encoder.hidden_size, hidden_size) for part in parts}
     for number, part in enumerate(parts):
+        # In every stage if any trains them: later stages need the updates of earlier ones.
         if config.uses_lora(part.name):
             matrices = encoder_of(part).lora_matrices(part.encoder)
             add_lora(encoders[part.name], part.encoder.lora, matrices, seed + 2 + number)
@@ -85,6 +88,7 @@ class EncoderStack:
         device = platform.device() if self.held else torch.device("meta")
         with torch.device("cpu" if self.held else "meta"):
             encoders, adaptors = build_encoders(config if self.held else _seeded(config), hidden_size, seed)
+        # Hashed while whole and on the CPU: sharded tensors would have to be gathered first.
         self.initial = {name: fingerprint(encoders[name]) for name in self.parts} if self.held else {}
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
         self.trained = {name for name in self.parts if stage.mode(name) != "frozen"}
@@ -198,10 +202,12 @@ class EncoderStack:
         """
         replicated, sharded = self._gradients()
         if replicated:
+            # One reduction for all: hundreds of small ones would cost their latency each.
             flat = torch.cat([gradient.reshape(-1) for gradient in replicated])
             dist.all_reduce(flat, group=self.group)
             for gradient, part in zip(replicated, flat.split([g.numel() for g in replicated])):
                 gradient.copy_(part.view_as(gradient))
+        # Replicated gradients are equal on all ranks by now and count once; parts of sharded ones are summed.
         squares = [_square(replicated), _square(sharded)]
         dist.all_reduce(squares[1], group=self.group)
         norm = (squares[0] + squares[1]).sqrt()
@@ -211,6 +217,7 @@ class EncoderStack:
                 gradient.mul_(scale)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share_of_peak
+        # As in the engines, a step with a norm that is not finite changes nothing.
         if torch.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -248,8 +255,10 @@ class EncoderStack:
             shape = self.shapes[name]
             placement = Placement(shape, (PlacedBox(0, Box.whole(name, shape)),))
             if not isinstance(parameter, DTensor):
+                # Owners take turns, so that all ranks write about equally much.
                 found.extend(flat_fragments(placement, 0, flats, owner=number % self.world == self.rank))
             elif flats["param"].numel():
+                # FSDP2 cuts dimension 0 into chunks of ceil(rows / ranks).
                 start = self.rank * -(-shape[0] // self.world) * (parameter.numel() // shape[0])
                 found.extend(flat_fragments(placement, start, flats, owner=True))
         return found

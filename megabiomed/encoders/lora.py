@@ -44,6 +44,7 @@ class LoraLinear(nn.Linear):
     """A linear layer with a low-rank update; made of the layer that it takes the place of."""
 
     def __init__(self, base: nn.Linear, config: EncoderLoraConfig, dropout: ItemDropout, layer: str) -> None:
+        # Without memory: both tensors are replaced at once.
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.r
@@ -51,6 +52,7 @@ class LoraLinear(nn.Linear):
         self.layer = layer
         self.lora_A = nn.Linear(base.in_features, config.r, bias=False)
         self.lora_B = nn.Linear(config.r, base.out_features, bias=False)
+        # As peft begins.
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
 

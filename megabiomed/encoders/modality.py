@@ -45,6 +45,7 @@ class ItemError(DataError):
         self.reason = reason
         super().__init__(f"{self.modality} refused ({reason})", got=f"{text}: {detail}")
 
+    # These errors cross processes; pickle would call `__init__` with the message alone.
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.reason, str(self.got), "")
 

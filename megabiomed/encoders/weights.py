@@ -62,6 +62,7 @@ def read_state(path: Path) -> State:
         held = held[key] if isinstance(held, dict) and isinstance(held.get(key), dict) else held
     if not isinstance(held, dict):
         raise CheckpointError(f"{path} holds no tensors by name", got=type(held).__name__, expected="a state dict")
+    # DataParallel puts `module.` before every name.
     return {str(name).removeprefix("module."): value for name, value in held.items() if isinstance(value, Tensor)}
 
 
@@ -92,6 +93,7 @@ def fill(model: nn.Module, state: State, path: Path) -> None:
         CheckpointError: one is missing, unknown, or of another shape.
     """
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    # BatchNorm's counter of batches: some files lack it, and statistics are never updated here.
     for name in ("num_batches_tracked",):
         wanted = {key: shape for key, shape in wanted.items() if not key.endswith(name)}
         state = {key: value for key, value in state.items() if not key.endswith(name)}

@@ -27,6 +27,7 @@ def train(config: AlignRunConfig, part: str | None, stop: StopFlag) -> str:
     """Train all stages in order, or one, on this rank; says how the last of them ended."""
     outcome = "finished"
     for number, stage in enumerate(config.align.stages):
+        # A stage starts from a finished one: after a stop request no other begins.
         if part in (None, stage.name) and outcome == "finished":
             outcome = Trainer(AlignStage(config, number), stop).train()
     return outcome
@@ -61,6 +62,7 @@ class AlignStage(Run):
         self.held_out = [
             AlignValidation(store, align, config.data, samples, config.seed, replica, replicas, shift)
             for store in held_out
+            # shift 1 gives every question the items of another one; a model that reads its items must lose by it.
             for shift in (0, 1)
         ]
         return RunData(loader, tokenizer, notes=list(self._notes(loader)))
@@ -97,6 +99,7 @@ class MultimodalModel:
         self.engine.template = stage.template
         self.engine.frozen = {"language_model": frozen_reference(stage.alignment)}
         self.engine.frozen |= {str(name): value for name, value in self.engine.encoders.initial.items()}
+        # Trained parts on another frozen base would be another model.
         if resumed is not None:
             check_frozen(resumed.trainer.frozen, self.engine.frozen, resumed.path)
 
@@ -114,6 +117,7 @@ class MultimodalModel:
     def train_step(self, batch: StepBatch, lr: float) -> StepResult:
         """See `TrainModule`."""
         assert isinstance(batch, AlignBatch)
+        # Every group of parameters has a peak of its own, so the engine takes the schedule's share of the peak.
         return self.engine.align_step(batch, lr / self._stage.config.optimizer.lr)
 
     def held_out_losses(self) -> dict[str, tuple[float, int]]:

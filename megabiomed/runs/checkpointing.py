@@ -56,6 +56,7 @@ def find_resume_point(config: RunConfig) -> ResumePoint:
 
     path, skipped, seen = messages.from_first(chosen)
     passed_over = [(Path(folder), reason) for folder, reason in skipped]
+    # Rank 0 verified as configured; hashing on every rank would read the whole checkpoint once for each.
     return ResumePoint(Checkpoint.open(path) if path else None, passed_over, seen)
 
 
@@ -106,6 +107,7 @@ def resumed_progress(
         found.lines.append(
             f"global_batch_size: {before} -> {now}: no sample is repeated or skipped, steps hold other samples than before"
         )
+    # Position and hash chain go on; the identity is this start's, which may differ on purpose.
     return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
 
 
@@ -184,6 +186,7 @@ class Checkpoints:
             return True
         if not settings.save_every_minutes:
             return False
+        # Clocks of ranks differ a little: the first one that is late decides for all.
         late = time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes
         flag = torch.tensor([int(late)], device=platform.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
@@ -191,6 +194,7 @@ class Checkpoints:
 
     def save(self, step: int, progress: DataProgress, tokens: int) -> None:
         """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
+        # The end of a run asks once more for the step that was just saved.
         if step == self._saved_step:
             return
         mesh = self.engine.mesh
@@ -225,6 +229,7 @@ class Checkpoints:
     def _note_commit(self, path: Path) -> None:
         # In the thread of the save. Trackers belong to the training's thread, which asks for the steps.
         self._committed.put(int(path.name.removeprefix("step_")))
+        # Only after the commit: an older checkpoint goes when a newer one is safe.
         self._writer.prune(self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)
 
     def wait(self) -> None:
@@ -288,6 +293,7 @@ class PeakMemory:
     ) -> None:
         self._done.set()
         self._thread.join()
+        # A load that is shorter than the interval would not be seen at all.
         self._sample()
 
     def _watch(self) -> None:

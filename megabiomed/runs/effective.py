@@ -14,6 +14,7 @@ FILE = "config.yaml"
 
 def announce(config: RunConfig) -> RunConfig:
     """Rank 0 prints it, whoever started the ranks; nobody has joined the process group yet."""
+    # torchrun and our launcher set RANK, srun sets SLURM_PROCID.
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         print(compact(config), flush=True)
     return config

@@ -75,6 +75,7 @@ def _kernels(config: RunConfig) -> list[str]:
     lines = [f"kernels: {names}", f"attention: {choices['attention'].why}"]
     if config.train.precision != "fp8":
         return lines
+    # Refuses a device without fp8 here, before anything is built.
     fp8.require(platform.device())
     return [*lines, f"fp8: {fp8.choice(fp8.site(platform.device())).why}"]
 

@@ -42,6 +42,7 @@ def check_place(file: Path, config: RunConfig, overrides: list[str]) -> None:
         CheckpointError: names both folders.
     """
     here = file.parent
+    # Only a folder that was claimed belongs to a run; a configuration elsewhere may name any folder.
     if not (here / FENCE).is_file() or any(text.startswith(("run_dir=", "name=")) for text in overrides):
         return
     folders = [config.folder, *(config.part(name).folder for name in config.parts)]
@@ -68,6 +69,7 @@ def check_fresh(folder: Path, skipped: list[tuple[Path, str]]) -> None:
     if kept.is_symlink() and not kept.exists():
         lost.append(f"{kept} is a link to {kept.readlink()}, which is not there")
     step = saved_step(folder)
+    # A run that was interrupted before its first save has nothing to lose.
     if not lost and not step:
         return
     more = [f"and {len(lost) - _SHOWN} more"] if len(lost) > _SHOWN else []

@@ -100,6 +100,7 @@ def kind_of_file(run: str, overrides: list[str]) -> Kind:
     if isinstance(values, dict) and "stages" in values:
         raise _is_chain(run)
     named = [text.removeprefix("kind=") for text in overrides if text.startswith("kind=")]
+    # As for all keys, the last override counts.
     return kind_of({**values, "kind": read_yaml(named[-1], run)} if named else values)
 
 

@@ -77,6 +77,7 @@ class Reporter:
         self._done += 1
         self._losses = [*self._losses[:1], loss]
         if not self.active or (step % self.config.train.log_every and step != self.total):
+            # The last step is always shown: a short run would otherwise show none.
             return
         seconds = max(1e-9, time.monotonic() - self._since)
         left = (self.total - step) * seconds / self._steps
@@ -90,6 +91,7 @@ class Reporter:
             f"{self._perplexities}"
         )
         self._record({f"train/{key}": value for key, value in values.items()}, step)
+        # Speed is that since the last line, so that a slow stretch can be seen.
         self.start_clock()
 
     def _speed(self, seconds: float) -> dict[str, float]:
@@ -154,6 +156,7 @@ class Reporter:
         Raises:
             CheckpointError: a later start has taken the run over; its curves are not to be mixed with these.
         """
+        # Asked leniently first: storage that is away for a moment must not end a training.
         if self._fence is not None and self._fence.taken_over():
             self._fence.check()
         broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}

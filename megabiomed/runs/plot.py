@@ -37,6 +37,7 @@ def plot_run(run: Path, output: Path) -> None:
         raise ConfigError(f"{output} names no kind of picture", expected=f"a name that ends in {', '.join(PICTURES)}")
     import matplotlib
 
+    # Agg draws without a display.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -49,7 +49,9 @@ def learning_rate(step: int, total: int, optimizer: OptimizerConfig, place: floa
     if warmup is None:
         warmup, warmed = math.ceil(optimizer.warmup_ratio * total), place
     if warmed < warmup:
+        # + 1: the first step moves already, at lr / warmup.
         return optimizer.lr * (warmed + 1) / warmup
+    # The last step, number total - 1, has the final rate.
     done = min(1.0, max(0.0, (place - warmup) / max(1, total - 1 - warmup)))
     floor = optimizer.min_lr_ratio
     return optimizer.lr * (floor + (1 - floor) * SCHEDULES.find(optimizer.schedule)(done))

@@ -53,6 +53,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
         config.part(options.part)
     from megabiomed.processes import platform
 
+    # This process is a rank already: the trainer checks the topology itself, and there is nothing to start.
     if under_launcher() and not options.dry_run:
         platform.leave(worker.run(lambda: config, options.part))
     world = options.nproc or default_world(config.parallel, platform.device_count(), config.extra_ranks)
@@ -73,10 +74,12 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
 
 def _start_here(config: RunConfig, world: int, part: str | None) -> None:
     """Run the ranks on this machine, each with the effective configuration and a log in a folder of this start."""
+    # By time and process, so that two starts within a second keep separate logs.
     logs = config.folder / "logs" / (datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{os.getpid()}")
     make_writable(logs)
     effective = logs / FILE
     write_atomic(effective, to_yaml(config))
+    # Ranks inherit the environment; the configuration that they read holds `***` for credentials.
     os.environ.update(handed_over(config))
     _import_for_ranks(config)
     run_workers(kinds.WORKER, [str(effective), *([part] if part else [])], world, logs)

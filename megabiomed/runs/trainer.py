@@ -93,6 +93,7 @@ class Trainer:
         try:
             return self._train(self._set_up())
         except Exception as error:
+            # In the events as well, where a scheduler finds the reason after the process has gone.
             self.reporter.event("failed", step=self.position.step, error=str(error))
             self.reporter.finish("FAILED")
             raise
@@ -105,7 +106,9 @@ class Trainer:
         with closing(self.loader):
             for batch in self.loader:
                 self._train_one(training, batch)
+                # Agreed after every step: a rank that left alone would leave the others in a collective for ever.
                 asked = self.stop.agreed()
+                # A run that is complete is finished, even when a stop request came during its last step.
                 if training.step >= self.total:
                     break
                 if asked >= Request.STOP or training.step - first == self.config.train.stop_after:
@@ -114,6 +117,7 @@ class Trainer:
                 for hook in self.hooks:
                     hook.between_steps(training, asked)
         ending = Ending(ending.outcome, self.stop.received)
+        # Everybody makes things safe before anybody measures: a kill during a measurement then loses nothing.
         for hook in self.hooks:
             hook.on_leave(training)
         for hook in self.hooks:
@@ -161,6 +165,7 @@ class Trainer:
     def _set_up(self) -> Training:
         """Build what is trained and fill it from the checkpoint or with initial weights."""
         fence, changed = take_over(self.config, self._start)
+        # An earlier start committed between the choice and the claim: its checkpoint is newer.
         if changed:
             self._start = self._find_start()
         self.reporter.hold(fence)

@@ -110,6 +110,7 @@ class Esm2Encoder(Encoder[Esm2Config]):
     def flops(self, config: Esm2Config, rows: int) -> float:
         """Matrices linear in the tokens, attention quadratic."""
         width, layers = config.hidden_size, config.num_layers
+        # A layer has 12 w^2 weights (4 in attention, 8 in the feed-forward part); scores and mixing cost 4 w n^2.
         return 2.0 * layers * 12 * width**2 * rows + 4.0 * layers * width * rows**2
 
     def load(self, module: nn.Module, config: Esm2Config, path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from megabiomed.encoders.modality import ItemError
 from megabiomed.ground.errors import DataError
 
+# The order is fair-esm's: rows of the embedding are found by it.
 CLS = 0
 PAD = 1
 EOS = 2
@@ -97,9 +98,11 @@ def read_protein(text: str) -> str:
         DataError: the file holds several, or cannot be read.
     """
     path = Path(text)
+    # Longer than a file name can be: certainly a sequence, and asking for such a path may raise.
     if len(text) > 255 or not path.is_file():
         return text
     try:
+        # Names in a FASTA file may be in any encoding; only the residues count.
         lines = path.read_text("utf-8-sig", "surrogateescape").split(">")
     except OSError as error:
         raise DataError(f"{path} cannot be read", got=error.strerror) from None

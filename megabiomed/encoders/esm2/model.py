@@ -95,6 +95,7 @@ class Esm2(nn.Module):
         self.layers = nn.ModuleList(Esm2Layer(config) for _ in range(config.num_layers))
         self.emb_layer_norm_after = nn.LayerNorm(config.hidden_size)
         dim = config.hidden_size // config.num_attention_heads
+        # Real values even where the module is built on the meta device: no file has to bring them.
         with torch.device("cpu"):
             frequencies = 1.0 / 10000 ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
         # A plain attribute: a buffer would be cast to bf16 with the module and lose half of all positions.
@@ -106,6 +107,7 @@ class Esm2(nn.Module):
         cos, sin = self._angles(batch.rows, x.device)
         for layer in self.layers:
             if self.config.activation_checkpointing and torch.is_grad_enabled():
+                # Dropout is a function of the item, so no random state has to be kept for the second pass.
                 x = checkpoint(layer, x, cos, sin, batch.rows, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, cos, sin, batch.rows)

@@ -20,6 +20,7 @@ def reference_esm2(model: Esm2, proteins: Sequence[Protein]) -> Tensor:
     unexpected = theirs.load_state_dict(model.state_dict(), strict=False).unexpected_keys
     assert not unexpected, unexpected
     for layer in theirs.layers:
+        # Our state dict does not hold the frequencies, and fair-esm's own are not rounded.
         layer.self_attn.rot_emb.inv_freq = model.inv_freq.clone()
     tokens = torch.full((len(proteins), max(p.rows for p in proteins)), PAD)
     for row, protein in enumerate(proteins):

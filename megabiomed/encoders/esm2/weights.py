@@ -112,6 +112,7 @@ def check_esm2(path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileChec
     proteins = [encode(sequence) for sequence in _PROTEINS]
     wrong = [s for s, p in zip(_PROTEINS, proteins) if p.tokens.tolist() != reference_tokens(s)]
     assert not wrong, wrong
+    # So that the rescaling of token dropout is compared as well.
     proteins[0].tokens[5:8] = MASK
     with torch.no_grad():
         difference = relative(model(ProteinBatch.of(proteins)), reference_esm2(model, proteins))

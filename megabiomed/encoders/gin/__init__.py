@@ -122,6 +122,7 @@ class GinEncoder(Encoder[GinConfig]):
 
     def lora_matrices(self, config: GinConfig) -> Collection[str]:
         """Both matrices of every convolution."""
+        # Places of the linear layers in `GinConv.mlp`.
         return {"0", "2"}
 
     def check(self, path: Path, shapes: Shapes, given: Mapping[str, int]) -> FileCheck | None:

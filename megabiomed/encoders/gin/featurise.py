@@ -19,6 +19,7 @@ MISC_ATOM = 118
 _CHIRALITY = {"CHI_UNSPECIFIED": 0, "CHI_TETRAHEDRAL_CW": 1, "CHI_TETRAHEDRAL_CCW": 2}
 _BOND = {"SINGLE": 0, "DOUBLE": 1, "TRIPLE": 2, "AROMATIC": 3}
 _DIRECTION = {"NONE": 0, "ENDUPRIGHT": 1, "ENDDOWNRIGHT": 2}
+# Atoms in brackets, or elements that SMILES writes without.
 _ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
 _HYDROGEN = re.compile(r"\[\d*H\d*[+-]*\d*(:\d+)?\]")
 Salts = Literal["keep", "largest", "refuse"]

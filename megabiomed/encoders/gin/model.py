@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.featurise import Molecule
 
+# Rows of pretrain-gnns' tables, which include masked atoms, masked bonds and self loops.
 ATOMS = 120
 CHIRALITIES = 3
 BONDS = 6

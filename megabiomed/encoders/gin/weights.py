@@ -23,6 +23,7 @@ def load_gin(model: nn.Module, path: Path) -> str:
     """Fill a GIN from a pretrain-gnns or GraphMVP state dict; returns the SHA-256 of the file."""
     state = {name.removeprefix("gnn."): value for name, value in read_state(path).items()}
     require_family(state, GIN, path)
+    # Heads of the supervised pretraining; no embedding depends on them.
     unused = [name for name in state if name.startswith(("graph_pred_linear", "pool"))]
     fill(model, {name: value for name, value in state.items() if name not in unused}, path)
     return sha256_file(path)

@@ -25,5 +25,6 @@ class Evaluation(Measurement):
         """Ask everything and report. Collective."""
         if self._evaluation is None:
             return
+        # An evaluation may outlast the limit of the hang guard, so it beats while it goes on.
         found = training.module.evaluate(self._evaluation, lambda: training.guard.beat("evaluation", training.step))
         training.reporter.evaluation(training.step, found)

@@ -22,6 +22,7 @@ class FiniteCheck(Hook):
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
             return
         found = {"loss": str(result.loss), "grad_norm": str(result.grad_norm)}
+        # Before the exception, which closes the trackers.
         training.reporter.event("non_finite", step=step.number, **found)
         raise NonFiniteError(
             f"step {step.number} is not finite",

@@ -22,6 +22,7 @@ class Measurement(Hook, ABC):
 
     def at_start(self, training: Training) -> None:
         """See the base class."""
+        # A resumed run was measured at this step before; only a fresh one has no figure yet.
         if training.step == 0 and self.every(training):
             self.measure(training)
 
@@ -33,5 +34,6 @@ class Measurement(Hook, ABC):
 
     def at_end(self, training: Training, ending: Ending) -> None:
         """See the base class."""
+        # A stopped run goes on later and is measured at its own end.
         if ending.outcome == "finished":
             self.measure(training)

@@ -29,6 +29,7 @@ class Saving(Hook):
         if not training.checkpoints.due(training.step) and asked != Request.SAVE:
             return
         self._save(training)
+        # The copy is not training time: speed is measured anew from here.
         training.reporter.start_clock()
 
     def on_leave(self, training: Training) -> None:
@@ -42,6 +43,7 @@ class Saving(Hook):
         position, began = training.position, time.monotonic()
         training.checkpoints.save(position.step, position.progress, position.tokens)
         pause = round(time.monotonic() - began, 3)
+        # A step that is asked for twice is copied once; its pause is that of the first call.
         self._begun.setdefault(position.step, {"sample": position.progress.next_sample, "pause_s": pause})
 
     def _tell(self, training: Training) -> None:

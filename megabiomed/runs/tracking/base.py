@@ -104,6 +104,7 @@ class SafeTracker:
         try:
             tracker = self._make()
             tracker.start(config)
+        # Whatever it raises: a tracker may be anybody's code, and the figures are in metrics.jsonl as well.
         except Exception as error:
             self._put_off(error)
             return
@@ -121,6 +122,7 @@ class SafeTracker:
         except Exception as error:
             self._put_off(error)
             return
+        # It answered: after the next failure the shortest pause counts again.
         self._pause = FIRST_PAUSE_S
 
     def _put_off(self, error: Exception) -> None:

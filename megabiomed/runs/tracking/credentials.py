@@ -22,6 +22,7 @@ def complete(uri: str) -> str:
     Where MLFLOW_TRACKING_URI does not have them, the client asks as MLflow's other variables and files say, or as nobody.
     """
     handed = os.environ.get(VARIABLE, "")
+    # Only for the same URI, so that a password never goes to another server.
     if MASK in uri and masked_by_form(handed) == uri:
         return handed
     return uri.replace(f"{MASK}@", "")

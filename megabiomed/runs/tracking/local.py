@@ -45,5 +45,6 @@ class LocalFiles:
         """See `Tracker`."""
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
+        # Opened for each line: a crash cuts at most one, and readers leave that one out.
         with (self._folder / name).open("a") as file:
             file.write(json.dumps(record) + "\n")

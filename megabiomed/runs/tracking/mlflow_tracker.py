@@ -16,6 +16,7 @@ from megabiomed.ground.secrets import MASK
 from megabiomed.runs.tracking.credentials import VARIABLE, complete
 
 _RUN_ID = "mlflow_run_id"
+# Older MLflow servers refuse parameters with longer values.
 _LONGEST_PARAM = 500
 
 
@@ -72,6 +73,7 @@ class MlflowTracker:
         """See `Tracker`. What is not finite is NaN there, as MLflow keeps infinity as its largest number."""
         from mlflow.entities import Metric
 
+        # MLflow counts time in milliseconds.
         now = int(time.time() * 1000)
         kept = {key: value if math.isfinite(value) else math.nan for key, value in values.items()}
         self._client.log_batch(self._run_id, [Metric(key, value, now, step) for key, value in kept.items()])
