@@ -26,6 +26,7 @@ Entry = tuple[str, str, Any]
 line from 1, the place in a list from 0, or the key in an object."""
 Row = dict[str, str]
 
+# First bytes of what would otherwise be read as one long damaged record.
 _NOT_TEXT = {
     b"BZh": "bzip2 data",
     b"\xfd7zXZ\x00": "xz data",
@@ -36,6 +37,7 @@ _NOT_TEXT = {
 }
 _WRAPPERS = ("data", "records", "rows", "examples", "questions")
 """Keys under which an object holds the list of all entries."""
+# Characters. csv's default of 128 Ki would refuse long texts.
 _LONGEST_FIELD = 1 << 27
 _DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
@@ -88,6 +90,7 @@ def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> 
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
+    # Read whole: whether it is one document or lines is known only at its end.
     text = "".join(text_lines(path))
     pairs: list[tuple[str, Any]] = []
 
@@ -125,6 +128,7 @@ def _lines(path: Path, text: str, error: Exception) -> Iterator[Entry]:
     # str.splitlines would also cut at U+2028, which JSON strings may hold.
     found = [(number, _parsed(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     unread = [isinstance(row, Unusable) for _, row in found]
+    # Lines of a broken document may be JSON by accident, so its beginning decides.
     if found and (all(unread) or (unread[0] and text.lstrip().startswith("["))):
         raise DataError(f"{path} is neither a JSON document nor JSON lines", got=error, do="check the file")
     yield from (("", f"{path.name}:{number}", row) for number, row in found)
@@ -163,6 +167,7 @@ def read_table(
     """
     csv.field_size_limit(_LONGEST_FIELD)
     lines = text_lines(path, newline="")
+    # strict: an open quote would silently swallow rows up to the next one.
     if quoted:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
     else:
@@ -188,6 +193,7 @@ def read_table(
 
 
 def _row(names: Sequence[str], row: list[str]) -> Row | Unusable:
+    # Spreadsheets add empty columns at the end.
     while len(row) > len(names) and not row[-1].strip():
         row.pop()
     if len(row) != len(names):

@@ -29,6 +29,7 @@ class AnswerWindows:
         fits = order[lengths[order] <= seq_length]
         self.too_long = len(store) - len(fits)
         ends, filled = [0], 0
+        # Next-fit in the shuffled order: chance decides what shares a window.
         for number, length in enumerate(lengths[fits].tolist()):
             if filled + length > seq_length:
                 ends.append(number)
@@ -84,5 +85,6 @@ class AnswerWindows:
             start[place:stop] = place
             end[place:stop] = stop
             place = stop
+        # What is left over is a document of its own, without labels.
         start[place:] = place
         return Window(tokens, labels, start, end)

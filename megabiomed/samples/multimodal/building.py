@@ -109,6 +109,7 @@ class _Builder:
         ids: list[int] = []
         for number, piece in enumerate(encode_pieces(self.template, prompt, self.tokenizer)):
             ids += piece
+            # A negative id marks the place of an item, which the loader widens to its embeddings.
             ids += [-1 - number] if number < len(placed) else []
         numbers = {name: number for number, name in enumerate(self.modalities)}
         said = self._answer_ids(answer)

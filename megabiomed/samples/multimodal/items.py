@@ -54,6 +54,7 @@ class Items:
         kind, modality = self._kinds[name]
         quick = modality.quick_characters is None or len(text) <= modality.quick_characters
         try:
+            # For short texts a process of its own would cost more than the features.
             if quick:
                 found = _features(kind, text, self._limits[name])
             else:
@@ -86,6 +87,7 @@ class Items:
 
 def _features(kind: str, text: str, limits: Section) -> Any:
     try:
+        # By reference: the other process imports the modality itself.
         return modality_of(kind).featurise(text, limits)
     except ItemError as error:
         return Refusal(error.reason, str(error))

@@ -24,6 +24,7 @@ from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
 from megabiomed.samples.windows import AnswerWindows, Expanded
 
+# Part of the data's identity: raise it with the order, so that a resume notices.
 ORDER_VERSION = 1
 
 
@@ -71,6 +72,7 @@ class QaWindows(AnswerWindows):
         """Places of each record: its tokens and embeddings without the last token, which is only predicted."""
         store, names = self.store, list(self.store.modalities)
         seen = np.array([self.places(names[k], int(r)) - 1 for k, r in zip(store.kinds, store.rows)], np.int64)
+        # reduceat gives an empty range the value at its start; records without items are set to 0 after it.
         extra = np.add.reduceat(np.append(seen, 0), store.item_ends[:-1]) if len(store) else seen
         extra = np.where(np.diff(store.item_ends) > 0, extra, 0)
         return super()._lengths() + extra
@@ -104,12 +106,14 @@ class QaWindows(AnswerWindows):
         at = 0
         for place, item in zip(np.flatnonzero(stored < 0).tolist(), self.store.record_items(record)):
             count = self.places(item.modality, item.rows)
+            # Token 0 stands in until the engine puts the item's embedding there.
             parts += [stored[low:place], np.zeros(count, np.int64)]
             targets += [labels[low:place], np.full(count, IGNORE_INDEX, np.int64)]
             items.append(PlacedItem(item, at + place - low, count))
             at, low = at + place - low + count, place + 1
         full = np.concatenate([*parts, stored[low:]])
         target = np.concatenate([*targets, labels[low:]])
+        # The last token is only predicted, and the first one never is.
         return full[:-1], target[1:], items
 
 
@@ -141,15 +145,18 @@ class AlignLoader(SampleLoader):
         sources = [Source(store.fingerprint, len(windows), source.weight) for store, windows, source in asked]
         self.text = TokenStore.open(align.replay) if text_share and align.replay else None
         if self.text is not None:
+            # Solves text / (text + questions) = text_share for the weight of the text.
             weight = text_share / (1 - text_share) * sum(source.weight for source in align.train)
             sources.append(Source(self.text.fingerprint, window_count(self.text, data.seq_length), weight))
         super().__init__(sources, data, seed, {"order_version": ORDER_VERSION}, dp_rank, dp_size)
+        # -1 where rows follow the item; another number of a resampler's queries would pack other windows.
         rows = [rows_out(part.adaptor, -1) for part in align.parts()]
         self.identity |= {"adaptors": rows, "sources": self.identity.pop("sources")}
 
     def batch_at(self, first_sample: int) -> AlignBatch:
         """See the base class."""
         step, share = super().batch_at(first_sample), self.data.global_batch_size // self.dp_size
+        # Samples of a step are dealt to the replicas in consecutive shares.
         items = [
             _item(self.windows[s], s, found, number // share, first_sample + number)
             for number, (s, _, w) in enumerate(step.sample_ids.tolist()) if s < len(self.windows)
@@ -195,6 +202,7 @@ class AlignValidation:
         share = -(-self.samples // (self.dp_size * size)) * size
         items = [_item(self.windows, 0, found, n // share, n)
                  for n in range(self.samples) for found in self.windows.items(n)]  # fmt: skip
+        # Padded, because every rank must bring equally many micro-batches to the collectives.
         mine = [self.windows.place(n) if n < self.samples else Placed(padding_window(self.data.seq_length), [])
                 for n in _part(self.dp_rank, share)]  # fmt: skip
         return AlignBatch(_micro_batches(mine, size), empty_ids(), 0, items, self._features(items))
@@ -235,6 +243,7 @@ def _micro_batches(placed: list[Placed], size: int) -> list[MicroBatch]:
 def _micro_batch(group: list[Placed]) -> MicroBatch:
     plain = MicroBatch.from_windows([p.window for p in group])
     length = len(group[0].window.tokens)
+    # Windows lie one after the other in a micro-batch, so places are shifted by their length.
     where = [number * length + np.arange(item.at, item.at + item.places)
              for number, p in enumerate(group) for item in p.items]  # fmt: skip
     places = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *where]).astype(np.int64))

@@ -88,6 +88,7 @@ def render(template: Template, record: MultimodalQuestion, modalities: Sequence[
     if not placeholder.search(record.question):
         items = "".join(template.item_text(m, text) for m in modalities for text in record.of(m.name))
     prompt = template.prompt.replace("{items}", items).replace("{question}", record.question)
+    # split keeps the group: every second part is a placeholder.
     parts = placeholder.split(prompt)
     kinds = [names[part] for part in parts[1::2]]
     found = {name: kinds.count(name) for name in names.values()}

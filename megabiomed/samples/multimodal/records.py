@@ -105,4 +105,5 @@ def _checked(entry: MultimodalQuestion | Reject) -> MultimodalQuestion | Reject:
 def _by_suffix(path: Path) -> RecordLayout:
     suffix = Path(path.name.removesuffix(".gz")).suffix
     found = [layout for name in LAYOUTS.names() if suffix in (layout := LAYOUTS.find(name)).suffixes]
+    # A suffix that no layout claims is read as OpenBioMed's JSON, which looks at the content.
     return found[0] if found else LAYOUTS.find(LAYOUTS.names()[0])

@@ -80,6 +80,7 @@ def _entry(ident: str, entry: Any, sequences: _Sequences) -> MultimodalQuestion 
             proteins = [sequences.of(name) for name in texts_of(entry["protein_accession"], "protein accession")]
         items = {"molecule": texts_of(entry.get("smiles"), "molecule"), "protein": proteins}
         given = {name: texts for name, texts in items.items() if texts}
+        # The keys are there and hold nothing: an item was lost, this is not a question on text alone.
         if not given and any(key in entry for key in _ITEMS):
             raise Unusable("no molecule or protein", {key: entry[key] for key in _ITEMS if key in entry})
         return MultimodalQuestion(ident, question, answer, given)
@@ -89,6 +90,7 @@ def _entry(ident: str, entry: Any, sequences: _Sequences) -> MultimodalQuestion 
 
 def read_chebi20(path: Path) -> Iterator[MultimodalQuestion | Reject]:
     """ChEBI-20's table: CID, SMILES, description, separated by tabs."""
+    # Quote marks in descriptions are text, not quotes of CSV.
     for line, row in read_table(path, ("cid", "smiles", "description"), delimiter="\t", quoted=False):
         yield described(path, line, row)
 

@@ -20,7 +20,9 @@ _TOPICS = {
     "SIMILARITY": "What is the protein family of this protein?",
 }
 _NAMES = "What are the official names of this protein?"
+# Who found it: an answer with such sources would teach the model to invent them.
 _EVIDENCE = re.compile(r"\s*\{ECO:[^}]*\}|\s*\((?:PubMed|Ref\.)[^)]*\)")
+# PubChem renamed the field several times.
 _SMILES = ("PUBCHEM_SMILES", "PUBCHEM_OPENEYE_ISO_SMILES", "PUBCHEM_ISOMERIC_SMILES", "SMILES", "smiles")
 
 
@@ -47,7 +49,9 @@ def read_swissprot(path: Path) -> Iterator[MultimodalQuestion | Reject]:
 
 
 def _add(entry: _Entry, line: str) -> None:
+    # A code of two letters, three spaces, then text (UniProtKB user manual).
     code, text = line[:2], line[5:].strip()
+    # The first accession is the primary one, the others are of entries that were merged or split.
     if code == "AC" and not entry.accession:
         entry.accession = text.split(";")[0]
     elif code == "DE" and text.startswith("RecName: Full="):
@@ -69,6 +73,7 @@ def _questions(path: Path, entry: _Entry) -> Iterator[MultimodalQuestion | Rejec
     for comment in entry.comments:
         topic, _, text = comment.partition(":")
         if topic in _TOPICS:
+            # Without its evidence a sentence may end in several points.
             found.append((_TOPICS[topic], re.sub(r"(\s*\.)+$", ".", _EVIDENCE.sub("", text).strip())))
     ident = f"{path.name}:{entry.accession}"
     if not found:
@@ -96,6 +101,7 @@ def read_sdf(path: Path) -> Iterator[MultimodalQuestion | Reject]:
         if isinstance(structure, Reject):
             yield structure
         else:
+            # Of structures with one CID the first counts.
             smiles.setdefault(*structure)
     missing = dict.fromkeys(smiles)
     for line, row in read_table(texts, ("cid", "description")):

@@ -24,6 +24,7 @@ def split_records(
     groups = cluster_keys(records, modalities) if how == "cluster" else [_entity(record) for record in records]
     found: dict[str, list[MultimodalQuestion]] = {name: [] for name in NAMES}
     for record, group in zip(records, groups):
+        # A hash, not a draw: a record stays on its side when others are added.
         place = int.from_bytes(hashlib.sha256(f"{seed}/{group}".encode()).digest()[:8], "big") / 2**64
         name = NAMES[0] if place < shares[0] else NAMES[1] if place < shares[0] + shares[1] else NAMES[2]
         found[name].append(record)

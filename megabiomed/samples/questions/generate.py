@@ -44,6 +44,7 @@ def pubmedqa_entries(count: int, seed: int) -> dict[str, dict[str, Any]]:
     for number, (name, use) in enumerate(rng.sample(pairs, count)):
         verdict = rng.choice(list(_FINDINGS))
         patients = rng.randrange(20, 400)
+        # Far above PubMed's ids, so that no real abstract has one of them.
         found[str(90_000_000 + number)] = {
             "QUESTION": f"Does {name} {use}?",
             "CONTEXTS": [f"We gave {name} or placebo to {patients} patients to {use}.", rng.choice(_FINDINGS[verdict])],

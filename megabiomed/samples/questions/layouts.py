@@ -34,6 +34,7 @@ def layout_of(row: Row) -> Kind | None:
 def pubmedqa(ident: str, source: str, row: Row, base: int = 0) -> QuestionRecord:
     """PQA-L, PQA-A, PQA-U (QUESTION, CONTEXTS, LONG_ANSWER, final_decision), and the Hub's lower-case rows."""
     context = row.get("CONTEXTS", row.get("context"))
+    # The Hub puts the contexts into an object, beside their labels.
     if isinstance(context, Mapping):
         context = context.get("contexts")
     if isinstance(context, str):
@@ -58,6 +59,7 @@ def medmcqa(ident: str, source: str, row: Row, base: int = 1) -> QuestionRecord:
     question = _text(row, "question")
     options = _options([row.get(key) for key in _OPTIONS])
     cop = row.get("cop")
+    # -1 marks the Hub's test questions, whose answers are not published.
     if is_missing(cop) or integer(cop) == -1:
         raise Unusable("no label", f"cop {cop}")
     label = integer(cop) - base

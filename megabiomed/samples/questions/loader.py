@@ -13,6 +13,7 @@ from megabiomed.ground.errors import DataError
 from megabiomed.samples.questions.store import QuestionStore
 from megabiomed.samples.windows import AnswerWindows
 
+# Part of the data's identity: raise it with the order, so that a resume notices.
 ORDER_VERSION = 1
 
 
@@ -60,6 +61,7 @@ class QuestionValidation(HeldOutLoader):
 def _replay_weights(finetune: FinetuneConfig, asked: float) -> list[float]:
     """Weights of the texts that give them `replay_share` of the samples beside `asked` windows of questions."""
     share, weights = finetune.replay_share, [source.weight for source in finetune.replay]
+    # Solves text / (text + asked) = share for the sum of the texts' weights.
     factor = share / (1 - share) * asked / sum(weights) if weights else 0.0
     return [weight * factor for weight in weights]
 

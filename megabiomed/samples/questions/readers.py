@@ -36,6 +36,7 @@ def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = Non
     Raises:
         DataError: no such file, an unknown layout, no usable question, or a split that the file does not have.
     """
+    # All at once: the layout, and what `cop` counts from, are properties of the whole file.
     entries = list(read_entries(path, lambda row: layout_of(row) is not None))
     kind = _kind(path, entries)
     base, notes = _option_base(path, entries) if kind == "medmcqa" else (0, [])
@@ -45,6 +46,7 @@ def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = Non
         record = _record(found, kind, ident, source, row, base)
         if record is None:
             continue
+        # Official splits name ids, so an id must mean one question.
         if record.ident in seen:
             found.rejects.append(Reject(source, record.ident, "duplicate id"))
             continue
@@ -57,6 +59,7 @@ def read_questions(path: Path, split: AutoSplit = "all", limit: int | None = Non
     if not found.records:
         reasons = ", ".join(f"{count} {reason}" for reason, count in found.reasons().items())
         raise DataError(f"{path} holds no usable question", got=reasons or "no entries", do="check the file")
+    # After the split, so that `limit` counts questions that are used.
     found.records = found.records[:limit]
     return found
 

@@ -101,6 +101,7 @@ def _refuse_shared(train: QuestionStore, held_out: QuestionStore) -> None:
 def _near_copies(train: Sequence[QuestionStore], held_out: QuestionStore, config: FinetuneRunConfig) -> list[str]:
     """Held-out questions that a training question nearly is: looked for once, listed in the run folder."""
     prints = [held_out.fingerprint, *(store.fingerprint for store in train)]
+    # Named by all that decides the result, so that the next start only reads it.
     key = hashlib.sha256(json.dumps([NGRAM, SHARE, prints]).encode()).hexdigest()[:12]
     file = config.folder / "questions" / f"near_copies-{key}.json"
     if not file.is_file():
@@ -143,6 +144,7 @@ def _store_of(source: QuestionSource, config: FinetuneRunConfig) -> Path:
         return source.path
     tokenizer = open_tokenizer(tokenizer_of(config))
     settings = _settings(source, config)
+    # The ground truth decides the split, so it is an input as well.
     inputs = [file for file in (source.path, source.path.with_name(GROUND_TRUTH)) if file.is_file()]
     key = json.dumps([settings.stored(), tokenizer.sha256, *map(sha256_file, inputs)])
     folder = config.folder / "questions" / f"{source.path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
