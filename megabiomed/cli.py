@@ -138,8 +138,11 @@ def validate(
     from megabiomed.evaluate.single import validate as measure
     from megabiomed.ground.figures import shown
 
-    loss, perplexity, tokens = measure(run, store, samples, base)
-    typer.echo(f"validation_loss: {shown(loss, '.4f')} perplexity: {shown(perplexity, '.3f')} tokens: {tokens}")
+    found = measure(run, store, samples, base)
+    typer.echo(
+        f"validation_loss: {shown(found.loss, '.4f')} perplexity: {shown(found.perplexity, '.3f')} "
+        f"tokens: {found.tokens} windows: {found.windows} of {found.of_windows}"
+    )
     _leave()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,17 @@ class Answer(NamedTuple):
 
     Attributes:
         cut: the model had not ended it when the largest number of tokens was reached.
+        changes: what the encoders' limits changed in the items, as a dataset's manifest counts it (`proteins_truncated`).
     """
 
     text: str
     cut: bool
+    changes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the answer must know."""
+        return [*self.changes, *(["answer_cut"] if self.cut else [])]
 
 
 class Chat:
@@ -81,8 +89,11 @@ class Chat:
             DataError: an item or the placeholders are wrong, or the prompt is too long.
         """
         prompt = render(self.template, record, list(self.parts.modalities.values()))
+        changes: list[str] = []
         if features is None:
             features = [self.parts.features(name, text) for name, text in prompt.items]
+            for (name, text), found in zip(prompt.items, features):
+                changes += self.parts.modalities[name].changes(text, found)
         x = self._embedded(prompt, features)  # [1, s, h]
         room = self.parts.model.config.max_position_embeddings - x.shape[1]
         if room < 1:
@@ -100,7 +111,7 @@ class Chat:
         )  # fmt: skip
         ids = out[0].tolist()
         said = self.tokenizer.until_stop(ids)
-        return Answer(self.tokenizer.decode(said).strip(), cut=len(said) == len(ids))
+        return Answer(self.tokenizer.decode(said).strip(), len(said) == len(ids), tuple(changes))
 
     def _embedded(self, prompt: Prompt, features: Sequence[Features]) -> Tensor:
         embed = self.parts.model.get_input_embeddings()
@@ -145,7 +156,9 @@ def chat_command(
     }
     for asked in [question] if question is not None else _typed():
         try:
-            chat.answer(MultimodalQuestion("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
+            answer = chat.answer(MultimodalQuestion("terminal", asked, "", about), sampling, _Printer(chat.tokenizer))
+            for note in answer.notes:
+                print(f"note: {note.replace('_', ' ')}", file=sys.stderr)
         except DataError as error:
             # In a session a wrong question ends nothing; asked alone, it is the command's error.
             if question is not None:
@@ -175,12 +188,13 @@ def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling
         if reject.ident not in done:
             error = f"{reject.reason}: {reject.detail}"
             print(json.dumps({"id": reject.ident, "question": "", "error": error, "reference": ""}), file=stream)
-    cut = 0
+    counted: Counter[str] = Counter()
     for record in track(waiting, "answer", console=Console(stderr=True), transient=True):
         try:
             answer = chat.answer(record, sampling)
             line = {"id": record.ident, "question": record.question, "answer": answer.text, "cut": answer.cut}
-            cut += answer.cut
+            line |= {"changes": list(answer.changes)} if answer.changes else {}
+            counted.update(answer.notes)
         except DataError as error:
             line = {"id": record.ident, "question": record.question, "error": str(error)}
         # Each answer at once: a kill loses at most the one in work.
@@ -189,7 +203,9 @@ def answer_file(chat: Chat, batch: Path, output: Path | None, sampling: Sampling
         stream.close()
         before = f", {len(done)} were there" if done else ""
         bad = f", {len(unread)} that are no question" if unread else ""
+        cut = counted.pop("answer_cut", 0)
         short = f", {cut} cut at {sampling.max_new_tokens} tokens" if cut else ""
+        short += "".join(f", {what.replace('_', ' ')}: {number}" for what, number in counted.items())
         print(f"written: {output}, {len(waiting)} answers{short}{before}{bad}")
 
 

@@ -103,7 +103,7 @@ def _answer(chat: Chat, store: QaStore, training: Nearest | None, number: int, s
     name = items[0].modality if items else None
     found = {"id": ident, "modality": name, "question": question, "reference": reference}
     answer = chat.answer(record, sampling, features=own)
-    found["model"], found["cut"] = answer
+    found["model"], found["cut"] = answer.text, answer.cut
     found["wrong_item"] = chat.answer(record, sampling, features=wrong).text
     if training is not None and name is not None:
         found["retrieval"] = training.answer(name, store.item_text(name, items[0].row), question)

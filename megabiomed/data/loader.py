@@ -19,7 +19,7 @@ from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import ContiguousWindows, Readable, read, read_micro_batch, windows_of
+from megabiomed.data.windows import ContiguousWindows, Readable, Windows, describe, read, read_micro_batch, windows_of
 from megabiomed.ground.errors import DataError, TokenizerError
 from megabiomed.processes import platform
 
@@ -161,18 +161,31 @@ class WindowLoader(SampleLoader):
 
 
 class TrainLoader(WindowLoader):
-    """Steps of pretraining: windows of token stores."""
+    """Steps of pretraining: windows of token stores.
+
+    Attributes:
+        texts: the windows of each store.
+    """
 
     def __init__(
         self, stores: Sequence[TokenStore], weights: Sequence[float], data: DataConfig, seed: int,
         dp_rank: int = 0, dp_size: int = 1, first_sample: int = 0,
     ) -> None:  # fmt: skip
         self.stores = list(stores)
-        windows = [windows_of(store, data.seq_length, data.packing) for store in stores]
+        windows = self.texts = [windows_of(store, data.seq_length, data.packing) for store in stores]
         check_stores(stores, [len(each) for each in windows], data.seq_length)
         sources = [Source(s.fingerprint, len(each), weight) for s, each, weight in zip(stores, windows, weights)]
         identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
         super().__init__(windows, sources, data, seed, identity, dp_rank, dp_size, first_sample)
+
+    def notes(self) -> list[str]:
+        """What is read of each store, and what is not."""
+        return text_notes(self.stores, self.texts)
+
+
+def text_notes(stores: Sequence[TokenStore], windows: Sequence[Windows]) -> list[str]:
+    """A line for each token store: its windows, and the tokens and documents that fill none."""
+    return [f"data: {describe(store, each)}" for store, each in zip(stores, windows)]
 
 
 class _Prefetcher:
@@ -228,6 +241,10 @@ class HeldOutLoader:
     def seq_length(self) -> int:
         """Tokens of a window."""
         return self._data.seq_length
+
+    def note(self) -> str:
+        """How much of the data is read."""
+        return f"validation: the first {self.samples:,} of {len(self.windows):,} windows (train.eval_samples)"
 
     def _window(self, number: int) -> Window:
         return read(self.windows, number, self.seq_length) if number < self.samples else padding_window(self.seq_length)

@@ -69,6 +69,12 @@ def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading
             f"no training store of this run has the paper {name}",
             do="check the id; `megabiomed corpus inspect` says why papers were dropped, and some are held out",
         )
+    if not readings:
+        raise DataError(
+            f"the paper {name} is never read",
+            got="its tokens are the last of its store, too few for a window",
+            do="set data.packing=best_fit, or shorten data.seq_length",
+        )
     return sorted(readings, key=lambda reading: reading.sample)
 
 

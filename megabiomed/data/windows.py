@@ -29,6 +29,13 @@ class DocumentPart(NamedTuple):
     high: int
 
 
+class LeftOut(NamedTuple):
+    """What no window of a store holds: so many tokens at its end, of so many documents, whole or in part."""
+
+    tokens: int = 0
+    documents: int = 0
+
+
 class Readable(Protocol):
     """Numbered windows of one length."""
 
@@ -42,6 +49,11 @@ class Readable(Protocol):
 class Windows(Readable, Protocol):
     """The windows of a store; a pure function of store and length."""
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What no window holds, and so no epoch reads."""
+        ...
+
     def pieces(self, number: int) -> list[DocumentPart]:
         """The pieces of a window, in order."""
         ...
@@ -54,6 +66,19 @@ class Windows(Readable, Protocol):
 def windows_of(store: TokenStore, seq_length: int, packing: str) -> Windows:
     """The windows of a store under `data.packing`."""
     return BestFitWindows(store, seq_length) if packing == "best_fit" else ContiguousWindows(store, seq_length)
+
+
+def describe(store: TokenStore, windows: Windows) -> str:
+    """`corpus/train: 96 windows; 31 tokens at its end, of 2 documents, fill no window and are left out`."""
+    tokens, documents = windows.left_out
+    of = f"of {documents:,} document{'s' if documents > 1 else ''}"
+    end = f"; {tokens:,} tokens at its end, {of}, fill no window and are left out" if tokens else ""
+    return f"{store.path}: {len(windows):,} windows{end}"
+
+
+def left_out(stores: Sequence[TokenStore], windows: Sequence[Windows]) -> dict[str, dict[str, int]]:
+    """`LeftOut` of each store that has any, by its path."""
+    return {str(store.path): each.left_out._asdict() for store, each in zip(stores, windows) if each.left_out.tokens}
 
 
 def window_count(store: TokenStore, seq_length: int) -> int:
@@ -85,13 +110,20 @@ def read_micro_batch(parts: Sequence[tuple[Readable, int]], seq_length: int) -> 
 
 
 class ContiguousWindows:
-    """Windows cut from the stream of all documents; the last tokens, too few for a window, are left out."""
+    """Windows cut from the stream of all documents; the last tokens, too few for a window, are left out and counted."""
 
     def __init__(self, store: TokenStore, seq_length: int) -> None:
         self._store, self._size = store, seq_length
 
     def __len__(self) -> int:
         return window_count(self._store, self._size)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """See `Windows`."""
+        read, store = len(self) * self._size, self._store
+        # A window also reads the token after it, as the last label: at least one token is left.
+        return LeftOut(store.num_tokens - read, store.num_documents - store.document_of(read))
 
     def fill(self, number: int, out: Window, base: int) -> None:
         """Write a window into `out`; its label at a document's last token is masked."""
@@ -162,6 +194,11 @@ class BestFitWindows:
     def __len__(self) -> int:
         loose = int(self._loose_ends[-1]) if len(self._loose) else 0
         return self._before_loose - (-loose // self._size)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Nothing: what does not fill a window is padded."""
+        return LeftOut()
 
     def pieces(self, number: int) -> list[DocumentPart]:
         """One piece of a long document, or the last pieces of several."""

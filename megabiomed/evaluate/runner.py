@@ -126,10 +126,13 @@ class Evaluation:
         total, tokens = engine.evaluate(loader.micro_batches())
         loss = total / max(1, tokens)
         found = stored(perplexity(loss))
-        self._say(f"perplexity: {name} loss: {shown(loss, '.4f')} perplexity: {shown(found, '.3f')} tokens: {tokens}")
+        windows = f"windows: {loader.samples} of {len(loader.windows)}"
+        figures = f"loss: {shown(loss, '.4f')} perplexity: {shown(found, '.3f')} tokens: {tokens}"
+        self._say(f"perplexity: {name} {figures} {windows}")
         return {
             "loss": stored(loss), "perplexity": found, "tokens": tokens, "store": str(path),
-            "store_sha256": store.fingerprint, "seq_length": loader.seq_length,
+            "store_sha256": store.fingerprint, "seq_length": loader.seq_length, "windows": loader.samples,
+            "windows_of_store": len(loader.windows),
         }  # fmt: skip
 
     def _finish(self, perplexities: dict[str, dict[str, Any]]) -> None:

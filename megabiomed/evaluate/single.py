@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -29,8 +30,23 @@ def load_alone(path: Path, base: Path | None = None) -> tuple[Model, TrainEngine
     return model, load_engine(model, ParallelConfig(), 1, "fp32", seq_length)
 
 
-def validate(path: Path, store: Path | None, samples: int, base: Path | None = None) -> tuple[float, float, int]:
-    """(mean loss per token in nats, perplexity, tokens) of a model on a token store, without optimizer state in memory.
+class Validation(NamedTuple):
+    """Figures of a model on a token store.
+
+    Attributes:
+        loss: mean per token, in nats.
+        windows, of_windows: those that were read, and those that the store has.
+    """
+
+    loss: float
+    perplexity: float
+    tokens: int
+    windows: int
+    of_windows: int
+
+
+def validate(path: Path, store: Path | None, samples: int, base: Path | None = None) -> Validation:
+    """The loss of a model on a token store, without optimizer state in memory.
 
     Args:
         path: run folder, checkpoint of any topology or Hugging Face folder.
@@ -50,7 +66,7 @@ def validate(path: Path, store: Path | None, samples: int, base: Path | None = N
     _, windows = open_windows(folder, model, engine.config.data, samples)
     total, tokens = engine.evaluate(windows.micro_batches())
     loss = total / max(1, tokens)
-    return loss, perplexity(loss), tokens
+    return Validation(loss, perplexity(loss), tokens, windows.samples, len(windows.windows))
 
 
 def generate_text(
@@ -80,4 +96,9 @@ def generate_text(
             x, attention_mask=torch.ones_like(x), max_new_tokens=room, use_cache=True,
             eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.eos_id, **options,
         )  # fmt: skip
-    return tokenizer.decode([*ids, *tokenizer.until_stop(out[0, len(ids) :].tolist())])
+    added = out[0, len(ids) :].tolist()
+    said = tokenizer.until_stop(added)
+    if len(said) == len(added):
+        why = "--max-new-tokens" if room == max_new_tokens else "the end of the model's context"
+        print(f"note: cut at {len(added)} new tokens ({why})", file=sys.stderr)
+    return tokenizer.decode([*ids, *said])

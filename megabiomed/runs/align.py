@@ -8,7 +8,8 @@ from megabiomed.align.engine import AlignEngine
 from megabiomed.align.sources import frozen_reference, stage_source
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.align import AlignRunConfig
-from megabiomed.data.loader import StepBatch
+from megabiomed.data.loader import StepBatch, text_notes
+from megabiomed.data.windows import ContiguousWindows, left_out
 from megabiomed.engine.build import StepResult
 from megabiomed.engine.mesh import Mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation
@@ -65,7 +66,13 @@ class AlignStage(Run):
             # shift 1 gives every question the items of another one; a model that reads its items must lose by it.
             for shift in (0, 1)
         ]
-        return RunData(loader, tokenizer, notes=list(self._notes(loader)))
+        texts_read = [ContiguousWindows(text, config.data.seq_length) for text in texts]
+        lost = left_out(texts, texts_read) | {
+            str(store.path): {"questions": windows.too_long}
+            for store, windows in zip(stores, loader.windows) if windows.too_long
+        }  # fmt: skip
+        notes = [*self._notes(loader), *text_notes(texts, texts_read)]
+        return RunData(loader, tokenizer, notes=notes, left_out=lost)
 
     def _notes(self, loader: AlignLoader) -> Iterator[str]:
         for store, windows in zip(loader.stores, loader.windows):
@@ -73,6 +80,7 @@ class AlignStage(Run):
                 f"data: {store.path}: {len(windows.order):,} questions in {len(windows):,} windows, "
                 f"{windows.too_long} longer than a window left out"
             )
+        yield from (held_out.note() for held_out in self.held_out[:1])
         names = [*(part.name for part in self.align.parts()), "language_model"]
         modes = {name: getattr(self.stage, name) for name in names}
         trained = "".join(f", {name} ({mode})" for name, mode in modes.items() if mode != "frozen")

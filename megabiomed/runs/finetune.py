@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config.finetune import FinetuneRunConfig
+from megabiomed.data.loader import HeldOutLoader, text_notes
 from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import left_out
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.start_from import notes_on_tying
 from megabiomed.processes.signals import StopFlag
@@ -39,7 +41,8 @@ class FinetuneRun(Run):
         if validation is not None:
             held_out = QuestionValidation(validation, config.data, samples, config.seed, replica, replicas)
         tying = [] if config.lora else notes_on_tying(config.finetune.start_from, config.model)
-        self._data = RunData(loader, tokenizer, held_out, list(_notes(loader)), [*warnings, *tying])
+        notes, lost = list(_notes(loader, held_out)), left_out(loader.stores, loader.texts)
+        self._data = RunData(loader, tokenizer, held_out, notes, [*warnings, *tying], lost)
         return self._data
 
     def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:
@@ -47,8 +50,11 @@ class FinetuneRun(Run):
         return LanguageModel(self.config, mesh, self._data, self.config.finetune.start_from, resumed)
 
 
-def _notes(loader: FinetuneLoader) -> Iterator[str]:
+def _notes(loader: FinetuneLoader, held_out: HeldOutLoader | None) -> Iterator[str]:
     for store, windows in zip(loader.questions, loader.windows):
         yield f"data: {store.path}: {store.describe()}, in {len(windows):,} windows"
+    yield from text_notes(loader.stores, loader.texts)
+    if held_out is not None:
+        yield held_out.note()
     for line in loader.order.describe():
         yield f"data: {line}"

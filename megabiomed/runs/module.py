@@ -26,6 +26,7 @@ class RunData:
         held_out: validation texts, where there are any.
         notes: lines about the data for the operator.
         warnings: of the same; they are events too.
+        left_out: what no window holds, by path; a part of the event that the run begins with.
     """
 
     loader: SampleLoader
@@ -33,6 +34,7 @@ class RunData:
     held_out: HeldOutLoader | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class TrainModule(Protocol):

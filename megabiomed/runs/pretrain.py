@@ -6,6 +6,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
 from megabiomed.data.loader import open_training_data, open_validation_data
 from megabiomed.data.store import TokenStore
+from megabiomed.data.windows import left_out
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.start_from import notes_on_tying
 from megabiomed.processes.signals import StopFlag
@@ -33,11 +34,12 @@ class PretrainRun(Run):
         # The loader compared the training stores with each other.
         tokenizer = check_tokenizer([loader.stores[0], *stores], config.model.vocab_size, config.data.tokenizer)
         more = config.model.vocab_size - tokenizer.vocab_size
-        notes = (
+        notes = [*loader.notes(), *([held_out.note()] if held_out else [])]
+        notes += (
             [f"vocabulary: {tokenizer.vocab_size} pieces; {more} more rows, which are never a label"] if more else []
         )
         warnings = [] if config.lora else notes_on_tying(None, config.model)
-        self._data = RunData(loader, tokenizer.path, held_out, notes, warnings)
+        self._data = RunData(loader, tokenizer.path, held_out, notes, warnings, left_out(loader.stores, loader.texts))
         return self._data
 
     def build(self, mesh: Mesh, resumed: Checkpoint | None) -> LanguageModel:

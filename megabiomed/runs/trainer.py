@@ -188,8 +188,9 @@ class Trainer:
         self._say([f"setup: {time.monotonic() - began:.1f} s"])
         position = self.position
         kind, sample = "resume" if position.step else "start", position.progress.next_sample
-        changes = {"changed": self.changes} if self.changes else {}
-        self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **changes)
+        more = {"changed": self.changes, "left_out": self.data.left_out}
+        told = {name: values for name, values in more.items() if values}
+        self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **told)
         return Training(
             self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints
         )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ from megabiomed.ground.files import refuse_pointer
 from megabiomed.tokenizer.interface import ControlToken, Tokenizer
 from megabiomed.tokenizer.words import WordEncoder
 
+_LOG = logging.getLogger(__name__)
 UNK = 0
 BOS = 1
 EOS = 2
@@ -99,11 +102,12 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Sent
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.building")
+    lines: Counter[str] = Counter()
     sentencepiece.set_random_generator_seed(0)
     try:
         with temporary.open("wb") as file:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_training_lines(texts),
+                sentence_iterator=_training_lines(texts, lines),
                 model_writer=file,
                 vocab_size=vocab_size,
                 model_type="bpe",
@@ -125,15 +129,18 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Sent
         raise _training_error(str(error), vocab_size) from None
     finally:
         temporary.unlink(missing_ok=True)
+    if lines["given"] > MAX_LINES:
+        _LOG.warning("the tokenizer learned from a random sample: %d of %d lines", MAX_LINES, lines["given"])
     return SentencePieceTokenizer(output)
 
 
-def _training_lines(texts: Iterator[str]) -> Iterator[str]:
-    """Lines that SentencePiece takes whole; it skips longer ones without a word."""
+def _training_lines(texts: Iterator[str], lines: Counter[str]) -> Iterator[str]:
+    """Lines that SentencePiece takes whole, counted as "given"; it skips longer ones without a word."""
     for text in texts:
         for line in text.split("\n"):
             for start in range(0, len(line), _MAX_LINE_CHARACTERS):
                 if piece := line[start : start + _MAX_LINE_CHARACTERS].strip():
+                    lines["given"] += 1
                     yield piece
 
 

@@ -19,7 +19,8 @@ class Parrot:
     def answer(self, record: MultimodalQuestion, sampling: Sampling) -> Answer:
         if record.question == "refused":
             raise DataError("the prompt fills the whole context")
-        return Answer(record.question[: sampling.max_new_tokens], cut=len(record.question) > sampling.max_new_tokens)
+        cut = len(record.question) > sampling.max_new_tokens
+        return Answer(record.question[: sampling.max_new_tokens], cut, ("proteins_truncated",) if cut else ())
 
 
 def test_every_entry_gives_one_line_and_a_second_run_adds_none(
@@ -40,7 +41,8 @@ def test_every_entry_gives_one_line_and_a_second_run_adds_none(
         "id": "q.jsonl:1", "question": "What?", "answer": "What?", "cut": False, "reference": "a",
     }  # fmt: skip
     assert (found["q.jsonl:2"]["cut"], found["q.jsonl:2"]["reference"]) == (True, "")
+    assert found["q.jsonl:2"]["changes"] == ["proteins_truncated"]
     assert "whole context" in found["q.jsonl:3"]["error"]
     assert found["q.jsonl:4"]["error"].startswith("no question")
     assert found["q.jsonl:5"]["error"].startswith("no JSON")
-    assert "3 answers, 1 cut at 10 tokens, 2 that are no question" in capsys.readouterr().out
+    assert "3 answers, 1 cut at 10 tokens, proteins truncated: 1, 2 that are no question" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import make_store
 
 from megabiomed.config import DataConfig
 from megabiomed.data.loader import TrainLoader
@@ -46,6 +47,13 @@ def test_a_paper_is_found_at_exactly_the_steps_that_read_it(loader: TrainLoader,
     assert sum(r.tokens for r in trace_paper(loader, "p5")) == 90
     with pytest.raises(DataError, match="no training store of this run has"):
         trace_paper(loader, "p99999")
+
+
+def test_a_paper_that_fills_no_window_is_never_read_and_the_trace_says_so(tmp_path: Path, tokenizer_file: Path) -> None:
+    data = DataConfig(seq_length=16, global_batch_size=1, micro_batch_size=1)
+    cut = TrainLoader([make_store(tmp_path / "s", tokenizer_file, [40, 5])], [1.0], data, seed=3)
+    with pytest.raises(DataError, match=r"the paper p1 is never read: .*; set data.packing=best_fit"):
+        trace_paper(cut, "p1")
 
 
 def test_the_command_traces_both_ways(run_file: Path, command: Callable[..., Any], corpus: Path) -> None:

@@ -18,7 +18,7 @@ from megabiomed.data.packing import IGNORE_INDEX, MicroBatch, pack_window
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.data.store import TokenStore
 from megabiomed.data.trace import trace_paper, trace_step
-from megabiomed.data.windows import BestFitWindows, Windows, read, read_micro_batch, windows_of
+from megabiomed.data.windows import BestFitWindows, Windows, describe, left_out, read, read_micro_batch, windows_of
 
 
 def loader(store: TokenStore, packing: str, rank: int = 0, size: int = 1) -> TrainLoader:
@@ -55,6 +55,28 @@ def test_best_fit_windows_equal_the_obvious_construction(
     assert cuts.sum() < max(1, len(windows) - windows._before_loose)  # one for each end of a window of loose ends
     places = size * len(windows)
     assert places - store.num_tokens <= max(MAX_PADDING * places, size - 1)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=30), size=st.integers(1, 24))
+def test_what_no_window_holds_is_counted(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path, lengths: list[int], size: int
+) -> None:
+    store = make_store(tmp_path_factory.mktemp("w") / "s", tokenizer_file, lengths)
+    for packing in ("contiguous", "best_fit"):
+        windows, lost = windows_of(store, size, packing), np.array(lengths)
+        for document, low, high in (part for number in range(len(windows)) for part in windows.pieces(number)):
+            lost[document] -= high - low
+        assert windows.left_out == (lost.sum(), (lost > 0).sum())
+
+
+def test_what_is_left_out_is_said_and_named_by_store(tmp_path: Path, tokenizer_file: Path) -> None:
+    store = make_store(tmp_path / "s", tokenizer_file, [30, 3, 6])
+    whole, cut = (windows_of(store, 16, packing) for packing in ("best_fit", "contiguous"))
+    said = f"{store.path}: 2 windows; 7 tokens at its end, of 2 documents, fill no window and are left out"
+    assert describe(store, cut) == said
+    assert "left out" not in describe(store, whole)
+    assert left_out([store, store], [cut, whole]) == {str(store.path): {"tokens": 7, "documents": 2}}
 
 
 @pytest.mark.parametrize("packing", ["contiguous", "best_fit"])

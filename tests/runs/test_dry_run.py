@@ -9,6 +9,7 @@ import pytest
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.state import TrainerState
+from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import UserError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
@@ -65,6 +66,17 @@ def test_data_of_another_tokenizer_are_refused_and_absent_ones_are_named(
         dry(run_file, "model.vocab_size=512")
     dry(run_file, f"data.validation={tmp_path / 'later'}")
     assert f"data: {tmp_path / 'later'}, not there yet" in capsys.readouterr().out
+
+
+def test_what_fills_no_window_is_counted_before_the_start(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry(run_file, "data.seq_length=57")
+    store = TokenStore.open(read_run(str(run_file), []).data.train[0].path)
+    tokens = store.num_tokens - (store.num_tokens - 1) // 57 * 57
+    assert f"data: {store.path}: {(store.num_tokens - 1) // 57:,} windows; {tokens} tokens at its end, of" in (
+        capsys.readouterr().out
+    )
+    dry(run_file, "data.packing=best_fit")
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_memory_is_that_of_the_largest_stage_and_the_command_names_hosts(

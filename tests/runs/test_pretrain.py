@@ -170,6 +170,7 @@ def test_torchrun_joins_the_same_run(run_file: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(tmp_path / "r")) == 2
+    assert [set(left) for left in events(tmp_path / "r")[0]["left_out"].values()] == [{"tokens", "documents"}]
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'r' / 'mlflow.db'}")

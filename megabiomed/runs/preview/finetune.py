@@ -16,6 +16,7 @@ def check(config: FinetuneRunConfig, world: int) -> None:
 
 def describe(config: FinetuneRunConfig, world: int) -> list[str]:
     """The estimate; the length is exact where the questions are there as stores."""
+    from megabiomed.data.loader import text_notes
     from megabiomed.runs.estimate import estimate
     from megabiomed.runs.preview.beginning import beginning
     from megabiomed.runs.schedule import total_steps
@@ -26,8 +27,10 @@ def describe(config: FinetuneRunConfig, world: int) -> list[str]:
     samples, lines = None, []
     if all(source.path.is_dir() for source in sources):
         stores = [QuestionStore(source.path) for source in sources]
-        samples = FinetuneLoader(stores, config.finetune, config.data, config.seed).samples_per_epoch
+        loader = FinetuneLoader(stores, config.finetune, config.data, config.seed)
+        samples = loader.samples_per_epoch
         lines = [f"data: {store.path}: {store.describe()}" for store in stores]
+        lines += text_notes(loader.stores, loader.texts)
     elif config.train.steps is None:
         lines = [
             "length: unknown until the questions are stores (`megabiomed questions build`); the run itself tokenizes files"

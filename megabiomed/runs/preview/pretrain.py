@@ -22,11 +22,13 @@ def describe(config: RunConfig, world: int) -> list[str]:
     from megabiomed.runs.schedule import total_steps
 
     known = _has_data(config)
-    samples = open_training_data(config.data, config.seed).samples_per_epoch if known else None
+    loader = open_training_data(config.data, config.seed) if known else None
+    samples = loader.samples_per_epoch if loader else None
     unknown = samples is None and config.train.steps is None
     lines = ["length: unknown until the token stores of data.train exist (train.epochs is given)"] if unknown else []
     total = None if unknown else total_steps(config, samples or 0)
     absent = [f"data: {path}, not there yet" for path in _stores(config) if not path.is_dir()]
+    lines += loader.notes() if loader else []
     return [*lines, *estimate(config, world, total, samples), beginning(config, None), *absent, *config.eval.absent()]
 
 

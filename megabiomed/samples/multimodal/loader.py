@@ -196,6 +196,11 @@ class AlignValidation:
         self.windows = QaWindows(store, align, data.seq_length, seed)
         self.samples = min(samples, len(self.windows))
 
+    def note(self) -> str:
+        """How much of the split is read."""
+        long = f", {self.windows.too_long} questions longer than a window left out" if self.windows.too_long else ""
+        return f"validation: the first {self.samples:,} of {len(self.windows):,} windows (train.eval_samples){long}"
+
     def batch(self) -> AlignBatch:
         """Everything at once; nothing of it is counted as consumed."""
         size = self.data.micro_batch_size

@@ -23,6 +23,7 @@ class FinetuneLoader(WindowLoader):
     Attributes:
         questions: stores of questions; sources 0.. of the order.
         stores: token stores of `replay`; the sources after them.
+        texts: the windows of each of these.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class FinetuneLoader(WindowLoader):
         self.questions = list(questions)
         self.stores = [TokenStore.open(source.path) for source in finetune.replay]
         asking = [_windows(store, data.seq_length, seed) for store in questions]
-        texts = [windows_of(store, data.seq_length, data.packing) for store in self.stores]
+        texts = self.texts = [windows_of(store, data.seq_length, data.packing) for store in self.stores]
         check_stores(self.stores, [len(each) for each in texts], data.seq_length)
         asked = [source.repeat * len(windows) for source, windows in zip(finetune.train, asking)]
         self._epoch = sum(asked)
