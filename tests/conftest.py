@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,20 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """A process group of one, in this process and without leaving a trace in the environment of others."""
+    import torch.distributed as dist
+
+    from megabiomed.processes import platform
+
+    started = not dist.is_initialized()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    platform.init_alone()
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if started:
+        dist.destroy_process_group()

@@ -80,6 +80,11 @@ def linear(done: float) -> float:
     return 1 - done
 
 
+def one_minus_sqrt(done: float) -> float:
+    """Steep at first (Haegele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations")."""
+    return 1 - math.sqrt(done)
+
+
 def constant(done: float) -> float:
     """The peak to the end, whatever the final rate is."""
     return 1.0
@@ -87,7 +92,10 @@ def constant(done: float) -> float:
 
 SCHEDULES: Registry[Schedule] = Registry(
     "learning-rate schedule",
-    {name: f"{__name__}:{name}" for name in ("cosine", "linear", "constant")},
+    {
+        **{name: f"{__name__}:{name}" for name in ("cosine", "linear", "constant")},
+        "1-sqrt": f"{__name__}:one_minus_sqrt",
+    },
     callable,
     "a function from the share of the decay that is done to a share of the peak",
 )

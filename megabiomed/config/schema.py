@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -123,12 +123,22 @@ class OptimizerConfig(Section):
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     """Final learning rate as a share of the peak."""
     schedule: str = "cosine"
-    """Decay after warm-up: cosine, linear, constant, or one's own function as package.module:attribute, from the share of the
-    decay that is done (0 to 1) to the share of the peak above the final rate."""
+    """Shape of the decay: cosine, linear, 1-sqrt, constant, or one's own function as package.module:attribute, from the share
+    of the decay that is done (0 to 1) to the share of the peak above the final rate."""
+    decay_steps: int | None = Field(None, ge=0)
+    """Steps of the decay, the last of the run; before them the rate stays (warm-up, stable, decay; 0: it stays to the end).
+    null: the decay takes all steps after warm-up."""
+    cooldown_steps: int = Field(0, ge=0)
+    """With decay_steps: steps after warm-up in which the rate falls as a cosine to stable_ratio (Ibrahim et al. 2024)."""
+    stable_ratio: float = Field(1.0, gt=0, le=1)
+    """With decay_steps: the rate between cooldown and decay as a share of the peak."""
     warmup_steps: int | None = Field(None, ge=0)
     """Steps of linear warm-up; null uses warmup_ratio."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Warm-up as a share of all steps, used when warmup_steps is null."""
+    lr_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Factors of the learning rate by patterns of tensor names, as of file names: `{"lm_head.*": 0.5}`; of several that match
+    a tensor the first counts. Encoders and adaptors are `encoder.NAME.*` and `adaptor.NAME.*`, adapters `*.lora_*`."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay; never applied to norm weights and biases."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -154,6 +164,18 @@ class OptimizerConfig(Section):
         SCHEDULES.check(name)
         return name
 
+    @model_validator(mode="after")
+    def _phases_fit(self) -> OptimizerConfig:
+        if self.decay_steps is None and (self.cooldown_steps or self.stable_ratio != 1):
+            raise ValueError(
+                "cooldown_steps and stable_ratio need decay_steps; set it (0: no decay after the stable phase)"
+            )
+        if (self.stable_ratio != 1) != bool(self.cooldown_steps):
+            raise ValueError("cooldown_steps and stable_ratio below 1 belong together; set both or neither")
+        if self.stable_ratio < self.min_lr_ratio:
+            raise ValueError(f"min_lr_ratio {self.min_lr_ratio} is above stable_ratio {self.stable_ratio}; lower it")
+        return self
+
     @property
     def rule(self) -> Optimizer:
         """The entry of `kind`. A `ConfigError` if it cannot be imported."""
@@ -167,6 +189,9 @@ class TrainConfig(Section):
     """Optimizer steps; give either steps or epochs."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the training mixture; give either steps or epochs."""
+    first_step: int = Field(0, ge=0)
+    """Step of the checkpoint in checkpoint.resume from which this run goes on with its weights and optimizer, while warm-up,
+    schedule and data begin anew; `steps` counts the earlier ones too."""
     # Not fp16: its range needs loss scaling, whose skipped steps would be part of the history that a resume must repeat.
     precision: Literal["fp32", "bf16", "fp8"] = "bf16"
     """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32. fp8 is bf16 whose blocks multiply in fp8 in
@@ -197,6 +222,10 @@ class TrainConfig(Section):
     def _one_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of train.steps and train.epochs")
+        if self.steps is not None and self.steps <= self.first_step:
+            raise ValueError(
+                f"steps {self.steps} counts from the beginning; set more than first_step {self.first_step}"
+            )
         return self
 
 

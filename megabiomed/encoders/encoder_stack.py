@@ -7,7 +7,6 @@ Gradients are SUMs over all ranks of the gradient of the global mean loss; there
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import cast
 
 import torch
@@ -29,6 +28,7 @@ from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import flat_fragments, set_steps, state_before_training
 from megabiomed.kernels.dropout import Noise
+from megabiomed.model.rates import factor_of
 from megabiomed.processes import platform
 
 Shapes = dict[str, tuple[int, ...]]
@@ -128,16 +128,19 @@ class EncoderStack:
 
     def _make_optimizer(self) -> None:
         named = [(name, p) for name, p in self._named() if p.requires_grad]
-        groups: list[dict[str, object]] = []
-        kinds = product((("adaptor", "adaptor_lr"), ("encoder", "encoder_lr")), (True, False), (True, False))
-        for (prefix, key), matrices, sharded in kinds:  # one fused call cannot step sharded and whole parameters
-            chosen = [
-                p for name, p in named
-                if name.startswith(prefix) and (p.dim() > 1) == matrices and isinstance(p, DTensor) == sharded
-            ]  # fmt: skip
-            if chosen:
-                decay = self.settings.weight_decay if matrices else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "peak": getattr(self.stage, key)})
+        peaks = {"adaptor": self.stage.adaptor_lr, "encoder": self.stage.encoder_lr}
+        found: dict[tuple[str, bool, bool, float], list[nn.Parameter]] = {}
+        for name, p in named:  # one fused call cannot step sharded and whole parameters
+            scale = factor_of(self.settings.lr_scales, [name])
+            found.setdefault((name.split(".")[0], p.dim() > 1, isinstance(p, DTensor), scale), []).append(p)
+        groups: list[dict[str, object]] = [
+            {
+                "params": chosen,
+                "weight_decay": self.settings.weight_decay if matrices else 0.0,
+                "peak": peaks[part] * scale,
+            }
+            for (part, matrices, _, scale), chosen in found.items()
+        ]
         rule = self.settings.rule
         self.optimizer = rule.build(groups, self.settings)
         for _, parameter in named:

@@ -20,7 +20,7 @@ from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
-from megabiomed.engine.stage import PipelineStage, decay_groups
+from megabiomed.engine.stage import PipelineStage, optimizer_groups, set_rates
 from megabiomed.processes import platform
 
 
@@ -52,7 +52,7 @@ class FsdpEngine(DataParallelEngine):
         for name, owner in shared:  # each use has become a parameter of its own
             module, _, key = name.rpartition(".")
             setattr(self.stage.get_submodule(module), key, self.stage.get_parameter(owner))
-        groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
+        groups = optimizer_groups(self.stage, config, mesh)
         self.rule = config.optimizer.rule
         self.optimizer = optimizer_of(groups, config)
         host = isinstance(self.optimizer, FusedAdamW)
@@ -70,8 +70,7 @@ class FsdpEngine(DataParallelEngine):
 
     def step(self, lr: float) -> float:
         """See the base class."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rates(self.optimizer.param_groups, lr)
         pairs = [
             (_local(parameter.grad), self.stage.placements[name].replicated)
             for name, parameter in self.stage.named_parameters()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Placement
@@ -16,6 +17,7 @@ from megabiomed.kernels import fp8
 from megabiomed.model.decoder import Chunk
 from megabiomed.model.lora import freeze_base
 from megabiomed.model.parallelize import TensorParallelLayers
+from megabiomed.model.rates import lr_factors
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.tying import CopiedEnd, OwnedEnd, TiedEnd
 from megabiomed.processes import platform
@@ -83,22 +85,43 @@ def _tied_end(config: RunConfig, mesh: Mesh) -> TiedEnd | None:
     return CopiedEnd(mesh.ends, platform.DTYPES[config.train.compute_type], config.kernels.weight_gradient)
 
 
-def decay_groups(
-    names_and_parameters: Iterator[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[dict[str, object]]:
-    """Optimizer groups of what is trained: matrices are decayed, vectors (norm weights, biases) never.
+def optimizer_groups(stage: PipelineStage, config: RunConfig, mesh: Mesh) -> list[dict[str, object]]:
+    """Optimizer groups of what is trained: by weight decay and by factor of the learning rate (`lr_scale`).
 
-    The shape is read before any engine flattens it; under ZeRO-3 it is `ds_shape`.
+    Matrices are decayed, vectors (norm weights, biases) never. The shape is read before any engine flattens it; under ZeRO-3
+    it is `ds_shape`. Every pipeline stage has the same number of groups, because DeepSpeed sums a norm over the stages for
+    each. Collective where factors are given.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for _, parameter in names_and_parameters:
+    factor = lr_factors(config)
+    found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in stage.named_parameters():
         if not parameter.requires_grad:
             continue
-        shape = getattr(parameter, "ds_shape", parameter.shape)
-        (decayed if len(shape) > 1 else plain).append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        is_matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+        scale = factor({piece.box.name for piece in stage.placements[name].pieces})
+        found.setdefault((is_matrix, scale), []).append(parameter)
+    decay = config.optimizer.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": found[key], "weight_decay": decay if key[0] else 0.0, "lr_scale": key[1]}
+        for key in sorted(found, reverse=True)
     ]
-    return [group for group in groups if group["params"]]
+    if config.optimizer.lr_scales and mesh.size("pp") > 1:
+        most = torch.tensor([len(groups)], device=platform.device())
+        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=mesh.group("pp"))
+        _cut(groups, int(most))
+    return groups
+
+
+def _cut(groups: list[dict[str, Any]], number: int) -> None:
+    """Cut the groups with the most parameters in two until there are so many."""
+    while len(groups) < number:
+        largest = max(groups, key=lambda group: len(group["params"]))
+        half = len(largest["params"]) // 2
+        groups.append({**largest, "params": largest["params"][half:]})
+        largest["params"] = largest["params"][:half]
+
+
+def set_rates(groups: list[dict[str, Any]], lr: float) -> None:
+    """Give every optimizer group its learning rate."""
+    for group in groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -27,7 +27,7 @@ from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, 
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
-from megabiomed.engine.stage import PipelineStage, decay_groups
+from megabiomed.engine.stage import PipelineStage, optimizer_groups, set_rates
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
 
@@ -52,7 +52,7 @@ class ZeroEngine(DataParallelEngine):
             for name, parameter in self.stage.named_parameters():
                 replicated = self.stage.placements[name].replicated
                 workarounds.mark_replicated(parameter, replicated and mesh.coordinate("tp") == 0)
-        groups = decay_groups(self.stage.named_parameters(), config.optimizer.weight_decay)
+        groups = optimizer_groups(self.stage, config, mesh)
         with workarounds.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=self.stage,
@@ -113,8 +113,7 @@ class ZeroEngine(DataParallelEngine):
 
     def step(self, lr: float) -> float:
         """See the base class."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rates(self.optimizer.param_groups, lr)
         self.gradients.finish_step()
         # Stays None where DeepSpeed skips the step, because its norm is not finite.
         self._known = None

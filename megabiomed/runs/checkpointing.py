@@ -28,6 +28,7 @@ from megabiomed.ground.errors import CheckpointError
 from megabiomed.processes import messages, platform
 from megabiomed.processes.ranks import VERDICT
 from megabiomed.runs.history import check_fresh
+from megabiomed.tokenizer.files import fingerprint, open_tokenizer
 
 _STATUS = Path("/proc/self/status")
 
@@ -75,8 +76,7 @@ def choose(config: RunConfig) -> ResumePoint:
     if choice not in ("auto", "never"):
         named = Checkpoint.open(choice, verify)
         own, skipped = latest_valid(folder, verify)
-        foreign = named.path.resolve().parent != folder.resolve()
-        return ResumePoint(own, skipped) if own and foreign else ResumePoint(named, [])
+        return ResumePoint(own, skipped) if own and is_foreign(named, config) else ResumePoint(named, [])
     found, skipped = latest_valid(folder, verify)
     if choice == "never" and found is not None:
         raise CheckpointError(
@@ -89,11 +89,25 @@ def choose(config: RunConfig) -> ResumePoint:
     return ResumePoint(found, skipped)
 
 
+def is_foreign(checkpoint: Checkpoint, config: RunConfig) -> bool:
+    """Whether a checkpoint is of another run."""
+    return checkpoint.path.resolve().parent != (config.folder / "checkpoints").resolve()
+
+
 def resumed_progress(
-    checkpoint: Checkpoint, identity: dict[str, Any], config: RunConfig
+    checkpoint: Checkpoint, identity: dict[str, Any], config: RunConfig, tokenizer: Path
 ) -> tuple[DataProgress, list[str]]:
-    """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed."""
-    trainer = checkpoint.trainer
+    """Data position of a checkpoint and the verdict on the data order; a changed order is refused unless allowed.
+
+    At `train.first_step` data begin anew, and may be others that the same tokenizer made.
+
+    Args:
+        tokenizer: that of the run.
+    """
+    trainer, first = checkpoint.trainer, config.train.first_step
+    if first and is_foreign(checkpoint, config):
+        _check_first_step(checkpoint, first, tokenizer)
+        return DataProgress(identity=identity), [f"data order: begins anew after step {first}"]
     progress = trainer.data
     found = verdict(progress, identity, checkpoint.step)
     if not found.identical and not config.checkpoint.allow_data_change:
@@ -109,6 +123,26 @@ def resumed_progress(
         )
     # Position and hash chain go on; the identity is this start's, which may differ on purpose.
     return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
+
+
+def _check_first_step(checkpoint: Checkpoint, first: int, tokenizer: Path) -> None:
+    if checkpoint.step != first:
+        raise CheckpointError(
+            f"train.first_step is not the step of {checkpoint.path}", got=f"step {checkpoint.step}",
+            expected=f"step {first}", do="set train.first_step to the step of the checkpoint in checkpoint.resume",
+        )  # fmt: skip
+    if checkpoint.tokenizer is not None:
+        advice = "build the data of this run with the tokenizer of the earlier one"
+        open_tokenizer(checkpoint.tokenizer).check_same("the data of the run", fingerprint(tokenizer), advice)
+
+
+def no_earlier_run(config: RunConfig) -> CheckpointError:
+    """The error of a run that is to begin at a later step, and has no checkpoint to begin from."""
+    return CheckpointError(
+        f"{config.name} begins after step {config.train.first_step} of an earlier run, which is not named",
+        got=f"checkpoint.resume {config.checkpoint.resume}", expected="the path of a checkpoint",
+        do="set checkpoint.resume to the checkpoint of that step, or remove train.first_step",
+    )  # fmt: skip
 
 
 def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool]:

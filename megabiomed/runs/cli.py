@@ -53,7 +53,7 @@ def plot(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     output: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("curve.svg"),
 ) -> None:
-    """Draw training and validation loss of a run."""
+    """Draw training and validation loss and the learning rate of a run."""
     from megabiomed.runs.plot import plot_run
 
     plot_run(run, output)

@@ -13,8 +13,10 @@ from megabiomed.model.flops import (
     trained_count,
     window_flops_per_token,
 )
+from megabiomed.model.rates import lr_factors
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
+from megabiomed.runs.schedule import describe_schedule
 
 
 def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per_epoch: int | None) -> list[str]:
@@ -23,7 +25,11 @@ def estimate(config: RunConfig, world: int, total_steps: int | None, samples_per
     Args:
         total_steps: None where no data is there yet to count epochs in; no line says then what the whole run takes.
         samples_per_epoch: None when no data is there yet (a dry run on another machine).
+
+    Raises:
+        ConfigError: a factor of the learning rate fits no tensor.
     """
+    lr_factors(config)
     data = config.data
     parallel = config.parallel
     extra = config.extra_ranks
@@ -95,9 +101,11 @@ def _length(config: RunConfig, total_steps: int | None, samples_per_epoch: int |
     formula = f"({weights}; causal attention over whole windows; no recomputation)"
     if total_steps is None:
         return [f"compute: {per_token:.3e} FLOP per token {formula}"]
-    tokens = total_steps * data.global_batch_size * data.seq_length
+    steps = total_steps - config.train.first_step
+    tokens = steps * data.global_batch_size * data.seq_length
     return [
-        f"length: {total_steps:,} steps, {tokens:,} tokens" + _epochs(config, total_steps, samples_per_epoch),
+        f"length: {steps:,} steps, {tokens:,} tokens" + _epochs(config, steps, samples_per_epoch),
+        describe_schedule(config, total_steps),
         f"compute: {per_token:.3e} FLOP per token, {per_token * tokens:.3e} FLOP in all {formula}",
     ]
 

@@ -29,7 +29,7 @@ def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
 
 
 def plot_run(run: Path, output: Path) -> None:
-    """Training and validation loss over steps, with the starts and resumes of the run; format by the file's suffix."""
+    """Losses and, below them, the learning rate over steps, with the resumes of the run; format by the file's suffix."""
     folder = locate(run).expect(RECORD).run
     if folder is None or not (folder / "metrics.jsonl").is_file():
         raise DataError(f"{run} holds no metrics", do="give the folder of a run that has logged steps")
@@ -41,7 +41,9 @@ def plot_run(run: Path, output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, (axes, rates) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(7, 5), height_ratios=(3, 1), layout="constrained"
+    )
     for key, label, style in (("train/loss", "training", "-"), ("validation/loss", "validation", "o-")):
         steps, values = read_curve(folder, key)
         if steps:
@@ -49,8 +51,11 @@ def plot_run(run: Path, output: Path) -> None:
     for event in read_events(folder):
         if event["event"] == "resume" and isinstance(event.get("step"), int):
             axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
-    axes.set(xlabel="global_step", ylabel="loss per token (nats)", title=folder.name)
+    axes.set(ylabel="loss per token (nats)", title=folder.name)
     axes.legend()
-    axes.grid(alpha=0.3)
+    rates.plot(*read_curve(folder, "train/lr"), color="grey")
+    rates.set(xlabel="global_step", ylabel="learning rate")
+    for each in (axes, rates):
+        each.grid(alpha=0.3)
     figure.savefig(output)
     pyplot.close(figure)

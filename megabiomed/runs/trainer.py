@@ -28,6 +28,7 @@ from megabiomed.runs.checkpointing import (
     find_resume_point,
     inherited,
     load,
+    no_earlier_run,
     resumed_progress,
     take_over,
 )
@@ -146,11 +147,13 @@ class Trainer:
         lines = describe(point)
         if point.checkpoint is not None:
             check_architecture(point.checkpoint, config.model)
-            progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config)
+            progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config, self.data.tokenizer)
             self.position = Position(progress, point.checkpoint.step, point.checkpoint.trainer.tokens_consumed)
             self.loader.first_sample = progress.next_sample
             self.changes = changed_settings(point.checkpoint, config)
             lines += [*verdict, *(f"changed: {line}" for line in self.changes)]
+        elif config.train.first_step:
+            raise no_earlier_run(config)
         self._say([*lines, *self._length()])
         return point
 

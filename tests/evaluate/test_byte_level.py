@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from megabiomed.checkpoint.locate import locate
@@ -20,10 +19,10 @@ from megabiomed.evaluate.single import generate_text
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_certified, export_hf
 from megabiomed.processes.signals import StopFlag
-from megabiomed.runs.kinds import kind_of_file, read_run
 from megabiomed.tokenizer.chat_template import Message
 from megabiomed.tokenizer.files import COMPANIONS, open_in, open_tokenizer
 from tests.support.byte_level import START, TURN_END, byte_level
+from tests.support.in_process import train_here
 
 MODEL = ModelConfig(
     kind="qwen2", vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -33,20 +32,12 @@ MODEL = ModelConfig(
 
 def train(folder: Path, name: str, **sections: Any) -> Path:
     """Two steps in this process; returns the run folder."""
-    values = {
-        "name": name, "run_dir": str(folder / name), "model": MODEL.model_dump(mode="json"),
-        "train": {"steps": 2, "precision": "fp32"}, "tracking": {"mlflow": False}, "checkpoint": {"save_every": 0},
-        "data": {"seq_length": 256, "micro_batch_size": 2, "global_batch_size": 4}, "optimizer": {"lr": 1e-3},
+    values: dict[str, Any] = {
+        "model": MODEL.model_dump(mode="json"), "train": {"steps": 2, "precision": "fp32"},
+        "tracking": {"mlflow": False}, "checkpoint": {"save_every": 0}, "optimizer": {"lr": 1e-3},
+        "data": {"seq_length": 256, "micro_batch_size": 2, "global_batch_size": 4},
     }  # fmt: skip
-    for key, keys in sections.items():
-        values[key] = {**values.get(key, {}), **keys}
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(values))
-    config = read_run(str(file), [])
-    kind = kind_of_file(str(file), [])
-    kind.check_start(config, 1)
-    assert kind.train(config, None, StopFlag()) == "finished"
-    return folder / name
+    return train_here(folder, name, values | {key: {**values.get(key, {}), **keys} for key, keys in sections.items()})
 
 
 def test_a_byte_level_tokenizer_goes_the_whole_way(alone: None, questions: Path, tmp_path: Path) -> None:

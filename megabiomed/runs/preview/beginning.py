@@ -7,7 +7,7 @@ from pathlib import Path
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
 from megabiomed.model.start_from import check_architecture, check_start
-from megabiomed.runs.checkpointing import choose
+from megabiomed.runs.checkpointing import choose, no_earlier_run
 
 
 def check_beginning(config: RunConfig, start: Path | None, tokenizer: Path | None) -> None:
@@ -21,6 +21,8 @@ def check_beginning(config: RunConfig, start: Path | None, tokenizer: Path | Non
         CheckpointError: as `check_start`, or the run was trained before and cannot go on.
     """
     resumed = resumed_from(config)
+    if resumed is None and config.train.first_step:
+        raise no_earlier_run(config)
     if resumed is not None:
         check_architecture(resumed, config.model)
         if config.lora is None:
