@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from megabiomed.config.schema import OptimizerConfig
 
 ParameterGroup = dict[str, object]
-"""torch's: `params` and what is different for them, here `weight_decay`."""
+"""torch's: `params` and what is different for them, here `weight_decay` and `lr_scale`."""
 
 
 @dataclass(frozen=True)
