@@ -44,6 +44,7 @@ class Nearest:
         return found
 
     def _fingerprint(self, name: str, text: str) -> Any:
+        # Every question is compared with the same training items.
         if (name, text) not in self._fingerprints:
             self._fingerprints[name, text] = self.store.modalities[name].fingerprint(text)
         return self._fingerprints[name, text]

@@ -76,6 +76,7 @@ def stage_source(config: AlignRunConfig, number: int) -> StageSource:
                 expected=f"its last checkpoint, of step {config.align.stages[earlier].steps}",
                 do="run the earlier stage to its end first (`megabiomed align` without --stage)",
             )
+        # The newest first, as a chain is asked.
         checkpoints.insert(0, found)
     return StageSource(checkpoints, config)
 

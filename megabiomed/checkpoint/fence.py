@@ -57,6 +57,7 @@ class Fence:
         # Seconds since 1970 or more: also above the earlier ones where the fence was removed, or the clock was set back.
         number = max(_number(folder) + 1, int(time.time()))
         claimed = datetime.now(UTC).isoformat(timespec="seconds")
+        # The last claim wins. There is no lock, which a dead node would leave behind for a person to remove.
         write_json(folder / FENCE, {"token": token, "number": number, "claimed": claimed})
         return cls(folder, token, number)
 

@@ -61,6 +61,7 @@ class ModelConfig(Section):
     def identity(self) -> dict[str, Any]:
         """What makes two configurations the same model: not where its weights come from."""
         values = self.model_dump(mode="json", exclude={"init_from", "initializer_range"})
+        # A head size that is left out and the same one written down are one model.
         return {**values, "head_dim": self.head_size, "tie_word_embeddings": bool(self.tie_word_embeddings)}
 
     @model_validator(mode="after")

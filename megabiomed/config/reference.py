@@ -66,6 +66,7 @@ def _section_class(field: FieldInfo) -> Any:
 
 
 def _type(annotation: Any) -> str:
+    # As a reader would write the types, not as Python names them.
     text = str(annotation)
     for noise in (
         "typing.",

@@ -122,6 +122,7 @@ def read_yaml(text: str, source: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
+        # On the nodes, before aliases become values.
         _check_size(node, source)
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -108,6 +108,7 @@ class _Build:
             )
         tokenizer = self._tokenizer(splits)
         final = self.working / "corpus"
+        # A build that was killed here has left a part of it.
         remove_tree(final)
         final.mkdir()
         report: dict[str, Any] = {
@@ -149,10 +150,12 @@ class _Build:
             self.parts.extend(job.folder / part for part in account["parts"])
         hashes = {account["file"]: account["sha256"] for account in accounts}
         files = source_files(o)
+        # Parses that are joined have no job of their own, so their hash is taken here.
         return [(path.name, hashes.get(path.name) or sha256_file(path)) for path in files]
 
     def _split(self) -> list[Path]:
         """Decide for every document of every part: train (0), validation (1), or dropped."""
+        # Mapped, not read: the keys of a full corpus are gigabytes, and `repeated` looks at a sixteenth at a time.
         keys = [np.load(part.with_name(f"{part.name}.keys.npy"), mmap_mode="r") for part in self.parts]
         alive = [np.ones(len(part), dtype=np.bool_) for part in keys]
         # From the surest reason to the weakest: a paper is counted under the first one that applies to it. Near duplicates
@@ -237,6 +240,7 @@ class _Build:
                     yield document["text"]
 
     def _tokenizer(self, splits: list[Path]) -> Tokenizer:
+        # A build that goes on must use the tokenizer that cut its finished parts.
         held = find_in(self.working)
         if held is not None:
             return open_tokenizer(held)

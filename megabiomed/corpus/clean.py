@@ -188,6 +188,7 @@ def cut(paper: Paper, removed: list[Interval], inserted: Mapping[int, str]) -> s
     starts, ends = {start for start, _ in removed}, {end for _, end in removed}
     pieces, inside = [], False
     for start, end in pairwise(edges):
+        # Edges that neither open nor close an interval (breaks, inserted texts) leave things as they are.
         inside = start in starts or (inside and start not in ends)
         pieces.append(breaks.get(start, ""))
         pieces.append(inserted.get(start, ""))
@@ -222,6 +223,7 @@ def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
     """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
     pieces, start = [], 0
     for bracket in _EMPTY_BRACKETS.finditer(text):
+        # The bracket had a space on either side; one of them goes with it.
         space = bracket.start() > start and text[bracket.start() - 1] == " "
         pieces.append(text[start : bracket.start() - space])
         start = bracket.end()
@@ -244,6 +246,7 @@ def collapse_whitespace(text: str, counts: Counter[str]) -> str:
 
 
 def _is_unwanted(character: str) -> bool:
+    # U+FFFD: what an earlier program could not decode.
     return unicodedata.category(character) in _DROPPED_CATEGORIES or character == "\ufffd"
 
 
@@ -258,6 +261,7 @@ def _covered(intervals: list[Interval]) -> int:
 
 def _meets(intervals: list[Interval], start: int, end: int) -> bool:
     """Whether one of merged intervals meets [start, end)."""
+    # The first interval that ends after `start`.
     place = bisect_right(intervals, start, key=lambda interval: interval[1])
     return place < len(intervals) and intervals[place][0] < end
 

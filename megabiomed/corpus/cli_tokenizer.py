@@ -103,6 +103,7 @@ def report(
     from megabiomed.tokenizer.fertility import fertility
     from megabiomed.tokenizer.files import open_tokenizer
 
+    # Read once: all tokenizers are measured on the same sample.
     sample = list(read_texts(texts))
     compared = {str(path): fertility(open_tokenizer(path), sample) for path in model}
     if as_json:
@@ -127,8 +128,10 @@ def read_texts(paths: list[Path]) -> Iterator[str]:
     from megabiomed.corpus.readers import read_papers
     from megabiomed.corpus.records import Rejects
 
+    # Cleaned as in a build, because that is what the tokenizer will cut; papers of any kind will do.
     rules = CleanRules(require_medical_id=False, min_words=1)
     for path in paths:
+        # All suffixes, because .gz or .zst may follow.
         if {".jsonl", ".json", ".parquet"}.isdisjoint(path.suffixes):
             yield _text(path)
             continue

@@ -72,6 +72,7 @@ def compared(a: Molecule, b: Molecule, rng: random.Random) -> str:
             ("rotatable_bonds", "number of rotatable bonds", 0),
         ]
     )
+    # As printed, so that the sentence is true of the figures that it shows.
     left, right = (f"{getattr(properties(m.smiles), key):.{digits}f}" for m in (a, b))
     if left == right:
         return f"{capital(a.name)} and {b.name} have the same {noun} ({left})."
@@ -90,6 +91,7 @@ def summarised(molecules: list[Molecule], rng: random.Random) -> str:
         f"The mean molecular weight of the {many} is {mean:.2f} g/mol.",
         f"The number of molecules that meet all limits of the rule of five is {passing} of {len(molecules)}.",
     ]
+    # With two equal weights at the top there is no heaviest one.
     if weights[-1][0] > weights[-2][0]:
         sentences.append(f"The heaviest of the {many} is {weights[-1][1]}.")
     if weights[0][0] < weights[1][0]:
@@ -110,6 +112,7 @@ def _amino_acid(rng: random.Random) -> str:
             f"{', '.join(a.codons)}.",
             f"{capital(a.name)} is {a.kind} amino acid with the one-letter code {a.one}.",
             f"In the standard genetic code, {rng.choice(a.codons)} encodes {a.name}.",
+            # A residue lacks the water that its bonds have given off, 18.015 g/mol.
             f"The residue of {a.name} adds {peptide_weight(a.one) - 18.015:.2f} to the weight of a protein.",
         ]
     )

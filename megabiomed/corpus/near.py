@@ -24,6 +24,7 @@ THRESHOLD = 0.8
 def signature(text: str) -> NDArray[np.uint64]:
     """[PERMUTATIONS] MinHash of a text's shingles."""
     words = prompt_words(text)
+    # A text of fewer words is one shingle.
     shingles = {" ".join(words[n : n + SHINGLE]).encode() for n in range(max(1, len(words) - SHINGLE + 1))}
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME)
     sketch.update_batch(shingles)
@@ -51,5 +52,6 @@ def near_repeated(
             if any(share >= THRESHOLD for share in shares):
                 marks[number][row] = True
             else:
+                # Keys are places, which cannot repeat.
                 table.insert((number, row), sketch, check_duplication=False)
     return marks

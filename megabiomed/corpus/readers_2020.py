@@ -57,6 +57,7 @@ def paper_2020(record: Record, metadata: dict[str, Any], parse: dict[str, Any], 
         rejects.add("field: title of another type", where, type(title).__name__)
         title = None
     text, spans = compose(title or "", metadata.get("abstract"), parse, where, rejects)
+    # Title and headers alone are nothing to train on.
     if not spans.keys() - {"title", "sectionheader"}:
         rejects.add("record: text is empty", where, "neither abstract nor paragraphs")
         return None
@@ -80,6 +81,7 @@ class MetadataIndex:
 
     def __init__(self, path: Path, rejects: Rejects) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="megabiomed-metadata-")
+        # Without transactions: the file is thrown away in any case.
         self._base = sqlite3.connect(Path(self._folder.name) / "metadata.sqlite", isolation_level=None)
         # The file lives as long as this object, so it needs no protection against a crash.
         self._base.execute("PRAGMA journal_mode = OFF")
@@ -123,6 +125,7 @@ class MetadataIndex:
             self._rejects.add("record: no full text in this release", record.where, f"paper_id {paper_id}")
             return
         row = json.dumps({name: record.value.get(name) for name in _METADATA_FIELDS})
+        # Of repeated rows the first one counts.
         inserted = self._base.execute("INSERT OR IGNORE INTO papers (id, row) VALUES (?, ?)", (paper_id, row))
         if inserted.rowcount == 0:
             self._rejects.add("record: repeated metadata", record.where, f"paper_id {paper_id}")

@@ -85,6 +85,7 @@ class _Composer:
         target = entry.get("ref_id")
         kind = "bibref"
         if field == "ref_spans":
+            # The release calls them TABREF0, FIGREF1 and so on.
             kind = "tableref" if isinstance(target, str) and target.startswith("TAB") else "figureref"
         moved = Span(start + span.start, start + span.end, {"ref_id": target} if target else {})
         self._spans.setdefault(kind, []).append(moved)

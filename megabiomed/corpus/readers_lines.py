@@ -169,6 +169,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
 
 def _skip_line(file: IO[bytes]) -> int:
     skipped = 0
+    # In pieces, because the line may not fit into memory.
     while piece := file.readline(1 << 20):
         skipped += len(piece)
         if piece.endswith(b"\n"):
@@ -178,6 +179,7 @@ def _skip_line(file: IO[bytes]) -> int:
 
 def _decode(data: bytes, where: str, rejects: Rejects) -> dict[str, Any] | None:
     try:
+        # A byte order mark belongs to the first line of a file.
         value = json.loads(_repaired(data, where, rejects).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         rejects.add("record: invalid UTF-8", where, f"byte {error.start} of the line: {error.reason}")

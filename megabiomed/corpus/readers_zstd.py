@@ -28,6 +28,7 @@ class _Frames(io.RawIOBase):
         return True
 
     def readinto(self, target: Buffer) -> int:
+        # A chunk may give no bytes yet, and 0 would mean the end of the stream.
         while not self._ready and self._fill():
             pass
         view = memoryview(target)
@@ -37,6 +38,7 @@ class _Frames(io.RawIOBase):
         return count
 
     def _fill(self) -> bool:
+        # What follows the end of a frame begins the next one.
         rest = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
         if rest or self._frame is None or self._frame.eof:
             data = rest or self._file.read(_CHUNK)

@@ -82,6 +82,7 @@ class Rejects:
 
     def add(self, reason: str, where: str, detail: str = "", count: int = 1) -> None:
         """Count one reject. `where` is `file:line`, `detail` a short description of what is wrong there."""
+        # A sample may quote a record of megabytes.
         sample = f"{where}: {detail[:200]}" if detail else where
         sample = sample.encode("utf-8", "backslashreplace").decode()  # JSON in JSON, or a file name, may not be UTF-8
         if self.strict:

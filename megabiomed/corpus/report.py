@@ -150,6 +150,7 @@ def _histogram(lengths: list[np.ndarray]) -> str:
         return ""
     every = np.concatenate(lengths)
     figure, axes = plot_axes(3.0)
+    # Lengths spread over orders of magnitude.
     axes.hist(every, bins=np.geomspace(max(1, every.min()), every.max() + 1, 40).tolist(), color="#4477aa")
     axes.set_xscale("log")
     axes.set_xlabel(f"tokens; median {np.median(every):,.0f}")

@@ -123,6 +123,7 @@ def _compare(
         gap = (ours.double() - theirs.double()).where(unequal, 0.0).abs().nan_to_num(nan=torch.inf)
         largest = max(largest, float(gap.max()))
         squares += float(gap.square().sum())
+        # A NaN that both sides hold is equal and must not spoil the norm.
         norm += float(ours.double().nan_to_num().square().sum())
         advance(box.numel)
     relative = sqrt(squares / norm) if norm else (float("inf") if squares else 0.0)

@@ -31,6 +31,7 @@ COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_b
 def summary(folder: Path) -> dict[str, Any]:
     """Facts of one checkpoint folder; an incomplete one has the reason instead."""
     try:
+        # By sizes: a list of checkpoints must not read all of them.
         checkpoint = Checkpoint.open(folder)
         trainer = checkpoint.trainer
     except (UserError, OSError) as error:
@@ -110,6 +111,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
 
 def needs_report(checkpoint: Checkpoint, topology: str) -> dict[str, Any]:
     """Ranks, and for each pipeline stage what a rank reads and holds."""
+    # Optimizer, adapters and batch of the stored configuration decide too what is legal and what is needed.
     config = stored_config(checkpoint)
     parallel, world = parse_topology(topology, config)
     stages = [asdict(stage) for stage in stage_needs(config.model, parallel, world, config.optimizer, config.lora)]

@@ -94,6 +94,7 @@ class EncoderStack:
         self.trained = {name for name in self.parts if stage.mode(name) != "frozen"}
         self.sharded = {name for name, part in self.parts.items() if part.encoder.placement == "zero3"}
         self.shapes = {name: tuple(p.shape) for name, p in self._named()}
+        # By world rank: `rank` counts within the group.
         self.encodes = dist.get_rank() in encoding_ranks(config, dist.get_world_size())
         for name in self.parts:
             self._place(name, device)
@@ -122,6 +123,7 @@ class EncoderStack:
 
     def _shard(self, name: str, mesh: DeviceMesh) -> None:
         encoder = self.encoders[name]
+        # Layers first: the last call shards what no layer holds.
         for layer in encoder_of(self.parts[name]).fsdp_layers(encoder):
             fully_shard(layer, mesh=mesh)
         fully_shard(encoder, mesh=mesh)
@@ -154,6 +156,7 @@ class EncoderStack:
         """
         encoder, settings = self.encoders[modality], self.parts[modality].encoder
         if next(encoder.parameters()).is_meta:
+            # This rank has no weights, and the plan gives it no items.
             return torch.zeros(0, settings.hidden_size, device=platform.device())
         set_dropout(encoder, batch.rows, noises if modality in self.trained else ())
         if isinstance(settings, CachedEncoderConfig) and settings.cache is not None and modality not in self.trained:

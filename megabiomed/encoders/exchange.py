@@ -68,6 +68,7 @@ class Exchange:
         counts_in = [sum(self.items[n].rows_out for n in group) for group in incoming]
         received = rows.new_empty(sum(counts_in), rows.shape[1])
         dist.all_to_all_single(received, sent.contiguous(), counts_in, counts_out)
+        # Received in the order of the senders, wanted in the order of the items.
         order = [n for group in incoming for n in group]
         ends = list(accumulate(self.items[n].rows_out for n in order))
         where = {n: received[end - self.items[n].rows_out : end] for n, end in zip(order, ends)}

@@ -105,4 +105,5 @@ def fill(model: nn.Module, state: State, path: Path) -> None:
             got=f"missing {missing[:3]}, unknown {unknown[:3]}, other shape {wrong[:3]}",
             do="set the encoder's num_layers and hidden_size to those of the file",
         )
+    # What is missing was refused above; strict would ask for the counters.
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)

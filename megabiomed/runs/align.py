@@ -146,6 +146,7 @@ class MultimodalModel:
 
         if self._in_model:
             found = evaluation.run(self.engine, tell)
+        # Its ranks are through when all say so; encoder ranks have nothing else to do until then.
         while goes_on(False):
             pass
         return found

@@ -30,6 +30,7 @@ from megabiomed.processes.ranks import VERDICT
 from megabiomed.runs.history import check_fresh
 from megabiomed.tokenizer.files import fingerprint, open_tokenizer
 
+# Linux alone has it; elsewhere the figure is 0.
 _STATUS = Path("/proc/self/status")
 
 
@@ -50,6 +51,7 @@ def find_resume_point(config: RunConfig) -> ResumePoint:
     """Rank 0 chooses for all ranks, because a shared file system may show them different states. Collective."""
 
     def chosen() -> list[Any]:
+        # Listed before the choice: what is committed in between is then a change.
         seen = committed_names(config)
         point = choose(config)
         path = point.checkpoint and str(point.checkpoint.path)
@@ -159,6 +161,7 @@ def take_over(config: RunConfig, point: ResumePoint) -> tuple[Fence | None, bool
 
     def claimed() -> bool:
         fences.append(inherited(config) or Fence.claim(config.folder))
+        # After the claim no earlier start can commit, so what is listed now stays the newest.
         return committed_names(config) != point.seen
 
     changed = bool(messages.from_first(claimed))
@@ -216,6 +219,7 @@ class Checkpoints:
         """
         self._saver.check()
         settings = self.config.checkpoint
+        # keep_every saves as well, or there would be nothing to keep.
         if any(every and step % every == 0 for every in (settings.save_every, settings.keep_every)):
             return True
         if not settings.save_every_minutes:

@@ -29,6 +29,7 @@ def compact(config: RunConfig) -> str:
     """One section per line."""
     lines = []
     for section, content in config.model_dump(mode="json").items():
+        # Not wrapped, so that one line of the log holds a section.
         text = yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10**6).strip()
         lines.append(f"{section}: {text.removesuffix('...').strip()}")
     return "\n".join(lines)

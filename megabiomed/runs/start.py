@@ -67,6 +67,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
         launcher = torchrun(*hosts_for(world, platform.device_count(), config.parallel.tensor_parallel_size))
         stage = ["--stage", options.part] if options.part is not None else []
         typed = shlex.join(["run", run, *overrides, *stage])
+        # The line is made to be copied into scripts and tickets.
         print(f"command: {launcher} -m megabiomed.cli {masked(typed)}")
         return
     _start_here(config, world, options.part)

@@ -58,6 +58,7 @@ class Trainer:
         self.mesh = _checked_mesh(run.config)
         START.ended("groups")
         rank, world = self.mesh.rank, self.mesh.world
+        # Data first: what is wrong with them shows before minutes of building.
         self.data = run.open_data(self.mesh)
         self.loader = self.data.loader
         evaluation = training_evaluation(run.config, self.mesh, self.data.tokenizer)
@@ -104,6 +105,7 @@ class Trainer:
         ending, first = Ending("finished"), training.step
         for hook in self.hooks:
             hook.at_start(training)
+        # Ends the thread that reads ahead, after an exception too.
         with closing(self.loader):
             for batch in self.loader:
                 self._train_one(training, batch)
@@ -171,6 +173,7 @@ class Trainer:
         # An earlier start committed between the choice and the claim: its checkpoint is newer.
         if changed:
             self._start = self._find_start()
+        # Before trackers open: a start that has lost the run writes nothing into its curves.
         self.reporter.hold(fence)
         if fence is not None:
             self.stop.requests_are_mine = lambda: not fence.taken_over()

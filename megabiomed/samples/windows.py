@@ -35,6 +35,7 @@ class AnswerWindows:
                 ends.append(number)
                 filled = 0
             filled += length
+        # Without windows the length is 0.
         self.order, self.ends = fits, [*ends, len(fits)] if len(fits) else [0]
 
     def __len__(self) -> int:

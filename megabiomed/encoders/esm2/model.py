@@ -52,6 +52,7 @@ class ProteinBatch:
 class _Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
+        # Modules have fair-esm's names, so that its files load as they are.
         self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 

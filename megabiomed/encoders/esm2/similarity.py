@@ -22,6 +22,7 @@ def sequence_clusters(sequences: Sequence[str]) -> dict[str, int]:
                 hits[cluster] += 1
         near = [c for c, count in hits.items() if count >= _SHARED * len(kmers)]
         found[sequence] = min(near, default=number)
+        # Only representatives are indexed: a sequence that joined a cluster attracts no others.
         if not near:
             for kmer in kmers:
                 index[kmer].append(number)

@@ -12,6 +12,7 @@ from megabiomed.ground.registry import Registry
 from megabiomed.ground.secrets import masked
 
 _LOG = logging.getLogger(__name__)
+# From five minutes to an hour: a server that is down must not be asked after every step.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 300.0, 3600.0
 _METHODS = ("start", "metrics", "event", "finish")
 

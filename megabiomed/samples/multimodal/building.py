@@ -164,6 +164,7 @@ def build_split(
         about: what the manifest says besides.
         items: features that were made before.
     """
+    # Before the work, not after it.
     check_new(folder)
     rejects = []
     with items or settings.items() as held:
@@ -216,6 +217,7 @@ def build_dataset(
 def _progress() -> Progress:
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
+    # A log file is no place for a moving bar.
     return Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
 
 

@@ -31,6 +31,7 @@ def _molecules() -> list[dict[str, Any]]:
     for core, end in product(_CORES, _ENDS):
         molecule = Chem.MolFromSmiles(core.format(end))
         if molecule is not None:
+            # Canonical: a molecule that two cores and ends make is asked about once.
             found[Chem.MolToSmiles(molecule)] = molecule
     return [_molecule(smiles, molecule) for smiles, molecule in sorted(found.items())]
 
@@ -52,6 +53,7 @@ def _proteins(count: int, seed: int) -> list[dict[str, Any]]:
         sequence = "M" + "".join(
             favourite if rng.random() < 0.6 else rng.choice("ACDEFGHIKLNPQRSTVWY") for _ in range(length)
         )
+        # Of equally frequent residues the later letter, so that one answer is right.
         most = max(_RESIDUES, key=lambda letter: (sequence.count(letter), letter))
         answer = f"The most frequent residue is {_RESIDUES[most]}."
         found.append(
