@@ -111,18 +111,18 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
     """Submit one stage again if it needs to be; `ids` are those of the stages before it, and gain its own."""
     record = records.read_job(folder)
     stage = record["stage"]
-    job_id, state = _job_and_state(folder)
     # A finished stage has no id here, so what comes after it does not wait for it.
     if records.last_event(folder).get("event") == "finished":
         return f"finished: {stage}"
-    if state in scheduler.ACTIVE:
-        ids[stage] = job_id
-        return f"in the queue: {stage}: job {job_id} ({state})"
     if (before := records.was_moved(folder, record)) is not None:
         raise LaunchError(
             f"{folder} was moved after it was submitted", got=f"a script for {before}",
             do=f"submit the run file again with run_dir={folder.absolute()}, or move the folder back",
         )  # fmt: skip
+    job_id, state = _job_and_state(folder)
+    if state in scheduler.ACTIVE:
+        ids[stage] = job_id
+        return f"in the queue: {stage}: job {job_id} ({state})"
     if dry_run:
         return f"would submit: {stage}: {folder / records.SLURM / 'job.sh'}"
     ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])

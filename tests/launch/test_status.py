@@ -10,7 +10,7 @@ import pytest
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import scheduler
-from megabiomed.launch.control import cancel, jobs_of
+from megabiomed.launch.control import cancel, jobs_of, resubmit
 from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
 
 JOB = {
@@ -96,3 +96,32 @@ def test_cancelling_an_alignment_cancels_its_stages(run: Path, tmp_path: Path, m
     assert list(cancel(tmp_path / "runs" / "al", save=True, chain=True)) == ["cancelled: job 7 (PENDING)"]
     assert called == [("scancel", "7")]
     assert (tmp_path / "runs" / "al" / "s1" / "control" / "end").exists()
+
+
+def test_a_run_that_was_moved_after_it_was_submitted_is_shown_and_not_submitted_with_its_old_script(run: Path) -> None:
+    job = json.loads((run / "slurm/job.json").read_text())
+    (run / "slurm/job.json").write_text(json.dumps(job | {"controls": [str(run)]}))
+    moved = run.rename(run.with_name("moved"))
+    assert find_runs(moved) == [moved]
+    assert status_of(moved)["step"] == 500
+    with pytest.raises(
+        LaunchError, match=rf"moved was moved after it was submitted: got a script for {run}; .*run_dir={moved}"
+    ):
+        list(resubmit(moved, "this", dry_run=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", "{}", '{"members": [1]}', '{"members": {}}', "[" * 9999, '{"time": 3}', "\ufeff{}"]
+)
+def test_a_damaged_record_of_a_submission_is_named(run: Path, text: str) -> None:
+    (run / "slurm/job.json").write_text(text)
+    with pytest.raises(LaunchError, match=r"job\.json is damaged|was not submitted"):
+        list(cancel(run, save=False, chain=True))
+
+
+def test_damaged_metrics_and_events_leave_cells_empty(run: Path) -> None:
+    (run / "metrics.jsonl").write_text('{"train/loss": "x", "step": "9", "train/eta_s": [], "train/mfu": 1e999}\n')
+    (run / "events.jsonl").write_text('[]\n7\n{"event": "resume", "total_steps": "many"}\n')
+    (run / "slurm/incarnations.jsonl").write_text('[]\n{"kind": 3}\n')
+    assert "-" in row(status_of(run))
+    assert lines(status_of(run))

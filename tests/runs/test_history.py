@@ -17,11 +17,13 @@ from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
-from megabiomed.config import RunConfig, load_config
+from megabiomed.config import RunConfig, load_config, to_yaml
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.processes.ranks import VERDICT
 from megabiomed.runs.checkpointing import choose, inherited
+from megabiomed.runs.effective import keep
 from megabiomed.runs.history import check_fresh, read_events, saved_step
+from megabiomed.runs.kinds import read_run
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.tracking import LocalFiles
 
@@ -199,3 +201,25 @@ def test_the_command_leaves_old_work_alone(run_file: Path, command: Command, tmp
     assert [path for path in before if not path.exists()] == []
     shutil.rmtree(tmp_path / "r" / "checkpoints")
     assert "speak of step 2" in command(*words, code=2).stderr
+
+
+@pytest.mark.parametrize("how", ["rename", "copy"])
+def test_a_run_that_was_moved_or_copied_is_not_begun_again_in_its_old_place(how: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "elsewhere" / "new"
+    (tmp_path / "run.yaml").write_text(RUN.replace("CORPUS", "corpus") + f"run_dir: {old}\n")
+    Fence.claim(old)
+    keep(read_run(str(tmp_path / "run.yaml"), []))
+    stored = read_run(str(old / CONFIG), [])
+    new.parent.mkdir()
+    shutil.copytree(old, new)
+    if how == "rename":
+        shutil.rmtree(old)
+    with pytest.raises(CheckpointError, match=rf"moved or copied: got run folder {old}, .* add run_dir={new} to go on"):
+        read_run(str(new / CONFIG), ["train.steps=9"])
+    assert read_run(str(new / CONFIG), [f"run_dir={new}"]).folder == new
+    assert read_run(str(new / CONFIG), ["name=another", "run_dir=null"]).folder == Path("runs/another")
+    (new / CONFIG).write_text(
+        to_yaml(stored.model_copy(update={"run_dir": None}))
+    )  # the default is below the current folder
+    with pytest.raises(CheckpointError, match="moved or copied"):
+        read_run(str(new / CONFIG), [])
