@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.nearest import nearest
@@ -13,6 +13,7 @@ from megabiomed.ground.secrets import is_secret
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
+_BITS = 63
 
 
 class Section(BaseModel):
@@ -23,6 +24,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_64_bits(cls, value: Any) -> Any:
+        """Neither numpy nor torch takes more, and they say so by errors of many kinds."""
+        if isinstance(value, int) and value.bit_length() > _BITS:
+            raise ValueError(f"a whole number of {value.bit_length()} bits; it may have {_BITS}")
+        return value
 
     @classmethod
     def section_at(cls, key: str, values: object) -> type[Section] | None:

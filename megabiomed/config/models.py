@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from megabiomed.config.base import Section, nested, parse
 from megabiomed.config.rope import RopeScaling
 from megabiomed.ground.registry import Registry
+
+Size = Annotated[int, Field(ge=1, le=10**8)]
+"""A width of the model: the bytes of a matrix of two of them fit into 63 bits, so that only memory can be too small."""
 
 
 class ModelConfig(Section):
@@ -21,22 +24,22 @@ class ModelConfig(Section):
     kind: str = "llama"
     """Architecture: llama (Llama 2 and 3), mistral (7B from v0.2 on, Nemo), qwen2 (also Qwen2.5), qwen3, or
     `package.module:Class` of your own."""
-    vocab_size: PositiveInt = 32000
+    vocab_size: Size = 32000
     """Rows of the embedding and of the output head; at least the tokenizer's number of pieces; rows beyond
     them (a padded vocabulary, added tokens) are never a label."""
-    hidden_size: PositiveInt = 4096
+    hidden_size: Size = 4096
     """Width h of the residual stream."""
-    intermediate_size: PositiveInt = 11008
+    intermediate_size: Size = 11008
     """Width of the SwiGLU feed-forward layer."""
     num_hidden_layers: int = Field(32, ge=1, le=10_000)
     """Number of decoder blocks."""
-    num_attention_heads: PositiveInt = 32
+    num_attention_heads: Size = 32
     """Query heads."""
-    num_key_value_heads: PositiveInt = 32
+    num_key_value_heads: Size = 32
     """Key/value heads; fewer than the query heads means grouped-query attention (GQA)."""
-    head_dim: PositiveInt | None = None
+    head_dim: int | None = Field(None, ge=1, le=10**8)
     """Size of one attention head; null is hidden_size / num_attention_heads."""
-    max_position_embeddings: PositiveInt = 4096
+    max_position_embeddings: int = Field(4096, ge=1, le=10**9)
     """Length of the RoPE table in tokens; data.seq_length may not exceed it."""
     rope_theta: float = Field(10000.0, gt=0)
     """Base of the rotary frequencies."""

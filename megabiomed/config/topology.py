@@ -119,7 +119,11 @@ def _check_tensor(model: ModelConfig, parallel: ParallelConfig) -> None:
     for key in _CUT:
         count = getattr(model, key)
         if not _cuts(model, key, tp):
-            legal = next(ranks for ranks in range(tp, 0, -1) if all(_cuts(model, name, ranks) for name in _CUT))
+            legal = next(
+                ranks
+                for ranks in range(min(tp, model.num_attention_heads), 0, -1)
+                if all(_cuts(model, name, ranks) for name in _CUT)
+            )
             raise TopologyError(
                 f"tensor_parallel_size does not divide model.{key}",
                 got=f"{key} {count} over {tp} ranks",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, NotRequired
@@ -12,7 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from megabiomed.data.store import DOCUMENTS, TokenStore
+from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import read_json, write_atomic
 from megabiomed.ground.html import page, plot_axes, svg
@@ -52,7 +51,7 @@ def read_report(file: Path) -> dict[str, Any]:
     """
     content = read_json(file, dict)
     try:
-        TypeAdapter(_Report).validate_python(content)
+        TypeAdapter(_Report).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -104,12 +103,12 @@ def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Co
         store = TokenStore.open(corpus / split)
         lengths.append(np.diff(store.document_ends, prepend=0))
         with (store.path / DOCUMENTS).open("rb") as file:
-            for length, line in zip(lengths[-1].tolist(), file):
-                provenance = json.loads(line)
+            for number, (length, line) in enumerate(zip(lengths[-1].tolist(), file)):
+                provenance = origin_of(line, store.path, number)
                 sources[str(provenance.get("source"))] += length
                 if provenance.get("year"):
                     years[str(provenance["year"])] += 1
-                fields.update(provenance.get("fields", ()))
+                fields.update(map(str, provenance.get("fields") or ()))
     return lengths, years, fields, sources
 
 

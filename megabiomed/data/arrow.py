@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from megabiomed.ground.errors import DataError
+
 
 def write_table(path: Path, columns: Mapping[str, list[Any]], kinds: Mapping[str, Any]) -> None:
     """Write columns of the given Arrow types."""
@@ -18,8 +20,22 @@ def write_table(path: Path, columns: Mapping[str, list[Any]], kinds: Mapping[str
 
 
 def read_table(path: Path) -> Any:
-    """The table of a file, mapped into memory, not copied."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    """The table of a file, mapped into memory, not copied.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a file", do="build the store again")  # a pipe could be waited for without end
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = str(error).partition("\n")[0][:200]
+        raise DataError(
+            f"{path} cannot be read", got=said, expected="an Arrow file", do="build the store again"
+        ) from None
+    return table
 
 
 def flat_lists(column: Any) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megabiomed.ground.damage import reading
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import (
     discard_tree,
@@ -32,6 +33,7 @@ from megabiomed.ground.files import (
     sha256_file,
     write_json,
 )
+from megabiomed.ground.json_lines import parsed_object
 from megabiomed.tokenizer.files import companions, copy_into, fingerprint, name_among
 
 VERSION = 1
@@ -218,18 +220,12 @@ class TokenStore:
                 got=state,
                 do="build one with `megabiomed corpus build` (its folders train/ and validation/ are stores)",
             )
-        try:
+        with reading(folder / MANIFEST, "copy the store again or rebuild it"):
             manifest = json.loads((folder / MANIFEST).read_bytes())
             if manifest["version"] != VERSION:
                 raise DataError(f"{folder} has another format", got=manifest["version"], expected=VERSION)
             _check_files(folder, manifest)
             return cls(folder, manifest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{folder / MANIFEST} is damaged",
-                got=f"{type(error).__name__}: {error}",
-                do="copy the store again or rebuild it",
-            ) from None
 
     @property
     def tokenizer_path(self) -> Path:
@@ -237,8 +233,18 @@ class TokenStore:
         return self.path / _tokenizer_of(self.manifest)
 
     def tokens(self, start: int, stop: int) -> NDArray[np.integer]:
-        """Tokens [start, stop) of the stream of all documents (a view of the mapped file)."""
-        return self._tokens[start:stop]
+        """Tokens [start, stop) of the stream of all documents (a view of the mapped file).
+
+        Raises:
+            DataError: one of them is no piece of the store's tokenizer: an embedding would fail, or read another row.
+        """
+        found = self._tokens[start:stop]
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < self.vocab_size:
+            raise DataError(
+                f"{self.path / BIN} is damaged", got=f"token {found.max()} between {start} and {stop}",
+                expected=f"tokens below {self.vocab_size}", do="copy the store again or rebuild it",
+            )  # fmt: skip
+        return found
 
     @cached_property
     def document_ends(self) -> NDArray[np.int64]:
@@ -271,15 +277,23 @@ class TokenStore:
         with (self.path / DOCUMENTS).open("rb") as file:
             file.seek(int(self._line_starts[document]))
             line = file.readline()
-        try:
-            origin: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{self.path / DOCUMENTS} is damaged at document {document}", got=error) from None
-        return origin
+        return origin_of(line, self.path, document)
 
     def paper_id(self, document: int) -> str:
         """The paper of a document."""
         return str(self.provenance(document)["paper_id"])
+
+
+def origin_of(line: bytes, store: Path, document: int) -> dict[str, Any]:
+    """What a line of DOCUMENTS says of a document.
+
+    Raises:
+        DataError: no object with the id of a paper.
+    """
+    origin = parsed_object(line)
+    if origin is None or not isinstance(origin.get("paper_id"), str | int):
+        raise DataError(f"{store / DOCUMENTS} is damaged at document {document}", got=line[:80], do="rebuild the store")
+    return origin
 
 
 def _tokenizer_of(manifest: dict[str, Any]) -> str:

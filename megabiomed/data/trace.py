@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from megabiomed.data.loader import TrainLoader
-from megabiomed.data.store import DOCUMENTS, TokenStore
+from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
 from megabiomed.data.windows import Windows
 from megabiomed.ground.errors import DataError
 
@@ -40,6 +41,8 @@ def trace_step(loader: TrainLoader, step: int) -> Iterator[Reading]:
         raise DataError("steps count from 1", got=step, do="pass --step 1 or more")
     size = loader.data.global_batch_size
     first = (step - 1) * size
+    if first + size > np.iinfo(np.int64).max:
+        raise DataError("no run has so many steps", got=step)
     for number, (source, epoch, window) in enumerate(loader.order.sample_ids(first, size).tolist()):
         for document, low, high in loader.windows[source].pieces(window):
             provenance = loader.stores[source].provenance(document)
@@ -86,7 +89,7 @@ def _documents(store: TokenStore, name: str) -> Iterator[tuple[int, dict[str, An
     with (store.path / DOCUMENTS).open("rb") as file:
         for number, line in enumerate(file):
             if wanted in line:
-                provenance = json.loads(line)
+                provenance = origin_of(line, store.path, number)
                 if _is_named(provenance, name):
                     yield number, provenance
 

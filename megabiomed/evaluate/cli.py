@@ -77,7 +77,7 @@ def evaluate(
     tp: Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")] = 1,
     pp: Annotated[int, typer.Option(min=1, help="Pipeline-parallel ranks.")] = 1,
     nproc: Annotated[
-        int | None, typer.Option(help="Processes to start here; default: tp x pp, or all devices.")
+        int | None, typer.Option(min=1, help="Processes to start here; default: tp x pp, or all devices.")
     ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Compute type.")] = "fp32",
     window: Annotated[int, typer.Option(min=64, help="Tokens per forward pass.")] = 4096,

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from megabiomed.evaluate.metrics import LEVEL, Row
 from megabiomed.evaluate.results import ResultFolder
+from megabiomed.ground.damage import reading
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.figures import NOT_FINITE, Figure, perplexity, shown
 from megabiomed.ground.files import write_json
@@ -92,11 +93,14 @@ def compare_command(a: Path, b: Path, output: Path | None) -> None:
     folders = [ResultFolder(a), ResultFolder(b)]
     one, two = (folder.results() for folder in folders)
     names = [name for name in one["tasks"] if name in two["tasks"]]
-    domains = compare_perplexities(one["perplexity"], two["perplexity"])
+    with reading(b, "evaluate again, into a new folder"):
+        domains = compare_perplexities(one["perplexity"], two["perplexity"])
     if not names and not domains:
         held = [[*found["tasks"], *found["perplexity"]] for found in (one, two)]
         raise DataError("the evaluations share no set of questions and no domain", got=f"{held[0]} and {held[1]}")
-    found = {name: compare_rows(folders[0].read(name), folders[1].read(name)) for name in names}
+    rows = {name: (folders[0].read(name), folders[1].read(name)) for name in names}
+    with reading(b, "evaluate again, into a new folder"):
+        found = {name: compare_rows(*pair) for name, pair in rows.items()}
     title = f"A: {one['model']}\nB: {two['model']}"
     if found:
         _print_sets(found, title)

@@ -17,10 +17,13 @@ from typing import Any
 from megabiomed.evaluate.metrics import Row
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import make_writable, read_json, write_json
+from megabiomed.ground.json_lines import parsed_object
 
 SETTINGS = "settings.json"
 RESULTS = "results.json"
 PAGE = "results.html"
+_EVERY_ROW = {"id": str, "question_sha256": str, "prompt_sha256": str, "correct": bool}
+"""Keys of each prediction with their types."""
 
 
 class ResultFolder:
@@ -38,7 +41,7 @@ class ResultFolder:
         make_writable(self.path)
         file = self.path / SETTINGS
         if file.is_file():
-            held = read_json(file)
+            held = read_json(file, dict)
             if held.get("identity") != identity:
                 raise DataError(
                     f"{self.path} holds another evaluation",
@@ -58,10 +61,14 @@ class ResultFolder:
         if not file.is_file():
             return []
         *lines, _ = file.read_bytes().split(b"\n")
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise DataError(f"{file} is damaged", got=error, do="remove it: the same command predicts again") from None
+        rows = [parsed_object(line) for line in lines]
+        for number, row in enumerate(rows, start=1):
+            if row is None or not all(isinstance(row.get(key), kind) for key, kind in _EVERY_ROW.items()):
+                raise DataError(
+                    f"{file} is damaged", got=f"line {number} is no prediction",
+                    do="remove it: the same command predicts again",
+                )  # fmt: skip
+        return [row for row in rows if row is not None]
 
     def open_for_append(self, task: str) -> int:
         """Cut off half a line and return the number of whole ones."""
@@ -94,7 +101,9 @@ class ResultFolder:
                 f"{self.path} holds no results", got="an unfinished evaluation" if unfinished else "no evaluation",
                 do="give the same `megabiomed evaluate` again: it goes on" if unfinished else "give a result folder",
             )  # fmt: skip
-        found: dict[str, Any] = read_json(file)
-        if not isinstance(found, dict) or not {"model", "tasks", "perplexity"} <= found.keys():
+        found = read_json(file, dict)
+        tables = [found.get(key) for key in ("tasks", "perplexity")]
+        entries = [entry for table in tables if isinstance(table, dict) for entry in table.values()]
+        if "model" not in found or not all(isinstance(held, dict) for held in (*tables, *entries)):
             raise DataError(f"{file} is not what `megabiomed evaluate` writes", do="give a result folder")
         return found

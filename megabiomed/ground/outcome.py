@@ -44,7 +44,7 @@ def explain(error: BaseException, words: Sequence[str]) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in _ADVICE:
         place = f" {error.filename!r}" if error.filename is not None else ""
         return 2, f"error: cannot use the file or folder{place}: got {error.strerror}; {_ADVICE[error.errno]}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # torch says it by a RuntimeError
         return 1, "error: this machine has too little memory for the command; use a smaller input or a larger machine"
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, which is not imported here
         said = str(error).partition(". ")[0]

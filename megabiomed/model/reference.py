@@ -5,7 +5,8 @@ They are independent of this package's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.checkpoint.pickled import PickledFiles
 from megabiomed.config.models import ModelConfig
+from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import inside, read_json
 from megabiomed.model.architecture import Architecture
 from megabiomed.model.hf_files import EMBEDDING, HEAD, INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_pickled
@@ -94,13 +96,26 @@ def loaded_max_diff(folder: Path, stored: StoredTensors, architecture: Architect
     size = sum((folder / name).stat().st_size for name in set(stored.files.values()))
     if 2 * size > psutil.virtual_memory().available:
         return None
-    state = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).state_dict()
+    with _read_by_transformers(folder):
+        state = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).state_dict()
     worst = 0.0
     for name in architecture.shapes:
         there = StoredTensors.raw(stored, name)
         if not torch.equal(state[name], there):
             worst = max(worst, max_diff(state[name].float(), there.float()))
     return worst
+
+
+@contextmanager
+def _read_by_transformers(folder: Path) -> Iterator[None]:
+    """Whatever transformers does not take of a folder is a fault of the folder; it has no exception of its own for that."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"transformers cannot read {folder}", got=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
+            do="take the config.json that belongs to the weights, or save the model again with transformers",
+        ) from None  # fmt: skip
 
 
 def not_finite(stored: StoredTensors, architecture: Architecture) -> list[str]:
@@ -152,9 +167,10 @@ def transformers_logits(
     """[b, s, v] logits by transformers' own layers, with the weights of one layer in memory at a time."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder)
+    with _read_by_transformers(folder):
+        config = AutoConfig.from_pretrained(folder)
     config._attn_implementation = "sdpa"
-    with torch.device("meta"):
+    with _read_by_transformers(folder), torch.device("meta"):
         decoder = AutoModelForCausalLM.from_config(config).get_decoder().eval()  # dropout is no part of the function
     positions = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, s]
     x = nn.functional.embedding(ids, read(architecture.embedding.name))  # [b, s, h]

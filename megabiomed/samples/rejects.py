@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.files import write_atomic
+from megabiomed.ground.json_lines import read_objects
 
 REJECTS = "rejects.jsonl"
 _OLDER = "skipped.jsonl"
@@ -62,8 +63,9 @@ def _printable(text: str) -> str:
 def read_rejects(folder: Path) -> list[Reject]:
     """What was left out of the store in a folder, under either name of the file; nothing where there is none."""
     files = [folder / name for name in (REJECTS, _OLDER) if (folder / name).is_file()]
-    return [_reject(json.loads(line)) for line in (files[0].read_text().splitlines() if files else ())]
+    return [_reject(held) for held in read_objects(files[0])] if files else []
 
 
 def _reject(held: dict[str, Any]) -> Reject:
-    return Reject(held.get("source", ""), held["id"], held["reason"], held.get("detail", held.get("message", "")))
+    known = {**held, "detail": held.get("detail", held.get("message", ""))}
+    return Reject(*(str(known.get(key, "")) for key in ("source", "id", "reason", "detail")))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from megabiomed.data.arrow import flat_lists, read_table, write_table
+from megabiomed.ground.damage import reading
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import new_folder, read_json, sha256_file, write_json
 from megabiomed.samples.rejects import REJECTS, Reject, counts, read_rejects, write_rejects
@@ -102,15 +103,20 @@ class AnswerStore(ABC):
         advice = f"make it with `{self.command}`"
         if not (path / MANIFEST).is_file():
             raise DataError(f"{path} is not a {self.what}", expected=MANIFEST, do=advice)
-        self.path, self.manifest = path, read_json(path / MANIFEST)
+        self.path, self.manifest = path, read_json(path / MANIFEST, dict)
         self.format = self.manifest.get("format")
         if self.format not in self.formats:
             raise DataError(f"{path} has another format", got=self.format, expected=FORMAT, do=f"{advice} again")
-        self.tokenizer_path, self.tokenizer_sha256 = require_in(path), str(self.manifest["tokenizer"])
-        self.records = self.table(RECORDS)
-        self.idents = self.records["ident"]
-        self.ids, self.id_ends = flat_lists(self.records["ids"])
-        self.answer_start = self.records["answer_start"].to_numpy()
+        with reading(path, f"{advice} again"):
+            self.tokenizer_path, self.tokenizer_sha256 = require_in(path), str(self.manifest["tokenizer"])
+            self.records = self.table(RECORDS)
+            self.idents = self.records["ident"]
+            self.ids, self.id_ends = flat_lists(self.records["ids"])
+            self.answer_start = self.records["answer_start"].to_numpy()
+            self._read_more()
+
+    def _read_more(self) -> None:  # noqa: B027 - a store may have nothing besides
+        """What a kind of store has besides; a missing key or another type in its files is a `DataError` there."""
 
     def __len__(self) -> int:
         return len(self.answer_start)
@@ -123,8 +129,8 @@ class AnswerStore(ABC):
     @property
     def left_out(self) -> dict[str, int]:
         """Number of records that were left out when the store was made, by reason."""
-        found: dict[str, int] = self.manifest.get("left_out", self.manifest.get("skipped", {}))
-        return found
+        found = self.manifest.get("left_out", self.manifest.get("skipped"))
+        return found if isinstance(found, dict) else {}
 
     def rejects(self) -> list[Reject]:
         """The records that were left out when the store was made."""

@@ -33,7 +33,7 @@ class Companions:
     def ids(self, name: str) -> list[int]:
         """Token ids that the generation configuration gives under a name: one, several or none."""
         found = self.generation.get(name)
-        return [] if found is None else [int(i) for i in found] if isinstance(found, list) else [int(found)]
+        return [] if found is None else list(found) if isinstance(found, list) else [found]
 
 
 def read_companions(tokenizer: Path) -> Companions:
@@ -45,30 +45,46 @@ def read_companions(tokenizer: Path) -> Companions:
     held = {file.name: file for file in companions(tokenizer)}
     config = _object(held.get("tokenizer_config.json"))
     # transformers 4 wrote both files; where they differ it takes the configuration.
-    named = {**_tokens(_object(held.get("special_tokens_map.json"))), **_tokens(config)}
+    named = {**_tokens(_object(held.get("special_tokens_map.json")), tokenizer), **_tokens(config, tokenizer)}
     template = held.get("chat_template.jinja")
     written = template.read_text(encoding="utf-8") if template is not None else _template(config, tokenizer)
-    return Companions(named, config, _object(held.get("generation_config.json")), written)
+    generation = _object(held.get("generation_config.json"))
+    for key, value in generation.items():
+        if key.endswith("_token_id") and not all(type(one) is int for one in _several(value)):
+            raise _damaged(held["generation_config.json"], f"{key} = {value!r}", "a whole number, or a list of them")
+    return Companions(named, config, generation, written)
+
+
+def _several(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _damaged(file: object, got: str, expected: str) -> TokenizerError:
+    return TokenizerError(f"{file} is damaged", got=got[:200], expected=expected, do="copy it from the model again")
 
 
 def _object(file: Path | None) -> dict[str, Any]:
     return {} if file is None else read_json(file, dict)
 
 
-def _tokens(values: Mapping[str, Any]) -> dict[str, str]:
+def _tokens(values: Mapping[str, Any], tokenizer: Path) -> dict[str, str]:
     """Special tokens, each written as a text or as an object that describes it."""
-    found = {name: values.get(name) for name in _NAMES}
-    return {
-        name: str(token["content"] if isinstance(token, dict) else token)
-        for name, token in found.items()
-        if token is not None
-    }
+    found = {}
+    for name in _NAMES:
+        token = values.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            found[name] = text
+        elif token is not None:
+            raise _damaged(f"what stands beside {tokenizer}", f"{name} = {token!r}", "a text, or an object with one")
+    return found
 
 
 def _template(config: Mapping[str, Any], tokenizer: Path) -> str | None:
     held = config.get("chat_template")
     if isinstance(held, list):  # several for several purposes
-        held = {each["name"]: each["template"] for each in held}.get("default")
+        named = (each for each in held if isinstance(each, dict) and each.get("name") == "default")
+        held = next(named, {}).get("template")
     if held is not None and not isinstance(held, str):
         raise TokenizerError(
             f"the chat template beside {tokenizer} is damaged", got=type(held).__name__, expected="text in Jinja"

@@ -37,12 +37,20 @@ def read_tokenizer_json(path: Path) -> Values:
         held = json.loads(path.read_bytes())
         kind = held["model"].get("type", "BPE")
         vocab = held["model"]["vocab"]
-        _ = held["added_tokens"]
+        added = held["added_tokens"]
+        typed = [(token["content"], token["id"], token["special"], token["lstrip"], token["rstrip"]) for token in added]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         refuse_pointer(path)
         raise TokenizerError(f"{path} is no tokenizer.json", do="give the file of a Hugging Face folder") from None
     if kind != "BPE" or not isinstance(vocab, dict):
         raise TokenizerError(f"{path} is no BPE", got=kind, expected="byte-pair encoding, as Llama-3 and Qwen have it")
+    pieces = [*vocab.items(), *(each[:2] for each in typed)]
+    if not isinstance(held["model"].get("merges"), list) or any(
+        not isinstance(text, str) or type(number) is not int or number < 0 for text, number in pieces
+    ):
+        raise TokenizerError(
+            f"{path} is damaged", expected="merges, and pieces with ids", do="copy it from the model again"
+        )
     return dict(held)
 
 

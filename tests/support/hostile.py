@@ -7,10 +7,14 @@ import gzip
 import json
 import lzma
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
+from support.mutate import mutate
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
-TEXT = {
+CONTENTS = {
     "empty": b"",
     "nul": b"\0" * 64,
     "utf16": '{"question": "a", "id": 1}\n'.encode("utf-16"),
@@ -33,49 +37,60 @@ TEXT = {
     "safetensors": b"\xff" * 8 + b"{}",
     "parquet": b"PAR1" + b"\0" * 20 + b"PAR1",
 }
+_SUFFIXES = ("json", "jsonl", "parquet", "model", "pt", "safetensors", "yaml", "csv", "sdf", "zst")
 NUMBERS = ["-1", "0", "1" + "0" * 400, "nan", "inf", "-inf", "1e400", "", "x" * 300, "2", "9223372036854775807"]
 TEXTS = [
-    "",
-    "x" * 300,
-    "a=b",
-    "=",
-    "a.b=",
-    "nan",
-    "\ud800",
-    "\x1b[31m",
-    "{",
-    "[" * 3000,
-    "a:b",
-    "/",
-    "..",
-    "m.n:o",
-    "1" * 5000,
-]
+    "", "x" * 300, "a=b", "=", "a.b=", "nan", "\ud800", "\x1b[31m", "{", "[" * 3000, "a:b", "/", "..", "m.n:o", "1" * 5000,
+]  # fmt: skip
 
 
-def hostile_paths(folder: Path) -> dict[str, Path]:
-    """Name -> path of a file (or of what is none) that no command expects; FIFOs and links included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {"missing": folder / "missing", "folder": folder / "folder", "below-a-file": folder / "text" / "x"}
-    found["folder"].mkdir()
-    for name, data in TEXT.items():
-        found[name] = folder / name
-        found[name].write_bytes(data)
-    for name, pack in (("bz2", bz2.compress), ("xz", lzma.compress), ("gz", gzip.compress)):
-        found[name] = folder / f"packed.jsonl.{name}"
-        found[name].write_bytes(pack(json.dumps({"question": "a"}).encode()))
-    found["no-gz"] = folder / "no.jsonl.gz"
-    found["no-gz"].write_bytes(b"no gzip")
-    for suffix in ("json", "jsonl", "parquet", "model", "pt", "safetensors", "yaml", "csv", "sdf", "zst"):
-        for name in ("empty", "array", "random", "lfs", "null"):
-            found[f"{name}.{suffix}"] = folder / f"{name}.{suffix}"
-            found[f"{name}.{suffix}"].write_bytes(TEXT[name])
-    found |= {"dangling": folder / "dangling", "loop": folder / "loop", "pipe": folder / "pipe"}
-    found["dangling"].symlink_to(folder / "nothing")
-    found["loop"].symlink_to(found["loop"])
-    os.mkfifo(found["pipe"])
-    found["long"] = folder / ("x" * 300)
-    found["deep"] = folder / ("/".join(["d" * 200] * 30))
-    found["undecodable"] = folder / "caf\udce9"
-    found["undecodable"].write_bytes(b"{}")
-    return found
+def hostile_paths(folder: Path) -> list[Path]:
+    """Paths of files, and of what is none, that no command expects; a pipe and links included."""
+    folder.mkdir(parents=True)
+    found = [
+        folder / "missing",
+        folder / "text" / "below-a-file",
+        folder / ("x" * 300),
+        folder / "/".join(["d" * 200] * 30),
+    ]
+    files = {**CONTENTS, "caf\udce9": b"{}", "no.jsonl.gz": b"no gzip"}
+    line = json.dumps({"question": "a"}).encode()
+    files |= {"p.jsonl.bz2": bz2.compress(line), "p.jsonl.xz": lzma.compress(line), "p.jsonl.gz": gzip.compress(line)}
+    for suffix in _SUFFIXES:
+        files |= {f"{name}.{suffix}": CONTENTS[name] for name in ("empty", "array", "random", "lfs", "null")}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        found.append(folder / name)
+    (folder / "folder").mkdir()
+    (folder / "dangling").symlink_to(folder / "nothing")
+    (folder / "loop").symlink_to(folder / "loop")
+    os.mkfifo(folder / "pipe")
+    return [*found, folder / "folder", folder / "dangling", folder / "loop", folder / "pipe"]
+
+
+def damaged(file: Path, rng: random.Random, mutations: int) -> Iterator[bytes]:
+    """Contents that a file may have after an accident or an attack: cut, overwritten, of another kind, or wrong inside.
+
+    Args:
+        mutations: how often one thing inside is changed, for JSON, JSON lines and the header of safetensors.
+    """
+    data = file.read_bytes()
+    yield from (b"", data[: len(data) // 2], LFS.encode(), b"\xef\xbb\xbf" + data)
+    flipped = bytearray(data)
+    for place in rng.choices(range(min(len(data), 3000)), k=5) if data else ():
+        flipped[place] = rng.randrange(256)
+    yield bytes(flipped)
+    if file.suffix in (".json", ".jsonl"):
+        yield from (CONTENTS[name] + b"\n" for name in ("array", "number", "nested", "array-of-numbers", "huge-number"))
+        lines = data.splitlines() if file.suffix == ".jsonl" else [data]
+        for _ in range(mutations):
+            yield b"\n".join(_changed(line, rng) for line in lines) + b"\n"
+    if file.suffix == ".safetensors":
+        size = int.from_bytes(data[:8], "little")
+        for _ in range(mutations):
+            header = _changed(data[8 : 8 + size], rng)
+            yield len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def _changed(text: bytes, rng: random.Random) -> bytes:
+    return json.dumps(mutate(json.loads(text), rng)).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,8 +52,7 @@ class QaStore(AnswerStore):
 
     what, command = "multimodal dataset", "megabiomed multimodal build"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def _read_more(self) -> None:
         self.modalities = {name: modality_of(kind) for name, kind in self._kinds().items()}
         self._tables = {name: self.table(modality.table) for name, modality in self.modalities.items()}
         self.kinds, self.item_ends = flat_lists(self.records["kinds"])
