@@ -97,8 +97,11 @@ def build_task(
     name, template = find_template(asked.template, read.kind)
     mode: Mode = "generate" if read.kind == "free" else settings.mode
     file_sha256 = sha256_file(asked.path)
+    records, notes = read.records[: settings.limit], list(read.notes)
+    if len(records) < len(read.records):
+        notes.append(f"the first {len(records):,} of {len(read.records):,} questions (--limit)")
     task = Task(asked.name, asked.path, read.kind, name, mode, [], file_sha256, known.describe(file_sha256),
-                settings.shots, read.rejects, read.notes, chat=settings.chat)  # fmt: skip
+                settings.shots, read.rejects, notes, chat=settings.chat)  # fmt: skip
     examples = _Examples(asked, template, settings, read.kind) if settings.shots else None
     room = settings.max_new_tokens if mode == "generate" else 0
     if room >= context:
@@ -106,7 +109,7 @@ def build_task(
             "generated answers leave no room for a question", got=f"{room} tokens",
             expected=f"fewer than the model's context of {context}", do="lower --max-new-tokens",
         )  # fmt: skip
-    for record in read.records[: settings.limit]:
+    for record in records:
         shots = examples.of(record) if examples else []
         item = _item(record, template, tokenizer, context, shots, room, known, task)
         if item is not None:

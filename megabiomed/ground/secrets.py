@@ -11,7 +11,11 @@ from urllib.parse import unquote
 
 MASK = "***"
 # The second form reaches further after a colon: the address of a database may hold a slash in its password.
-_USER = re.compile(r"(?<=://)(?:[^\s/?#\"'<>]{1,2048}|[^\s:/?#\"'<>]{0,256}:[^\s\"'<>]{0,256})@")
+# The last form: a URI that was taken for a path has lost a slash.
+_USER = re.compile(
+    r"(?<=://)(?:[^\s/?#\"'<>]{1,2048}|[^\s:/?#\"'<>]{0,256}:[^\s\"'<>]{0,256})@"
+    r"|(?<=:/)[^\s:/?#\"'<>]{1,256}:[^\s/?#\"'<>]{1,256}@"
+)
 _NAME = (
     r"[a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|credential)[a-z0-9_.-]*"
     r"|[a-z0-9_.-]*(?:token|key|jwt)|[a-z0-9_.-]*[_.-](?:pwd|pass|pat|auth)"
@@ -42,7 +46,7 @@ def masked_by_form(text: str) -> str:
 
     The same in every process, and so fit to be compared; masking twice changes nothing.
     """
-    if "://" in text and "@" in text:
+    if ":/" in text and "@" in text:
         text = _USER.sub(f"{MASK}@", text)
     for form in _FORMS:
         text = form.sub(rf"\g<1>{MASK}", text)

@@ -302,6 +302,7 @@ def test_generated_answers_equal_greedy_decoding_without_a_cache(evaluate: Evalu
     results = evaluation.folder.results()["tasks"]
     assert set(results["open"]["text"]) >= {"bleu4", "rougeL", "meteor", "exact"}
     assert "no_option_named" in results["exam"]
+    assert any(note.startswith("the first 5 of ") for note in results["exam"]["notes"])
     plain, tokenizer = LlamaForCausalLM.from_pretrained(model).float().eval(), evaluation.model.tokenizer
     for row, item in zip(evaluation.folder.read("open"), evaluation.tasks[1].items, strict=True):
         ids = list(item.encoded.prompt)
