@@ -120,6 +120,7 @@ def _expanded(chain: ChainConfig, overrides: list[str]) -> ChainConfig:
         config = read_run(stage.run, [*stage.overrides, *overrides]) if stage.run else None
         names = config.parts if config is not None and stage.stage is None else []
         for part in names:
+            # The pattern of names allows 61 characters.
             name = f"{stage.name}-{part}"[:61]
             stages.append(stage.model_copy(update={"name": name, "stage": part, "after": after}))
             after, last[stage.name] = [name], name

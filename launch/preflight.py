@@ -23,6 +23,7 @@ from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, resul
 from megabiomed.launch.records import read_job
 from megabiomed.launch.snapshot import CODE
 
+# Bytes that must be free.
 _SPACE = 2**30
 _ROUNDS = 5
 # Less than srun's --wait=300 and the check's time limit: a node that waits in vain must still write that it did.

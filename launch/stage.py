@@ -131,6 +131,7 @@ def _training(chain: str, config: ChainStageConfig, cluster: ClusterConfig, over
     changes = [*config.overrides, *overrides]
     kind = kind_of_file(config.run, changes)
     run = kind.read(config.run, changes)
+    # Absolute: the record is read by commands that are typed elsewhere.
     run = run.model_copy(update={"run_dir": run.folder.absolute()})
     part = [config.stage] if config.stage else []
     file = Path(config.run).absolute() if Path(config.run).is_file() else config.run

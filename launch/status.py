@@ -29,6 +29,7 @@ COLUMNS = (
     "nodes",
     "last",
 )
+# Bytes from the end of metrics.jsonl: more than a hundred records.
 _TAIL = 1 << 16
 
 
@@ -151,6 +152,7 @@ def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) ->
     left = _known(metrics, "train/eta_s")
     if left is None or "time" not in job:
         return None
+    # A start trains for its time limit without the grace at its end.
     limit = seconds_of(job["time"]) - job["cluster"]["grace_seconds"]
     return float(left) + int(left // limit) * _requeue_pause(slurm)
 

@@ -133,6 +133,7 @@ def _common(stage: ChainStage, gpus: int, gpu_type: str | None, sbatch: Flags) -
         "account": cluster.account,
         "gres": ":".join(word for word in ("gpu", gpu_type, str(gpus)) if word) if gpus else None,
         "mem": cluster.memory,
+        # Flags replace the cluster's keys above them, and never the cores and the time below.
         **stage.sbatch,
         **sbatch,
         "cpus-per-task": stage.cpus_per_task,
@@ -229,6 +230,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
 
 def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
     """Submit a prepared job after those that it waits for, and add its id to `ids`."""
+    # A switch that an earlier submission left would end this one at once.
     for folder in job.stage.controls:
         (folder / records.KILL_SWITCH).unlink(missing_ok=True)
     records.renew(job.stage.folder)

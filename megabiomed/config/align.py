@@ -66,6 +66,7 @@ class AlignmentStageConfig(Section):
 @lru_cache
 def stage_class(added: tuple[str, ...]) -> type[AlignmentStageConfig]:
     """The stages of runs with these added modalities: each has a key of its own, as `molecule` and `protein` have."""
+    # A key for each, so that a misspelt name in a stage is refused like any other key.
     keys: dict[str, Any] = {name: (Training, Field("frozen", description=f"Encoder of {name}.")) for name in added}
     return (
         create_model("AlignmentStageConfig", __base__=AlignmentStageConfig, **keys) if added else AlignmentStageConfig
@@ -195,6 +196,7 @@ class AlignRunConfig(RunConfig):
         # What has another type is refused by the checks of the fields, which name the key.
         if not isinstance(stages, list) or not isinstance(train, dict) or train.get("steps") or train.get("epochs"):
             return values
+        # A stage without steps is refused later; 1 stands in for it until then.
         lengths = [stage.get("steps", 1) for stage in stages if isinstance(stage, dict)]
         counted = [length for length in lengths if isinstance(length, int)]
         return {**values, "train": {**train, "steps": sum(counted) or 1}}

@@ -118,6 +118,7 @@ class OptimizerConfig(Section):
     kind: str = "adamw"
     """Update rule: adamw (Loshchilov & Hutter 2019), or one's own as package.module:attribute, an `Optimizer` of
     megabiomed.config.optimizers."""
+    # That of BioMedGPT-LM-7B.
     lr: float = Field(2e-5, gt=0)
     """Peak learning rate."""
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
@@ -261,6 +262,7 @@ class TrackingConfig(Section):
     """mlflow, or `package.module:attribute` of a tracker of your own; null: metrics.jsonl alone."""
     mlflow: bool = True
     """false switches kind mlflow off."""
+    # Not in repr, because it may hold a password.
     mlflow_uri: str | None = Field(None, repr=False)
     """MLflow tracking URI; null uses a local store in the run folder, without server or network. Credentials in it are shown
     and stored as `***`; a URI with `***` takes them from MLFLOW_TRACKING_URI, or from MLflow's own MLFLOW_TRACKING_USERNAME

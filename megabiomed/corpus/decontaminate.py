@@ -69,6 +69,7 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             content = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON or JSON lines", got=error, do="check the file") from None
+    # An object with a question is one item; else its keys are ids, as in PubMedQA.
     is_one = isinstance(content, dict) and any(key in content for key in _QUESTIONS)
     rows = (
         [("", content)] if is_one else content.items() if isinstance(content, dict) else (("", row) for row in content)

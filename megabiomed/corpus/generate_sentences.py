@@ -57,6 +57,7 @@ def described(m: Molecule, rng: random.Random) -> list[str]:
         f"Without stereochemistry, {m.name} is written in SMILES as {m.smiles}.",
         f"{name} {limits} of the rule of five.",
     ]
+    # The formula, at 0, is always there and comes first.
     chosen = sorted(rng.sample(range(1, len(sentences)), rng.randint(2, 4)))
     return [sentences[index] for index in (0, *chosen)]
 

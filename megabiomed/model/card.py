@@ -81,6 +81,7 @@ def origin_of(checkpoint: Checkpoint) -> Origin:
             checkpoint = located.expect(MODEL).open()
         except UserError:
             return Origin(runs, lost=start)
+        # Runs that name each other would be followed for ever.
         if checkpoint.path.resolve() in seen:
             return Origin(runs, lost=start)
 

@@ -107,6 +107,7 @@ class Certificate:
             found.append(f"weights differ by up to {self.weights_max_diff:.3g}")
         if self.rope_layout == INTERLEAVED:
             found.append(f"RoPE layout is {self.rope_layout}, not {HALF_SPLIT}")
+        # Not `>`: a NaN must fail.
         if not self.logits_max_diff <= LOGITS_TOLERANCE * max(1.0, self.logits_scale):
             found.append(f"logits differ by up to {self.logits_max_diff:.3g} (largest logit {self.logits_scale:.3g})")
         if self.top1_agreement < TOP1_REQUIRED:
@@ -185,6 +186,7 @@ def certify(
     theirs = transformers_logits(folder, architecture, stored, ids, tick)
     layout = HALF_SPLIT
     if not _close(ours, theirs):
+        # The usual mistake: rows whose rotated pairs lie as in Meta's own files.
         other = streamed_logits(architecture, from_interleaved(read, architecture), ids)
         layout = INTERLEAVED if _close(other, theirs) else UNKNOWN
     own = open_if_any(folder)

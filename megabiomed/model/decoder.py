@@ -32,6 +32,7 @@ class Attention(nn.Module):
     def __init__(self, architecture: Architecture, layers: Layers, prefix: str, recompute: str) -> None:
         super().__init__()
         config, tp = architecture.config, layers.tensor_parallel_size
+        # Where there are fewer key/value heads than ranks, each rank computes with one whole head (`SplitHeads`).
         self.heads = Heads(config.num_attention_heads // tp, max(1, config.num_key_value_heads // tp))
         self.kernels, self.recompute = layers.kernels, recompute
         self.qkv, self.whole_heads = layers.linear(f"{prefix}.qkv"), layers.whole_heads()
@@ -158,6 +159,7 @@ class Chunk(nn.Module):
             else:
                 x, pending = block(x, pending, cos, sin, documents, noise)
         if self.head is None or self.norm is None:
+            # One tensor travels between stages, so what is pending is added here.
             return x if pending is None else x + pending
         normed, _ = self.norm(x, pending)
         if return_logits:
@@ -169,6 +171,7 @@ class Chunk(nn.Module):
         if batch.inserts is None or batch.inserts.rows is None:
             return x
         rows, places = batch.inserts.rows, batch.inserts.places
+        # This rank has some of the tokens under sequence parallelism, and fills those alone.
         if self.rows.parts > 1:
             places = places - self.rows.first(len(x))
             here = (places >= 0) & (places < len(x))

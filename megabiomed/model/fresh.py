@@ -17,6 +17,7 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.config.models import ModelConfig
 from megabiomed.model.registry import architecture_of
 
+# Elements; 4 MiB in fp32. Another size would give other fresh weights.
 _BLOCK = 1 << 20
 _MOST_THREADS = 16  # what places the blocks is one thread
 
@@ -100,5 +101,6 @@ def _touched(box: Box) -> Iterator[Box]:
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
     """Threads of this process, one per core that it may use: NumPy draws without the interpreter's lock."""
+    # The ranks of a host share its cores.
     cores = len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return ThreadPoolExecutor(max(1, min(_MOST_THREADS, cores)), thread_name_prefix="fresh-weights")

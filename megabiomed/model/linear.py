@@ -83,6 +83,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
+        # The input is gathered while dx is multiplied, and dx summed while the weight's gradient is multiplied.
         gathering = _gathered(x, ctx.group, wait=False) if ctx.sequence and x is not None else (x, None)
         dx = input_gradient(dy, weight) if ctx.fp8 else dy @ weight  # [t, i]
         x = _done(*gathering)

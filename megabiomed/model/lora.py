@@ -56,6 +56,7 @@ class ColumnAdapter(nn.Module):
         """y [t, outputs/tp] of the frozen matrices plus the adapters' part of x [., h]."""
         a = copy_to_tensor_model_parallel_region(self.lora_A, self.group) if self.sequence_parallel else self.lora_A
         if noise is not None:
+            # The place in the micro-batch names the noise, not the place on this rank.
             rows = TokenRows.of(self.group.size(), self.group.rank(), self.sequence_parallel)
             x = drop(x, noise, self.lora.dropout, self.name, first_row=rows.first(x.shape[0]))
         low = nn.functional.linear(x, a)  # [., n r]
@@ -96,6 +97,7 @@ class RowAdapter(nn.Module):
     def forward(self, x: Tensor, y: Tensor, noise: Noise | None) -> Tensor:
         """y [., h] of the frozen matrix plus the adapter's part of x [t, inputs/tp]."""
         if noise is not None:
+            # Columns count over all ranks, so that every topology drops the same elements.
             first = self.group.rank() * x.shape[1]
             x = drop(x, noise, self.lora.dropout, self.name, first_column=first)
         low = nn.functional.linear(x, self.lora_A)  # [t, r], this rank's part of the sum

@@ -143,6 +143,7 @@ class TensorParallelLayers:
             params_dtype=dtype,
             use_cpu_initialization=True,  # allocate on torch's default device instead of insisting on CUDA
             perform_initialization=False,
+            # Ours is in model/linear.py, without megatron-core's compiled extension.
             gradient_accumulation_fusion=False,
         )
 
@@ -169,6 +170,7 @@ class TensorParallelLayers:
 
     def whole_heads(self) -> nn.Module | None:
         """See `Layers`."""
+        # Key/value heads that the ranks do not divide are cut inside.
         split = self.config.num_key_value_heads % self.tensor_parallel_size
         return SplitHeads(self.config, self.group) if split else None
 
@@ -245,6 +247,7 @@ class TensorParallelLayers:
         """Vocabulary-parallel output head with its loss; a tied one has the embedding's parameter, where that is here too."""
         share = padded(self.config.vocab_size, self.tensor_parallel_size) // self.tensor_parallel_size
         first = self.rank * share
+        # The last ranks may hold nothing but padding.
         size = max(0, min(share, self.config.vocab_size - first))
         shard = Shard(first, size, self.group)
         return VocabularyHead(self._head_weight(share), shard, self.sequence_parallel, self.kernels, self.z_loss)

@@ -42,6 +42,7 @@ def export_adapter(checkpoint: Checkpoint, folder: Path, base: str | None = None
     model = stored_model(checkpoint.architecture, str(checkpoint.path))
     architecture = architecture_of(model)
     shapes = architecture.trained_shapes(lora)
+    # Names of one layer are enough: peft looks for them in all layers.
     modules = [tensor.module.rpartition(".")[2] for tensor in architecture.adapted(lora) if tensor.layer == 0]
     began = checkpoint.language_model
     with new_folder(folder) as temporary:

@@ -31,6 +31,7 @@ def held(tensor: LogicalTensor, rank: int, ranks: int) -> Box | None:
         return Box.whole(tensor.name, shape)
     dimension = 1 if tensor.cut == "columns" else 0
     size = shape[dimension]
+    # Only the vocabulary is rounded up: the other cuts divide, which the topology's checks see to.
     share = padded(size, ranks) // ranks if tensor.cut == "vocabulary" else size // ranks
     first = rank * share
     count = min(share, size - first)

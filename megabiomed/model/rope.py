@@ -51,6 +51,7 @@ class PlainRope:
         return cos[positions], sin[positions]  # [t, d/2]
 
 
+# One table per model and device, for all chunks of the process.
 @lru_cache(maxsize=8)
 def _table(rope: PlainRope, device: torch.device) -> tuple[Tensor, Tensor]:
     return rope_table(rope.frequencies(), rope.length, device, rope.scale)

@@ -220,6 +220,7 @@ def whole_model(checkpoint: Checkpoint, base: Path | None = None) -> TensorSourc
             do="restore it, or give --base with the place where it is now",
         )
     seed = checkpoint.trainer.seed
+    # Without init_from: the place is given, or a seed makes the weights.
     frozen, described = model_base(place, model.model_copy(update={"init_from": None}), seed)
     hashed = hash_of(described, seed, FileHashes(checkpoint.path.parent.parent))
     check_frozen({"language model": stored.sha256}, {"language model": hashed}, checkpoint.path)

@@ -81,6 +81,7 @@ class _HeadNorm(_Norm):
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    # Without memory: the weight is replaced at once.
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:

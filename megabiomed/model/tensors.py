@@ -160,6 +160,7 @@ def matrices(tensors: Iterable[LogicalTensor]) -> dict[str, LocalMatrix]:
     for tensor in tensors:
         if len(tensor.shape) == 1:
             biases.setdefault(tensor.local_matrix, []).append(tensor)
+        # The ends of the model have layers of their own.
         elif tensor.cut != "vocabulary":
             weights.setdefault(tensor.local_matrix, []).append(tensor)
     return {name: LocalMatrix(name, tuple(held), tuple(biases.get(name, ()))) for name, held in weights.items()}
