@@ -70,12 +70,25 @@ PLANS = {
         "finetune (finetune): 1 node x 8 = 8 ranks, 04:00:00 after pretrain",
         "evaluate (command): 1 node x 1 = 1 ranks, 02:00:00 after finetune",
     ],
+    "biomedgpt-llama3.1-8b": [
+        "corpus (command): 1 node x 1 = 1 ranks, 2-00:00:00",
+        "pretrain (pretrain): 8 nodes x 8 = 64 ranks, 24:00:00 after corpus",
+        "evaluate (command): 1 node x 1 = 1 ranks, 02:00:00 after pretrain",
+    ],
+    "biomedgpt-r1": [
+        "molecules (command): 1 node x 1 = 1 ranks, 08:00:00",
+        "proteins (command): 1 node x 1 = 1 ranks, 08:00:00",
+        "alignment (align): 2 nodes x 8 = 16 ranks, 24:00:00 after molecules, proteins",
+        "reasoning (align): 2 nodes x 8 = 16 ranks, 24:00:00 after alignment",
+        "evaluate (command): 1 node x 1 = 1 ranks, 08:00:00 after reasoning",
+    ],
 }
 
 
 @pytest.mark.parametrize("name", shipped.names("chains"))
 def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
-    for folder in ("Llama-2-7b-chat-hf", "corpus/s2orc/train", "corpus/s2orc/validation", "pubmedqa"):
+    for folder in (
+        "Llama-2-7b-chat-hf", "Llama-3.1-8B", "DeepSeek-R1-Distill-Qwen-14B", "corpus/general-llama3/train", "corpus/s2orc/train", "corpus/s2orc/validation", "pubmedqa"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "pubmedqa" / "ori_pqal.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
