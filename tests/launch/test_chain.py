@@ -88,7 +88,14 @@ PLANS = {
 @pytest.mark.parametrize("name", shipped.names("chains"))
 def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
     for folder in (
-        "Llama-2-7b-chat-hf", "Llama-3.1-8B", "DeepSeek-R1-Distill-Qwen-14B", "corpus/general-llama3/train", "corpus/s2orc/train", "corpus/s2orc/validation", "pubmedqa"):
+        "Llama-2-7b-chat-hf",
+        "Llama-3.1-8B",
+        "DeepSeek-R1-Distill-Qwen-14B",
+        "corpus/general-llama3/train",
+        "corpus/s2orc/train",
+        "corpus/s2orc/validation",
+        "pubmedqa",
+    ):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "pubmedqa" / "ori_pqal.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
