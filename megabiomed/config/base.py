@@ -13,6 +13,7 @@ from megabiomed.ground.secrets import is_secret
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
+# Whole numbers travel as int64.
 _BITS = 63
 
 

@@ -173,6 +173,7 @@ class OptimizerConfig(Section):
             )
         if (self.stable_ratio != 1) != bool(self.cooldown_steps):
             raise ValueError("cooldown_steps and stable_ratio below 1 belong together; set both or neither")
+        # The decay would raise the rate.
         if self.stable_ratio < self.min_lr_ratio:
             raise ValueError(f"min_lr_ratio {self.min_lr_ratio} is above stable_ratio {self.stable_ratio}; lower it")
         return self

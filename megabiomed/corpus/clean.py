@@ -223,7 +223,7 @@ def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
     """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
     pieces, start = [], 0
     for bracket in _EMPTY_BRACKETS.finditer(text):
-        # The bracket had a space on either side; one of them goes with it.
+        # The space before it goes too: a full stop may follow.
         space = bracket.start() > start and text[bracket.start() - 1] == " "
         pieces.append(text[start : bracket.start() - space])
         start = bracket.end()

@@ -101,7 +101,7 @@ def parse_topology(text: str, config: RunConfig) -> tuple[ParallelConfig, int]:
         if key not in _KEYS or not value:
             raise ConfigError("a topology cannot be read", got=repr(part), expected=f"{', '.join(_KEYS)} as key=value")
         values[_KEYS[key]] = yaml.safe_load(value)
-    # One replica: moments and weights are then needed most on each rank.
+    # One replica: with more of them a rank needs less, and never more.
     values.setdefault("data_parallel_size", 1)
     if values.get("virtual_pipeline_stages", 1) != 1:
         # Several chunks run under this schedule alone.

@@ -47,6 +47,7 @@ class FsdpEngine(DataParallelEngine):
             for block in chunk.blocks:
                 fully_shard(block, mesh=device_mesh, mp_policy=policy)
         fully_shard(self.stage, mesh=device_mesh, mp_policy=policy)
+        # Before memory is made: `to_empty` gives every use of a tied parameter memory of its own.
         shared = _shared(self.stage)
         self.stage.to_empty(device=device)
         for name, owner in shared:  # each use has become a parameter of its own

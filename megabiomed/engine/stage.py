@@ -80,6 +80,7 @@ def _tied_end(config: RunConfig, mesh: Mesh) -> TiedEnd | None:
     if mesh.ends is None:
         return None
     if mesh.coordinate("pp") == 0:
+        # The owner counts backward passes: after the last one of a step the head's gradient must be there.
         share = config.data.micro_batch_size * mesh.size("replicas")
         return OwnedEnd(mesh.ends, config.data.global_batch_size // share)
     return CopiedEnd(mesh.ends, platform.DTYPES[config.train.compute_type], config.kernels.weight_gradient)
@@ -105,6 +106,7 @@ def optimizer_groups(stage: PipelineStage, config: RunConfig, mesh: Mesh) -> lis
         {"params": found[key], "weight_decay": decay if key[0] else 0.0, "lr_scale": key[1]}
         for key in sorted(found, reverse=True)
     ]
+    # Factors by name may give one stage a group that another lacks; without any, all have the same.
     if config.optimizer.lr_scales and mesh.size("pp") > 1:
         most = torch.tensor([len(groups)], device=platform.device())
         dist.all_reduce(most, op=dist.ReduceOp.MAX, group=mesh.group("pp"))

@@ -51,6 +51,7 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 3:
             for name, parameter in self.stage.named_parameters():
                 replicated = self.stage.placements[name].replicated
+                # Before `initialize`, which reads the mark.
                 workarounds.mark_replicated(parameter, replicated and mesh.coordinate("tp") == 0)
         groups = optimizer_groups(self.stage, config, mesh)
         with workarounds.barriers_among(mesh.everyone) if self.stage_number == 3 else nullcontext():
@@ -74,6 +75,7 @@ class ZeroEngine(DataParallelEngine):
             if config.train.precision == "bf16":
                 zero_step.norms_in_one_pass(self.optimizer)
                 zero_step.reduce_behind_the_host(self.optimizer)
+        # After `initialize`, which moves the parameters' data and makes the buffers.
         self.gradients = self._main_gradients()
         self._create_moments()
 
@@ -278,6 +280,7 @@ def import_deepspeed() -> Any:
     """The module deepspeed, quiet; its import takes seconds."""
     if not platform.has_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed: guessing warns
+    # DeepSpeed's autotuner would load MLflow, over a second of every rank's start.
     with workarounds.without_module("mlflow"):
         import deepspeed
     from deepspeed.utils import logger

@@ -78,6 +78,7 @@ def choose(config: RunConfig) -> ResumePoint:
     if choice not in ("auto", "never"):
         named = Checkpoint.open(choice, verify)
         own, skipped = latest_valid(folder, verify)
+        # One of this run's own checkpoints is meant itself; another run's is only where this one begins.
         return ResumePoint(own, skipped) if own and is_foreign(named, config) else ResumePoint(named, [])
     found, skipped = latest_valid(folder, verify)
     if choice == "never" and found is not None:
@@ -107,6 +108,7 @@ def resumed_progress(
         tokenizer: that of the run.
     """
     trainer, first = checkpoint.trainer, config.train.first_step
+    # Only at the very beginning: a restart goes on from a checkpoint of its own, and in its own data.
     if first and is_foreign(checkpoint, config):
         _check_first_step(checkpoint, first, tokenizer)
         return DataProgress(identity=identity), [f"data order: begins anew after step {first}"]
@@ -181,6 +183,7 @@ def inherited(config: RunConfig) -> Fence | None:
         return None
     owner = verdict.stem.rpartition(".")[0]
     fence, other = Fence.inherit(config.folder, owner), holder(config.folder)
+    # The script claimed the run, so somebody else did after it: this start has lost before it began.
     if fence is None and other:
         raise lost(config.folder, other, owner)
     return fence

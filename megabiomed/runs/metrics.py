@@ -65,6 +65,7 @@ class Reporter:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
         self._since = time.monotonic()
         self._steps = self._useful = self._pairs = 0
+        # Set once: the summary counts from the first step of this start.
         self._began = self._began or self._since
 
     def step(

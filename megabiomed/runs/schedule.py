@@ -19,6 +19,7 @@ def total_steps(config: RunConfig, samples_per_epoch: int, step: int | None = No
         return config.train.steps
     step = config.train.first_step if step is None else step
     left = _samples(config, samples_per_epoch) - sample
+    # A run that has read all its samples still has the steps that it has done.
     return max(1, step + max(0, math.ceil(left / config.data.global_batch_size)))
 
 
@@ -97,6 +98,7 @@ def describe_schedule(config: RunConfig, total: int) -> str:
     optimizer, first = config.optimizer, config.train.first_step
     length = total - first
     warmup, begin = warmup_steps(length, optimizer), decay_begin(length, optimizer)
+    # Where the schedule bends; a phase that does not exist falls on the next one.
     bends = {0, warmup, min(warmup + optimizer.cooldown_steps, begin), begin, length - 1}
     rates = [
         f"{learning_rate(step, length, optimizer):.3g} at step {first + step + 1:,}"

@@ -68,6 +68,7 @@ class Trainer:
         self.changes: list[str] = []
         self.reporter = Reporter(run.config, rank == 0, world, self.total)
         if rank == 0:
+            # Events before the ranks' own claim carry the number of the batch script's, where there is one.
             self.reporter.hold(inherited(run.config))
             for each in run.configs:  # requests are for a part of a run, or for the run, whatever its part
                 stop.watch(each.folder)
@@ -176,6 +177,7 @@ class Trainer:
         # Before trackers open: a start that has lost the run writes nothing into its curves.
         self.reporter.hold(fence)
         if fence is not None:
+            # Requests in the folder are for the start that holds it.
             self.stop.requests_are_mine = lambda: not fence.taken_over()
         self.reporter.track()
         if self.reporter.active:

@@ -24,11 +24,13 @@ def with_tying(config: R) -> R:
     tied = next(known, None)
     if tied is None:
         return config
+    # Written out, so that ranks and later starts need not look again.
     return config.model_copy(update={"model": config.model.model_copy(update={"tie_word_embeddings": tied})})
 
 
 def _places(config: RunConfig) -> Iterator[Path]:
     """What tells it, the first that is there before the others."""
+    # A run that has been trained goes on as it was, whatever it once began with.
     yield config.folder
     if config.checkpoint.resume not in ("auto", "never"):
         yield Path(config.checkpoint.resume)
