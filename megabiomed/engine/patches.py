@@ -62,10 +62,15 @@ PATCHES = (
     Patch(
         "megatron-core",
         "torch.compile",
-        "loads torch's compiler for functions without use here (processes.megatron_core)",
+        "loads torch's compiler for functions without use here (processes.uncompiled)",
     ),
     Patch("megatron-core", "torch.cuda.current_device", "asks a CPU for its CUDA device (platform.prepare_megatron)"),
     _zero("0123", "deepspeed.autotuning.autotuner.has_mlflow", "loads MLflow, over a second of every rank's start"),
+    _zero(
+        "0123",
+        f"{_RUN}.zero.utils.is_zero_supported_optimizer",
+        "loads Muon and torch's compiler, two seconds of a start",
+    ),
     _zero("0123", "deepspeed.ops.__compatible_ops__", "compiles an operation for inference on CPU hosts"),
     _zero("0", f"{_RUN}.engine.DeepSpeedEngine.clip_fp32_gradients", "clips by a norm that it does not report"),
     _zero("1", f"{_BF16}.fp32_groups_gradients", "rounds a gradient to bf16 before it adds it to its fp32 buffer"),

@@ -30,6 +30,7 @@ from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import PipelineStage, optimizer_groups, set_rates
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
+from megabiomed.processes.uncompiled import uncompiled
 
 _NO_CLIPPING = 1e30
 _REDUCE_BUCKET = 500_000_000  # elements, DeepSpeed's default
@@ -283,6 +284,8 @@ def import_deepspeed() -> Any:
     # DeepSpeed's autotuner would load MLflow, over a second of every rank's start.
     with workarounds.without_module("mlflow"):
         import deepspeed
+    with uncompiled():  # the engine loads it whatever the optimizer is
+        import deepspeed.runtime.zero.muon.muon_optimizer
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)

@@ -6,20 +6,9 @@ one loads torch's compiler: 1.6 of the 4.2 seconds of processor time that the im
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from megabiomed.processes.uncompiled import uncompiled
 
-import torch
-
-
-def _left_alone(function: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
-    """`torch.compile`, also as a decorator with arguments, that compiles nothing."""
-    return _left_alone if function is None else function
-
-
-_compile = torch.compile
-torch.compile = _left_alone
-try:
+with uncompiled():
     from megatron.core import parallel_state
     from megatron.core.model_parallel_config import ModelParallelConfig
     from megatron.core.tensor_parallel import (
@@ -32,8 +21,6 @@ try:
         reduce_scatter_to_sequence_parallel_region,
     )
     from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
-finally:
-    torch.compile = _compile
 
 __all__ = [
     "ColumnParallelLinear",

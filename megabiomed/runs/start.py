@@ -90,6 +90,7 @@ def _import_for_ranks(config: RunConfig) -> None:
     """Ranks that are forked from this process share what it has imported."""
     if not can_fork():
         return
+
     import megabiomed.runs.trainer  # noqa: F401
 
     if config.parallel.engine == "deepspeed":

@@ -27,6 +27,7 @@ _FIXED = ("PYTHONHASHSEED", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM
 
 def _serve() -> NoReturn:
     """Fork what each line of standard input asks for; write a line with its id, and one with its exit code."""
+
     import megabiomed.engine.build
     import megabiomed.runs.kinds  # noqa: F401
     from megabiomed.engine.zero import import_deepspeed
