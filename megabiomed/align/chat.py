@@ -104,6 +104,7 @@ class Chat:
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
             torch.manual_seed(sampling.seed)
+        # With embeddings in place of ids transformers cannot see that no place is padding.
         out = self.parts.model.generate(
             inputs_embeds=x, attention_mask=torch.ones(x.shape[:2], dtype=torch.int64, device=x.device),
             max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.stop_ids,

@@ -75,6 +75,7 @@ class Grid:
 
     def group(self, rank: int, span: Span) -> list[int]:
         """All ranks that differ from a rank along a span alone, itself among them, in the order of their places there."""
+        # Ranks counted upwards are in the order of their places along the span.
         rest = [axis for axis in AXES if axis not in SPANS[span]]
         place = [self.coordinate(rank, axis) for axis in rest]
         return [other for other in range(len(self)) if [self.coordinate(other, axis) for axis in rest] == place]

@@ -18,6 +18,7 @@ def read_paths(section: Section, at: str = "") -> Iterator[tuple[str, Path]]:
             # run_dir is written to, not read.
             elif isinstance(value, Path) and key != "run_dir":
                 yield key, value
+            # A word, or a path.
             elif key == "checkpoint.resume" and value not in ("auto", "never"):
                 yield key, Path(value)
 

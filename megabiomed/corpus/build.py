@@ -106,6 +106,7 @@ class _Build:
             raise DataError(
                 "nothing is left to train on", got=self._losses(), do="check the input layout and the cleaning rules"
             )
+        # Only now: it is trained on what is left for training.
         tokenizer = self._tokenizer(splits)
         final = self.working / "corpus"
         # A build that was killed here has left a part of it.

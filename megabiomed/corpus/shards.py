@@ -88,6 +88,7 @@ def clean_shard(job: CleanJob) -> dict[str, Any]:
         "counts": dict(counts),
         "rejects": {"counts": dict(rejects.counts), "samples": rejects.samples},
     }
+    # The marker vouches for these files, so they are durable before it.
     fsync_tree(job.folder)
     write_json(marker, account)
     return account

@@ -60,6 +60,7 @@ def export_hf(
     with new_folder(folder) as temporary:
         architecture = architecture_of(config)
         opened = open_tokenizer(tokenizer) if tokenizer else None
+        # Those of Llama 2, where no tokenizer says others.
         bos, eos = (opened.bos_id, opened.eos_id) if opened else (1, 2)
         said = opened.companions.generation if opened else {}
         if opened:
@@ -140,6 +141,7 @@ def export_certified(
 
     def inspect(temporary: Path) -> None:
         found = certify(temporary, source, model, "export", str(checkpoint.path), checkpoint.tokenizer, tick)
+        # The name that the folder will have, not its temporary one.
         found.folder = str(folder)
         if not allow_uncertified:
             try:

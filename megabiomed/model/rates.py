@@ -34,6 +34,7 @@ def lr_factors(config: RunConfig) -> Factor:
     def factor(together: Collection[str]) -> float:
         return factor_of(scales, together)
 
+    # All matrices of the model, because a rank would see those of its stage alone.
     for matrix in architecture.matrices.values() if scales and config.lora is None else ():
         for tensors in (matrix.weights, matrix.biases):
             factor([tensor.name for tensor in tensors])

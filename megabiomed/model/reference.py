@@ -100,6 +100,7 @@ def loaded_max_diff(folder: Path, stored: StoredTensors, architecture: Architect
         state = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).state_dict()
     worst = 0.0
     for name in architecture.shapes:
+        # Past a view with a larger vocabulary: transformers loads the folder as it is.
         there = StoredTensors.raw(stored, name)
         if not torch.equal(state[name], there):
             worst = max(worst, max_diff(state[name].float(), there.float()))
@@ -174,6 +175,7 @@ def transformers_logits(
         decoder = AutoModelForCausalLM.from_config(config).get_decoder().eval()  # dropout is no part of the function
     positions = torch.arange(ids.shape[1], device=ids.device)[None]  # [1, s]
     x = nn.functional.embedding(ids, read(architecture.embedding.name))  # [b, s, h]
+    # Made anew: on the meta device its table has no values.
     rotary = type(decoder.rotary_emb)(config).to(ids.device)(x, positions)
     for index, layer in enumerate(decoder.layers):
         names = [name for name, _ in layer.named_parameters()]

@@ -77,6 +77,7 @@ class OwnedEnd:
         main = main_gradient(weight)
         if main is None:
             return gradient.to(weight.dtype)
+        # A buffer without a product yet holds the last step's values, and is zeroed first.
         main.finish_step()
         main.value += gradient
         return None
@@ -94,6 +95,7 @@ class CopiedEnd:
 
     def __init__(self, group: dist.ProcessGroup, dtype: torch.dtype, product: str) -> None:
         self.group, self.dtype = group, dtype
+        # No hook sees this gradient, so it always takes the way into the buffer.
         self._product = PRODUCTS["auto" if product == "auto" else "bits"]
         self._shape: tuple[int, int] = (0, 0)
         self._weight: Tensor | None = None

@@ -117,6 +117,7 @@ class Esm2(nn.Module):
     def _embed(self, batch: ProteinBatch) -> Tensor:
         """Token embeddings with token dropout's rescaling: (1 - 0.12) / (1 - share of <mask> in the protein)."""
         masked = batch.tokens == MASK
+        # fair-esm zeroes <mask> before it rescales.
         x = self.embed_tokens(batch.tokens).masked_fill(masked.unsqueeze(-1), 0.0)
         shares = [part.float().mean() for part in masked.split(batch.rows)] if batch.rows else []
         if not shares:

@@ -49,6 +49,7 @@ def load_esm2(model: Esm2, path: Path) -> str:
         state.update(read_state(file))
     require_family(state, ESM2, path)
     state = {key: value for name, value in state.items() if (key := esm2_key(name)) is not None}
+    # Official files repeat them in every layer.
     frequencies = [state.pop(name) for name in list(state) if name.endswith("inv_freq")]
     if frequencies:
         model.inv_freq = frequencies[0].float().cpu()

@@ -87,6 +87,7 @@ class GinConv(nn.Module):
     def forward(self, x: Tensor, edges: Tensor, bonds: Tensor) -> Tensor:
         """x [n, w], edges [2, e], bonds [e, 2] -> [n, w]."""
         message = x.index_select(0, edges[0]) + self.edge_embedding1(bonds[:, 0]) + self.edge_embedding2(bonds[:, 1])
+        # A self loop is a bond of a kind of its own, without direction.
         loop = self.edge_embedding1.weight[_SELF_LOOP] + self.edge_embedding2.weight[0]
         return self.mlp((x + loop).index_add(0, edges[1], message.to(x.dtype)))  # [n, w]
 

@@ -69,6 +69,7 @@ def encode_prompt(
         context = " ".join(words[skip:])
         asked = "".join(shot + SHOT_SEPARATOR for shot in shots) + prompt.head + context + prompt.tail
         found = (_encode_chat if chat else _encode)(tokenizer, asked, prompt)
+        # The window must also hold the longest continuation, or what is to be generated.
         longest = max([len(ids) for ids in (*found.options, found.answer)])
         return found, len(found.prompt) + max(longest, room) - window
 

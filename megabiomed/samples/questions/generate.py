@@ -70,6 +70,7 @@ def _families() -> dict[str, list[str]]:
 def choice_entries(count: int, seed: int, options: int = 4) -> list[tuple[str, list[str], int, str]]:
     """(question, options, right option, subject), all different."""
     rng, families = random.Random(seed), _families()
+    # By question and options, because training and test questions must differ.
     found: dict[tuple[str, ...], tuple[str, list[str], int, str]] = {}
     while len(found) < count:
         wanted = rng.choice(list(families))

@@ -147,6 +147,7 @@ def render(template: Template, record: QuestionRecord) -> Prompt:
         template.option.format_map({"letter": letter, "text": text}) for letter, text in zip(LETTERS, record.options)
     )
     shown = bool(record.context and template.context)
+    # Text around the context goes to head and tail, so that cutting the context leaves it alone.
     before, after = template.context.split("{context}") if shown else ("", "")
     low, _, high = template.body.partition("{context}") if "{context}" in template.body else ("", "", template.body)
     values = {"options": listed, "question": record.question}
