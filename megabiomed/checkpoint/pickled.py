@@ -30,10 +30,13 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
     Raises:
         CheckpointError: the file is missing or damaged, or holds other objects; names the reason.
     """
+    mapped = zipfile.is_zipfile(path)
+    if mapped:
+        _check_stored(path)
     try:
         with torch.serialization.safe_globals(list(classes)):
             # `weights_only` is torch's restricted unpickler; only zip archives can be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not there", do="get the complete folder again") from None
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
@@ -44,6 +47,17 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
             expected="tensors only",
             do="where you trust the file, load it once in a program of your own and save its tensors as safetensors",
         ) from None
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse packed members: torch stores them plain, and a few kilobytes could unpack to all of the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError):
+        return  # torch says what is wrong
+    if packed:
+        raise CheckpointError(f"{path} has packed members", got=packed[0], expected="plain ones, as torch writes them")
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from itertools import pairwise
 from megabiomed.corpus.citations import citation_markers
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.corpus.select import SelectRules, why_dropped, why_dropped_unread
+from megabiomed.corpus.unpack import UnpackLimits
 
 Interval = tuple[int, int]
 
@@ -49,8 +50,8 @@ _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 @dataclass(frozen=True)
-class CleanRules(SelectRules):
-    """Which rules run: those that select papers, and those that remove text, each named after what it removes."""
+class CleanRules(SelectRules, UnpackLimits):
+    """Which rules run: limits of packed files, rules that select papers, and rules that remove text, named after it."""
 
     authors: bool = True
     """Remove names and affiliations."""

@@ -21,7 +21,7 @@ LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribut
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
 def build(
-    inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .jsonl.gz, .jsonl.zst, .json, .parquet.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .json (plain, .gz, .bz2, .xz, .zst), .parquet.")],
     output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.model or tokenizer.json to use; default: train one.")

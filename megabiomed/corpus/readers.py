@@ -10,13 +10,17 @@ from megabiomed.corpus.readers_lines import check_readable, read_records
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.ground.errors import DataError
 
-_PARSE_SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".json.gz", ".jsonl.zst")
+_PARSE_SUFFIXES = (
+    ".json",
+    ".jsonl",
+    *(f".json{line}.{pack}" for line in ("", "l") for pack in ("gz", "bz2", "xz", "zst")),
+)
 
 
 def read_papers(
     path: Path, layout: str = AUTO, rejects: Rejects | None = None, pdf_parses: Path | None = None
 ) -> Iterator[Paper]:
-    """Stream the papers of one file: .jsonl, plain or .gz or .zst, a doc2json .json, or .parquet; memory does not grow.
+    """Stream the papers of one file: .jsonl, plain or packed, a doc2json .json, or .parquet; memory does not grow.
 
     Args:
         path: a file of papers in one of the layouts.

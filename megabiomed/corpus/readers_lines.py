@@ -1,27 +1,23 @@
-"""Stream the lines of plain, gzip or zstd files as JSON objects; damage is counted by reason and place, not raised."""
+"""Stream the lines of plain or packed files as JSON objects; damage is counted by reason and place, not raised."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-import zstandard
-
-from megabiomed.corpus.readers_zstd import MAGIC as _ZSTD_MAGIC
-from megabiomed.corpus.readers_zstd import open_zstd
+from megabiomed.corpus.parquet_rows import parquet_rows
 from megabiomed.corpus.records import Rejects
+from megabiomed.corpus.unpack import open_unpacked
+from megabiomed.corpus.unpack_streams import Damage
 from megabiomed.ground.errors import DataError
 
 MAX_LINE_BYTES = 1 << 28
 """Longest line that is read. It bounds the memory; the longest records of S2ORC are some tens of megabytes."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re.DOTALL)
 """Any escape of a JSON text; group 1 is half of a surrogate pair without its other half. Complete pairs and escaped
@@ -56,7 +52,7 @@ def check_readable(path: Path) -> None:
 def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
     """Yield the objects of a JSON-lines file one at a time, the object that fills a .json file, or rows of a .parquet.
 
-    gzip and zstd are known by their first bytes, not by the name.
+    gzip, bzip2, xz and zstd are known by their first bytes, not by the name.
     """
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -89,15 +85,9 @@ def _only_object(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | N
 
 def _parquet_rows(path: Path) -> Iterator[Record]:
     """Rows of a Parquet file, streamed; `offset` is the number of the row, as there are no lines."""
-    from datasets import load_dataset
-
     check_readable(path)
-    try:
-        rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        for number, row in enumerate(rows):
-            yield Record(dict(row), path, number + 1, number)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet", got=str(error)[:200], do="download it again") from None
+    for number, row in enumerate(parquet_rows(path)):
+        yield Record(row, path, number + 1, number)
 
 
 def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
@@ -131,13 +121,8 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
                 yield number, offset, data
             offset += size
     # What was read before the damage counts: a download that was cut off still has most of its papers.
-    except EOFError:
-        kind = "zstd" if _magic(path) == _ZSTD_MAGIC else "gzip"
-        rejects.add(f"input: truncated {kind}", f"{path}:{number + 1}", "it ends inside the compressed stream")
-    except zstandard.ZstdError as error:
-        rejects.add("input: damaged zstd", f"{path}:{number + 1}", str(error))
-    except (gzip.BadGzipFile, zlib.error) as error:
-        rejects.add("input: damaged gzip", f"{path}:{number + 1}", str(error))
+    except Damage as error:
+        rejects.add(f"input: {error.kind} {error.packing}", f"{path}:{number + 1}", str(error))
     except OSError as error:
         raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
     else:
@@ -152,19 +137,6 @@ def _sized_lines(path: Path, limit: int) -> Iterator[tuple[bytes, int]]:
         while data := file.readline(limit + 1):
             rest = _skip_line(file) if len(data) > limit and not data.endswith(b"\n") else 0
             yield data, len(data) + rest
-
-
-def _magic(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)
-
-
-def open_unpacked(path: Path) -> IO[bytes]:
-    """The bytes of a file; gzip and zstd are known by their first bytes, not by the name."""
-    magic = _magic(path)
-    if magic == _ZSTD_MAGIC:
-        return cast(IO[bytes], open_zstd(path))
-    return cast(IO[bytes], gzip.open(path, "rb")) if magic[:2] == _GZIP_MAGIC else path.open("rb")
 
 
 def _skip_line(file: IO[bytes]) -> int:

@@ -24,6 +24,7 @@ from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
+from megabiomed.corpus.unpack import unpacking
 from megabiomed.data.store import token_dtype
 from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
 from megabiomed.tokenizer.files import open_tokenizer
@@ -79,7 +80,8 @@ def clean_shard(job: CleanJob) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     rejects = Rejects()
     tainted: list[dict[str, Any]] = []
-    parts = _write_parts(job, _cleaned(job, counts, rejects), tainted)
+    with unpacking(job.rules):
+        parts = _write_parts(job, _cleaned(job, counts, rejects), tainted)
     account = {
         "file": job.path.name,
         "sha256": sha256_file(job.path),

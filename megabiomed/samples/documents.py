@@ -7,17 +7,16 @@ Bytes that are not UTF-8 are kept as lone surrogates, as are halves of surrogate
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
-from megabiomed.corpus.readers_lines import open_unpacked
+from megabiomed.corpus.parquet_rows import parquet_rows
+from megabiomed.corpus.unpack import open_unpacked
+from megabiomed.corpus.unpack_streams import Damage
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.rejects import Unusable
 
@@ -28,9 +27,6 @@ Row = dict[str, str]
 
 # First bytes of what would otherwise be read as one long damaged record.
 _NOT_TEXT = {
-    b"BZh": "bzip2 data",
-    b"\xfd7zXZ\x00": "xz data",
-    b"PK\x03\x04": "a zip archive",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a git-lfs pointer instead of the file",
@@ -39,29 +35,41 @@ _WRAPPERS = ("data", "records", "rows", "examples", "questions")
 """Keys under which an object holds the list of all entries."""
 # Characters. csv's default of 128 Ki would refuse long texts.
 _LONGEST_FIELD = 1 << 27
-_DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_LONGEST_LINE = 1 << 28
+_LONGEST_DOCUMENT = 1 << 33
+"""Characters of a file of entries, which is held in memory as a whole."""
 
 
 def text_lines(path: Path, newline: str | None = None) -> Iterator[str]:
-    """Lines of a UTF-8 file, plain or packed with gzip or zstd, with or without a byte order mark.
+    """Lines of a UTF-8 file, plain or packed (gzip, bzip2, xz, zstd), with or without a byte order mark.
 
     Args:
         newline: as in `open`; "" leaves the ends of lines as they are.
 
     Raises:
-        DataError: no such file, one that is not UTF-8 text, or damaged compressed data.
+        DataError: no such file, one that is not UTF-8 text, a line that is too long, or damaged compressed data.
     """
+    with _text(path, newline) as text:
+        while line := text.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise DataError(f"{path} has a line of more than {_LONGEST_LINE:,} characters", do="check the file")
+            yield line
+
+
+@contextmanager
+def _text(path: Path, newline: str | None = None) -> Iterator[TextIOWrapper]:
+    """A text file, open; what is wrong with it is a `DataError`, wherever it is met."""
     _require_file(path)
     try:
         with open_unpacked(path) as file:
-            beginning = file.read(32)
-            _refuse_other_kinds(path, beginning)
+            _refuse_other_kinds(path, file.read(32))
         with TextIOWrapper(open_unpacked(path), "utf-8-sig", "surrogateescape", newline) as text:
-            yield from text
-    except _DAMAGE as error:
-        truncated = isinstance(error, EOFError) and not isinstance(error, gzip.BadGzipFile)
-        said = "it ends inside the compressed data" if truncated else error
-        raise DataError(f"{path} cannot be read", got=said, do="get a fresh copy of the file") from None
+            yield text
+    except Damage as error:
+        do = "unpack it yourself, if you trust it" if error.kind == "oversized" else "get a fresh copy of the file"
+        raise DataError(f"{path} is {error.kind} {error.packing} data", got=error, do=do) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", got=error, do="get a fresh copy of the file") from None
 
 
 def _require_file(path: Path) -> None:
@@ -91,7 +99,7 @@ def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> 
         yield from _parquet(path)
         return
     # Read whole: whether it is one document or lines is known only at its end.
-    text = "".join(text_lines(path))
+    text = _whole_text(path)
     pairs: list[tuple[str, Any]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,6 +113,20 @@ def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> 
         yield from _lines(path, text, error)
         return
     yield from _whole(path, whole, pairs, is_record)
+
+
+def _whole_text(path: Path) -> str:
+    pieces, size = [], 0
+    with _text(path) as text:
+        while piece := text.read(1 << 24):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LONGEST_DOCUMENT:
+                raise DataError(
+                    f"{path} has more than {_LONGEST_DOCUMENT:,} characters, and is read as a whole",
+                    do="split it into several files",
+                )
+    return "".join(pieces)
 
 
 def _whole(
@@ -142,15 +164,8 @@ def _parsed(line: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[Entry]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
     _require_file(path)
-    try:
-        rows: Iterable[Any] = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        yield from (("", f"{path.name}:{number}", dict(row)) for number, row in enumerate(rows))
-    except (DatasetGenerationError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable Parquet file", got=error, do="check the file") from None
+    yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(parquet_rows(path)))
 
 
 def read_table(

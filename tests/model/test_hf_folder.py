@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,10 @@ def test_what_a_pickle_may_not_hold_is_refused_with_the_reason(folder: Path) -> 
         torch.save(held, file)
         with pytest.raises(CheckpointError, match=reason):
             HuggingFaceSource(folder)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("archive/data.pkl", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r"has packed members: got archive/data\.pkl"):
+        HuggingFaceSource(folder)
     for damaged in (b"", b"\x80\x02", b"PK\x03\x04" + bytes(40)):
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="cannot be read without executing it"):

@@ -1,6 +1,6 @@
 """Questions of a file, in any known layout; the layout is known by its keys, never by the file's name.
 
-JSON (a list, or an object of id to entry as PubMedQA has it), JSON lines (also gzip), Parquet through `datasets`.
+JSON (a list, or an object of id to entry as PubMedQA has it), JSON lines (both also packed), Parquet.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def test_damaged_files_are_named(generated: Path, tmp_path: Path) -> None:
     whole = gzip.compress((generated / "medmcqa" / "test.jsonl").read_bytes())
     for name, content in (("cut", whole[:-40]), ("damaged", whole[:40] + b"\xff" * 40 + whole[80:])):
         (tmp_path / f"{name}.jsonl.gz").write_bytes(content)
-        with pytest.raises(DataError, match=f"{name}.jsonl.gz cannot be read"):
+        with pytest.raises(DataError, match=f"{name}.jsonl.gz is .* gzip data"):
             read_questions(tmp_path / f"{name}.jsonl.gz")
     shutil.copy(generated / "pubmedqa" / "ori_pqal.json", tmp_path)
     for content, message in (("{broken", "cannot be read"), ("[1]", "no ground truth")):
