@@ -20,6 +20,7 @@ from megabiomed.checkpoint.logical import Box, Fragment, PlacedBox, Placement
 from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, AlignmentStageConfig
 from megabiomed.config.modalities import CachedEncoderConfig
+from megabiomed.config.rates import factor_of
 from megabiomed.encoders.adaptors import build_adaptor
 from megabiomed.encoders.cache import FeatureCache
 from megabiomed.encoders.encoder import Batch, Cacheable, encoder_of
@@ -28,7 +29,6 @@ from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import flat_fragments, set_steps, state_before_training
 from megabiomed.kernels.dropout import Noise
-from megabiomed.model.rates import factor_of
 from megabiomed.processes import platform
 
 Shapes = dict[str, tuple[int, ...]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 
 from megabiomed.config import RunConfig
+from megabiomed.config.rates import factor_of
 from megabiomed.ground.errors import ConfigError
 from megabiomed.model.registry import architecture_of
 
@@ -39,15 +40,3 @@ def lr_factors(config: RunConfig) -> Factor:
         for tensors in (matrix.weights, matrix.biases):
             factor([tensor.name for tensor in tensors])
     return factor
-
-
-def factor_of(scales: Mapping[str, float], together: Collection[str]) -> float:
-    """The factor of tensors that are one matrix, 1 where no pattern fits; `ConfigError` where they differ."""
-    found = {next((scale for pattern, scale in scales.items() if fnmatchcase(name, pattern)), 1.0) for name in together}
-    if len(found) > 1:
-        raise ConfigError(
-            "optimizer.lr_scales gives tensors that are one matrix in memory several factors",
-            got=", ".join(sorted(together)), expected="the same factor for all of them",
-            do="use a pattern that fits all of them, such as `*.self_attn.*`",
-        )  # fmt: skip
-    return next(iter(found), 1.0)
