@@ -142,6 +142,7 @@ class _Build:
             )
             for n, path in enumerate(o.inputs)
         ]
+        # Bytes stand for work: how many papers there are is known only when all are read.
         sizes = [path.stat().st_size for path in o.inputs]
         accounts = run_jobs(clean_shard, jobs, o.workers, self._bar("clean", sum(sizes), sizes, "papers"))
         for job, account in zip(jobs, accounts):

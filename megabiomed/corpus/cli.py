@@ -71,6 +71,7 @@ def build(
     from megabiomed.corpus.clean import CleanRules
     from megabiomed.corpus.select import parse_rules
 
+    # min_words first, so that a rule of that name counts.
     rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
         inputs,

@@ -99,6 +99,7 @@ class Contamination:
                 self._grams.setdefault(gram, []).append(number)
         if common is not None:
             self._grams = {gram: owners for gram, owners in self._grams.items() if len(owners) <= common}
+        # Shares are of the n-grams that are searched for; those left out as common count for nobody.
         for owners in self._grams.values():
             for number in owners:
                 self._sizes[number] += 1

@@ -23,6 +23,7 @@ PAPERS = 600
 
 # Far above the ids that Semantic Scholar has given, so that a generated paper is not taken for a real one.
 _FIRST_ID = 900_000_000
+# All names of the layout: those that a paper lacks are null there.
 _KINDS = (
     "abstract", "author", "authoraffiliation", "authorfirstname", "authorlastname", "bibauthor", "bibauthorfirstname",
     "bibauthorlastname", "bibentry", "bibref", "bibtitle", "bibvenue", "figure", "figurecaption", "figureref",

@@ -104,4 +104,5 @@ def identity(options: BuildOptions) -> str:
 def source_files(options: BuildOptions) -> list[Path]:
     """All files that papers come from: the inputs, and the pdf_parses joined with them."""
     joined = (parse_files(options.pdf_parses, path) for path in options.inputs) if options.pdf_parses else ()
+    # Several inputs may be joined with the same files.
     return list(dict.fromkeys([*options.inputs, *(file for files in joined for file in files)]))

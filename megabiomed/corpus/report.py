@@ -98,6 +98,7 @@ def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Co
     fields = Counter[str]()
     sources = Counter[str]()
     for split in ("train", "validation"):
+        # A store without documents does not open.
         if not report[split]["documents"]:
             continue
         store = TokenStore.open(corpus / split)

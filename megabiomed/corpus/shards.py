@@ -115,6 +115,7 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
             _close(job.folder, names, part)
             names.append(f"part-{len(names):05d}")
             part = _Part((job.folder / f"{names[-1]}.jsonl").open("w", encoding="utf-8"))
+        # Travels with the document to the store, where `data trace` finds the paper in its file again.
         origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
         more: dict[str, Any] = {"year": paper.year} if paper.year is not None else {}
         more |= {"fields": paper.fields} if paper.fields else {}
