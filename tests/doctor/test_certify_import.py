@@ -20,21 +20,21 @@ TP2 = ["parallel.tensor_parallel_size=2", "parallel.zero_stage=3"]
 PP2 = ["parallel.tensor_parallel_size=1", "parallel.pipeline_parallel_size=2", "parallel.zero_stage=1"]
 
 
-@pytest.fixture
-def hf_folder(run_file: Path, tmp_path: Path) -> Path:
-    model = load_config(run_file).model
-    return export_hf(SeededInit(model, 5), model, tmp_path / "hf", "fp16")
+def folder_of(run_file: Path, folder: Path, tied: bool) -> Path:
+    """A Hugging Face folder that fits a run file, with output head and embedding as one matrix or as two."""
+    model = load_config(run_file).model.model_copy(update={"tie_word_embeddings": tied})
+    return export_hf(SeededInit(model, 5), model, folder, "fp16")
 
 
 @pytest.mark.parametrize(
-    ("topology", "precision", "named"),
-    [(TP2, "fp32", "tp2 pp1 dp1 zero3"), (PP2, "bf16", "tp1 pp2 dp1 zero1")],
-    ids=["tp2-zero3-fp32", "pp2-zero1-bf16"],
+    ("topology", "precision", "named", "tied"),
+    [(TP2, "fp32", "tp2 pp1 dp1 zero3", False), (PP2, "bf16", "tp1 pp2 dp1 zero1", True)],
+    ids=["tp2-zero3-fp32", "pp2-zero1-bf16-tied"],
 )
 def test_the_certificate_of_a_start_covers_every_rank(
-    run_file: Path, hf_folder: Path, command: Command, tmp_path: Path, topology: list[str], precision: str, named: str
+    run_file: Path, command: Command, tmp_path: Path, topology: list[str], precision: str, named: str, tied: bool
 ) -> None:
-    run = tmp_path / "run"
+    run, hf_folder = tmp_path / "run", folder_of(run_file, tmp_path / "hf", tied)
     begin = ["pretrain", run_file, f"run_dir={run}", f"model.init_from={hf_folder}", f"train.precision={precision}"]
     said = command(*begin, *topology, "train.steps=1").stdout
     assert "certificate: valid" in said
@@ -43,6 +43,25 @@ def test_the_certificate_of_a_start_covers_every_rank(
     assert found["engine"]["top1_agreement"] > (0.99 if precision == "fp32" else 0.8)
     assert found["engine"]["logits_max_diff"] < found["engine"]["tolerance"] * max(1.0, found["logits_scale"])
     assert found["logits_max_diff"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_tied_folder_is_trained_resumed_elsewhere_and_exported_as_one_matrix(
+    run_file: Path, command: Command, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = folder_of(run_file, tmp_path / "hf", True)
+    begin = ["pretrain", run_file, f"model.init_from={folder}"]
+    command(*begin, f"run_dir={tmp_path / 'whole'}", *PP2)
+    command(*begin, f"run_dir={tmp_path / 'parts'}", *PP2, "train.stop_after=2")
+    command(*begin, f"run_dir={tmp_path / 'parts'}", *TP2, "train.stop_after=2")
+    command(*begin, f"run_dir={tmp_path / 'parts'}", "parallel.tensor_parallel_size=1", "parallel.engine=fsdp2")
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+    command("checkpoint", "export-hf", tmp_path / "parts", tmp_path / "out", "--dtype", "fp32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 @pytest.mark.slow

@@ -85,6 +85,14 @@ TIED_OF_FOUR = [
     case("llama", "pp4-zero1", tied=True, pp=4, zero=1),
     case("qwen2", "2-heads-tp4-sp-zero3", kv=2, tied=True, tp=4, sp=True, zero=3),
 ]
+TIED_BF16 = [
+    {**held, "precision": "bf16"}
+    for held in (
+        *(case("llama", f"pp2-zero{stage}-bf16", tied=True, pp=2, zero=stage) for stage in (1, 2, 3)),
+        *(case("llama", f"dp2-zero{stage}-bf16", tied=True, zero=stage) for stage in (1, 2, 3)),
+        case("llama", "pp2-fsdp2-bf16", tied=True, pp=2, engine="fsdp2"),
+    )
+]
 GRID_OF_FOUR = [
     grid
     for family in FAMILIES
@@ -98,7 +106,7 @@ GRID_OF_FOUR = [
 ]
 WORLDS = {
     "four": (4, FOUR), "grid": (2, GRID), "grid of four": (4, GRID_OF_FOUR), "tied": (2, TIED),
-    "tied of four": (4, TIED_OF_FOUR),
+    "tied of four": (4, TIED_OF_FOUR), "tied bf16": (2, TIED_BF16),
 }  # fmt: skip
 
 
@@ -126,7 +134,7 @@ def oracle() -> Any:
     def of(found: Case) -> dict[str, Any]:
         key = json.dumps([found["model"], found.get("lora")])
         if key not in done:
-            config = case_config({**found, "parallel": {}})
+            config = case_config({**found, "parallel": {}, "precision": "fp32"})
             done[key] = lora_reference(config) if config.lora else reference(config)
         return done[key]
 
@@ -137,6 +145,7 @@ CASES = [
     pytest.param(world, held, id=held["name"], marks=[] if world == "four" else [pytest.mark.slow])
     for world, (_, cases) in WORLDS.items()
     for held in cases
+    if "precision" not in held
 ]
 
 
@@ -150,3 +159,14 @@ def test_a_family_equals_one_process(world: str, held: Case, computed: Any, orac
     assert result["parameters"].keys() == expected["parameters"].keys()
     for key, right in expected["parameters"].items():
         assert float((result["parameters"][key] - right).abs().max() / right.abs().max()) <= 1e-5, key
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("held", TIED_BF16, ids=lambda held: held["name"])
+def test_a_tied_model_in_bf16_stays_within_its_bound(held: Case, computed: Any, oracle: Any) -> None:
+    """The bound of the untied model (test_parity.py)."""
+    config, expected = case_config(held), oracle(held)
+    result = read_case(computed("tied bf16") / held["name"], model=config.model)
+    assert result["loss"] == pytest.approx(expected["loss"], rel=2e-3)
+    assert result["grad_norm"][0] == pytest.approx(expected["grad_norm"][0], rel=5e-3)
