@@ -39,7 +39,7 @@ class OwnedEnd:
     def __init__(self, group: dist.ProcessGroup, micro_batches: int) -> None:
         self.group, self.micro_batches = group, micro_batches
         self._stale, self._left = False, 0
-        self._sent: tuple[dist.Work | None, Tensor] | None = None
+        self._sent: tuple[dist.Work, Tensor] | None = None  # held until it has arrived
         _connect(group)
 
     def begin_step(self) -> None:
@@ -49,6 +49,7 @@ class OwnedEnd:
     def finish_backward(self) -> None:
         """After the last backward pass of a step."""
         assert self._left == 0, "the head's gradient was not fetched"
+        self._arrived()
 
     def weights_changed(self) -> None:
         """After a step, or after weights were loaded: the next forward pass sends them."""
@@ -62,10 +63,15 @@ class OwnedEnd:
         return cast(Tensor, _Deposit.apply(y, weight, self)) if gradients else y
 
     def _send(self, weight: Tensor) -> None:
-        if self._sent is not None and self._sent[0] is not None:
+        self._arrived()
+        work = dist.broadcast(weight, group=self.group, group_src=_FIRST, async_op=True)
+        assert work is not None
+        self._sent, self._stale = (work, weight), False
+
+    def _arrived(self) -> None:
+        if self._sent is not None:
             self._sent[0].wait()
-        self._sent = dist.broadcast(weight, group=self.group, group_src=_FIRST, async_op=True), weight
-        self._stale = False
+        self._sent = None
 
     def fetch(self, weight: Tensor) -> Tensor | None:
         """What backward adds to the gradient of the weight; None before the last micro-batch, or where a buffer got it."""

@@ -18,6 +18,7 @@ from megabiomed.checkpoint.logical import Box
 from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine import workarounds
 from megabiomed.engine.build import TrainEngine, build_engine
+from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.model.fresh import SeededInit
@@ -27,7 +28,9 @@ from megabiomed.processes import platform
 
 def engine_of(case: dict[str, Any]) -> TrainEngine:
     config = case_config({"name": "engine", **case})
-    engine = build_engine(config, build_mesh(config.parallel))
+    mesh = build_mesh(config.parallel)
+    frozen = case.get("frozen", False)
+    engine = TrainEngine(config, mesh, FrozenEngine(config, mesh)) if frozen else build_engine(config, mesh)
     engine.load_weights(SeededInit(config.model, config.seed))
     return engine
 

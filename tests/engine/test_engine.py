@@ -59,6 +59,9 @@ def test_no_rank_ever_holds_the_whole_model(job: Job, parallel: dict[str, Any]) 
     assert found["loaded"] < 3.0
 
 
+TIED = {"tie_word_embeddings": True}
+
+
 def test_evaluation_is_the_same_on_every_topology(job: Job) -> None:
     two = job(
         "evaluation",
@@ -75,12 +78,19 @@ def test_evaluation_is_the_same_on_every_topology(job: Job) -> None:
                     "zero_stage": 3,
                 }
             },
+            {"model": TIED, "parallel": {"pipeline_parallel_size": 2}},
+            {"model": TIED, "parallel": {"pipeline_parallel_size": 2}, "frozen": True},
+            {"model": TIED, "parallel": {"tensor_parallel_size": 2}, "frozen": True},
         ],
     )
-    (alone,) = job("evaluation", 1, [{"parallel": {"zero_stage": 0}}])
-    for total, tokens in two:
-        assert tokens == alone[1]
-        assert total == pytest.approx(alone[0], rel=1e-6)
+    alone, tied = job(
+        "evaluation", 1, [{"parallel": {"zero_stage": 0}}, {"model": TIED, "parallel": {"zero_stage": 0}}]
+    )
+    assert tied[0] != pytest.approx(alone[0], rel=1e-4)
+    for number, (total, tokens) in enumerate(two):
+        expected = tied if number >= 4 else alone
+        assert tokens == expected[1]
+        assert total == pytest.approx(expected[0], rel=1e-6)
 
 
 def test_deepspeed_autotp_on_the_hugging_face_model_agrees(job: Job) -> None:

@@ -91,6 +91,8 @@ TIED_BF16 = [
         *(case("llama", f"pp2-zero{stage}-bf16", tied=True, pp=2, zero=stage) for stage in (1, 2, 3)),
         *(case("llama", f"dp2-zero{stage}-bf16", tied=True, zero=stage) for stage in (1, 2, 3)),
         case("llama", "pp2-fsdp2-bf16", tied=True, pp=2, engine="fsdp2"),
+        # In a group of one rank products also reach ZeRO-3's buffers directly.
+        *(case("llama", f"tp2-zero{stage}-bf16", tied=True, tp=2, zero=stage) for stage in (1, 3)),
     )
 ]
 GRID_OF_FOUR = [
