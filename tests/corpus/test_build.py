@@ -22,7 +22,7 @@ from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.dedup import held_out
 from megabiomed.corpus.generate import write_records
 from megabiomed.data.store import TokenStore
-from megabiomed.ground.errors import DataError, TokenizerError
+from megabiomed.ground.errors import DataError, FileError, TokenizerError
 from megabiomed.ground.files import sha256_file
 from megabiomed.tokenizer.files import open_tokenizer
 
@@ -330,7 +330,7 @@ def test_the_command_builds_and_inspects(records: Path, tmp_path: Path) -> None:
     inspected = runner.invoke(corpus_app, ["inspect", str(tmp_path / "c"), "--json"], catch_exceptions=False)
     assert json.loads(inspected.output)["vocab_size"] == 500
     (tmp_path / "c" / "report.json").write_text("{")
-    with pytest.raises(DataError, match=r"report.json is damaged"):
+    with pytest.raises(FileError, match=r"report.json is damaged"):
         runner.invoke(corpus_app, ["inspect", str(tmp_path / "c")], catch_exceptions=False)
 
 
