@@ -22,7 +22,9 @@ from megabiomed.ground.errors import DataError
 
 RATIO_FROM = 1 << 26
 """Bytes from which the ratio counts: short runs of equal bytes may pack well in any file."""
+# Packed bytes of a step: at 1,000 to 1, about the most that deflate reaches, 16 MiB unpacked.
 _CHUNK = 1 << 14
+# tar's mark stands at byte 257 of its first header block.
 _BEGINNING = 512
 _ARCHIVES = {"zip": re.compile(rb"PK(\x03\x04|\x05\x06)"), "tar": re.compile(rb".{257}ustar[\0 ]", re.DOTALL)}
 
@@ -81,6 +83,7 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, target: Buffer) -> int:
+        # A step may give no bytes yet, and 0 would mean the end of the file.
         while not self._ready and self._fill():
             pass
         view = memoryview(target).cast("B")
@@ -107,6 +110,7 @@ class Unpacked(io.RawIOBase):
         elif wanted and not self._ready:
             raise Damage("truncated", self._packing.name, "it ends inside the compressed stream")
         self._unpacked += len(self._ready)
+        # Packed bytes that were read ahead, but not unpacked yet, do not count.
         if excess := self._limits.excess(self._packed - len(self._rest), self._unpacked):
             self._ready = b""
             raise Damage("oversized", self._packing.name, f"it unpacks to {excess}")
@@ -129,6 +133,7 @@ class Unpacked(io.RawIOBase):
             first = False
         if not self._packing.begins(self._rest):
             raise Damage("damaged", self._packing.name, "something else follows the compressed stream")
+        # What follows the end of a stream begins the next one.
         self._stream, self._begun = self._packing.open(self._limits.max_window_bytes), True
         return True
 
@@ -165,6 +170,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
         return path.open("rb")
     unpacked = io.BufferedReader(Unpacked(path, packing, limits_now()), 1 << 20)
     try:
+        # peek leaves the bytes to the reader.
         inside = unpacked.peek(_BEGINNING)[:_BEGINNING]
         _check_single(path, inside)
         if (second := _packing_of(inside)) is not None:
