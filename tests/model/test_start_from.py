@@ -17,9 +17,11 @@ from megabiomed.checkpoint.state import TrainerState
 from megabiomed.config import LoraConfig, ModelConfig
 from megabiomed.ground import hashes
 from megabiomed.ground.errors import CheckpointError
+from megabiomed.model.certificate import certify
 from megabiomed.model.fresh import AdapterInit, SeededInit
 from megabiomed.model.frozen import same_start
 from megabiomed.model.hf_export import export_hf
+from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.merged import check_adapters
 from megabiomed.model.peft import export_adapter
 from megabiomed.model.registry import architecture_of
@@ -32,20 +34,22 @@ MODEL = ModelConfig(
 ADAPTERS = LoraConfig(rank=3, alpha=6.0, targets=["q", "v", "down"])
 
 
-def saved(folder: Path, tensors: dict[str, torch.Tensor], **trainer: Any) -> Checkpoint:
+def saved(folder: Path, tensors: dict[str, torch.Tensor], model: ModelConfig = MODEL, **trainer: Any) -> Checkpoint:
     fragments = [Fragment(Box.whole(name, tuple(t.shape)), {"param": t}) for name, t in tensors.items()]
-    state = RunState(TrainerState(seed=5, **trainer), MODEL.model_dump(mode="json"), "name: t\n")
+    state = RunState(TrainerState(seed=5, **trainer), model.model_dump(mode="json"), "name: t\n")
     return Checkpoint.open(CheckpointWriter(folder / "checkpoints").save(3, fragments, state))
 
 
-def adapters(folder: Path, start: Path | None) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+def adapters(
+    folder: Path, start: Path | None, model: ModelConfig = MODEL
+) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     tensors = {
         name: torch.randn(shape, generator=generator)
-        for name, shape in architecture_of(MODEL).trained_shapes(ADAPTERS).items()
+        for name, shape in architecture_of(model).trained_shapes(ADAPTERS).items()
     }
-    frozen = {"language_model": frozen_reference(start, MODEL, 5)}
-    return saved(folder, tensors, frozen=frozen, lora=ADAPTERS), tensors
+    frozen = {"language_model": frozen_reference(start, model, 5)}
+    return saved(folder, tensors, model, frozen=frozen, lora=ADAPTERS), tensors
 
 
 def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
@@ -63,6 +67,17 @@ def test_merged_weights_are_the_sum_in_every_box(tmp_path: Path) -> None:
             part = Box(name, shape, (3, 5), (4, 6))
             assert torch.equal(source.read(part), whole[3:7, 5:11])
         assert not source.read(Box.whole(name, shape), "exp_avg").any()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_beside_a_tied_folder_are_exported_as_they_were_trained(tmp_path: Path, tied: bool) -> None:
+    folder_model = MODEL.model_copy(update={"tie_word_embeddings": True})
+    base = export_hf(SeededInit(folder_model, 9), folder_model, tmp_path / "base", "fp32")
+    model = MODEL.model_copy(update={"tie_word_embeddings": tied})
+    source = whole_model(adapters(tmp_path / "run", base, model)[0])
+    out = export_hf(source, model, tmp_path / "out", "fp32")
+    assert HuggingFaceSource(out).tied == tied
+    certify(out, source, model, "export", "here").check()
 
 
 def test_fresh_adapters_add_nothing_and_are_the_same_in_every_part() -> None:
