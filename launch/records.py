@@ -78,6 +78,8 @@ def read_job(run: Path) -> dict[str, Any]:
     for key, kind in _KINDS.items():
         if key in record and not isinstance(record[key], kind):
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])
+    if not isinstance(record.get("cluster", {}).get("grace_seconds", 0), int):
+        raise _damaged(file, f"cluster.grace_seconds = {record['cluster']['grace_seconds']!r}"[:200])
     for key in ("members", "controls", "after"):
         if not all(isinstance(item, str) for item in record.get(key, [])):
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])

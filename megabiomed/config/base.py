@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.nearest import nearest
@@ -26,13 +26,13 @@ class Section(BaseModel):
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    @field_validator("*", mode="after")
-    @classmethod
-    def _within_64_bits(cls, value: Any) -> Any:
+    @model_validator(mode="after")
+    def _within_64_bits(self) -> Self:
         """Neither numpy nor torch takes more, and they say so by errors of many kinds."""
-        if isinstance(value, int) and value.bit_length() > _BITS:
-            raise ValueError(f"a whole number of {value.bit_length()} bits; it may have {_BITS}")
-        return value
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value.bit_length() > _BITS:
+                raise ValueError(f"{name} is a whole number of {value.bit_length()} bits; it may have {_BITS}")
+        return self
 
     @classmethod
     def section_at(cls, key: str, values: object) -> type[Section] | None:

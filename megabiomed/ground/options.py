@@ -59,8 +59,10 @@ def check_value(name: str, value: object) -> None:
         FileError: a path of a pipe, a socket or a device: reading one may wait for ever, and an atomic write replaces it.
         ConfigError: a whole number of more than 64 bits, a number that is not finite, or a text that is not UTF-8.
     """
-    if isinstance(value, str) and not value.isprintable() and not _encodes(value):
-        raise ConfigError(f"{name} is not UTF-8 text", got=ascii(value)[:200], do="type it in a UTF-8 terminal")
+    if isinstance(value, str | Path) and not _encodes(str(value)):
+        raise ConfigError(
+            f"{name} is not UTF-8 text", got=ascii(value)[:200], do="type it in a UTF-8 terminal, or rename the file"
+        )
     if isinstance(value, Path) and value.exists() and not value.is_file() and not value.is_dir():
         raise FileError(
             f"{name} is a pipe or a device", got=value, expected="a file or a folder", do="use a file in its place"

@@ -18,7 +18,7 @@ from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.tokenizer.extend import Merger, count_words
 from megabiomed.tokenizer.files import JSON, companions
-from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer, Values, merge_of
+from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer, Values, made, merge_of
 from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.words import SPACE
 
@@ -64,8 +64,9 @@ def _target(output: Path, base: HuggingFaceTokenizer) -> Path:
 
 def _pieces_of_words(base: HuggingFaceTokenizer, words: Mapping[str, int]) -> Counter[tuple[str, ...]]:
     """Words as the pieces that the tokenizer makes of them, and how often each occurs."""
-    splitter = tokenizers.Tokenizer.from_file(str(base.path)).pre_tokenizer
-    if "ByteLevel" not in json.dumps(base.values["pre_tokenizer"]):
+    # Made of the values that were read and checked: the library's own reader takes no byte-order mark.
+    splitter = made(base.values, base.path).pre_tokenizer
+    if "ByteLevel" not in json.dumps(base.values.get("pre_tokenizer")):
         raise TokenizerError(
             f"{base.path} cannot be extended", got="no byte-level BPE", do="extend the tokenizer.model beside it"
         )

@@ -71,7 +71,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._held = read_tokenizer_json(self.path)
-        self._whole = _made(self._held, self.path)
+        self._whole = made(self._held, self.path)
         ids = [*self._held["model"]["vocab"].values(), *(token["id"] for token in self._held["added_tokens"])]
         # Ids may have gaps; a model needs a row for the highest.
         self.vocab_size = max(ids, default=-1) + 1
@@ -108,11 +108,11 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @cached_property
     def _text(self) -> tokenizers.Tokenizer:
-        return _made(restricted(self._held, lambda token: not _is_control(token)), self.path)
+        return made(restricted(self._held, lambda token: not _is_control(token)), self.path)
 
     @cached_property
     def _answers(self) -> tokenizers.Tokenizer:
-        return _made(restricted(self._held, lambda token: not token["special"]), self.path)
+        return made(restricted(self._held, lambda token: not token["special"]), self.path)
 
     def encode(self, text: str, bos: bool = False, eos: bool = False) -> list[int]:
         """See the base class."""
@@ -183,7 +183,8 @@ def merge_of(written: str | list[str]) -> list[str]:
     return written.split(" ") if isinstance(written, str) else list(written)
 
 
-def _made(values: Values, path: Path) -> tokenizers.Tokenizer:
+def made(values: Values, path: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer of the content of a file; `TokenizerError` where it takes none of it."""
     try:
         return tokenizers.Tokenizer.from_str(json.dumps({**values, "truncation": None, "padding": None}))
     except Exception as error:  # the library raises nothing more special

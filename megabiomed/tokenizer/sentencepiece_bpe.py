@@ -26,6 +26,7 @@ MAX_LINES = 4_000_000
 """Lines that a tokenizer is trained on at most: a fixed random sample of longer input, which bounds the memory."""
 
 _BYTES_AND_SPECIALS = 256 + 3
+_LARGEST = 2**31 - 1  # it counts in 32 bits
 _MAX_LINE_CHARACTERS = 4000  # at most 4 bytes each, which stays below SentencePiece's limit of 16384 a line
 
 
@@ -99,6 +100,10 @@ def train_tokenizer(texts: Iterator[str], output: Path, vocab_size: int) -> Sent
             got=vocab_size,
             expected=f"more than {_BYTES_AND_SPECIALS}",
             do="ask for a larger vocabulary",
+        )
+    if vocab_size > _LARGEST:
+        raise TokenizerError(
+            "the vocabulary is too large for SentencePiece", got=vocab_size, expected=f"at most {_LARGEST}"
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.building")

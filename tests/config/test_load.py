@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megabiomed.config import load_config, shipped, to_yaml
+from megabiomed.config import ModelConfig, RunConfig, load_config, shipped, to_yaml
 from megabiomed.config.kinds import kind_of
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import ConfigError
@@ -79,3 +79,10 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     file.write_text("name: [a\nb: c")
     with pytest.raises(ConfigError, match="line 2"):
         load_config(file)
+
+
+def test_a_whole_number_beyond_63_bits_is_refused_and_models_stay_models() -> None:
+    with pytest.raises(ConfigError, match=r"data: seq_length is a whole number of 70 bits"):
+        load_config("demo", [f"data.seq_length={2**69}"])
+    assert isinstance(load_config("demo").model, ModelConfig)
+    assert isinstance(RunConfig.model_validate(load_config("demo").model_dump()).model, ModelConfig)
