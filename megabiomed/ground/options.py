@@ -63,6 +63,11 @@ def check_value(name: str, value: object) -> None:
         raise ConfigError(
             f"{name} is not UTF-8 text", got=ascii(value)[:200], do="type it in a UTF-8 terminal, or rename the file"
         )
+    if isinstance(value, Path) and value.is_symlink():
+        try:
+            value.resolve()
+        except RuntimeError:  # Python's word for ELOOP
+            raise FileError(f"{name} is a link that leads to itself", got=value, do="correct it") from None
     if isinstance(value, Path) and value.exists() and not value.is_file() and not value.is_dir():
         raise FileError(
             f"{name} is a pipe or a device", got=value, expected="a file or a folder", do="use a file in its place"
