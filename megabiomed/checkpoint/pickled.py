@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
     if mapped:
         _check_stored(path)
     try:
-        with torch.serialization.safe_globals(list(classes)):
+        with _only(classes):
             # `weights_only` is torch's restricted unpickler; only zip archives can be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
@@ -47,6 +48,20 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
             expected="tensors only",
             do="where you trust the file, load it once in a program of your own and save its tensors as safetensors",
         ) from None
+
+
+@contextmanager
+def _only(classes: Sequence[type[Any]]) -> Iterator[None]:
+    """Inside, the restricted unpickler builds these classes alone. Libraries allow others for the whole process when they are
+    imported (megatron-core: paths, namespaces), and what is refused may not depend on that."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(classes))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _check_stored(path: Path) -> None:
