@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -24,6 +23,7 @@ from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.state import EngineState
 from megabiomed.config import RunConfig
 from megabiomed.config.align import AlignConfig, AlignmentStageConfig
+from megabiomed.config.time_limits import time_limits
 from megabiomed.data.packing import MicroBatch
 from megabiomed.encoders.encoder import Batch
 from megabiomed.encoders.encoder_stack import EncoderStack
@@ -44,9 +44,6 @@ from megabiomed.processes import messages, platform
 from megabiomed.processes.hang import watched
 from megabiomed.samples.multimodal.batch import AlignBatch
 
-# Encoder ranks wait while the language model is read and evaluated. The hang guard watches that, not torch's time-out.
-_PATIENCE = timedelta(hours=24)
-
 
 @dataclass
 class _Share:
@@ -63,7 +60,9 @@ class AlignEngine(TrainEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: AlignmentStageConfig) -> None:
         check_ranks(align, mesh.world)
-        self._waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if mesh.extra_ranks else None
+        # Encoder ranks wait while the language model is read and evaluated: the hang guard watches that, not torch's time-out.
+        patience = time_limits(config.train).patient_s
+        self._waiting = platform.patient_group(patience) if mesh.extra_ranks else None
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         self._modalities = {part.name: modality_of(part.kind) for part in align.parts()}

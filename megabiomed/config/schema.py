@@ -20,6 +20,7 @@ from megabiomed.config.evaluation import EvalConfig
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
 from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
+from megabiomed.config.time_limits import least_collective_s
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.secrets import masked_by_form, remember
 
@@ -206,11 +207,14 @@ class TrainConfig(Section):
     """Steps between validation losses; 0 evaluates only at the end."""
     eval_samples: PositiveInt = 64
     """Validation samples per evaluation (fewer when the store is smaller)."""
-    # Longer than anything that a healthy rank does between two beats: a save to slow storage, an evaluation.
-    hang_timeout_s: float = Field(1800, ge=0)
-    """A rank that does not advance for this many seconds writes its stack and ends the run; 0 disables the guard."""
+    hang_timeout_s: float | None = Field(None, ge=0)
+    """A rank that does not advance for this many seconds writes its stack and ends the run; null: 20 times the slowest of the
+    first steps, from 600 to 1800 (docs/operators.md); 0 disables the guard."""
     hang_start_timeout_s: float = Field(7200, gt=0)
     """The same limit until the first step is done: reading and certifying weights takes longer than a step."""
+    collective_timeout_s: float | None = Field(None, gt=0)
+    """Seconds after which torch ends a collective that a rank did not join; null: a fifth longer than the hang guard, which
+    has to speak first. During the start the limit is longer than hang_start_timeout_s."""
     stop_after: PositiveInt | None = None
     """Save and exit after this many steps of this invocation (a planned interruption)."""
 
@@ -218,6 +222,17 @@ class TrainConfig(Section):
     def compute_type(self) -> Literal["fp32", "bf16"]:
         """The type of weights and activations in memory: fp8 exists inside products alone."""
         return "fp32" if self.precision == "fp32" else "bf16"
+
+    # torch would end the ranks before any of them could say where it stands.
+    @model_validator(mode="after")
+    def _guard_speaks_first(self) -> TrainConfig:
+        least = least_collective_s(self.hang_timeout_s)
+        if self.collective_timeout_s is not None and self.collective_timeout_s < least:
+            raise ValueError(
+                f"collective_timeout_s {self.collective_timeout_s:g} is not after the hang guard; set {least:g} or more, "
+                "lower hang_timeout_s, or remove it"
+            )
+        return self
 
     # Of two lengths one would be ignored; without any, a forgotten key would train for a default.
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch.distributed as dist
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.config import RunConfig
+from megabiomed.config.time_limits import time_limits
 from megabiomed.data.packing import MicroBatch, pack_window
 from megabiomed.engine.build import TrainEngine
 from megabiomed.model.certificate import IMPORT_CERTIFICATE, Certificate, EngineLogits, certify
@@ -21,9 +21,6 @@ from megabiomed.model.reference import StoredTensors, max_diff, token_ids
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import ExtendedSource, open_folder
 from megabiomed.processes import messages, platform
-
-# Rank 0 streams the whole model through one device while the others wait.
-_PATIENCE = timedelta(hours=6)
 
 
 def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> Certificate:
@@ -43,7 +40,8 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
         logits = _logits(engine)
     worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
-    waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    # Rank 0 streams the whole model through one device while the others wait.
+    waiting = platform.patient_group(time_limits(config.train).patient_s)
 
     def compared() -> dict[str, Any]:
         shown = EngineLogits(_topology(engine), config.train.compute_type, logits, float(worst))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.processes import platform
+from megabiomed.processes.phases import since_boot
 
 HUNG = 75
 """Exit code of a rank that gave up waiting (EX_TEMPFAIL of sysexits.h)."""
@@ -24,6 +25,8 @@ LOGS = "MEGABIOMED_LOGS"
 # and their watches look once per second.
 _SETTLE_S = 5.0
 _RECORDER_S = 5.0
+# A watch that looks again this much later than it wanted to did not run: an overloaded host delays it by less.
+_AWAY_S = 4.0
 
 
 def report_file(logs: Path, rank: int) -> Path:
@@ -36,38 +39,69 @@ class HangGuard:
 
     Each rank waits for the others in every step, so that all of them stop when one does; each writes its own stack and ends.
 
+    Time in which this process did not run (SIGSTOP, `scontrol suspend`, a paused virtual machine) does not count: all
+    ranks may have been stopped together, and those that were not find out by their own guards.
+
     Args:
         place: this rank's part in the run, e.g. its stage and its coordinates.
         limit_s: longest time between two beats; 0 switches the guard off.
-        start_limit_s: the same until the first step is done (imports, compilation, reading weights).
+        start_limit_s: the same until `set_limit` is called (imports, compilation, reading weights), and for long phases.
     """
 
     def __init__(self, logs: Path, rank: int, place: str, limit_s: float, start_limit_s: float) -> None:
         self._logs = Path(os.environ.get(LOGS, logs))
         self._rank = rank
         self._place = place
-        self._limit = limit_s
+        self._limit = self._long_limit = start_limit_s
         self._state: dict[str, Any] = {"what": "set-up", "step": None, "samples": None}
-        self._deadline = time.monotonic() + start_limit_s
+        self._waits = start_limit_s
+        # The clock that goes on while a machine is suspended, or its pause would not be seen.
+        self._deadline = since_boot() + start_limit_s
+        self._look_s = min(1.0, limit_s / 4)
+        self._suspended = 0.0
         self._done = threading.Event()
         # A thread sees a main thread that is stuck in a collective: NCCL and gloo wait without holding Python's lock.
         if limit_s:
             threading.Thread(target=self._watch, daemon=True, name="hang-guard").start()
 
-    def beat(self, what: str, step: int, samples: list[list[int]] | None = None) -> None:
-        """This rank advances: it begins `what` in this step, on these samples (source, epoch, window)."""
+    def set_limit(self, limit_s: float) -> None:
+        """The start is over: from the next beat on, this is the longest time between two; nothing where the guard is off."""
+        self._limit = limit_s
+
+    def beat(self, what: str, step: int, samples: list[list[int]] | None = None, long: bool = False) -> None:
+        """This rank advances: it begins `what` in this step, on these samples (source, epoch, window).
+
+        Args:
+            long: whether the phase reads or writes the whole model, and may take as long as the start.
+        """
         self._state = {"what": what, "step": step, "samples": samples}
-        self._deadline = time.monotonic() + self._limit
+        self._waits = self._long_limit if long else self._limit
+        self._deadline = since_boot() + self._waits
 
     def close(self) -> None:
         """Stop watching."""
         self._done.set()
 
     def _watch(self) -> None:
-        while not self._done.wait(min(1.0, self._limit / 4)):
-            late = time.monotonic() - self._deadline
+        seen = since_boot()
+        while not self._done.wait(self._look_s):
+            now = since_boot()
+            self._forgive(now - seen - self._look_s, now)
+            seen, late = now, now - self._deadline
             if late >= 0:
                 self._give_up(late)
+
+    def _forgive(self, away_s: float, now: float) -> None:
+        """Move the deadline by the time in which this process did not run."""
+        if away_s < _AWAY_S:
+            return
+        self._suspended += away_s
+        # A beat since it woke up has set the deadline anew: no deadline is further away than one limit.
+        self._deadline = min(self._deadline + away_s, now + self._waits)
+        print(
+            f"suspended: rank {self._rank} did not run for {away_s:.0f} s, which does not count as a hang",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
     def _give_up(self, late: float) -> None:
         report = {
@@ -76,7 +110,8 @@ class HangGuard:
             "rank": self._rank,
             "place": self._place,
             "host": socket.gethostname(),
-            "waited_s": self._limit,
+            "waited_s": self._waits,
+            "suspended_s": round(self._suspended, 1),
             "stacks": _stacks(),
             "collectives": None,
         }

@@ -17,12 +17,15 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.processes.rendezvous import MEETING, open_store
 
 # megatron-core says at import that these optional GPU libraries are absent; nothing here uses them.
 warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
+
+_PATIENT: list[dist.ProcessGroup] = []
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,6 +111,24 @@ def init_distributed(
     dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=world)
     if megatron:
         prepare_megatron()
+
+
+def patient_group(limit_s: float) -> dist.ProcessGroup:
+    """A gloo group of all ranks for waits that are meant; `limit_collectives` leaves it alone. Collective."""
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=limit_s))
+    _PATIENT.append(group)
+    return group
+
+
+def limit_collectives(limit_s: float) -> None:
+    """Give every group of this process, patient ones left out, so many seconds for each of its next collectives.
+
+    torch, megatron-core and DeepSpeed each make their groups with a limit of their own (10 or 30 minutes), and there is no
+    public way to change it later: this is what megatron-core's `update_pg_timeout` calls too.
+    """
+    for group in list(distributed_c10d._world.pg_map):
+        if not any(group is patient for patient in _PATIENT):
+            distributed_c10d._set_pg_timeout(timedelta(seconds=limit_s), group)
 
 
 def init_alone() -> None:

@@ -13,7 +13,9 @@ from megabiomed.ground.mappings import leaves
 SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "seed")
 """The others change nothing in the arithmetic, or are compared by themselves (data order, architecture, batch size)."""
 # Keys of these sections that only say what is shown, and when.
-SILENT = ("log_every", "eval_every", "eval_samples", "hang_timeout_s", "hang_start_timeout_s", "stop_after")
+SILENT = (
+    "log_every", "eval_every", "eval_samples", "hang_timeout_s", "hang_start_timeout_s", "collective_timeout_s", "stop_after",
+)  # fmt: skip
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:

@@ -22,6 +22,7 @@ from megabiomed.checkpoint.fence import Fence, holder, lost
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
+from megabiomed.config.time_limits import time_limits
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import CheckpointError
@@ -206,7 +207,7 @@ class Checkpoints:
         self.engine = engine
         self.tokenizer = tokenizer
         # A gloo group of its own: the writer's collectives run in a thread beside the training's.
-        ranks = Ranks.of_group(dist.new_group(backend="gloo"))
+        ranks = Ranks.of_group(platform.patient_group(time_limits(config.train).patient_s))
         writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
         self._writer = writer
         self._saver = BackgroundSaver(writer, after=self._note_commit)

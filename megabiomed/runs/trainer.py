@@ -9,6 +9,7 @@ from contextlib import closing
 import torch.distributed as dist
 
 from megabiomed.config import RunConfig
+from megabiomed.config.time_limits import TimeLimits, time_limits
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import StepBatch
 from megabiomed.data.progress import DataProgress
@@ -55,7 +56,9 @@ class Trainer:
         self.config = run.config
         self.stop = stop
         START.ended("imports")
+        self.limits = time_limits(run.config.train)
         self.mesh = _checked_mesh(run.config)
+        platform.limit_collectives(self.limits.start_collective_s)
         START.ended("groups")
         rank, world = self.mesh.rank, self.mesh.world
         # Data first: what is wrong with them shows before minutes of building.
@@ -72,7 +75,7 @@ class Trainer:
             self.reporter.hold(inherited(run.config))
             for each in run.configs:  # requests are for a part of a run, or for the run, whatever its part
                 stop.watch(each.folder)
-        self.guard = _hang_guard(run.config, self.mesh)
+        self.guard = _hang_guard(run.config, self.mesh, self.limits)
         START.ended("data")
         self._say(
             estimate(run.config, world, self.total, self.loader.samples_per_epoch)
@@ -189,6 +192,7 @@ class Trainer:
             self.reporter.event("warning", what=line)
         START.ended("checkpoint")
         module = self.run.build(self.mesh, self._start.checkpoint)
+        platform.limit_collectives(self.limits.start_collective_s)  # of the engine's own groups
         START.ended("model")
         self._fill(module)
         START.ended("weights")
@@ -223,8 +227,7 @@ def _checked_mesh(config: RunConfig) -> Mesh:
     return build_mesh(config.parallel, config.extra_ranks)
 
 
-def _hang_guard(config: RunConfig, mesh: Mesh) -> HangGuard:
+def _hang_guard(config: RunConfig, mesh: Mesh, limits: TimeLimits) -> HangGuard:
     """Watches this rank from now on."""
     place = f"{config.name}, rank {mesh.rank} of {mesh.place()}"
-    limits = config.train.hang_timeout_s, config.train.hang_start_timeout_s
-    return HangGuard(config.folder / "logs", mesh.rank, place, *limits)
+    return HangGuard(config.folder / "logs", mesh.rank, place, limits.guard_s, limits.start_guard_s)

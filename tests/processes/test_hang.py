@@ -18,9 +18,11 @@ from megabiomed.processes.hang_page import suspects, write_page
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path) -> None:
+def test_ranks_that_were_suspended_go_on_and_one_that_stays_frozen_is_named_and_ends_the_run(
+    run_file: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "r"
-    words = ["pretrain", str(run_file), f"run_dir={run}", "train.steps=100000", "train.hang_timeout_s=6"]
+    words = ["pretrain", str(run_file), f"run_dir={run}", "train.steps=100000", "train.hang_timeout_s=5"]
     process = subprocess.Popen(
         [sys.executable, "-m", "megabiomed.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -29,6 +31,16 @@ def test_a_frozen_rank_is_named_and_the_run_ends(run_file: Path, tmp_path: Path)
         if line.startswith("step: 3/"):
             break
     workers = sorted(psutil.Process(process.pid).children(), key=lambda worker: worker.pid)
+    for worker in workers:  # as a paused machine or `scontrol suspend` stops all of them
+        worker.send_signal(signal.SIGSTOP)
+    time.sleep(7)
+    for worker in workers:
+        worker.send_signal(signal.SIGCONT)
+    logs = [next(run.glob(f"logs/*/rank_{rank}.log")) for rank in (0, 1)]
+    while not all("suspended: rank" in log.read_text() for log in logs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert not list(run.glob("logs/*/hang_rank_*.json"))
     workers[1].send_signal(signal.SIGSTOP)
     began = time.monotonic()
     _, said = process.communicate(timeout=120)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.processes import platform
@@ -71,3 +73,12 @@ def test_a_rank_loads_neither_a_compiler_nor_a_tracker_with_the_libraries_of_its
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] torch"
+
+
+def test_the_limit_of_collectives_reaches_every_group_but_patient_ones(alone: None) -> None:
+    ordinary, patient = dist.new_group(), platform.patient_group(7000)
+    platform.limit_collectives(123)
+    limits = [
+        group._get_backend(torch.device("cpu")).options._timeout for group in (dist.group.WORLD, ordinary, patient)
+    ]
+    assert limits == [timedelta(seconds=123), timedelta(seconds=123), timedelta(seconds=7000)]

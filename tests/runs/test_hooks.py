@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.runs import events
 from support.spawn import run_ranks
 
 from megabiomed.config import RunConfig
+from megabiomed.config.time_limits import LONGEST_S
 from megabiomed.data.loader import StepBatch
 from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import StepResult
@@ -23,7 +25,7 @@ from megabiomed.ground.errors import NonFiniteError
 from megabiomed.processes.signals import Request
 from megabiomed.runs.hooks import standard_hooks
 from megabiomed.runs.hooks.finite import FiniteCheck
-from megabiomed.runs.hooks.hang import Heartbeat
+from megabiomed.runs.hooks.hang import MEASURED, Heartbeat
 from megabiomed.runs.hooks.saving import Saving
 from megabiomed.runs.hooks.validation import Validation
 from megabiomed.runs.training import Ending, Position, Step
@@ -149,8 +151,25 @@ def test_the_limit_of_the_set_up_holds_until_the_first_step_is_done() -> None:
     held, heart = training(4), Heartbeat()
     heart.before_step(held, step(1, 1).batch)
     assert held.guard == []
+    heart.after_step(held, step(1, 1))
     heart.before_step(held, step(1, 1).batch)
-    assert held.guard == [("beat", "training step", 5, [[0, 0, 7], [0, 0, 8]])]
+    assert held.guard == [("set_limit", LONGEST_S), ("beat", "training step", 5, [[0, 0, 7], [0, 0, 8]])]
+
+
+def test_after_some_steps_the_guard_and_the_collectives_get_the_limits_of_the_slowest(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, heart = training(4), Heartbeat()
+    times = itertools.count(0.0, 40.0)
+    given: list[float] = []
+    monkeypatch.setattr("megabiomed.runs.hooks.hang.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("megabiomed.processes.platform.limit_collectives", given.append)
+    for _ in range(MEASURED + 4):
+        heart.before_step(held, step(1, 1).batch)
+        heart.after_step(held, step(1, 1))
+    assert [told for told in held.guard if told[0] == "set_limit"] == [("set_limit", LONGEST_S), ("set_limit", 800.0)]
+    assert given == [960.0]
+    assert "speaks after 800 s, collectives give up after 960 s" in held.reporter[0][1]
 
 
 def test_before_a_run_leaves_it_waits_for_its_last_save() -> None:

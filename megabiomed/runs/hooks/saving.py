@@ -34,7 +34,7 @@ class Saving(Hook):
 
     def on_leave(self, training: Training) -> None:
         """See the base class; returns when everything is committed."""
-        training.guard.beat("last save", training.step)
+        training.guard.beat("last save", training.step, long=True)
         self._save(training)
         training.checkpoints.wait()
         self._tell(training)
