@@ -104,7 +104,8 @@ def autotp(cases: list[dict[str, Any]]) -> Any:
     steps = micro_batches(engine)
     ours = [engine.train_step(batches, lr=engine.config.optimizer.lr).loss for batches in steps]
     config = engine.config
-    shape = {k: v for k, v in config.model.model_dump().items() if k not in ("init_from", "initializer_range")}
+    ours_only = ("init_from", "initializer_range", "tie_word_embeddings")
+    shape = {key: value for key, value in config.model.model_dump().items() if key not in ours_only}
     model = LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa")).float()
     source = SeededInit(config.model, config.seed)
     with torch.no_grad():
