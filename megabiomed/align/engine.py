@@ -11,8 +11,10 @@ phases of what it has; the exchanges, and one sum of the figures of the step, sp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -43,6 +45,8 @@ from megabiomed.model.registry import architecture_of
 from megabiomed.processes import messages, platform
 from megabiomed.processes.hang import watched
 from megabiomed.samples.multimodal.batch import AlignBatch
+
+R = TypeVar("R")
 
 
 @dataclass
@@ -154,11 +158,30 @@ class AlignEngine(TrainEngine):
         first = self.mesh.rank in (0, len(self.mesh.grid))  # of its half; the others of it know the same
         return self.mesh.sum_over(dist.group.WORLD, *(value if first else 0.0 for value in figures))
 
-    def evaluate_items(self, batch: AlignBatch) -> tuple[float, int]:
+    def evaluate_items(self, batch: AlignBatch, tick: Callable[[], None]) -> tuple[float, int]:
         """As `evaluate`, of texts with molecules and proteins; zeros on a rank without language model. Collective."""
         _, _, filled = self._encode(batch, gradients=False)
-        found = self.evaluate(filled) if self.mesh.in_model else (0.0, 0)
-        self.language_model_goes_on(False)
+        return self.while_others_wait(lambda tell: self.evaluate(filled, tell), tick) or (0.0, 0)
+
+    def while_others_wait(self, work: Callable[[Callable[[], None]], R], tick: Callable[[], None]) -> R | None:
+        """What the ranks of the language model find in work of their own; None on encoder ranks, which wait. Collective.
+
+        Args:
+            work: calls its argument now and then, on all ranks of the language model together.
+            tick: called with each of these calls and at the end, on encoder ranks too; it may raise on all ranks.
+        """
+
+        def goes_on(more: bool) -> bool:
+            tick()
+            return self.language_model_goes_on(more)
+
+        def tell() -> None:
+            goes_on(True)
+
+        found = work(tell) if self.mesh.in_model else None
+        # Its ranks are through when all say so; encoder ranks have nothing else to do until then.
+        while goes_on(False):
+            pass
         return found
 
     def language_model_goes_on(self, more: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,8 @@ from megabiomed.ground.errors import CheckpointError
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
 from megabiomed.processes import platform
+
+_TOGETHER = 8  # held-out micro-batches between two ticks
 
 
 @dataclass(frozen=True)
@@ -148,16 +150,29 @@ class TrainEngine:
         (total,) = self.mesh.sum_over(self.mesh.group("pp"), total)
         return total
 
-    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> tuple[float, int]:
-        """(summed loss, unmasked tokens) of micro-batches over all replicas; every rank must bring equally many."""
+    def evaluate(
+        self, micro_batches: Sequence[MicroBatch], tick: Callable[[], None] = lambda: None
+    ) -> tuple[float, int]:
+        """(summed loss, unmasked tokens) of micro-batches over all replicas; every rank must bring equally many.
+
+        Args:
+            tick: called now and then on every rank at the same micro-batch; it may raise, on all ranks, to break off.
+        """
         self.data_parallel.train(False)
-        batches = [batch.to(platform.device()) for batch in micro_batches]
-        losses = self.pipeline.forward_only(batches)
+        # Enough for every stage of a pipeline to have work, few enough to hear a request between them.
+        together = max(_TOGETHER, self.mesh.size("pp"))
+        losses: list[Tensor] = []
+        try:
+            for first in range(0, len(micro_batches), together):
+                batches = [batch.to(platform.device()) for batch in micro_batches[first : first + together]]
+                losses += self.pipeline.forward_only(batches)
+                tick()
+        finally:
+            self.data_parallel.train(True)
         (tokens,) = self.mesh.sum_over(
             self.mesh.group("replicas"), sum(batch.num_loss_tokens for batch in micro_batches)
         )
         total = self._sum_of_all(float(sum(loss.double().sum() for loss in losses)))
-        self.data_parallel.train(True)
         return total, int(tokens)
 
     def logits(self, batch: MicroBatch) -> Tensor:

@@ -58,12 +58,11 @@ class TrainingEvaluation:
         """Figures by name, equal on every rank; NaN or infinite where the model gives no number. Collective.
 
         Args:
-            tick: called now and then while it goes on.
+            tick: called now and then while it goes on; it may raise, on all ranks, to break off.
         """
         found: dict[str, float] = {}
         for name, loader in self.domains.items():
-            total, tokens = engine.evaluate(loader.micro_batches())
-            tick()
+            total, tokens = engine.evaluate(loader.micro_batches(), tick)
             found[f"{name}_loss"] = total / max(1, tokens)
             found[f"{name}_perplexity"] = perplexity(total / max(1, tokens))
         for task in self.tasks:

@@ -44,7 +44,7 @@ def score(
     Replicas take turns at the windows; tensor ranks share the vocabulary; the last pipeline stage sums.
 
     Args:
-        tick: called after each window of this rank.
+        tick: called after each window of this rank; it may raise, on all ranks, to break off.
 
     Raises:
         NonFiniteError: on every rank, when the model gives NaN or infinity: the largest of NaNs would be the first option.
@@ -57,14 +57,16 @@ def score(
     )  # log-likelihood; tokens that are not the greedy ones
     engine.data_parallel.train(False)
     # Every shard takes windows of its own, also such as would share those of a training step: nothing is averaged here.
-    for first in range(0, len(windows), mesh.size("shards")):
-        mine = first + mesh.coordinate("shards")
-        batch = (windows[mine] if mine < len(windows) else empty_batch(multiple)).to(platform.device())
-        outputs = engine.pipeline.forward_only([batch.micro], return_logits=True)
-        if outputs and batch.target.numel():
-            _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
-        tick()
-    engine.data_parallel.train(True)
+    try:
+        for first in range(0, len(windows), mesh.size("shards")):
+            mine = first + mesh.coordinate("shards")
+            batch = (windows[mine] if mine < len(windows) else empty_batch(multiple)).to(platform.device())
+            outputs = engine.pipeline.forward_only([batch.micro], return_logits=True)
+            if outputs and batch.target.numel():
+                _add(sums, outputs[0], batch, mesh, engine.config.model.vocab_size)
+            tick()
+    finally:
+        engine.data_parallel.train(True)
     sums = sums.to(platform.device())
     dist.all_reduce(sums, group=mesh.everyone)
     total, missed = sums.cpu().tolist()

@@ -56,22 +56,31 @@ class StopFlag:
 
     def mine(self) -> Request:
         """What this rank was asked to do; a request to save is removed from the disk."""
-        if any((control / "end").exists() for control in self._controls):
-            self.received = self.received or "kill switch"
-            return Request.END
+        leave = self._leave()
+        if leave == Request.END:
+            return leave
         saves = [control / "save" for control in self._controls if (control / "save").exists()]
         if saves and not self.requests_are_mine():
             saves = []
         for file in saves:
             file.unlink(missing_ok=True)
+        return max(leave, Request.SAVE if saves else Request.NONE)
+
+    def _leave(self) -> Request:
+        """Whether this rank was asked to leave, and how; requests to save stay where they are."""
+        if any((control / "end").exists() for control in self._controls):
+            self.received = self.received or "kill switch"
+            return Request.END
         if self.received is None and time.time() >= self._deadline:
             self.received = "time limit"
-        if self.received is not None:
-            return Request.STOP
-        return Request.SAVE if saves else Request.NONE
+        return Request.NONE if self.received is None else Request.STOP
 
-    def agreed(self) -> Request:
-        """The largest request of any rank. Collective: all ranks call it at the same step boundary."""
+    def agreed(self, leaving: bool = False) -> Request:
+        """The largest request of any rank. Collective: all ranks call it at the same step boundary.
+
+        Args:
+            leaving: whether only a request to leave is asked for; one to save is kept for the next step boundary.
+        """
         import torch
         import torch.distributed as dist
 
@@ -79,6 +88,6 @@ class StopFlag:
 
         # A signal reaches the ranks at different steps. Ranks that left alone would leave the others waiting in the next
         # collective, so the decision is a collective itself.
-        flag = torch.tensor([int(self.mine())], device=platform.device())
+        flag = torch.tensor([int(self._leave() if leaving else self.mine())], device=platform.device())
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return Request(int(flag.item()))

@@ -128,25 +128,11 @@ class MultimodalModel:
         # Every group of parameters has a peak of its own, so the engine takes the schedule's share of the peak.
         return self.engine.align_step(batch, lr / self._stage.config.optimizer.lr)
 
-    def held_out_losses(self) -> dict[str, tuple[float, int]]:
+    def held_out_losses(self, tick: Callable[[], None]) -> dict[str, tuple[float, int]]:
         """See `TrainModule`: also the loss when every question has another one's molecule or protein."""
         names = ("validation_loss", "validation_loss_wrong_items")
-        return {name: self.engine.evaluate_items(data.batch()) for name, data in zip(names, self._stage.held_out)}
+        return {name: self.engine.evaluate_items(data.batch(), tick) for name, data in zip(names, self._stage.held_out)}
 
     def evaluate(self, evaluation: TrainingEvaluation, tick: Callable[[], None]) -> dict[str, float]:
         """See `TrainModule`. Text alone is nothing for dedicated encoder ranks: they wait, and tick while it goes on."""
-        found: dict[str, float] = {}
-
-        def goes_on(more: bool) -> bool:
-            tick()
-            return self.engine.language_model_goes_on(more)
-
-        def tell() -> None:
-            goes_on(True)
-
-        if self._in_model:
-            found = evaluation.run(self.engine, tell)
-        # Its ranks are through when all say so; encoder ranks have nothing else to do until then.
-        while goes_on(False):
-            pass
-        return found
+        return self.engine.while_others_wait(lambda tell: evaluation.run(self.engine, tell), tick) or {}

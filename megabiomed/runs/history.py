@@ -12,7 +12,7 @@ from megabiomed.config import RunConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.json_lines import read_objects
 
-EVENTS = "events.jsonl"
+EVENTS, METRICS = "events.jsonl", "metrics.jsonl"
 # Each is written after the checkpoint of its step was committed or read.
 _KEPT_BY = ("save", "resume", "stopped", "ended", "finished")
 _SHOWN = 5
@@ -27,6 +27,16 @@ def saved_step(folder: Path) -> int:
     """The highest step that the events of a run say was kept in a checkpoint; 0 where none was."""
     steps = (event.get("step") for event in read_events(folder) if event["event"] in _KEPT_BY)
     return max((step for step in steps if isinstance(step, int)), default=0)
+
+
+def was_measured(folder: Path, step: int, kind: str) -> bool:
+    """Whether metrics.jsonl has figures of a step.
+
+    Args:
+        kind: what their names begin with: "validation", "evaluation".
+    """
+    records = of_owners(read_objects(folder / METRICS))
+    return any(record.get("step") == step and any(name.startswith(f"{kind}/") for name in record) for record in records)
 
 
 def check_place(file: Path, config: RunConfig, overrides: list[str]) -> None:

@@ -65,10 +65,10 @@ class LanguageModel:
         """See `TrainModule`."""
         return self.engine.train_step(batch.micro_batches, lr)
 
-    def held_out_losses(self) -> dict[str, tuple[float, int]]:
+    def held_out_losses(self, tick: Callable[[], None]) -> dict[str, tuple[float, int]]:
         """See `TrainModule`."""
         held_out = self._data.held_out
-        return {} if held_out is None else {"validation_loss": self.engine.evaluate(held_out.micro_batches())}
+        return {} if held_out is None else {"validation_loss": self.engine.evaluate(held_out.micro_batches(), tick)}
 
     def evaluate(self, evaluation: TrainingEvaluation, tick: Callable[[], None]) -> dict[str, float]:
         """See `TrainModule`."""

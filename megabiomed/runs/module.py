@@ -58,17 +58,20 @@ class TrainModule(Protocol):
             lr: learning rate of this step; the peak is `optimizer.lr`.
         """
 
-    def held_out_losses(self) -> dict[str, tuple[float, int]]:
+    def held_out_losses(self, tick: Callable[[], None]) -> dict[str, tuple[float, int]]:
         """Summed loss in nats and number of unmasked tokens of held-out data, by name; `validation_loss` is the first.
 
         Empty without held-out data.
+
+        Args:
+            tick: called now and then on all ranks together; it raises on all of them to break off.
         """
 
     def evaluate(self, evaluation: TrainingEvaluation, tick: Callable[[], None]) -> dict[str, float]:
         """Figures of the questions and texts of `eval`, by name.
 
         Args:
-            tick: called now and then while it goes on.
+            tick: as in `held_out_losses`.
         """
 
 

@@ -40,7 +40,7 @@ from megabiomed.runs.hooks.reports import note_ending
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import Run, TrainModule
 from megabiomed.runs.schedule import learning_rate_at, total_steps
-from megabiomed.runs.training import Ending, Position, Step, Training
+from megabiomed.runs.training import Ending, LeaveAsked, Position, Step, Training
 
 
 class Trainer:
@@ -106,7 +106,21 @@ class Trainer:
 
     def _train(self, training: Training) -> str:
         """The loop."""
-        ending, first = Ending("finished"), training.step
+        try:
+            outcome = self._steps(training)
+        except LeaveAsked as request:
+            outcome = request.ending
+        ending = Ending(outcome, self.stop.received)
+        # Everybody makes things safe before anybody measures: a kill during a measurement then loses nothing.
+        for hook in self.hooks:
+            hook.on_leave(training)
+        for hook in self.hooks:
+            hook.at_end(training, ending)
+        return ending.outcome
+
+    def _steps(self, training: Training) -> str:
+        """All steps of this start; says how they ended."""
+        first = training.step
         for hook in self.hooks:
             hook.at_start(training)
         # Ends the thread that reads ahead, after an exception too.
@@ -119,17 +133,10 @@ class Trainer:
                 if training.step >= self.total:
                     break
                 if asked >= Request.STOP or training.step - first == self.config.train.stop_after:
-                    ending = Ending("ended" if asked == Request.END else "stopped")
-                    break
+                    return "ended" if asked == Request.END else "stopped"
                 for hook in self.hooks:
                     hook.between_steps(training, asked)
-        ending = Ending(ending.outcome, self.stop.received)
-        # Everybody makes things safe before anybody measures: a kill during a measurement then loses nothing.
-        for hook in self.hooks:
-            hook.on_leave(training)
-        for hook in self.hooks:
-            hook.at_end(training, ending)
-        return ending.outcome
+        return "finished"
 
     def _train_one(self, training: Training, batch: StepBatch) -> None:
         """One step, and what hooks think of it."""
@@ -204,7 +211,8 @@ class Trainer:
         told = {name: values for name, values in more.items() if values}
         self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **told)
         return Training(
-            self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints
+            self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints,
+            leave=lambda: self.stop.agreed(leaving=True),
         )  # fmt: skip
 
     def _fill(self, module: TrainModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from megabiomed.config import RunConfig
@@ -10,6 +11,7 @@ from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import StepResult
 from megabiomed.engine.mesh import Mesh
 from megabiomed.processes.hang import HangGuard
+from megabiomed.processes.signals import Request
 from megabiomed.runs.checkpointing import Checkpoints
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import TrainModule
@@ -64,6 +66,18 @@ class Ending:
     reason: str | None = None
 
 
+class LeaveAsked(Exception):
+    """All ranks were asked to leave in the middle of a measurement.
+
+    Args:
+        request: STOP or END.
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.name)
+        self.ending = "ended" if request == Request.END else "stopped"
+
+
 @dataclass(frozen=True)
 class Training:
     """What hooks may use. The same on every rank but for `reporter`, which speaks on rank 0 alone.
@@ -71,6 +85,7 @@ class Training:
     Attributes:
         total: optimizer steps of the run.
         position: moves with every step.
+        leave: the request to leave that the ranks agree on, if any. Collective.
     """
 
     config: RunConfig
@@ -81,6 +96,7 @@ class Training:
     reporter: Reporter
     guard: HangGuard
     checkpoints: Checkpoints
+    leave: Callable[[], Request]
 
     @property
     def step(self) -> int:

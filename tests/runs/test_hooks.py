@@ -28,7 +28,7 @@ from megabiomed.runs.hooks.finite import FiniteCheck
 from megabiomed.runs.hooks.hang import MEASURED, Heartbeat
 from megabiomed.runs.hooks.saving import Saving
 from megabiomed.runs.hooks.validation import Validation
-from megabiomed.runs.training import Ending, Position, Step
+from megabiomed.runs.training import Ending, LeaveAsked, Position, Step
 
 WORKER = str(Path(__file__).with_name("hooks_worker.py"))
 
@@ -40,9 +40,9 @@ class Told(list[tuple[Any, ...]]):
         return lambda *values, **named: self.append((name, *values, *named.items()))
 
 
-def training(step: int, **parts: Any) -> Any:
+def training(step: int, folder: Path | None = None, **parts: Any) -> Any:
     """A training after so many steps; parts that a test does not give keep what they are told."""
-    config = RunConfig.model_validate({"name": "t", "train": {"steps": 9, "eval_every": 2}})
+    config = RunConfig.model_validate({"name": "t", "run_dir": folder, "train": {"steps": 9, "eval_every": 2}})
     held = {name: Told() for name in ("reporter", "guard", "checkpoints", "module")}
     position = Position(DataProgress(), step)
     return SimpleNamespace(**{"config": config, "step": step, "total": 9, "position": position, **held, **parts})
@@ -96,12 +96,14 @@ def test_a_step_counts_when_loss_and_norm_are_numbers(loss: float, grad_norm: fl
         assert held.reporter[0][:2] == ("event", "non_finite")
 
 
-def test_validation_is_measured_before_a_fresh_run_at_intervals_and_at_the_end_of_a_finished_one() -> None:
+def test_validation_is_measured_before_a_fresh_run_at_intervals_and_at_the_end_of_a_finished_one(
+    tmp_path: Path,
+) -> None:
     found = {"validation_loss": (30.0, 10), "validation_loss_wrong_items": (35.0, 10)}
-    module = SimpleNamespace(held_out_losses=lambda: found)
+    module = SimpleNamespace(held_out_losses=lambda tick: found)
 
     def measured(step: int, point: str, *values: Any) -> bool:
-        held = training(step, module=module)
+        held = training(step, tmp_path, module=module)
         getattr(Validation(), point)(held, *values)
         if held.reporter:
             assert held.guard == [("beat", "validation", step)]
@@ -110,10 +112,42 @@ def test_validation_is_measured_before_a_fresh_run_at_intervals_and_at_the_end_o
             ]  # fmt: skip
         return bool(held.reporter)
 
-    assert [measured(step, "at_start") for step in (0, 2)] == [True, False]
+    # A run that was stopped where a measurement was due has none of that step yet.
+    assert [measured(step, "at_start") for step in (0, 1, 2)] == [True, False, True]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "validation/loss": 3.0}\n{"step": 4, "train/loss": 1.0}\n')
+    assert [measured(step, "at_start") for step in (2, 4)] == [False, True]
     assert [measured(step, "between_steps", Request.NONE) for step in (1, 2, 3, 4)] == [False, True, False, True]
     outcomes = ("finished", "stopped", "ended")
     assert [measured(9, "at_end", Ending(outcome)) for outcome in outcomes] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("step", "point", "values", "leaves"),
+    [(4, "between_steps", [Request.NONE], True), (4, "at_start", [], True), (0, "at_start", [], False),
+     (9, "at_end", [Ending("finished")], False)],
+)  # fmt: skip
+def test_a_request_to_leave_breaks_a_measurement_off_between_its_batches(
+    step: int, point: str, values: list[Any], leaves: bool, tmp_path: Path
+) -> None:
+    """Not before the first step, when there is nothing to save, and not after the last, when everything is saved."""
+    batches: list[int] = []
+
+    def held_out(tick: Any) -> dict[str, tuple[float, int]]:
+        for number in range(9):
+            batches.append(number)
+            tick()
+        return {"validation_loss": (30.0, 10)}
+
+    answers = iter([Request.NONE, Request.SAVE, Request.END])
+    held = training(step, tmp_path, module=SimpleNamespace(held_out_losses=held_out), leave=lambda: next(answers))
+    if leaves:
+        with pytest.raises(LeaveAsked) as request:
+            getattr(Validation(), point)(held, *values)
+        assert request.value.ending == "ended"
+    else:
+        getattr(Validation(), point)(held, *values)
+    assert batches == [0, 1, 2]
+    assert not [told for told in held.reporter if told[0] == "validation"]
 
 
 @pytest.mark.parametrize(("due", "asked", "saves"), [

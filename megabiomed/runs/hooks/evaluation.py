@@ -14,6 +14,8 @@ class Evaluation(Measurement):
         evaluation: the sets that were read; None where `eval` asks for nothing.
     """
 
+    kind = "evaluation"
+
     def __init__(self, evaluation: TrainingEvaluation | None) -> None:
         self._evaluation = evaluation
 
@@ -25,6 +27,7 @@ class Evaluation(Measurement):
         """Ask everything and report. Collective."""
         if self._evaluation is None:
             return
+        training.guard.beat(self.kind, training.step)
         # An evaluation may outlast the limit of the hang guard, so it beats while it goes on.
-        found = training.module.evaluate(self._evaluation, lambda: training.guard.beat("evaluation", training.step))
+        found = training.module.evaluate(self._evaluation, lambda: self.goes_on(training))
         training.reporter.evaluation(training.step, found)

@@ -10,14 +10,16 @@ from megabiomed.runs.training import Training
 class Validation(Measurement):
     """Measures every `train.eval_every` steps. Disturbs neither data order nor state."""
 
+    kind = "validation"
+
     def every(self, training: Training) -> int:
         """`train.eval_every`."""
         return training.config.train.eval_every
 
     def measure(self, training: Training) -> None:
         """Report the mean loss per token, and how far other held-out losses are from it. Collective."""
-        training.guard.beat("validation", training.step)
-        found = training.module.held_out_losses()
+        training.guard.beat(self.kind, training.step)
+        found = training.module.held_out_losses(lambda: self.goes_on(training))
         if not found:
             return
         means = {name: (total / max(1, tokens), tokens) for name, (total, tokens) in found.items()}
