@@ -49,14 +49,18 @@ class BackgroundSaver:
         """Whether a save is still under way on this rank."""
         return self._thread is not None and self._thread.is_alive()
 
-    def check(self) -> None:
-        """Raise what the last save raised, without waiting for one that still runs; for every step of the training.
+    def ended(self, within_s: float | None = None) -> bool:
+        """Whether nothing is being written any more, after so many seconds at the most (None: however long it takes)."""
+        if self._thread is not None:
+            self._thread.join(within_s)
+        return not self.writing
 
-        Raises:
-            SaveError: the last save failed.
-        """
-        if self._thread is not None and not self._thread.is_alive():
-            self.wait()
+    def take_failure(self) -> BaseException | None:
+        """What the last save raised, once; None for one that went well or is still under way."""
+        if self.writing:
+            return None
+        failure, self._failure = self._failure, None
+        return failure
 
     def wait(self) -> None:
         """Return when nothing is being written.

@@ -32,9 +32,10 @@ from megabiomed.checkpoint.manifest import (
     Manifest,
     check_tiling,
 )
+from megabiomed.checkpoint.space import check_space, stored_bytes
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records
-from megabiomed.ground.errors import CheckpointError, SaveError
+from megabiomed.ground.errors import CheckpointError, FileError, SaveError
 from megabiomed.ground.files import (
     discard_tree,
     fsync_directory,
@@ -134,12 +135,12 @@ class CheckpointWriter:
             return final
         # Rank 0's token: all ranks must write into the folder of the same name.
         temporary = self.folder / f"{step_name(step)}.tmp-{self.ranks.broadcast(self.token)}"
+        owned = [fragment for fragment in fragments if fragment.owner]
+        sizes = self.ranks.gather(stored_bytes(owned)) or []
         try:
             # Each phase ends with a collective: nobody writes before the folder exists or commits before all wrote.
-            self._together(step, "prepared", self._on_first(lambda: self._prepare(temporary)))
-            written = self._together(
-                step, "written", lambda: save_shards(temporary, self.ranks.rank, fragments).to_json()
-            )
+            self._together(step, "prepared", self._on_first(lambda: self._prepare(temporary, sizes)))
+            written = self._together(step, "written", lambda: save_shards(temporary, self.ranks.rank, owned).to_json())
             self._together(step, "committed", self._on_first(lambda: self._commit(step, temporary, written, state)))
         # KeyboardInterrupt and SystemExit too: nobody else knows of the half-written folder.
         except BaseException:
@@ -159,26 +160,32 @@ class CheckpointWriter:
     def _together(self, step: int, what: str, work: Callable[[], T]) -> list[T]:
         """Do `work` on every rank: rank 0 gets all results, or every rank raises the first failure."""
         failure: Exception | None = None
+        passing = False
         # No rank may leave by its own exception: the others would wait in the gather for ever.
         try:
             mine: Any = work()
         except Exception as error:
             failure, mine = error, f"{type(error).__name__}: {error}"
-        found = self.ranks.gather((failure is None, mine)) or []
-        failed = [(rank, value) for rank, (fine, value) in enumerate(found) if not fine]
-        first = self.ranks.broadcast(failed[0] if failed else None)
+            # A file that cannot be read is storage that is away (of the fence, say); a lost fence is another error.
+            passing = isinstance(error, OSError | FileError)
+        found = self.ranks.gather((failure is None, mine, passing)) or []
+        failed = [(rank, value, passing) for rank, (fine, value, passing) in enumerate(found) if not fine]
+        first = self.ranks.broadcast([*failed[0][:2], all(passes for *_, passes in failed)] if failed else None)
         if first is not None:
-            raise SaveError(
+            refused = SaveError(
                 f"checkpoint of step {step} was not {what}: rank {first[0]} failed",
                 got=first[1],
                 do=f"earlier checkpoints in {self.folder} are as they were; remove the cause and start the run again",
-            ) from failure
-        return [value for _, value in found]
+            )
+            refused.passing = first[2]
+            raise refused from failure
+        return [value for _, value, _ in found]
 
-    def _prepare(self, temporary: Path) -> None:
+    def _prepare(self, temporary: Path, sizes: list[int]) -> None:
         # Before any byte is written: a writer that was replaced must not fill its successor's disk.
         self._check_fence()
         remove_tree(temporary)
+        check_space(self.folder, sum(sizes))
         for part in ("model", "optimizer"):
             (temporary / part).mkdir(parents=True)
 

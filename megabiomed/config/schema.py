@@ -253,6 +253,9 @@ class CheckpointConfig(Section):
     """Steps between ephemeral checkpoints; 0 switches them off. The end of a run and a stop signal always save."""
     save_every_minutes: float = Field(0, ge=0)
     """Also save when this many minutes have passed since the last save, by a monotonic clock; 0 switches this off."""
+    max_unsaved_steps: int = Field(1000, ge=0)
+    """Steps that a run goes on after a save that failed because of its storage (full, away, slow), while it is tried again
+    with growing pauses; 0: it ends with the save that fails."""
     # More than one: the newest can turn out to be damaged, or trained on bad data.
     keep_last: PositiveInt = 3
     """Number of newest checkpoints to keep."""

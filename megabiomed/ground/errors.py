@@ -69,9 +69,14 @@ class CheckpointError(UserError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint could not be saved while the run was going on; the ones before it are as they were."""
+    """A checkpoint could not be saved while the run was going on; the ones before it are as they were.
+
+    Attributes:
+        passing: whether the storage refused, which may go well on another try; the same on every rank.
+    """
 
     exit_code = 1
+    passing = False
 
 
 class LaunchError(UserError):

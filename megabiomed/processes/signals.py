@@ -81,6 +81,13 @@ class StopFlag:
         Args:
             leaving: whether only a request to leave is asked for; one to save is kept for the next step boundary.
         """
+        return self._largest(self._leave() if leaving else self.mine(), 0)[0]
+
+    def agreed_with(self, number: int) -> tuple[Request, int]:
+        """As `agreed`, and the largest of the ranks' numbers, in the same collective."""
+        return self._largest(self.mine(), number)
+
+    def _largest(self, request: Request, number: int) -> tuple[Request, int]:
         import torch
         import torch.distributed as dist
 
@@ -88,6 +95,7 @@ class StopFlag:
 
         # A signal reaches the ranks at different steps. Ranks that left alone would leave the others waiting in the next
         # collective, so the decision is a collective itself.
-        flag = torch.tensor([int(self._leave() if leaving else self.mine())], device=platform.device())
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return Request(int(flag.item()))
+        flags = torch.tensor([int(request), number], device=platform.device())
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        asked, largest = flags.tolist()
+        return Request(asked), largest

@@ -1,4 +1,4 @@
-"""When a run saves and what it resumes from, on top of the checkpoint package."""
+"""What a run resumes from, on top of the checkpoint package."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from megabiomed import __version__
-from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
-from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence, holder, lost
 from megabiomed.checkpoint.reader import Checkpoint
-from megabiomed.checkpoint.state import Topology, TrainerState
-from megabiomed.config import RunConfig, to_yaml
-from megabiomed.config.time_limits import time_limits
+from megabiomed.config import RunConfig
 from megabiomed.data.progress import DataProgress, verdict
 from megabiomed.engine.build import TrainEngine
 from megabiomed.ground.errors import CheckpointError
@@ -195,90 +189,6 @@ def committed_names(config: RunConfig) -> list[str]:
     return [item.path.name for item in list_checkpoints(config.folder / "checkpoints") if item.committed]
 
 
-class Checkpoints:
-    """Saves a run in the background and keeps what retention asks for.
-
-    Args:
-        fence: rank 0's right to commit, from `take_over`.
-    """
-
-    def __init__(self, config: RunConfig, engine: TrainEngine, tokenizer: Path | None, fence: Fence | None) -> None:
-        self.config = config
-        self.engine = engine
-        self.tokenizer = tokenizer
-        # A gloo group of its own: the writer's collectives run in a thread beside the training's.
-        ranks = Ranks.of_group(platform.patient_group(time_limits(config.train).patient_s))
-        writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
-        self._writer = writer
-        self._saver = BackgroundSaver(writer, after=self._note_commit)
-        self._committed: SimpleQueue[int] = SimpleQueue()
-        self._saved_step = -1
-        self._saved_at = time.monotonic()
-
-    def due(self, step: int) -> bool:
-        """Whether it is time to save after `step` steps, the same on all ranks. Collective when minutes are configured.
-
-        Raises:
-            SaveError: the save before this failed.
-        """
-        self._saver.check()
-        settings = self.config.checkpoint
-        # keep_every saves as well, or there would be nothing to keep.
-        if any(every and step % every == 0 for every in (settings.save_every, settings.keep_every)):
-            return True
-        if not settings.save_every_minutes:
-            return False
-        # Clocks of ranks differ a little: the first one that is late decides for all.
-        late = time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes
-        flag = torch.tensor([int(late)], device=platform.device())
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
-
-    def save(self, step: int, progress: DataProgress, tokens: int) -> None:
-        """Start saving after `step` steps; the training waits only for the copy to host memory. Collective."""
-        # The end of a run asks once more for the step that was just saved.
-        if step == self._saved_step:
-            return
-        mesh = self.engine.mesh
-        trainer = TrainerState(
-            global_step=step,
-            tokens_consumed=tokens,
-            samples_consumed=progress.next_sample,
-            global_batch_size=self.config.data.global_batch_size,
-            data=progress,
-            seed=self.config.seed,
-            topology=Topology(
-                tensor=mesh.size("tp"), pipeline=mesh.size("pp"), data=mesh.size("dp"), engine=_engine(self.config),
-                encoder_ranks=mesh.extra_ranks or None,
-            ),
-            megabiomed=__version__,
-            **self.engine.extra_state(),
-        )  # fmt: skip
-        shapes = self.engine.stored_tensors()
-        state = RunState(
-            trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
-        )
-        self._saver.save(step, self.engine.fragments(), state)
-        self._saved_step, self._saved_at = step, time.monotonic()
-
-    def committed(self) -> list[int]:
-        """Steps whose checkpoints were committed since the last call, in their order."""
-        found = []
-        while not self._committed.empty():
-            found.append(self._committed.get())
-        return found
-
-    def _note_commit(self, path: Path) -> None:
-        # In the thread of the save. Trackers belong to the training's thread, which asks for the steps.
-        self._committed.put(int(path.name.removeprefix("step_")))
-        # Only after the commit: an older checkpoint goes when a newer one is safe.
-        self._writer.prune(self.config.checkpoint.keep_last, self.config.checkpoint.keep_every)
-
-    def wait(self) -> None:
-        """Return when the last save is committed; raises what went wrong with it."""
-        self._saver.wait()
-
-
 def load(engine: TrainEngine, source: Checkpoint, step: int) -> str:
     """Fill the engine from a checkpoint of any topology; returns what it took on the rank that needed most. Collective."""
     began = time.monotonic()
@@ -300,11 +210,6 @@ def describe(point: ResumePoint) -> list[str]:
     if point.checkpoint is None:
         return [*lines, "resume: no checkpoint, starting from the beginning"]
     return [*lines, f"resume: step {point.checkpoint.step} from {point.checkpoint.path}"]
-
-
-def _engine(config: RunConfig) -> str:
-    parallel = config.parallel
-    return "fsdp2" if parallel.engine == "fsdp2" else f"zero{parallel.zero_stage}"
 
 
 def anonymous_bytes() -> int:

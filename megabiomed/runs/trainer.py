@@ -23,7 +23,6 @@ from megabiomed.processes.phases import START
 from megabiomed.processes.signals import Request, StopFlag
 from megabiomed.runs.changes import changed_settings
 from megabiomed.runs.checkpointing import (
-    Checkpoints,
     ResumePoint,
     describe,
     find_resume_point,
@@ -39,8 +38,10 @@ from megabiomed.runs.hooks import standard_hooks
 from megabiomed.runs.hooks.reports import note_ending
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import Run, TrainModule
+from megabiomed.runs.saves import Checkpoints
 from megabiomed.runs.schedule import learning_rate_at, total_steps
 from megabiomed.runs.training import Ending, LeaveAsked, Position, Step, Training
+from megabiomed.runs.unsaved import Trouble
 
 
 class Trainer:
@@ -128,7 +129,8 @@ class Trainer:
             for batch in self.loader:
                 self._train_one(training, batch)
                 # Agreed after every step: a rank that left alone would leave the others in a collective for ever.
-                asked = self.stop.agreed()
+                asked, trouble = self.stop.agreed_with(training.checkpoints.trouble(training.step))
+                training.checkpoints.react(Trouble(trouble))
                 # A run that is complete is finished, even when a stop request came during its last step.
                 if training.step >= self.total:
                     break
@@ -203,7 +205,8 @@ class Trainer:
         START.ended("model")
         self._fill(module)
         START.ended("weights")
-        checkpoints = Checkpoints(self.config, module.engine, self.data.tokenizer, fence)
+        checkpoints = Checkpoints(self.config, module.engine, self.data.tokenizer, fence, self.position.step)
+        checkpoints.check_space()
         self._say([f"setup: {time.monotonic() - began:.1f} s"])
         position = self.position
         kind, sample = "resume" if position.step else "start", position.progress.next_sample

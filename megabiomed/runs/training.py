@@ -12,9 +12,9 @@ from megabiomed.engine.build import StepResult
 from megabiomed.engine.mesh import Mesh
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.signals import Request
-from megabiomed.runs.checkpointing import Checkpoints
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import TrainModule
+from megabiomed.runs.saves import Checkpoints
 
 
 @dataclass

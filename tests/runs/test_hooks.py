@@ -158,18 +158,20 @@ def test_a_save_is_made_when_it_is_due_or_asked_for_and_all_ranks_ask_whether_it
 ) -> None:
     asked_for: list[int] = []
     kept = Told()
-    checkpoints = SimpleNamespace(due=lambda step: asked_for.append(step) or due, save=kept.save, committed=list)
+    checkpoints = SimpleNamespace(
+        due=lambda step: asked_for.append(step) or due, save=kept.save, committed=list, failures=list
+    )
     held = training(4, checkpoints=checkpoints)
     Saving().between_steps(held, asked)
     assert asked_for == [4]
-    assert kept == ([("save", 4, DataProgress(), 0)] if saves else [])
+    assert kept == ([("save", 4, DataProgress(), 0, False)] if saves else [])
     assert [told[0] for told in held.reporter] == (["start_clock"] if saves else [])
 
 
 def test_a_save_is_an_event_only_once_its_checkpoint_is_committed() -> None:
     commits: list[list[int]] = [[], [], [4]]
     checkpoints = SimpleNamespace(
-        due=lambda step: step == 4, save=lambda *_: None, committed=lambda: commits.pop(0), wait=lambda: None
+        due=lambda step: step == 4, save=lambda *_: True, committed=lambda: commits.pop(0), failures=list
     )
     held, saving = training(4, checkpoints=checkpoints), Saving()
     saving.between_steps(held, Request.NONE)
@@ -209,6 +211,8 @@ def test_after_some_steps_the_guard_and_the_collectives_get_the_limits_of_the_sl
 def test_before_a_run_leaves_it_waits_for_its_last_save() -> None:
     held = training(4)
     held.checkpoints.committed = lambda: held.checkpoints.append(("committed",)) or [4]
+    held.checkpoints.failures = list
+    held.checkpoints.save = lambda *values: held.checkpoints.append(("save", *values)) or True
     Saving().on_leave(held)
     assert [told[0] for told in held.guard] == ["beat"]
     assert [told[0] for told in held.checkpoints] == ["save", "wait", "committed"]

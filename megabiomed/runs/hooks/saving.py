@@ -19,11 +19,7 @@ class Saving(Hook):
         self._begun: dict[int, dict[str, float]] = {}
 
     def between_steps(self, training: Training, asked: Request) -> None:
-        """See the base class.
-
-        Raises:
-            SaveError: the save before this one failed.
-        """
+        """See the base class."""
         self._tell(training)
         # Asked on every rank and before the request: whether a save is due is a collective.
         if not training.checkpoints.due(training.step) and asked != Request.SAVE:
@@ -33,15 +29,24 @@ class Saving(Hook):
         training.reporter.start_clock()
 
     def on_leave(self, training: Training) -> None:
-        """See the base class; returns when everything is committed."""
-        training.guard.beat("last save", training.step, long=True)
-        self._save(training)
-        training.checkpoints.wait()
-        self._tell(training)
+        """See the base class; returns when everything is committed.
 
-    def _save(self, training: Training) -> None:
+        Raises:
+            SaveError: it is not, after some tries.
+        """
+        while True:
+            training.guard.beat("last save", training.step, long=True)
+            self._save(training, last=True)
+            pause = training.checkpoints.wait()
+            self._tell(training)
+            if pause is None:
+                return
+            time.sleep(pause)
+
+    def _save(self, training: Training, last: bool = False) -> None:
         position, began = training.position, time.monotonic()
-        training.checkpoints.save(position.step, position.progress, position.tokens)
+        if not training.checkpoints.save(position.step, position.progress, position.tokens, last):
+            return
         pause = round(time.monotonic() - began, 3)
         # A step that is asked for twice is copied once; its pause is that of the first call.
         self._begun.setdefault(position.step, {"sample": position.progress.next_sample, "pause_s": pause})
@@ -49,3 +54,10 @@ class Saving(Hook):
     def _tell(self, training: Training) -> None:
         for step in training.checkpoints.committed():
             training.reporter.event("save", step=step, **self._begun.pop(step))
+        for failure in training.checkpoints.failures():
+            self._begun.pop(failure["step"], None)
+            training.reporter.event("save_failed", **failure)
+            training.reporter.say(
+                f"warning: step {failure['step']} was not saved: {failure['error']}; tried again in "
+                f"{failure['again_s']:.0f} s; at risk: {failure['at_risk']} steps since the newest checkpoint"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class LocalFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._fence: Fence | None = None
+        self._kept: dict[str, str] = {}
         make_writable(folder)
 
     def hold(self, fence: Fence | None) -> None:
@@ -33,18 +35,42 @@ class LocalFiles:
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """See `Tracker`; what is not finite is kept as these words."""
-        self._append("metrics.jsonl", {"step": step, **{name: stored(value) for name, value in values.items()}})
+        self._append("metrics.jsonl", _line({"step": step, **{name: stored(value) for name, value in values.items()}}))
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """See `Tracker`."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         claim = {CLAIM: self._fence.number} if self._fence is not None else {}
-        self._append("events.jsonl", {"time": now, "event": kind, **masked_values(values), **claim})
+        self._append("events.jsonl", _line({"time": now, "event": kind, **masked_values(values), **claim}))
 
     def finish(self, status: str) -> None:
         """See `Tracker`."""
+        for name in list(self._kept):
+            self._append(name, "")
 
-    def _append(self, name: str, record: dict[str, Any]) -> None:
-        # Opened for each line: a crash cuts at most one, and readers leave that one out.
-        with (self._folder / name).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    def _append(self, name: str, text: str) -> None:
+        text = self._kept.pop(name, "") + text
+        try:
+            _write(self._folder / name, text.encode())
+        except OSError as error:
+            # A disk that is full for a minute must not end a training, and its lines come later.
+            self._kept[name] = text
+            print(f"warning: {self._folder / name} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Append all of it, or nothing."""
+    # Opened each time: a crash cuts at most one line, and readers leave that one out. Without a buffer, which would be
+    # written once more when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        whole = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(whole)
+            raise
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
