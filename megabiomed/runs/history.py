@@ -72,12 +72,16 @@ def check_fresh(folder: Path, skipped: list[tuple[Path, str]]) -> None:
         skipped: its checkpoint folders, none of which can be opened, each with the reason.
 
     Raises:
-        CheckpointError: a committed checkpoint fails its check, or events speak of a step that no checkpoint holds.
+        CheckpointError: a committed checkpoint fails its check, or events speak of a step that no checkpoint holds,
+            or the events are gone.
     """
     kept = folder / "checkpoints"
     lost = [f"{path.name}: {reason}" for path, reason in skipped if needs_care(path)]
     if kept.is_symlink() and not kept.exists():
         lost.append(f"{kept} is a link to {kept.readlink()}, which is not there")
+    # Every start writes an event before its first figure, so figures alone tell nothing about what was saved.
+    if any(read_objects(folder / METRICS)) and not any(read_objects(folder / EVENTS)):
+        lost.append(f"{METRICS} holds steps, but {EVENTS} is gone")
     step = saved_step(folder)
     # A run that was interrupted before its first save has nothing to lose.
     if not lost and not step:

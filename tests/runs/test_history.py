@@ -113,6 +113,17 @@ def test_a_start_that_died_before_its_first_save_begins_again(tmp_path: Path) ->
     check_fresh(tmp_path, [])
 
 
+@pytest.mark.parametrize("told", [None, "", "{not"])
+def test_figures_without_events_are_a_history(tmp_path: Path, told: str | None) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 2.0}\n')
+    if told is not None:
+        (tmp_path / "events.jsonl").write_text(told)
+    with pytest.raises(CheckpointError, match="holds steps, but"):
+        check_fresh(tmp_path, [])
+    (tmp_path / "events.jsonl").write_text('{"event": "start", "step": 0}\n')
+    check_fresh(tmp_path, [])
+
+
 def test_a_link_to_checkpoints_that_are_not_mounted_is_missed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").symlink_to(tmp_path / "storage")
     with pytest.raises(CheckpointError, match="storage"):
