@@ -17,15 +17,17 @@ _CARRIER = re.compile(
     r"troponin|immunoglobulin|coenzyme|fib(?:er|re)s?|streptococc\w+|cells?|haemophilus|chain|strain|antigen)|[°'\d])[\s-]*$"
 )
 """Before a letter that belongs to a name: "hepatitis B", "60 °C"."""
+_BARE = re.compile(r"[\s\"'`*(\[“”‘’]*(\w)[\s\"'`*)\].:,“”‘’]*")
+"""An answer that is one letter and nothing else, in any quotes or brackets."""
 _MASK = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 def extract_option(text: str, names: Sequence[str], options: Sequence[str]) -> int | None:
     """The option that a generated answer means; None when it names none, or several at once.
 
-    In this order: the text is an option's; it states one ("the answer is B"); it begins with a name; a name is marked, as in
-    "(B)" or "option B"; the only option whose text stands in it; the only name in it. Names of one letter are case sensitive
-    where nothing marks them, and "A" before a noun is an article.
+    In this order: the text is an option's; it is a name alone, in any case; it states one ("the answer is B"); it begins with
+    a name; a name is marked, as in "(B)" or "option B"; the only option whose text stands in it; the only name in it. Inside
+    a text names of one letter are case sensitive where nothing marks them, and "A" before a noun is an article.
 
     Args:
         names: what the prompt calls the options: letters, or words like yes and no.
@@ -38,6 +40,10 @@ def extract_option(text: str, names: Sequence[str], options: Sequence[str]) -> i
             return found[0]
     if not all(len(name) == 1 for name in names):
         return _by_words(text, names)
+    bare = _BARE.fullmatch(unicodedata.normalize("NFKC", text))
+    lowered = [name.lower() for name in names]
+    if bare is not None and bare.group(1).lower() in lowered:
+        return lowered.index(bare.group(1).lower())
     stated = _stated(text, names, options)
     if stated is not None:
         return stated

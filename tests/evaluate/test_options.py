@@ -54,7 +54,8 @@ def test_a_verdict_is_read_in_any_case(text: str, expected: int | None) -> None:
     [("Vitamin C", 1), ("It is vitamin C.", 1), ("A patient with scurvy needs vitamin C", 1), ("The answer is Vitamin C", 1),
      ("The answer is (b)", 1), ("hepatitis B infection", 2), ("Answer: C", 2), ("C. Hepatitis B", 2), ("(d)", 3),
      ("vitamin A", None), ("type B, I believe", None), ("37 C", None), ("protein C or aspirin", 0), ("option b", 1),
-     ("B or C", None), ("Aspirin, not vitamin C", None), ("none of the above", 3), ("the answer is B12", None)],
+     ("B or C", None), ("Aspirin, not vitamin C", None), ("none of the above", 3), ("the answer is B12", None),
+     ("b", 1), (" b)", 1), ("'B'", 1), ("**c**.", 2), ("\N{FULLWIDTH LATIN CAPITAL LETTER B}", 1), ("e", None)],
 )  # fmt: skip
 def test_a_letter_that_belongs_to_a_name_is_no_choice(text: str, expected: int | None) -> None:
     assert extract_option(text, "ABCD", TEXTS) == expected
