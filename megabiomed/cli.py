@@ -18,7 +18,7 @@ from megabiomed.doctor.cli_hf import Dtype
 from megabiomed.encoders.cli import encoder_app
 from megabiomed.evaluate.cli import BASE
 from megabiomed.evaluate.cli import register as register_evaluate
-from megabiomed.ground.options import LARGEST_SEED, finite, guard
+from megabiomed.ground import options
 from megabiomed.ground.outcome import end
 from megabiomed.ground.secrets import guard_process
 from megabiomed.kernels.cli import bench_app
@@ -82,10 +82,12 @@ def chat(
     ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt template; default: that of the training data.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(callback=finite, min=0.0, help="0 takes the most likely token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(callback=finite, min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(callback=options.temperature, min=0.0, help="0 takes the most likely token.")
+    ] = 0.0,
+    top_p: Annotated[float, typer.Option(callback=options.finite, min=0.0, max=1.0, help="Nucleus sampling.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample from this many most likely tokens; 0: from all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling.")] = 0,
 ) -> None:
     """Answer in free text about molecules and proteins, in one process, from a checkpoint of any topology."""
     from megabiomed.align.chat import Sampling, chat_command
@@ -116,8 +118,10 @@ def generate(
     run: Annotated[Path, typer.Argument(help="Run folder, checkpoint or Hugging Face folder.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens to add.")] = 48,
-    temperature: Annotated[float, typer.Option(callback=finite, min=0.0, help="0 takes the most likely token.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(callback=options.temperature, min=0.0, help="0 takes the most likely token.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling.")] = 0,
     base: Annotated[Path | None, typer.Option(help=BASE)] = None,
 ) -> None:
     """Continue a text, in one process."""
@@ -148,7 +152,7 @@ def validate(
 
 register_launch(app)
 register_evaluate(app)
-guard(app)  # after the last command
+options.guard(app)  # after the last command
 
 
 def _leave() -> NoReturn:

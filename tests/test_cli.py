@@ -69,7 +69,9 @@ def test_groups_still_answer_to_the_names_of_the_last_release(old: str, new: str
     assert CliRunner().invoke(app, [old, "build", "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize("option", ["--temperature=inf", "--temperature=nan", "--seed=-1", f"--seed={2**70}"])
+@pytest.mark.parametrize(
+    "option", ["--temperature=inf", "--temperature=nan", "--temperature=1e-320", "--seed=-1", f"--seed={2**70}"]
+)
 @pytest.mark.parametrize("command", [["generate", "run", "--prompt", "x"], ["chat", "run", "--question", "x"]])
 def test_numbers_that_no_generator_takes_are_refused_before_anything_is_read(command: list[str], option: str) -> None:
     done = CliRunner().invoke(app, [*command, option])

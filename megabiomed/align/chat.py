@@ -20,6 +20,7 @@ from torch import Tensor
 from megabiomed.align.aligned import open_aligned
 from megabiomed.encoders.modality import Features
 from megabiomed.ground.errors import DataError
+from megabiomed.model.as_transformers import refusing_nan
 from megabiomed.processes import platform
 from megabiomed.samples.multimodal.prompts import Prompt, encode_pieces, find_template, render
 from megabiomed.samples.multimodal.records import MultimodalQuestion, read_records
@@ -87,6 +88,7 @@ class Chat:
 
         Raises:
             DataError: an item or the placeholders are wrong, or the prompt is too long.
+            NonFiniteError: the model gives logits that are not numbers.
         """
         prompt = render(self.template, record, list(self.parts.modalities.values()))
         changes: list[str] = []
@@ -108,7 +110,8 @@ class Chat:
         out = self.parts.model.generate(
             inputs_embeds=x, attention_mask=torch.ones(x.shape[:2], dtype=torch.int64, device=x.device),
             max_new_tokens=min(sampling.max_new_tokens, room), eos_token_id=self.tokenizer.stop_ids,
-            pad_token_id=self.tokenizer.eos_id, streamer=streamer, use_cache=True, **options,
+            pad_token_id=self.tokenizer.eos_id, streamer=streamer, use_cache=True,
+            logits_processor=refusing_nan(), **options,
         )  # fmt: skip
         ids = out[0].tolist()
         said = self.tokenizer.until_stop(ids)

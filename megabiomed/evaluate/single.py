@@ -14,7 +14,7 @@ from megabiomed.engine.build import TrainEngine
 from megabiomed.evaluate.model import Model, load_engine, open_model, open_windows
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.figures import perplexity
-from megabiomed.model.as_transformers import as_transformers
+from megabiomed.model.as_transformers import as_transformers, refusing_nan
 from megabiomed.processes import platform
 
 SEQ_LENGTH = 2048
@@ -74,7 +74,8 @@ def generate_text(
 ) -> str:
     """Prompt and continuation, until EOS, `max_new_tokens` or the end of the RoPE table; temperature 0 is greedy.
 
-    transformers' key/value cache does it. Raises as `validate`; `DataError` also for a prompt without room after it.
+    transformers' key/value cache does it. Raises as `validate`; `DataError` also for a prompt without room after it,
+    `NonFiniteError` for logits that are not numbers.
     """
     model = open_model(path, base)
     tokenizer = model.tokenizer
@@ -94,7 +95,8 @@ def generate_text(
     with torch.no_grad():
         out = whole.generate(
             x, attention_mask=torch.ones_like(x), max_new_tokens=room, use_cache=True,
-            eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.eos_id, **options,
+            eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.eos_id,
+            logits_processor=refusing_nan(), **options,
         )  # fmt: skip
     added = out[0, len(ids) :].tolist()
     said = tokenizer.until_stop(added)

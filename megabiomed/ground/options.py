@@ -14,12 +14,21 @@ from megabiomed.ground.errors import ConfigError, FileError
 
 LARGEST_SEED = 2**63 - 1
 """Generators of numpy, Python and torch take every seed from 0 to this one."""
+SMALLEST_TEMPERATURE = 1e-6
+"""Below it the most likely token is certain, and a logit divided by it may leave the range of fp32."""
 
 
 def finite(value: float) -> float:
     """The value of a typer option, if it is a finite number: `nan` passes every bound, and `inf` every lower one."""
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def temperature(value: float) -> float:
+    """The value of a typer option, if logits can be divided by it; 0 means not to sample."""
+    if 0 < finite(value) < SMALLEST_TEMPERATURE:
+        raise typer.BadParameter(f"{value} is below {SMALLEST_TEMPERATURE}; 0 takes the most likely token")
     return value
 
 

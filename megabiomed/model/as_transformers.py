@@ -8,6 +8,7 @@ import torch
 
 from megabiomed.checkpoint.logical import Box, TensorSource
 from megabiomed.config.models import ModelConfig
+from megabiomed.ground.errors import NonFiniteError
 from megabiomed.model.hf_config import hf_config
 from megabiomed.model.hf_files import EMBEDDING, HEAD
 from megabiomed.model.registry import architecture_of
@@ -30,3 +31,16 @@ def as_transformers(config: ModelConfig, source: TensorSource, dtype: torch.dtyp
     # The rotary table is no parameter and was made without values.
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model.to(platform.device()).eval()
+
+
+def refusing_nan() -> Any:
+    """Logits processors for a generation in one process: `NonFiniteError` before a token is taken from logits with NaN."""
+    from transformers import LogitsProcessorList
+
+    return LogitsProcessorList([_refuse_nan])
+
+
+def _refuse_nan(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    if bool(scores.isnan().any()):
+        raise NonFiniteError("the model gives logits that are not numbers", do="take another checkpoint")
+    return scores

@@ -27,6 +27,7 @@ from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.evaluate.results import ResultFolder
 from megabiomed.evaluate.runner import Evaluation
 from megabiomed.evaluate.settings import EvaluateSettings, parse_tasks
+from megabiomed.evaluate.single import generate_text
 from megabiomed.evaluate.start import describe
 from megabiomed.evaluate.start import evaluate as start
 from megabiomed.evaluate.worker import STOPPED
@@ -113,6 +114,12 @@ def test_a_model_that_gives_nan_is_an_error_and_no_answer(
             "exam=medmcqa/test.jsonl", model=without_numbers(model, tmp_path), mode=mode, max_new_tokens=2, limit=2
         )
     assert not list((tmp_path / "out").glob("predictions*"))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_gives_nan_continues_no_text(model: Path, tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(NonFiniteError, match="not numbers"):
+        generate_text(without_numbers(model, tmp_path), "The heart", 2, temperature, 0)
 
 
 def test_a_perplexity_that_is_no_number_is_said_everywhere_and_compared_with_nothing(
