@@ -73,6 +73,14 @@ def _real_number(loader: _Loader, node: yaml.ScalarNode) -> float:
     return value
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = str(node.value)
+    # An escape may spell half of a surrogate pair, which no file and no checked JSON can hold.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise yaml.constructor.ConstructorError(None, None, f"{text!a} is no valid text", node.start_mark)
+    return text
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     found: dict[Hashable, Any] = {}
     for key_node, value_node in node.value:
@@ -95,7 +103,7 @@ _MADE_BY: dict[str, Callable[..., Any]] = {
     "int": _whole_number,
     "float": _real_number,
     "map": _mapping,
-    "str": yaml.SafeLoader.construct_yaml_str,
+    "str": _text,
     "null": yaml.SafeLoader.construct_yaml_null,
     "bool": yaml.SafeLoader.construct_yaml_bool,
     "seq": yaml.SafeLoader.construct_sequence,

@@ -290,12 +290,17 @@ def _check_same_tokenizer(store: TokenStore, first: TokenStore) -> None:
         )
 
 
+def require_stores(data: DataConfig) -> None:
+    """Raise `DataError` for a run whose `data.train` lists nothing."""
+    if not data.train:
+        raise DataError("there is nothing to train on", got="data.train is empty", do="list token stores in data.train")
+
+
 def open_training_data(
     data: DataConfig, seed: int, dp_rank: int = 0, dp_size: int = 1, progress: DataProgress | None = None
 ) -> TrainLoader:
     """Open the stores of `data.train` and continue at `progress` (default: from the first sample)."""
-    if not data.train:
-        raise DataError("there is nothing to train on", got="data.train is empty", do="list token stores in data.train")
+    require_stores(data)
     stores = [TokenStore.open(source.path) for source in data.train]
     first = progress.next_sample if progress else 0
     return TrainLoader(stores, [s.weight for s in data.train], data, seed, dp_rank, dp_size, first)

@@ -127,6 +127,9 @@ class Certificate:
             CheckpointError: naming every difference.
         """
         if problems := self.problems():
+            if self.not_finite or self.folder == self.source:
+                do = "get a fresh copy of the folder; if that fails too, the model was damaged where it was made"
+                raise CheckpointError(f"{self.folder} cannot be certified", got="; ".join(problems), do=do)
             raise CheckpointError(
                 f"{self.folder} is not the same model as {self.source}",
                 got="; ".join(problems),

@@ -47,6 +47,8 @@ def test_scalars_have_the_core_types(text: str, value: object) -> None:
         ("a: 1\nb: 2\na: 3", "the key 'a' stands twice"),
         ("a: " + "[" * 500, "nested more than 64 levels deep"),
         ("a: 'x", "is not readable YAML"),
+        (r'a: "\ud83d"', r"'\ud83d' is no valid text"),
+        (r'"\udc00": 1', r"'\udc00' is no valid text"),
         ("a: \x07", "special characters are not allowed"),
         ("a: 1\n--- \nb: 2", "expected a single document"),
         ("#" * (yaml_text.MAX_BYTES + 1), "is too long"),

@@ -104,7 +104,14 @@ def test_rare_letters_and_bad_sequences() -> None:
     assert protein.rows == 6
     assert encode("A" * 2000).truncated
     assert encode("A" * 2000).rows == 1024
-    for text, reason in [("", "empty"), ("M K 1", "invalid"), ("MÄ", "invalid"), ("*", "empty")]:
+    for text, reason in [
+        ("", "empty"),
+        ("M K 1", "invalid"),
+        ("MÄ", "invalid"),
+        ("*", "empty"),
+        ("nan", "empty"),
+        ("None ", "empty"),
+    ]:
         with pytest.raises(ProteinError) as error:
             encode(text)
         assert error.value.reason == reason

@@ -64,6 +64,8 @@ def test_data_of_another_tokenizer_are_refused_and_absent_ones_are_named(
 ) -> None:
     with pytest.raises(UserError, match="the tokenizer does not fit the model: got 600 pieces"):
         dry(run_file, "model.vocab_size=512")
+    with pytest.raises(UserError, match="there is nothing to train on"):
+        dry(run_file, "data.train=[]")
     dry(run_file, f"data.validation={tmp_path / 'later'}")
     assert f"data: {tmp_path / 'later'}, not there yet" in capsys.readouterr().out
 

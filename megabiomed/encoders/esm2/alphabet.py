@@ -20,6 +20,8 @@ UNK = 3
 MASK = 32
 TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 Long = Literal["truncate", "refuse"]
+_MISSING = frozenset({"nan", "NaN", "None", "null"})
+"""How programs spell a value that is missing. Every letter of them is a residue."""
 
 
 class ProteinError(ItemError):
@@ -77,6 +79,8 @@ def encode(sequence: str, max_residues: int = 1022, long: Long = "truncate") -> 
     text = "".join(sequence.split()).removesuffix("*")
     if not text:
         raise ProteinError("empty", sequence, "no residues")
+    if text in _MISSING:
+        raise ProteinError("empty", sequence, "a missing value that was written as text")
     try:
         letters = np.frombuffer(text.encode("ascii"), np.uint8)
     except UnicodeEncodeError:

@@ -8,9 +8,11 @@ from megabiomed.config import RunConfig
 
 
 def check(config: RunConfig, world: int) -> None:
-    """What the run begins or goes on with is a model of its configuration, and has a row for every piece of the tokenizer."""
+    """There are stores to train on; the model to begin or go on with is the configured one, with a row for every piece."""
+    from megabiomed.data.loader import require_stores
     from megabiomed.runs.preview.beginning import check_beginning
 
+    require_stores(config.data)
     check_beginning(config, None, _tokenizer(config))
 
 
