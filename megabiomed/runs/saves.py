@@ -44,7 +44,10 @@ class Checkpoints:
         self.engine = engine
         self.tokenizer = tokenizer
         # A gloo group of its own: the writer's collectives run in a thread beside the training's.
-        ranks = Ranks.of_group(platform.patient_group(time_limits(config.train).patient_s))
+        limits = time_limits(config.train)
+        ranks = Ranks.of_group(platform.patient_group(limits.patient_s))
+        # The hang guard watches this wait as a part of the step.
+        self._patience_s = limits.guard_s / 2 or SLOW_S
         writer = CheckpointWriter(config.folder / "checkpoints", ranks, fence)
         self._writer = writer
         self._saver = BackgroundSaver(writer, after=self._note_commit)
@@ -93,7 +96,7 @@ class Checkpoints:
         """
         self._agreed = agreed
         if agreed == Trouble.FATAL:
-            self._saver.ended(SLOW_S)
+            self._saver.ended(min(SLOW_S, self._patience_s))
             self._collect()
             raise self._unsaved.error or SaveError(
                 "a save did not end in time, on this rank or another one",
@@ -188,7 +191,7 @@ class Checkpoints:
         if last or not self.config.checkpoint.max_unsaved_steps:
             return self._saver.ended()
         # A run that was told once that its storage is slow does not stand still for it again.
-        waits = SLOW_S if self._agreed == Trouble.NONE else 0.0
+        waits = min(SLOW_S, self._patience_s) if self._agreed == Trouble.NONE else 0.0
         return not self._on_any(not self._saver.ended(waits))
 
     def _on_any(self, mine: bool) -> bool:
