@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def certify_import(engine: TrainEngine, config: RunConfig, tokenizer: Path) -> C
     assert config.model.init_from is not None
     folder = Path(config.model.init_from)
     source, stored = open_folder(config.model, tokenizer)
-    # fp8 rounds inside products; the certificate is about weights and their layout.
-    with without_fp8(engine.data_parallel.stage):
+    # fp8 rounds inside products; the certificate is about weights and their layout. Encoder ranks multiply nothing.
+    with without_fp8(engine.data_parallel.stage) if engine.mesh.in_model else nullcontext():
         logits = _logits(engine)
     worst = torch.tensor(_held_diff(engine, stored), dtype=torch.float64, device=platform.device())
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
