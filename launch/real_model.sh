@@ -99,9 +99,11 @@ evaluate pubmedqa "$REAL/pubmedqa"
 "$MB" compare "$REAL/evaluations/replay-$REPLAY" "$REAL/evaluations/pubmedqa"
 
 say "9. exports; transformers loads them and asks"
+ask() { for question in "What is gravity?" "What does aspirin do?"; do $HELP talk "$1" "$question"; done; }
+ask "$REAL/model"
 for name in "replay-$REPLAY" pubmedqa; do
     [ -d "$REAL/$name-hf" ] || "$MB" checkpoint export-hf "$REAL/$name" "$REAL/$name-hf" --dtype fp32
-    $HELP talk "$REAL/$name-hf" "What does aspirin do?"
+    ask "$REAL/$name-hf"
 done
 
 say "10. the table"
