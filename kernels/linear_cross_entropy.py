@@ -99,7 +99,8 @@ def linear_cross_entropy(
     """
     shard = shard or Shard(0, weight.size(0))
     ops = choice(site_of(hidden), backend).function
-    rows = chunk_tokens or _chunk_rows(hidden.device.type, shard.size)
+    # From the padded rows, which are as many on every rank: ranks with chunks of their own would wait for each other forever.
+    rows = chunk_tokens or _chunk_rows(hidden.device.type, weight.size(0))
     call = _Call(shard, float(z_loss), 1.0 if scale is None else float(scale), rows, ops, torch.is_grad_enabled())
     return cast(Tensor, _Loss.apply(hidden, weight, labels, call, None if scale is None else main_gradient(weight)))
 
