@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from megabiomed.processes.fork import ForkedProcess, can_fork
 from megabiomed.processes.platform import has_cuda
 
-_FIXED = ("PYTHONHASHSEED", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_FIXED = ("PYTHONHASHSEED", "TRITON_INTERPRET", "OMP_NUM_THREADS")
 """Variables that are read when something is imported."""
 
 
