@@ -52,7 +52,10 @@ class Imported(NamedTuple):
     keys: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in ("mistral", "qwen2") else name for name in FAMILIES],
+)
 def imported(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Imported:
     family, folder = request.param, tmp_path_factory.mktemp(request.param) / "hf"
     sizes = {"vocab_size": ROWS, "max_position_embeddings": CONTEXT}

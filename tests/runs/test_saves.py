@@ -122,6 +122,7 @@ def test_the_last_save_is_tried_some_times_and_then_ends_the_run(
         while True:
             checkpoints.save(3, DataProgress(), 0, last=True)
             pauses.append(checkpoints.wait())
+    limit(resource.RLIM_INFINITY)
     assert pauses == [2, 4, 8, 16, 32, 64, 120]
     assert len(pauses) == LAST_ATTEMPTS - 1
 
