@@ -6,6 +6,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run, default_world
@@ -90,8 +91,9 @@ def _import_for_ranks(config: RunConfig) -> None:
     """Ranks that are forked from this process share what it has imported."""
     if not can_fork():
         return
-
-    import megabiomed.runs.trainer  # noqa: F401
+    # Every optimizer loads torch's tracer.
+    for name in ("torch._dynamo", "megabiomed.runs.trainer"):
+        import_module(name)
 
     if config.parallel.engine == "deepspeed":
         from megabiomed.engine.zero import import_deepspeed

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,16 +24,15 @@ from megabiomed.processes.platform import has_cuda
 
 _FIXED = ("PYTHONHASHSEED", "TRITON_INTERPRET", "OMP_NUM_THREADS")
 """Variables that are read when something is imported."""
+_SLOW = ("torch._dynamo", "torch.distributed.pipelining", "megabiomed.engine.build", "megabiomed.runs.kinds")
+"""What ranks and commands import at some time."""
 
 
 def _serve() -> NoReturn:
     """Fork what each line of standard input asks for; write a line with its id, and one with its exit code."""
-
-    import megabiomed.engine.build
-    import megabiomed.runs.kinds  # noqa: F401
-    from megabiomed.engine.zero import import_deepspeed
-
-    import_deepspeed()
+    for name in _SLOW:
+        import_module(name)
+    import_module("megabiomed.engine.zero").import_deepspeed()
     assert can_fork(), "an import started a thread"
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # no import may write between the answers
