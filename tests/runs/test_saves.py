@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,34 +59,36 @@ def after(checkpoints: Checkpoints, step: int) -> Trouble:
     return trouble
 
 
-@pytest.fixture
-def limit() -> Iterator[Callable[[int], None]]:
-    """Sets how large a file of this process may be."""
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Inside, no file of this process may grow beyond `size` bytes; the test runner writes files too, right after a test."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_failed_save_is_tried_again_after_growing_pauses_with_the_newest_state(
-    make: Callable[..., Checkpoints], limit: Callable[[int], None], tmp_path: Path, now: list[float]
+    make: Callable[..., Checkpoints], tmp_path: Path, now: list[float]
 ) -> None:
     checkpoints = make(save_every=1, keep_last=9)
     assert after(checkpoints, 1) == Trouble.NONE
-    limit(1000)
-    assert [after(checkpoints, step) for step in (2, 3, 4)] == [Trouble.NONE, Trouble.WAIT, Trouble.WAIT]
-    (failure,) = checkpoints.failures()
-    assert (failure["step"], failure["at_risk"], failure["again_s"]) == (2, 1, 2)
-    assert "File too large" in failure["error"]
-    now[0] = 2.5
-    assert [after(checkpoints, step) for step in (5, 6)] == [Trouble.RETRY, Trouble.WAIT]
-    (failure,) = checkpoints.failures()
-    assert (failure["step"], failure["at_risk"], failure["again_s"]) == (5, 4, 4)
-    kept, _ = latest_valid(tmp_path / "r" / "checkpoints", "hash")
-    assert kept is not None
-    assert kept.step == 1
-    limit(resource.RLIM_INFINITY)
+    with files_up_to(1000):
+        assert [after(checkpoints, step) for step in (2, 3, 4)] == [Trouble.NONE, Trouble.WAIT, Trouble.WAIT]
+        (failure,) = checkpoints.failures()
+        assert (failure["step"], failure["at_risk"], failure["again_s"]) == (2, 1, 2)
+        assert "File too large" in failure["error"]
+        now[0] = 2.5
+        assert [after(checkpoints, step) for step in (5, 6)] == [Trouble.RETRY, Trouble.WAIT]
+        (failure,) = checkpoints.failures()
+        assert (failure["step"], failure["at_risk"], failure["again_s"]) == (5, 4, 4)
+        kept, _ = latest_valid(tmp_path / "r" / "checkpoints", "hash")
+        assert kept is not None
+        assert kept.step == 1
     now[0] = 99
     assert [after(checkpoints, step) for step in (7, 8)] == [Trouble.RETRY, Trouble.NONE]
     assert checkpoints.wait() is None
@@ -94,18 +97,17 @@ def test_a_failed_save_is_tried_again_after_growing_pauses_with_the_newest_state
 
 
 def test_the_run_ends_when_more_steps_are_unsaved_than_allowed_or_no_try_can_help(
-    make: Callable[..., Checkpoints], limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Checkpoints], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = make(save_every=1, max_unsaved_steps=2)
-    limit(1000)
-    assert [after(checkpoints, step) for step in (1, 2, 3)][-1] == Trouble.WAIT
-    with pytest.raises(SaveError, match="step 1 was not written"):
-        after(checkpoints, 4)
-    at_once = make(save_every=1, max_unsaved_steps=0)
-    after(at_once, 1)
-    with pytest.raises(SaveError, match="File too large"):
-        after(at_once, 2)
-    limit(resource.RLIM_INFINITY)
+    with files_up_to(1000):
+        assert [after(checkpoints, step) for step in (1, 2, 3)][-1] == Trouble.WAIT
+        with pytest.raises(SaveError, match="step 1 was not written"):
+            after(checkpoints, 4)
+        at_once = make(save_every=1, max_unsaved_steps=0)
+        after(at_once, 1)
+        with pytest.raises(SaveError, match="File too large"):
+            after(at_once, 2)
     defect = make(save_every=1)
     monkeypatch.setattr("megabiomed.checkpoint.commit.check_tiling", lambda tensors: 1 / 0)
     after(defect, 1)
@@ -113,16 +115,12 @@ def test_the_run_ends_when_more_steps_are_unsaved_than_allowed_or_no_try_can_hel
         after(defect, 2)
 
 
-def test_the_last_save_is_tried_some_times_and_then_ends_the_run(
-    make: Callable[..., Checkpoints], limit: Callable[[int], None]
-) -> None:
+def test_the_last_save_is_tried_some_times_and_then_ends_the_run(make: Callable[..., Checkpoints]) -> None:
     checkpoints, pauses = make(), []
-    limit(1000)
-    with pytest.raises(SaveError, match="step 3 was not written"):  # noqa: PT012
+    with files_up_to(1000), pytest.raises(SaveError, match="step 3 was not written"):  # noqa: PT012
         while True:
             checkpoints.save(3, DataProgress(), 0, last=True)
             pauses.append(checkpoints.wait())
-    limit(resource.RLIM_INFINITY)
     assert pauses == [2, 4, 8, 16, 32, 64, 120]
     assert len(pauses) == LAST_ATTEMPTS - 1
 
@@ -181,13 +179,12 @@ def test_pauses_grow_to_a_bound_and_begin_anew_after_a_save() -> None:
 
 
 def test_lines_that_a_full_disk_refused_are_in_the_file_once_and_in_order(
-    tmp_path: Path, limit: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = LocalFiles(tmp_path)
     for step, size in enumerate((4096, 110, 70, 4096, 150)):
-        limit(size)
-        files.metrics({"train/loss": 1.0}, step)
-    limit(resource.RLIM_INFINITY)
+        with files_up_to(size):
+            files.metrics({"train/loss": 1.0}, step)
     files.finish("FINISHED")
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert lines == [f'{{"step": {step}, "train/loss": 1.0}}' for step in range(5)]
