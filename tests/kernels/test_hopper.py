@@ -17,7 +17,8 @@ from megabiomed.kernels.document_attention import Heads, choice, document_attent
 from megabiomed.kernels.documents import Documents, documents_of_lengths
 
 triton = pytest.importorskip("triton")
-from support.gluon import Emulated, KernelFault  # noqa: E402
+from support.gluon import Emulated  # noqa: E402
+from support.gluon_memory import KernelFault  # noqa: E402
 
 from megabiomed.kernels.gluon import backward, check, forward, launch  # noqa: E402
 
