@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
-from megabiomed.checkpoint.catalog import latest_valid
+from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.reader import Checkpoint
+from megabiomed.ground.errors import CheckpointError
 
 
 def expected_step(checkpoints: Path) -> int:
@@ -17,10 +20,14 @@ def expected_step(checkpoints: Path) -> int:
 
 
 def inflict(checkpoints: Path, rng: random.Random) -> str:
-    """Damage the newest checkpoint, which must then count no more, or turn the time stamps round."""
-    newest, _ = latest_valid(checkpoints, "hash")
-    if newest is None:
+    """Damage the newest checkpoint, which must then count no more, or turn the time stamps round.
+
+    The only whole one is left alone: without any, a run that was trained before is not started over, and could not go on.
+    """
+    whole = _whole(checkpoints)
+    if len(whole) < 2 or whole[1].step == whole[0].step:
         return "nothing to damage"
+    newest = whole[0]
     kind = rng.choice(["truncated", "flipped bit", "missing", "clock set back"])
     if kind == "clock set back":
         _turn_time(checkpoints)
@@ -37,6 +44,15 @@ def inflict(checkpoints: Path, rng: random.Random) -> str:
         file.write_bytes(content)
     assert expected_step(checkpoints) != newest.step, f"{file} was {kind} and the checkpoint still counts as whole"
     return kind
+
+
+def _whole(checkpoints: Path) -> list[Checkpoint]:
+    """The checkpoints of which every byte is as it was written, the newest first."""
+    found = []
+    for item in list_checkpoints(checkpoints):
+        with suppress(CheckpointError):
+            found.append(Checkpoint.open(item.path, "hash"))
+    return found
 
 
 def _turn_time(checkpoints: Path) -> None:
