@@ -29,7 +29,10 @@ _SLOW = ("torch._dynamo", "torch.distributed.pipelining", "megabiomed.engine.bui
 
 
 def _serve() -> NoReturn:
-    """Fork what each line of standard input asks for; write a line with its id, and one with its exit code."""
+    """Fork what each line of standard input asks for; write a line with its number, and one with its exit code.
+
+    The number is the zygote's own: a process id comes again within one run of the tests, where threads use them up.
+    """
     for name in _SLOW:
         import_module(name)
     import_module("megabiomed.engine.zero").import_deepspeed()
@@ -37,7 +40,7 @@ def _serve() -> NoReturn:
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # no import may write between the answers
     running: dict[int, ForkedProcess] = {}
-    pending = b""
+    started, pending = 0, b""
 
     def answer(**what: Any) -> None:
         os.write(answers, json.dumps(what).encode() + b"\n")
@@ -51,13 +54,13 @@ def _serve() -> NoReturn:
                 os._exit(0)
             *lines, pending = (pending + received).split(b"\n")
             for line in lines:
-                process = _fork(json.loads(line))
-                running[process.pid] = process
-                answer(pid=process.pid)
-        for pid, process in list(running.items()):
+                running[started] = _fork(json.loads(line))
+                answer(started=started, pid=running[started].pid)
+                started += 1
+        for number, process in list(running.items()):
             if (code := process.poll()) is not None:
-                del running[pid]
-                answer(left=pid, code=code)
+                del running[number]
+                answer(left=number, code=code)
 
 
 def _fork(request: dict[str, Any]) -> ForkedProcess:
@@ -79,13 +82,13 @@ def _fork(request: dict[str, Any]) -> ForkedProcess:
 class Child:
     """A process that the zygote started, with what `subprocess.Popen` says of one."""
 
-    def __init__(self, zygote: _Zygote, pid: int) -> None:
-        self._zygote, self.pid = zygote, pid
+    def __init__(self, zygote: _Zygote, number: int, pid: int) -> None:
+        self._zygote, self._number, self.pid = zygote, number, pid
 
     @property
     def returncode(self) -> int | None:
         """Its exit code, if it has left."""
-        return self._zygote.codes.get(self.pid)
+        return self._zygote.codes.get(self._number)
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
@@ -122,7 +125,7 @@ class _Zygote:
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         self.codes: dict[int, int] = {}
-        self._begun: list[int] = []
+        self._begun: list[tuple[int, int]] = []
         self._pending = b""
 
     def start(self, request: dict[str, Any]) -> Child:
@@ -130,7 +133,7 @@ class _Zygote:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         while not self._begun:
             self.listen(60.0)
-        return Child(self, self._begun.pop())
+        return Child(self, *self._begun.pop())
 
     def listen(self, timeout: float) -> None:
         """Take in what the zygote says within `timeout` seconds."""
@@ -146,7 +149,7 @@ class _Zygote:
             if "code" in said:
                 self.codes[said["left"]] = said["code"]
             else:
-                self._begun.append(said["pid"])
+                self._begun.append((said["started"], said["pid"]))
 
 
 _shared: list[_Zygote] = []
