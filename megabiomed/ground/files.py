@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -123,6 +124,24 @@ def make_writable(folder: Path) -> None:
         raise FileError(
             f"{folder} cannot be written",
             got=error.strerror,
+            do="choose a folder on storage that this process may write",
+        ) from None
+
+
+def check_makeable(folder: Path) -> None:
+    """Check that a folder can be made and written, and leave nothing behind.
+
+    Raises:
+        FileError: as `make_writable`.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".writable-", dir=there):
+            return
+    except OSError as error:
+        raise FileError(
+            f"{folder} cannot be written",
+            got=f"{there}: {error.strerror}",
             do="choose a folder on storage that this process may write",
         ) from None
 

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.topology import check_run, default_world
-from megabiomed.ground.files import make_writable, write_atomic
+from megabiomed.ground.files import check_makeable, make_writable, write_atomic
 from megabiomed.ground.secrets import masked
 from megabiomed.processes.fork import can_fork
 from megabiomed.processes.local import run_workers, under_launcher
@@ -62,6 +62,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
     kind.check_start(config, world)
     find_tracker(config.tracking)
     if options.dry_run:
+        check_makeable(config.folder)
         print(compact(config))
         for line in kind.description(config, world):
             print(line)

@@ -27,6 +27,8 @@ Row = dict[str, str]
 
 # First bytes of what would otherwise be read as one long damaged record.
 _NOT_TEXT = {
+    b"\xff\xfe\x00\x00": "UTF-32 text",  # before the mark of UTF-16, with which it begins
+    b"\x00\x00\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a git-lfs pointer instead of the file",
@@ -108,7 +110,7 @@ def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> 
         return dict(found)
 
     try:
-        whole = json.loads(text, object_pairs_hook=keep)
+        whole = json.loads(text, object_pairs_hook=keep, parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         yield from _lines(path, text, error)
         return
@@ -158,9 +160,18 @@ def _lines(path: Path, text: str, error: Exception) -> Iterator[Entry]:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
+        # Files that were put together bring a byte order mark each.
+        return json.loads(line.lstrip("\ufeff"), parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         return Unusable("no JSON", error)
+
+
+def _whole_number(digits: str) -> int | float:
+    """A whole number; infinity, which no field takes, for one that Python refuses to convert (over 4,300 digits)."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _parquet(path: Path) -> Iterator[Entry]:

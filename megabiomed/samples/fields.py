@@ -8,11 +8,14 @@ from typing import Any
 
 from megabiomed.samples.rejects import Unusable
 
+_SPELT_MISSING = {"", "nan", "NaN", "<NA>"}
+"""As pandas spells a missing value in a file. `None` and `null` may be answers."""
+
 
 def is_missing(value: Any) -> bool:
-    """Whether a field holds nothing: null, NaN (as pandas writes it), an empty text or list, a list of such values."""
+    """Whether a field holds nothing: null, NaN (also as pandas spells it), an empty text or list, a list of such values."""
     if isinstance(value, str):
-        return not value.strip()
+        return value.strip() in _SPELT_MISSING
     if isinstance(value, list | tuple):
         return all(map(is_missing, value))
     return value is None or (isinstance(value, float) and math.isnan(value))

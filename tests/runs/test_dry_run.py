@@ -44,6 +44,15 @@ def test_a_model_to_start_from_must_be_there_and_fit(run_file: Path, tmp_path: P
     dry(run_file, f"model.init_from={tmp_path / 'good'}")
 
 
+def test_a_folder_that_cannot_be_made_is_refused(run_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for folder in ("/dev/null", tmp_path / "file", tmp_path / "file/r", "/proc/r"):
+        with pytest.raises(UserError, match="cannot be written"):
+            dry(run_file, f"run_dir={folder}")
+    dry(run_file, f"run_dir={tmp_path / 'new/r'}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_run_that_goes_on_needs_no_longer_what_it_began_with(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
