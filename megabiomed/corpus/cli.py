@@ -16,12 +16,13 @@ from megabiomed.ground.options import LARGEST_SEED, finite
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 
+INPUTS_HELP = "Files: .jsonl, .json (plain, .gz, .bz2, .xz, .zst), .parquet, .arrow; folders of `Dataset.save_to_disk`."
 LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribute of your own (docs/extending.md)."
 
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
 def build(
-    inputs: Annotated[list[Path], typer.Argument(help="Files: .jsonl, .json (plain, .gz, .bz2, .xz, .zst), .parquet.")],
+    inputs: Annotated[list[Path], typer.Argument(help=INPUTS_HELP)],
     output: Annotated[Path, typer.Option(help="Folder to create: train/, validation/, tokenizer/, report.json.")],
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.model or tokenizer.json to use; default: train one.")
@@ -70,11 +71,12 @@ def build(
     from megabiomed.corpus.build import BuildOptions, build_corpus
     from megabiomed.corpus.clean import CleanRules
     from megabiomed.corpus.select import parse_rules
+    from megabiomed.corpus.tables import with_saved
 
     # min_words first, so that a rule of that name counts.
     rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
-        inputs,
+        with_saved(inputs),
         output,
         layout,
         pdf_parses,

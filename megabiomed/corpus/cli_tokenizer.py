@@ -19,7 +19,7 @@ tokenizer_app = typer.Typer(
     no_args_is_help=True, help="Train SentencePiece tokenizers; extend, check and compare these and tokenizer.json."
 )
 Texts = Annotated[
-    list[Path], typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .parquet; .gz, .zst).")
+    list[Path], typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .parquet, .arrow; .gz, .zst).")
 ]
 
 
@@ -127,12 +127,13 @@ def read_texts(paths: list[Path]) -> Iterator[str]:
     from megabiomed.corpus.clean import CleanRules, clean
     from megabiomed.corpus.readers import read_papers
     from megabiomed.corpus.records import Rejects
+    from megabiomed.corpus.tables import TABLES, with_saved
 
     # Cleaned as in a build, because that is what the tokenizer will cut; papers of any kind will do.
     rules = CleanRules(require_medical_id=False, min_words=1)
-    for path in paths:
+    for path in with_saved(paths):
         # All suffixes, because .gz or .zst may follow.
-        if {".jsonl", ".json", ".parquet"}.isdisjoint(path.suffixes):
+        if {".jsonl", ".json", *TABLES}.isdisjoint(path.suffixes):
             yield _text(path)
             continue
         for paper in read_papers(path, rejects=Rejects()):

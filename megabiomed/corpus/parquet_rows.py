@@ -44,20 +44,20 @@ def _check_groups(path: Path, metadata: Any) -> None:
             unpacked += chunk.total_uncompressed_size
             # Of a list in one row no part can be read alone; a value takes two bytes of levels at least.
             if metadata.row_group(group).num_rows < chunk.num_values:
-                _refuse(path, chunk.total_uncompressed_size, 2 * chunk.num_values)
-    _refuse(path, packed, unpacked)
+                refuse_excess(path, chunk.total_uncompressed_size, 2 * chunk.num_values)
+    refuse_excess(path, packed, unpacked)
 
 
 def _rows(path: Path, file: Any) -> Iterator[dict[str, Any]]:
     size, held = path.stat().st_size, 0
     for group in range(file.metadata.num_row_groups):
         for batch in file.iter_batches(_batch_rows(file.metadata.row_group(group)), [group], use_threads=False):
-            held += sum(_bytes(column) for column in batch.columns)
-            _refuse(path, size, held)
+            held += sum(held_bytes(column) for column in batch.columns)
+            refuse_excess(path, size, held)
             yield from batch.to_pylist()
 
 
-def _bytes(column: Any) -> int:
+def held_bytes(column: Any) -> int:
     """What the values of a column take when each is written out."""
     if "dictionary" not in str(column.type):
         return int(column.nbytes)
@@ -70,7 +70,8 @@ def _batch_rows(group: Any) -> int:
     return max(1, min(_MOST_ROWS, _BATCH_BYTES // max(1, largest)))
 
 
-def _refuse(path: Path, packed: int, unpacked: int) -> None:
+def refuse_excess(path: Path, packed: int, unpacked: int) -> None:
+    """Raise `DataError` where `unpacked` bytes out of `packed` are more than `limits_now()` allow."""
     if excess := limits_now().excess(packed, unpacked):
         raise DataError(
             f"{path} unpacks to too much", got=excess, do="do not use it, unless you trust where it is from"

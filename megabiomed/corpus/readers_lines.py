@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from megabiomed.corpus.parquet_rows import parquet_rows
 from megabiomed.corpus.records import Rejects
+from megabiomed.corpus.tables import TABLES
 from megabiomed.corpus.unpack import open_unpacked
 from megabiomed.corpus.unpack_streams import Damage
 from megabiomed.ground.errors import DataError
@@ -50,12 +50,12 @@ def check_readable(path: Path) -> None:
 
 
 def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
-    """Yield the objects of a JSON-lines file one at a time, the object that fills a .json file, or rows of a .parquet.
+    """Yield the objects of a JSON-lines file one at a time, the object that fills a .json file, or rows of a table.
 
     gzip, bzip2, xz and zstd are known by their first bytes, not by the name.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
+    if path.suffix in TABLES:
+        yield from _table_rows(path)
         return
     if path.suffix == ".json" and (value := _only_object(path, max_line_bytes, rejects)) is not None:
         yield Record(value, path, 1, 0)
@@ -83,10 +83,10 @@ def _only_object(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | N
     return value
 
 
-def _parquet_rows(path: Path) -> Iterator[Record]:
-    """Rows of a Parquet file, streamed; `offset` is the number of the row, as there are no lines."""
+def _table_rows(path: Path) -> Iterator[Record]:
+    """Rows of a table, streamed; `offset` is the number of the row, as there are no lines."""
     check_readable(path)
-    for number, row in enumerate(parquet_rows(path)):
+    for number, row in enumerate(TABLES[path.suffix](path)):
         yield Record(row, path, number + 1, number)
 
 

@@ -1,4 +1,4 @@
-"""Text files of records: JSON, JSON lines, Parquet and tables, read so that one bad record costs one record.
+"""Files of records: JSON, JSON lines, Parquet, Arrow and text tables, read so that one bad record costs one record.
 
 Bytes that are not UTF-8 are kept as lone surrogates, as are halves of surrogate pairs that JSON spells out.
 `fields.require_valid` then refuses the record that holds them, and no other one.
@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from megabiomed.corpus.parquet_rows import parquet_rows
+from megabiomed.corpus.tables import TABLES
 from megabiomed.corpus.unpack import open_unpacked
 from megabiomed.corpus.unpack_streams import Damage
 from megabiomed.ground.errors import DataError
@@ -76,7 +76,8 @@ def _text(path: Path, newline: str | None = None) -> Iterator[TextIOWrapper]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise DataError(f"{path} {'is a folder' if path.is_dir() else 'is not there'}", do="give a file")
+        wrong, do = ("is a folder", "give a file in it") if path.is_dir() else ("is not there", "give a file")
+        raise DataError(f"{path} {wrong}", do=do)
 
 
 def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
@@ -86,7 +87,7 @@ def _refuse_other_kinds(path: Path, beginning: bytes) -> None:
 
 
 def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> Iterator[Entry]:
-    """Entries of a .parquet file, of a JSON document, or of JSON lines; which of the two is seen from the content.
+    """Entries of a .parquet or .arrow file, of a JSON document, or of JSON lines; which of the two is seen from the content.
 
     A document is a list of entries, an object of id to entry, one entry alone, or an object with one list of entries
     (`{"data": [...]}`).
@@ -97,8 +98,8 @@ def read_entries(path: Path, is_record: Callable[[Mapping[str, Any]], bool]) -> 
     Raises:
         DataError: the file cannot be read, or is neither a JSON document nor JSON lines.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
+    if path.suffix in TABLES:
+        yield from _rows(path)
         return
     # Read whole: whether it is one document or lines is known only at its end.
     text = _whole_text(path)
@@ -174,9 +175,9 @@ def _whole_number(digits: str) -> int | float:
         return float(digits)
 
 
-def _parquet(path: Path) -> Iterator[Entry]:
+def _rows(path: Path) -> Iterator[Entry]:
     _require_file(path)
-    yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(parquet_rows(path)))
+    yield from (("", f"{path.name}:{number}", row) for number, row in enumerate(TABLES[path.suffix](path)))
 
 
 def read_table(

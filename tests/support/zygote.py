@@ -83,7 +83,8 @@ class Child:
     """A process that the zygote started, with what `subprocess.Popen` says of one."""
 
     def __init__(self, zygote: _Zygote, number: int, pid: int) -> None:
-        self._zygote, self._number, self.pid = zygote, number, pid
+        self._zygote, self._number = zygote, number
+        self.pid = pid
 
     @property
     def returncode(self) -> int | None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from megabiomed.corpus.tables import TABLES
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import read_json
 from megabiomed.samples.documents import read_entries, read_table
@@ -114,5 +115,5 @@ def described(
         return error.reject("", ident)
 
 
-OPENBIOMED = RecordLayout(read_openbiomed, (".json", ".jsonl", ".parquet"))
+OPENBIOMED = RecordLayout(read_openbiomed, (".json", ".jsonl", *TABLES))
 CHEBI20 = RecordLayout(read_chebi20, (".txt", ".tsv"))

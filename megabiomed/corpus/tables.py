@@ -1,0 +1,21 @@
+"""Files whose records are rows of a table with typed columns, found by the ends of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from megabiomed.corpus.arrow_rows import arrow_rows, saved_files
+from megabiomed.corpus.parquet_rows import parquet_rows
+
+TABLES: Mapping[str, Callable[[Path], Iterator[dict[str, Any]]]] = {".parquet": parquet_rows, ".arrow": arrow_rows}
+
+
+def with_saved(paths: Iterable[Path]) -> list[Path]:
+    """The same paths, with the Arrow files in place of each folder that `Dataset.save_to_disk` wrote.
+
+    Raises:
+        DataError: a folder is none of these, or holds several splits.
+    """
+    return [file for path in paths for file in (saved_files(path) if path.is_dir() else [path])]
