@@ -49,7 +49,8 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
     """Run the build and return its report (also stored as report.json).
 
     Calling it again resumes a killed build: finished shards and parts are kept in a hidden folder next to `output`, as long
-    as options and input files stay the same. A wrong input or option leaves nothing behind.
+    as options and input files stay the same. A wrong input or option leaves nothing behind; only when no paper was left, the
+    rejects stay as OUTPUT.rejects.jsonl.
 
     Raises:
         DataError: an input is missing or empty, nothing is left after cleaning, or the output exists.
@@ -103,9 +104,7 @@ class _Build:
         hashes = self._clean()
         splits = self._split()
         if not self.counts["train"]:
-            raise DataError(
-                "nothing is left to train on", got=self._losses(), do="check the input layout and the cleaning rules"
-            )
+            raise DataError("nothing is left to train on", got=self._losses(), do=self._keep_rejects())
         # Only now: it is trained on what is left for training.
         tokenizer = self._tokenizer(splits)
         final = self.working / "corpus"
@@ -228,11 +227,22 @@ class _Build:
                 row = {"reason": reason, "count": self.rejects.counts[reason], "sample": sample}
                 yield json.dumps(row, ensure_ascii=False) + "\n"
 
+    def _keep_rejects(self) -> str:
+        """Write the rejects beside the output, which nothing else would keep of this build; returns what to do."""
+        do = "check the input layout and the cleaning rules"
+        if not self.rejects.counts:
+            return do
+        path = self.options.output.with_name(f"{self.options.output.name}.{REJECTS}")
+        write_atomic(path, "".join(self._reject_lines()))
+        return f"{do}; {path} has examples"
+
     def _losses(self) -> str:
-        """The most frequent reasons why papers are missing."""
+        """The most frequent reasons why papers are missing, with an example of the first one that is a damage."""
         dropped = {what: n for what, n in self.counts.items() if what.startswith("papers: dropped")}
         reasons = Counter({**self.rejects.counts, **dropped})
-        return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "no records"
+        losses = [f"{count} x {reason}" for reason, count in reasons.most_common(6)]
+        example = next((self.rejects.samples[reason][0] for reason, _ in self.rejects.counts.most_common(1)), "")
+        return ", ".join(losses) + (f" ({example})" if example else "") if losses else "no records"
 
     def _training_texts(self, splits: list[Path]) -> Iterator[str]:
         """Papers of the training split alone: a tokenizer that has seen the validation papers would cut them better."""

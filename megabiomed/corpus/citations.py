@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-
+from megabiomed.corpus.readers_spans import first_inside
 from megabiomed.corpus.records import Paper, Span
 
 OPEN, CLOSE = "[bib_ref]", "[/bib_ref]"
@@ -38,16 +36,10 @@ def _cited_works(paper: Paper) -> dict[str, tuple[str, str]]:
     titles, names = paper.spans.get("bibtitle", []), paper.spans.get("bibauthorlastname", [])
     for entry in paper.spans.get("bibentry", []):
         if (name := entry.attributes.get("id")) is not None:
-            works.setdefault(str(name), (_first(paper.text, titles, entry), _first(paper.text, names, entry)))
+            works.setdefault(
+                str(name), (first_inside(paper.text, titles, entry), first_inside(paper.text, names, entry))
+            )
     return works
-
-
-def _first(text: str, spans: Sequence[Span], entry: Span) -> str:
-    """Text of the first span inside an entry; the spans are sorted by their start."""
-    place = bisect_left(spans, entry.start, key=lambda span: span.start)
-    if place < len(spans) and spans[place].end <= entry.end:
-        return " ".join(text[spans[place].start : spans[place].end].split())
-    return ""
 
 
 def _with_brackets(text: str, span: Span) -> tuple[int, int]:

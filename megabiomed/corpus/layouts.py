@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """Look at the keys of each record."""
+_MOST_KEYS = 32
+_LONGEST_KEY = 40
+_LEAST_LIKENESS = 0.6
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,13 @@ class Layout:
 
     Attributes:
         read: turns one record into a paper; None for a record without one, after it has been counted in the rejects.
-        keys: a record with any of these keys is of this layout. Without keys the layout is read only when it is named.
+        keys: a record with any of these keys, or with all keys of an inner tuple, is of this layout. Without keys the layout
+            is read only when it is named.
         join: reads a file together with the files of its parses, for layouts that keep the two apart.
     """
 
     read: Callable[[Record, Rejects], Paper | None]
-    keys: tuple[str, ...] = ()
+    keys: tuple[str | tuple[str, ...], ...] = ()
     join: Callable[[Path, Iterable[Path], Rejects], Iterator[Paper]] | None = None
 
 
@@ -36,6 +41,7 @@ class Layout:
 LAYOUTS: Registry[Layout] = Registry(
     "corpus layout",
     {
+        "s2orc_v2": "megabiomed.corpus.readers_api_v2:S2ORC_V2",
         "s2orc": "megabiomed.corpus.readers_api:DATASETS_API",
         "s2orc_2019": "megabiomed.corpus.readers_nested:RELEASE_2019",
         "doc2json": "megabiomed.corpus.readers_nested:DOC2JSON",
@@ -51,6 +57,32 @@ def recognise(record: Record) -> Layout | None:
     """The shipped layout that has one of the record's keys; None when no layout has any of them."""
     for name in LAYOUTS.names():
         layout = LAYOUTS.find(name)
-        if any(key in record.value for key in layout.keys):
+        if any(record.value.keys() >= _names(key) for key in layout.keys):
             return layout
     return None
+
+
+def nearest(keys: Iterable[str]) -> str:
+    """The shipped layout whose keys are most like these, for a message: its name and the keys that recognise it."""
+    seen = [key for key in keys if isinstance(key, str)][:_MOST_KEYS]
+    best, likeness = "", _LEAST_LIKENESS
+    for name in LAYOUTS.names():
+        for key in LAYOUTS.find(name).keys:
+            wanted = _names(key)
+            found = sum(max((_likeness(one, other) for other in seen), default=0.0) for one in wanted) / len(wanted)
+            if found > likeness:
+                best, likeness = f"{name}, which has {' and '.join(sorted(wanted))}", found
+    return best or f"none; layouts are {', '.join(LAYOUTS.names())}"
+
+
+def _names(key: str | tuple[str, ...]) -> set[str]:
+    return {key} if isinstance(key, str) else set(key)
+
+
+def _likeness(one: str, other: str) -> float:
+    """0 to 1, whatever the case and the separators."""
+    return SequenceMatcher(None, _plain(one), _plain(other)).ratio()
+
+
+def _plain(key: str) -> str:
+    return "".join(character for character in key[:_LONGEST_KEY].lower() if character.isalnum())

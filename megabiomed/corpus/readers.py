@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from megabiomed.corpus.layouts import AUTO, LAYOUTS, Layout, recognise
+from megabiomed.corpus.layouts import AUTO, LAYOUTS, Layout, nearest, recognise
 from megabiomed.corpus.readers_lines import check_readable, read_records
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.ground.errors import DataError
@@ -74,7 +74,9 @@ def _single(path: Path, fixed: Layout | None, rejects: Rejects) -> Iterator[Pape
         layout = fixed or recognise(record)
         if layout is None:
             keys = ", ".join(list(record.value)[:8])
-            rejects.add("record: unknown layout", record.where, f"keys {keys}")
+            rejects.add(
+                "record: unknown layout", record.where, f"keys {keys[:80]}; nearest layout: {nearest(record.value)}"
+            )
             continue
         paper = layout.read(record, rejects)
         if paper is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megabiomed.corpus.layouts import Layout
+from megabiomed.corpus.licences import parse_licence
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
 from megabiomed.corpus.records import Paper, Rejects, Span
@@ -25,10 +26,9 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
     # The dataset `abstracts` has one text per record and no annotations: all of it is the abstract.
     if "content" not in value and isinstance(text, str) and text.strip():
         spans = {"abstract": [Span(0, len(text))]}
-        access = value.get("openaccessinfo")
-        externalids = access.get("externalids") if isinstance(access, dict) else externalids
+        externalids = _access(value).get("externalids", externalids)
     else:
-        text = _content_text(value, where, rejects)
+        text = marked_text(value, "content", where, rejects)
         if text is None:
             return None
         spans = parse_annotations(value["content"].get("annotations"), len(text), where, rejects)
@@ -44,15 +44,25 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
         line=record.line,
         offset=record.offset,
         fields=parse_fields(value),
+        licence=parse_licence(_access(value).get("license")),
     )
 
 
-def _content_text(value: dict[str, Any], where: str, rejects: Rejects) -> str | None:
+def _access(value: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of its open access: its own `openaccessinfo`, or the `oainfo` of its content's source."""
     content = value.get("content")
-    if not isinstance(content, dict):
-        rejects.add("record: no content", where, type(content).__name__)
+    source = content.get("source") if isinstance(content, dict) else None
+    held = (value.get("openaccessinfo"), source.get("oainfo") if isinstance(source, dict) else None)
+    return next((access for access in held if isinstance(access, dict)), {})
+
+
+def marked_text(value: dict[str, Any], name: str, where: str, rejects: Rejects) -> str | None:
+    """The text of `{name: {text, annotations}}`; None, counted, when there is none."""
+    marked = value.get(name)
+    if not isinstance(marked, dict):
+        rejects.add(f"record: no {name}", where, type(marked).__name__)
         return None
-    text = content.get("text")
+    text = marked.get("text")
     if text is None:
         rejects.add("record: text is null or missing", where)
         return None

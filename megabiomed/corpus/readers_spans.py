@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +14,8 @@ from megabiomed.corpus.records import Rejects, Span
 # No offset, year or id has more digits; a longer run of them is damage.
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _ID_KEYS = {"pubmedcentral": "pmc", "pmc_id": "pmc", "pubmed_id": "pubmed", "arxiv_id": "arxiv", "acl_id": "acl"}
+# No rule asks for sentences, and there are more of them than of all other spans.
+_UNUSED = frozenset({"sentence"})
 _FIELD_KEYS = ("mag_field_of_study", "s2fieldsofstudy", "fieldsofstudy", "fieldsOfStudy")
 _ID_NAMES = ("pmc", "pubmed", "doi", "arxiv", "acl", "mag", "dblp")
 
@@ -24,13 +28,27 @@ def parse_annotations(value: Any, length: int, where: str, rejects: Rejects) -> 
         length: characters of the text that the offsets point into.
 
     Returns:
-        name to valid spans sorted by start; names without spans are left out. What is wrong is dropped and counted.
+        name, without underscores, to valid spans sorted by start; names without spans are left out. What is wrong is dropped
+        and counted.
     """
     if not isinstance(value, dict):
         rejects.add("field: annotations missing", where, type(value).__name__)
         return {}
-    decoded = {name: parse_spans(entry, length, f"{where} {name}", rejects) for name, entry in value.items()}
+    decoded = {
+        # `s2orc_v2` writes section_header where `s2orc` writes sectionheader.
+        str(name).replace("_", ""): parse_spans(entry, length, f"{where} {name}", rejects)
+        for name, entry in value.items()
+        if name not in _UNUSED
+    }
     return {name: spans for name, spans in decoded.items() if spans}
+
+
+def first_inside(text: str, spans: Sequence[Span], entry: Span) -> str:
+    """Text of the first span inside another one, on one line; empty when there is none. The spans are sorted by start."""
+    place = bisect_left(spans, entry.start, key=lambda span: span.start)
+    if place < len(spans) and spans[place].end <= entry.end:
+        return " ".join(text[spans[place].start : spans[place].end].split())
+    return ""
 
 
 def parse_spans(value: Any, length: int, where: str, rejects: Rejects) -> list[Span]:

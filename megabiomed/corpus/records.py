@@ -36,6 +36,7 @@ class Paper:
         fields: of study, as far as the layout tells.
         references: id of a cited work (a `bibref` span's `ref_id`) to its title and its first author's last name, in
             layouts that list them apart from the text.
+        licence: as `parse_licence` names it; empty where the layout does not tell.
     """
 
     paper_id: str
@@ -49,6 +50,7 @@ class Paper:
     offset: int
     fields: tuple[str, ...] = ()
     references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    licence: str = ""
 
     @property
     def is_abstract(self) -> bool:

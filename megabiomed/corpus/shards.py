@@ -119,6 +119,7 @@ def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: li
         origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
         more: dict[str, Any] = {"year": paper.year} if paper.year is not None else {}
         more |= {"fields": paper.fields} if paper.fields else {}
+        more |= {"licence": paper.licence} if paper.licence else {}
         row = {"text": text, **origin, "ids": paper.ids, **more}
         part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         items = contamination.find(text) if job.evaluation else []

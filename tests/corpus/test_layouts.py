@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from megabiomed.corpus.build import BuildOptions, build_corpus
-from megabiomed.corpus.layouts import LAYOUTS, recognise
+from megabiomed.corpus.layouts import LAYOUTS, nearest, recognise
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.ground.errors import ConfigError, DataError
@@ -46,6 +46,8 @@ def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("value", "name"),
     [
         ({"corpusid": 1, "text": ""}, "s2orc"),
+        ({"corpusid": 1, "body": {}}, "s2orc_v2"),
+        ({"body": {}, "bibliography": {}}, "s2orc_v2"),
         ({"paper_id": "1", "metadata": {}, "grobid_parse": None}, "s2orc_2019"),
         ({"paper_id": "1", "pdf_parse": {}}, "doc2json"),
         ({"paper_id": "1", "title": ""}, "s2orc_2020"),
@@ -58,6 +60,30 @@ def test_a_record_is_recognised_by_its_keys(value: dict[str, Any], name: str) ->
 
 def test_a_record_with_other_keys_is_of_no_layout() -> None:
     assert recognise(Record({"body": ""}, Path("x"), 1, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (["Contents", "x"], "s2orc, which has content"),
+        (["corpus_id", "Body"], "s2orc_v2, which has body and corpusid"),
+        (["grobidParse"], "s2orc_2019, which has grobid_parse"),
+        (["zzz", 7, "y" * 100_000], "none; layouts are s2orc"),
+        ([], "none; layouts are"),
+    ],
+)
+def test_the_nearest_layout_is_named_by_what_it_has(keys: list[Any], says: str) -> None:
+    assert nearest(keys).startswith(says)
+
+
+def test_a_build_that_keeps_nothing_says_what_it_saw_and_keeps_its_rejects(tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_text('{"contents": {}, "no": 1}\n' * 3)
+    with pytest.raises(DataError, match=r"3 x record: unknown layout .*keys contents, no; nearest layout: s2orc"):
+        build_corpus(BuildOptions([file], tmp_path / "out", vocab_size=300))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.jsonl", "out.rejects.jsonl"]
+    rows = [json.loads(line) for line in (tmp_path / "out.rejects.jsonl").read_text().splitlines()]
+    assert [(row["count"], f"odd.jsonl:{n}:" in row["sample"]) for n, row in enumerate(rows, 1)] == [(3, True)] * 3
 
 
 def test_parses_are_joined_by_the_one_layout_that_keeps_them_apart() -> None:
