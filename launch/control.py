@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import write_atomic, write_json
+from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.status import find_runs, submitted_below
 
@@ -37,7 +38,8 @@ def ask(run: Path, what: str) -> Path:
 def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
     """End a run for good, and the stages of its chain that wait for it; yields what it did, job by job.
 
-    With `save` a running job leaves by itself after its next step; waiting ones, and commands, are cancelled at once.
+    With `save` a running job leaves by itself after its next step; waiting ones, and commands, are cancelled at once. The
+    switch is set before the scheduler is asked, so a run ends also while its controller is away.
 
     Raises:
         LaunchError: the scheduler refused a job; all others were ended before that.
@@ -54,15 +56,31 @@ def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:
 
 
 def _cancel(folder: Path, save: bool) -> str:
-    job_id, state = _job_and_state(folder)
-    if state == "RUNNING" and save and records.read_job(folder)["kind"] != records.COMMAND:
-        return f"asked to save and leave: job {job_id} ({ask(folder, 'end')})"
+    # The switch first: a job that SLURM requeues in this moment finds it and leaves, and so does one whose controller is away.
+    set_before = (folder / records.KILL_SWITCH).exists()
+    switch = ask(folder, "end")
+    obeyed = save and records.read_job(folder)["kind"] != records.COMMAND
+    try:
+        job_id, state = _job_and_state(folder, patient=not obeyed)
+    except LaunchError as error:
+        if obeyed:
+            return f"asked to save and leave, now or when it starts: the scheduler does not answer ({switch})"
+        raise LaunchError(
+            f"the job of {folder} was not cancelled", got=error.got,
+            do=f"it leaves by itself after its next step ({switch}); cancel it again when the scheduler answers",
+        ) from None  # fmt: skip
+    if state == "RUNNING" and obeyed:
+        return f"asked to save and leave: job {job_id} ({switch})"
     if state not in scheduler.ACTIVE:
-        return f"nothing to cancel: job {job_id} ({state})"
-    # The switch first: a job that SLURM requeues in this moment finds it and leaves.
-    ask(folder, "end")
+        if not set_before:  # a start by hand would end at once
+            switch.unlink(missing_ok=True)
+        return f"nothing to cancel: {_named(job_id)} ({state})"
     scheduler.call("scancel", job_id)
     return f"cancelled: job {job_id} ({state})"
+
+
+def _named(job_id: str) -> str:
+    return f"job {job_id}" if job_id else "no job was submitted"
 
 
 def scontrol(run: Path, verb: str) -> Iterator[str]:
@@ -73,7 +91,7 @@ def scontrol(run: Path, verb: str) -> Iterator[str]:
             scheduler.call("scontrol", verb, job_id)
             yield f"{verb}: job {job_id}"
         else:
-            yield f"nothing to {verb}: job {job_id} ({state})"
+            yield f"nothing to {verb}: {_named(job_id)} ({state})"
 
 
 def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
@@ -124,7 +142,7 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
         ids[stage] = job_id
         return f"in the queue: {stage}: job {job_id} ({state})"
     if dry_run:
-        return f"would submit: {stage}: {folder / records.SLURM / 'job.sh'}"
+        return f"would submit: {stage}: {folder / records.SLURM / records.SCRIPT}"
     ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])
     return f"submitted: {stage}: job {ids[stage]}"
 
@@ -137,24 +155,23 @@ def _again(run: Path, after: list[str]) -> str:
     records.renew(run)
     # No id while it is being submitted: the old one would be taken for the new job's, should this process die now.
     write_json(file, record | {"job_id": None})
-    job_id = scheduler.submit((run / records.SLURM / "job.sh").absolute(), after)
+    job_id = scheduler.submit((run / records.SLURM / records.SCRIPT).absolute(), after)
     write_json(file, record | {"job_id": job_id})
     return job_id
 
 
-def _job_and_state(run: Path) -> tuple[str, str]:
-    """Id and state of the job of a run."""
-    job = scheduler.job_of(run)
-    return job.get("JobId") or str(records.read_job(run).get("job_id")), job.get("JobState", "not in the queue")
+def _job_and_state(run: Path, patient: bool = True) -> tuple[str, str]:
+    """Id (empty when none is known) and state of the job of a run."""
+    job = scheduler.job_of(run, patient)
+    return job.get("JobId") or records.read_job(run).get("job_id") or "", job.get("JobState", "not in the queue")
 
 
 def _with_dependents(runs: list[Path]) -> list[Path]:
     """Runs, and the stages of their chain that come after them, directly or indirectly."""
     selected, names = list(runs), {records.read_job(run)["stage"] for run in runs}
-    known = {run.absolute() for run in runs}
     for folder in find_runs(runs[0]):
         record = records.read_job(folder)
-        if names & set(record["after"]) and folder.absolute() not in known:
+        if names & set(record["after"]) and not any(same_place(folder, run) for run in selected):
             names.add(record["stage"])
             selected.append(folder)
     return selected

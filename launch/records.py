@@ -24,10 +24,12 @@ from megabiomed.checkpoint.fence import CLAIM, Fence, of_owners
 from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
+from megabiomed.ground.places import same_place
 from megabiomed.ground.secrets import masked_values
 
 SLURM = "slurm"
 JOB = "job.json"
+SCRIPT = "job.sh"
 INCARNATIONS = "incarnations.jsonl"
 EVENTS = "events.jsonl"
 VERDICTS = "verdicts"
@@ -89,7 +91,7 @@ def read_job(run: Path) -> dict[str, Any]:
 def was_moved(run: Path, record: dict[str, Any]) -> Path | None:
     """The folder that a run had when it was submitted, if it is another one now: its script knows only that one."""
     named = record.get("controls") or []
-    return Path(named[0]) if named and Path(named[0]).resolve() != run.resolve() else None
+    return Path(named[0]) if named and not same_place(Path(named[0]), run) else None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.places import same_place
 from megabiomed.launch import records
 
 _TIMEOUT_S = 60.0
@@ -158,11 +159,21 @@ def _only_one(script: Path, known: set[str]) -> str | None:
 
 
 def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
-    """Job id -> state of this user's jobs with a script, including those that ended minutes ago; one id for all components."""
+    """Job id -> state of this user's jobs with a script, including those that ended minutes ago; one id for all components.
+
+    The script may have been submitted under another name of its place: `..`, a link, a bind mount.
+    """
     # Text in a format of our own: squeue's JSON has other types in every other version (a state was text, then a list).
     text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
     rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
-    return {number.split("+")[0]: state for number, state, command in rows if command == str(script)}
+    return {number.split("+")[0]: state for number, state, command in rows if _is_script(command, script)}
+
+
+def _is_script(command: str | None, script: Path) -> bool:
+    """Whether SLURM's name of a job's script leads to this one. The folder decides: a script may be gone meanwhile."""
+    if command is None or Path(command).name != script.name:
+        return False
+    return command == str(script) or same_place(Path(command).parent, script.parent)
 
 
 def job(job_id: str, patient: bool = True) -> dict[str, str]:
@@ -185,14 +196,14 @@ def job_of(run: Path, patient: bool = True) -> dict[str, str]:
     """The job of a run, as `job`; empty when there is none, or when its id now belongs to somebody else's job."""
     # The script proves whose job it is, not the id: a controller that is killed forgets its last seconds, and gives the ids
     # of those seconds to other jobs.
-    script = run.absolute() / records.SLURM / "job.sh"
+    script = run.absolute() / records.SLURM / records.SCRIPT
     record = records.read_job(run)
     job_id = record.get("job_id")
     if record and not job_id:  # the submission was cut off before it learned the id: its job may be in the queue
         active = [number for number, state in jobs_of_script(script, patient).items() if state in ACTIVE]
         job_id = next(iter(active), None)
     fields = job(str(job_id), patient) if job_id else {}
-    return fields if fields.get("Command") == str(script) else {}
+    return fields if _is_script(fields.get("Command"), script) else {}
 
 
 def hostnames(nodes: str) -> list[str]:

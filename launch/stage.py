@@ -13,6 +13,7 @@ from megabiomed.config import RunConfig
 from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
+from megabiomed.ground.places import is_below, same_place
 from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig, read_chain
@@ -168,7 +169,7 @@ def _check(stage: ChainStage, before: list[ChainStage]) -> None:
     for name in stage.after:
         if name not in known:
             raise ConfigError(f"stage {stage.name} waits for a stage that does not come before it", got=repr(name))
-    if any(other.folder == stage.folder for other in before):
+    if any(same_place(other.folder, stage.folder) for other in before):
         raise ConfigError(f"two stages of {stage.chain} share a run folder", got=stage.folder, do="set run_dir or name")
     _check_words(stage)
     if seconds_of(stage.time) <= stage.cluster.grace_seconds:
@@ -232,7 +233,7 @@ def _check_order(stage: ChainStage, before: list[ChainStage]) -> None:
         return
     earlier = stage.config.part(names[at - 1])
     finished = records.committed_step(earlier.folder) >= (earlier.train.steps or 0)
-    if not finished and earlier.folder not in [other.folder for other in _ancestors(stage, before)]:
+    if not finished and not any(same_place(earlier.folder, other.folder) for other in _ancestors(stage, before)):
         raise ConfigError(
             f"stage {stage.name} starts from {names[at - 1]}, which is not finished and not among those it waits for",
             got=f"after: {', '.join(stage.after) or 'none'}",
@@ -252,9 +253,9 @@ def _ancestors(stage: ChainStage, before: list[ChainStage]) -> list[ChainStage]:
 
 def _check_files(stage: ChainStage, before: list[ChainStage]) -> None:
     """What a stage reads exists, or is made by a stage that it waits for; what it writes can be written."""
-    made = [path.absolute() for other in _ancestors(stage, before) for path in (*other.controls, *other.makes)]
+    made = [path for other in _ancestors(stage, before) for path in (*other.controls, *other.makes)]
     for key, path in read_paths(stage.config) if stage.config is not None else ():
-        if not path.exists() and not any(path.absolute().is_relative_to(folder) for folder in made):
+        if not path.exists() and not any(is_below(path, folder) for folder in made):
             raise ConfigError(
                 f"{key} of stage {stage.name} does not exist",
                 got=path,
@@ -272,9 +273,9 @@ def _check_files(stage: ChainStage, before: list[ChainStage]) -> None:
 
 def _check_shared(stage: ChainStage) -> None:
     """Refuse paths that the nodes cannot see, where the cluster says which they can."""
-    roots = [root.resolve() for root in stage.cluster.shared_roots]
+    roots = stage.cluster.shared_roots
     for key, path in _given(stage) if roots else ():
-        if not any(path.resolve().is_relative_to(root) for root in roots):
+        if not any(is_below(path, root) for root in roots):
             raise ConfigError(
                 f"the nodes would not see {key} of stage {stage.name}",
                 got=path,

@@ -11,6 +11,7 @@ from typing import Any
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.figures import NOT_FINITE, shown
 from megabiomed.ground.json_lines import parsed_object
+from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import seconds_of
 
@@ -41,7 +42,7 @@ def find_runs(where: Path | None) -> list[Path]:
     """
     if where is not None and (record := records.read_job(where)):
         chain = [Path(folder) for folder in record["members"] if records.read_job(Path(folder))]
-        return chain if where.absolute() in chain else [where]
+        return chain if any(same_place(where, folder) for folder in chain) else [where]
     found = submitted_below(where or Path("runs"))
     if not found and where is not None:
         # Imported where it is needed: it brings torch, for which a look at a queue should not wait.
@@ -49,7 +50,7 @@ def find_runs(where: Path | None) -> list[Path]:
         from megabiomed.checkpoint.uses import SUBMITTED
 
         run = locate(where).expect(SUBMITTED).run
-        return find_runs(run) if run is not None and run.resolve() != where.resolve() else []
+        return find_runs(run) if run is not None and not same_place(run, where) else []
     return found
 
 
@@ -64,7 +65,9 @@ def submitted_below(folder: Path) -> list[Path]:
     def place(run: Path) -> tuple[str, int]:
         record = records.read_job(run)
         members, here = record["members"], str(run.absolute())
-        return record["prepared"], members.index(here) if here in members else 0
+        if here in members:
+            return record["prepared"], members.index(here)
+        return record["prepared"], next((n for n, folder in enumerate(members) if same_place(Path(folder), run)), 0)
 
     return sorted(runs, key=place)
 

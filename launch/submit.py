@@ -36,7 +36,7 @@ class Job:
     @property
     def path(self) -> Path:
         """Where the script is stored."""
-        return self.stage.folder / records.SLURM / "job.sh"
+        return self.stage.folder / records.SLURM / records.SCRIPT
 
 
 def render(stage: ChainStage) -> Job:
@@ -267,7 +267,7 @@ def refuse_second(run: Path) -> None:
     """Refuse a run that is in the queue already, under the recorded id or, if a submission was cut off, under another."""
     recorded = scheduler.job_of(run)
     states = {recorded.get("JobId", ""): recorded.get("JobState", "")}
-    states |= scheduler.jobs_of_script(run.absolute() / records.SLURM / "job.sh")
+    states |= scheduler.jobs_of_script(run.absolute() / records.SLURM / records.SCRIPT)
     for number, state in states.items():
         if state in scheduler.ACTIVE:
             raise LaunchError(

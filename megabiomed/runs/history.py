@@ -11,6 +11,7 @@ from megabiomed.checkpoint.fence import FENCE, of_owners
 from megabiomed.config import RunConfig
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.json_lines import read_objects
+from megabiomed.ground.places import same_place
 
 EVENTS, METRICS = "events.jsonl", "metrics.jsonl"
 # Each is written after the checkpoint of its step was committed or read.
@@ -56,7 +57,7 @@ def check_place(file: Path, config: RunConfig, overrides: list[str]) -> None:
     if not (here / FENCE).is_file() or any(text.startswith(("run_dir=", "name=")) for text in overrides):
         return
     folders = [config.folder, *(config.part(name).folder for name in config.parts)]
-    if here.resolve() not in [folder.resolve() for folder in folders]:
+    if not any(same_place(here, folder) for folder in folders):
         raise CheckpointError(
             f"{file} belongs to a run that was moved or copied", got=f"run folder {config.folder.absolute()}",
             expected=str(here.absolute()),

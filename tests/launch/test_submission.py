@@ -188,3 +188,27 @@ def test_a_job_that_is_not_the_one_that_was_recorded_leaves_the_run_alone(
     assert status_of(run)["last"] is None
     (base / "7").write_text(f"CANCELLED|{run}/slurm/job.sh\n")  # then a script that was submitted by hand may run
     assert agent.begin(run, "9.0.1").verb == "run"
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_run_is_told_to_leave_before_the_scheduler_is_asked(
+    run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: bool
+) -> None:
+    monkeypatch.setattr(scheduler, "_RETRY_S", (0.1,))
+    base, run = queue(), tmp_path / "run"
+    submit_all([planned(run_file, run)])
+    (tmp_path / "queue.away").touch()
+    if save:
+        (said,) = cancel(run, save=True, chain=True)
+        assert said.startswith("asked to save and leave, now or when it starts: the scheduler does not answer")
+    else:
+        with pytest.raises(LaunchError, match=r"was not cancelled: got Unable to contact.*leaves by itself"):
+            list(cancel(run, save=False, chain=True))
+    assert (run / "control" / "end").is_file()
+    (tmp_path / "queue.away").unlink()
+    (base / "7").unlink()  # a run that is over keeps a switch that was set on purpose, and gets none
+    assert list(cancel(run, save=save, chain=True)) == ["nothing to cancel: job 7 (not in the queue)"]
+    assert (run / "control" / "end").is_file()
+    (run / "control" / "end").unlink()
+    list(cancel(run, save=save, chain=True))
+    assert not (run / "control" / "end").exists()
