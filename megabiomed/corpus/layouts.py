@@ -44,6 +44,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "s2orc_v2": "megabiomed.corpus.readers_api_v2:S2ORC_V2",
         "s2orc": "megabiomed.corpus.readers_api:DATASETS_API",
         "s2orc_2019": "megabiomed.corpus.readers_nested:RELEASE_2019",
+        "cord19": "megabiomed.corpus.readers_toplevel:TOPLEVEL",
         "doc2json": "megabiomed.corpus.readers_nested:DOC2JSON",
         "s2orc_2020": "megabiomed.corpus.readers_2020:RELEASE_2020",
         "text": "megabiomed.corpus.readers_nested:TEXT",

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from megabiomed.corpus.external_ids import parse_ids
 from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.readers_compose import compose
 from megabiomed.corpus.readers_lines import Record, read_records
-from megabiomed.corpus.readers_spans import parse_fields, parse_ids, parse_integer, parse_references
+from megabiomed.corpus.readers_spans import parse_fields, parse_integer, parse_references, parse_year
 from megabiomed.corpus.records import Paper, Rejects
 
 _ID_FIELDS = ("pmc_id", "pubmed_id", "doi", "arxiv_id", "acl_id")
@@ -65,7 +66,7 @@ def paper_2020(record: Record, metadata: dict[str, Any], parse: dict[str, Any], 
         paper_id=str(record.value["paper_id"]),
         ids=parse_ids({name: metadata.get(name) for name in _ID_FIELDS}, where, rejects),
         title=" ".join((title or "").split()),
-        year=parse_integer(metadata.get("year")),
+        year=parse_year(metadata.get("year")),
         text=text,
         spans=spans,
         source=record.path.name,

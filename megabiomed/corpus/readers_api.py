@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from megabiomed.corpus.external_ids import first_of, parse_ids
 from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.licences import parse_licence
 from megabiomed.corpus.readers_lines import Record
-from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_ids, parse_integer
+from megabiomed.corpus.readers_spans import parse_annotations, parse_fields, parse_integer, parse_year
 from megabiomed.corpus.records import Paper, Rejects, Span
 
 
@@ -18,15 +19,15 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
     External ids may be lower case (this dataset) or mixed case (the `papers` and `abstracts` datasets).
     """
     value, where = record.value, record.where
-    paper_id = parse_integer(value.get("corpusid"))
+    paper_id = parse_integer(first_of(value, "corpusid"))
     if paper_id is None:
         rejects.add("record: no corpusid", where, repr(value.get("corpusid")))
         return None
-    text, externalids = value.get("abstract"), value.get("externalids")
+    text, externalids = value.get("abstract"), first_of(value, "externalids")
     # The dataset `abstracts` has one text per record and no annotations: all of it is the abstract.
     if "content" not in value and isinstance(text, str) and text.strip():
         spans = {"abstract": [Span(0, len(text))]}
-        externalids = _access(value).get("externalids", externalids)
+        externalids = first_of(_access(value), "externalids") or externalids
     else:
         text = marked_text(value, "content", where, rejects)
         if text is None:
@@ -37,7 +38,7 @@ def api_paper(record: Record, rejects: Rejects) -> Paper | None:
         paper_id=str(paper_id),
         ids=parse_ids(externalids, where, rejects),
         title=" ".join(text[titles[0].start : titles[0].end].split()) if titles else "",
-        year=parse_integer(value.get("year")),
+        year=parse_year(value.get("year")),
         text=text,
         spans=spans,
         source=record.path.name,

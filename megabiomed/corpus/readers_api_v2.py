@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from megabiomed.corpus.external_ids import first_of, parse_ids
 from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.licences import parse_licence
 from megabiomed.corpus.readers_api import marked_text
 from megabiomed.corpus.readers_lines import Record
-from megabiomed.corpus.readers_spans import first_inside, parse_annotations, parse_fields, parse_ids, parse_integer
+from megabiomed.corpus.readers_spans import first_inside, parse_annotations, parse_fields, parse_integer, parse_year
 from megabiomed.corpus.records import Paper, Rejects, Span
 
 _SEPARATOR = "\n\n"
@@ -22,7 +23,7 @@ _SEPARATOR = "\n\n"
 def v2_paper(record: Record, rejects: Rejects) -> Paper | None:
     """The title and the body as one text; the bibliography says which works are cited and is no part of the text."""
     value, where = record.value, record.where
-    paper_id = parse_integer(value.get("corpusid"))
+    paper_id = parse_integer(first_of(value, "corpusid"))
     if paper_id is None:
         rejects.add("record: no corpusid", where, repr(value.get("corpusid")))
         return None
@@ -37,9 +38,9 @@ def v2_paper(record: Record, rejects: Rejects) -> Paper | None:
     access = access if isinstance(access, dict) else {}
     return Paper(
         paper_id=str(paper_id),
-        ids=parse_ids(access.get("externalids", value.get("externalids")), where, rejects),
+        ids=parse_ids(first_of(access, "externalids") or first_of(value, "externalids"), where, rejects),
         title=title,
-        year=parse_integer(value.get("year")),
+        year=parse_year(value.get("year")),
         text=text,
         spans=spans,
         source=record.path.name,
@@ -86,4 +87,4 @@ def _references(bibliography: Any, where: str, rejects: Rejects) -> dict[str, tu
     return works
 
 
-S2ORC_V2 = Layout(v2_paper, keys=(("corpusid", "body"), ("body", "bibliography")))
+S2ORC_V2 = Layout(v2_paper, keys=(("corpusid", "body"), ("corpus_id", "body"), ("body", "bibliography")))

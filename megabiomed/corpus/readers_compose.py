@@ -17,10 +17,11 @@ def compose(
 
     Args:
         abstract: text of the metadata; used when the parse has no abstract of its own.
-        parse: `abstract` and `body_text` are lists of `{section, text, cite_spans, ref_spans}`.
+        parse: `abstract` and `body_text` are lists of `{section, text, cite_spans, ref_spans, eq_spans}`.
 
     Returns:
-        the text, and the spans `title`, `abstract`, `sectionheader`, `paragraph`, `bibref`, `figureref`, `tableref`.
+        the text, and the spans `title`, `abstract`, `sectionheader`, `paragraph`, `bibref`, `figureref`, `tableref`,
+        `formula`.
     """
     composer = _Composer(where, rejects)
     composer.append(title, "title")
@@ -32,10 +33,18 @@ def compose(
         header = paragraph.get("section")
         # Every paragraph names its section; the header belongs into the text once, where the section begins.
         if isinstance(header, str) and header.strip() and header != section:
+            for name in _new_headers(section, header):
+                composer.append(name, "sectionheader")
             section = header
-            composer.append(header, "sectionheader")
         composer.paragraph(paragraph, "paragraph")
     return composer.finish()
+
+
+def _new_headers(before: str, header: str) -> list[str]:
+    """The parts of "Methods::Cells", as s2orc-doc2json writes a section in a section, that begin here."""
+    parts, known = header.split("::"), before.split("::")
+    shared = next((n for n, (one, other) in enumerate(zip(parts, known)) if one != other), min(len(parts), len(known)))
+    return parts[shared:]
 
 
 class _Composer:
@@ -64,7 +73,7 @@ class _Composer:
         if not text.strip():
             return
         start = self.append(text, kind)
-        for field in ("cite_spans", "ref_spans"):
+        for field in ("cite_spans", "ref_spans", "eq_spans"):
             entries = paragraph.get(field) or []
             if not isinstance(entries, list):
                 self._rejects.add("span: list is of another type", f"{self._where} {field}", type(entries).__name__)
@@ -79,11 +88,12 @@ class _Composer:
             return
         # The release repeats the marked text in each span, which shows when an offset counts bytes or another text.
         written = entry.get("text")
-        if written is not None and written != text[span.start : span.end]:
+        # Of a formula it repeats the formula itself, for which a name may stand in the text.
+        if field != "eq_spans" and written is not None and written != text[span.start : span.end]:
             self._rejects.add("span: marks other text than it says", where, repr(written))
             return
         target = entry.get("ref_id")
-        kind = "bibref"
+        kind = "formula" if field == "eq_spans" else "bibref"
         if field == "ref_spans":
             # The release calls them TABREF0, FIGREF1 and so on.
             kind = "tableref" if isinstance(target, str) and target.startswith("TAB") else "figureref"

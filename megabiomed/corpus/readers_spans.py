@@ -13,11 +13,10 @@ from megabiomed.corpus.records import Rejects, Span
 
 # No offset, year or id has more digits; a longer run of them is damage.
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
-_ID_KEYS = {"pubmedcentral": "pmc", "pmc_id": "pmc", "pubmed_id": "pubmed", "arxiv_id": "arxiv", "acl_id": "acl"}
+_YEAR = re.compile(r"([0-9]{4})(?![0-9])")
 # No rule asks for sentences, and there are more of them than of all other spans.
 _UNUSED = frozenset({"sentence"})
 _FIELD_KEYS = ("mag_field_of_study", "s2fieldsofstudy", "fieldsofstudy", "fieldsOfStudy")
-_ID_NAMES = ("pmc", "pubmed", "doi", "arxiv", "acl", "mag", "dblp")
 
 
 def parse_annotations(value: Any, length: int, where: str, rejects: Rejects) -> dict[str, list[Span]]:
@@ -106,24 +105,12 @@ def parse_integer(value: Any) -> int | None:
     return None
 
 
-def parse_ids(value: Any, where: str, rejects: Rejects) -> dict[str, str]:
-    """External ids under one set of lower-case names, whatever the release calls them; empty ones are left out."""
-    if not isinstance(value, dict):
-        rejects.add("field: external ids missing", where, type(value).__name__)
-        return {}
-    ids: dict[str, str] = {}
-    for key, entry in value.items():
-        name = _ID_KEYS.get(key.lower(), key.lower())
-        if name not in _ID_NAMES or entry is None:
-            continue
-        if not isinstance(entry, str | int) or isinstance(entry, bool):
-            rejects.add("field: external id of another type", f"{where} {key}", type(entry).__name__)
-            continue
-        text = str(entry).strip()
-        text = text.removeprefix("PMC") if name == "pmc" else text  # some releases write PMC123, others 123
-        if text:
-            ids[name] = text
-    return ids
+def parse_year(value: Any) -> int | None:
+    """A year written as a number, as text, or at the beginning of a date ("2011-11"); None for anything else."""
+    number = parse_integer(value)
+    if number is None and isinstance(value, str) and (found := _YEAR.match(value.strip())):
+        number = int(found[1])
+    return number
 
 
 def parse_fields(value: dict[str, Any]) -> tuple[str, ...]:

@@ -31,7 +31,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "s2orc_2019": {"paper_id": "1", "metadata": {"title": "On sleep", "year": 2011, "pmc_id": "PMC1"}, "grobid_parse": PARSE},
     "s2orc_2020": {"paper_id": "1", "title": "On sleep", "abstract": "Short.", "pmc_id": "PMC1"},
     "doc2json": {"paper_id": "PMC1", "title": "On sleep", "identifiers": {"doi": "10.1/x"}, "pdf_parse": PARSE},
-    "text": {"text": "Some words.", "id": "a", "title": "On sleep", "externalids": {"pubmed": "1"}},
+    "cord19": {"paper_id": "PMC1", "metadata": {"title": "On sleep", "identifiers": {"doi": "10.1/x"}}, **PARSE},
+    "text": {
+        "text": "Some words.", "id": "a", "title": "On sleep", "external_ids": {"pubmed": "1"}, "license": "cc0",
+        "metadata": {"year": 2011, "identifiers": [{"type": "doi", "value": "10.1/x"}]},
+    },
 }  # fmt: skip
 
 
