@@ -16,6 +16,7 @@ REQUIRES = [
     "datasets>=4,<6",
     "safetensors>=0.5,<0.9",
     "tokenizers>=0.20",
+    "gigatoken>=0.10,<0.11",
     "protobuf>=4",
     "numpy>=1.26,<3",
     "rdkit>=2024.3",

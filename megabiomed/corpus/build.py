@@ -18,6 +18,7 @@ from rich.progress import Progress
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.dedup import SHARED_IDS, repeated
+from megabiomed.corpus.encoding import choose_encoding
 from megabiomed.corpus.near import near_repeated
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
 from megabiomed.corpus.pool import run_jobs
@@ -267,25 +268,37 @@ class _Build:
     def _tokenize(
         self, splits: list[Path], tokenizer: Tokenizer, hashes: list[tuple[str, str]], final: Path
     ) -> dict[str, Any]:
-        """Tokenize all parts and join them, in order, into one store per split; returns the figures of each split."""
+        """Tokenize all parts and join them, in order, into one store per split.
+
+        Returns:
+            the figures of each split, and under "encoder" what encoded them.
+        """
         started = time.monotonic()
+        encoding = choose_encoding(tokenizer, [_text_file(part) for part in self.parts], splits, self.working)
         folders = [self.working / "tokens" / f"{part.parent.name}-{part.name}" for part in self.parts]
         jobs = [
-            TokenJob(_text_file(part), split, folder, tokenizer.path)
+            TokenJob(_text_file(part), split, folder, tokenizer.path, encoding.converted)
             for part, split, folder in zip(self.parts, splits, folders)
         ]
         sizes = [job.part.stat().st_size for job in jobs]
         bar = self._bar("tokenize", sum(sizes), sizes, "tokens")
         accounts = run_jobs(tokenize_part, jobs, self.options.workers, bar)
         seconds = time.monotonic() - started
-        figures = {}
+        encoder = encoding.account([account.get("refused", {}) for account in accounts])
+        figures: dict[str, Any] = {"encoder": encoder}
         for split in SPLITS:
             documents: Counter[str] = Counter()
             for account in accounts:
                 documents.update(account[split]["sources"])
             sources = [{"file": name, "sha256": sha256, "documents": documents[name]} for name, sha256 in hashes]
             with TokenStoreWriter(
-                final / split, tokenizer.path, tokenizer.vocab_size, sources, tokenizer.bos_id, tokenizer.eos_id
+                final / split,
+                tokenizer.path,
+                tokenizer.vocab_size,
+                sources,
+                tokenizer.bos_id,
+                tokenizer.eos_id,
+                encoder,
             ) as store:
                 # In the order of the inputs, whichever worker was done first: the bytes do not depend on the workers.
                 for folder in folders:

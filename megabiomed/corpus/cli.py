@@ -163,5 +163,16 @@ def _show(path: Path, report: dict[str, Any]) -> None:
         account.add_row(what, f"{count:,}")
     console.print(account)
     console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
+    if encoder := report.get("encoder"):  # corpora of older releases say nothing of it
+        console.print(_encoder_line(encoder), markup=False, highlight=False)
     if not report["validation"]["documents"]:
         console.print("no paper was held out: validation/ is empty; a larger --validation-fraction holds some out")
+
+
+def _encoder_line(encoder: dict[str, Any]) -> str:
+    """Which library encoded the texts, and why it was not GigaToken where it was not."""
+    if "reason" in encoder:
+        return f"encoded by {encoder['library']}, not by GigaToken: {encoder['reason']}"
+    compared = f"the ids of {encoder['reference']} on all {encoder['texts_compared']:,} texts compared"
+    refused = sum(encoder.get("refused", {}).values())
+    return f"encoded by {encoder['library']}: {compared}" + (f"; {refused:,} texts by the latter" if refused else "")

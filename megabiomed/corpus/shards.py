@@ -27,6 +27,7 @@ from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.corpus.unpack import unpacking
 from megabiomed.data.store import token_dtype
 from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
+from megabiomed.tokenizer.document_encoder import DocumentEncoder
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
 
@@ -36,7 +37,7 @@ DONE = "done.json"
 PART_CHARACTERS = 64_000_000
 """Characters of a cleaned part: the unit of tokenizing and of its resume."""
 BATCH = 64
-"""Documents per call of SentencePiece."""
+"""Documents that are encoded together."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ class CleanJob:
 
 @dataclass(frozen=True)
 class TokenJob:
-    """One cleaned part: the documents whose `split` is >= 0 go to train (0) or validation (1)."""
+    """One cleaned part: the documents whose `split` is >= 0 go to train (0) or validation (1).
+
+    Attributes:
+        converted: the tokenizer as GigaToken reads it; None where the tokenizer itself encodes.
+    """
 
     part: Path
     split: Path
     folder: Path
     tokenizer: Path
+    converted: Path | None
 
 
 @dataclass
@@ -151,20 +157,25 @@ def read_part(part: Path) -> Iterator[dict[str, Any]]:
 
 
 def tokenize_part(job: TokenJob) -> dict[str, Any]:
-    """Tokenize a part unless that is done already; returns documents, tokens and documents by source of each split."""
+    """Tokenize a part unless that is done already.
+
+    Returns:
+        documents, tokens and documents by source of each split, and under "refused" how many texts GigaToken refused.
+    """
     marker = job.folder / DONE
     if marker.is_file():
         return dict(read_json(marker))
     remove_tree(job.folder)
     job.folder.mkdir(parents=True)
-    tokenizer, split = _tokenizer(job.tokenizer, sha256_file(job.tokenizer)), np.load(job.split)
+    tokenizer, encoder = _encoder(job.tokenizer, sha256_file(job.tokenizer), job.converted)
+    split = np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
     account: dict[str, Any] = {name: {"documents": 0, "tokens": 0, "sources": {}} for name in ("train", "validation")}
     dtype = token_dtype(tokenizer.vocab_size)
     with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
             # The text leaves the row here; what is left of it is the provenance.
-            encoded = tokenizer.encode_documents([document.pop("text") for _, document in batch], dtype)
+            encoded = encoder.encode([document.pop("text") for _, document in batch], dtype)
             for (number, document), ids in zip(batch, encoded):
                 name = ("train", "validation")[number]
                 tokens = files.add(name, ids, document)
@@ -173,16 +184,18 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
                 count_work(tokens)
                 sources = account[name]["sources"]
                 sources[document["source"]] = sources.get(document["source"], 0) + 1
+    account["refused"] = encoder.taken_refusals()
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: Path, _sha256: str) -> Tokenizer:
-    """One tokenizer for all parts of a worker, because it remembers the words that it has cut."""
+def _encoder(path: Path, _sha256: str, converted: Path | None) -> tuple[Tokenizer, DocumentEncoder]:
+    """One encoder for all parts of a worker, because it remembers the words that it has cut."""
     # The hash is part of the key: a file that was replaced meanwhile is opened again.
-    return open_tokenizer(path)
+    tokenizer = open_tokenizer(path)
+    return tokenizer, DocumentEncoder(tokenizer, None if converted is None else converted.read_text(encoding="utf-8"))
 
 
 class _SplitFiles:

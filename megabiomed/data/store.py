@@ -61,6 +61,7 @@ class TokenStoreWriter:
         vocab_size: every token id is below it.
         sources: one object per source file, stored in the manifest unchanged.
         bos_id, eos_id: ids that begin (None: none does) and end each document, for the manifest.
+        encoder: which library encoded the documents, for the manifest alone: no hash depends on it.
 
     Raises:
         DataError: `path` exists.
@@ -74,12 +75,14 @@ class TokenStoreWriter:
         sources: Sequence[Mapping[str, Any]] = (),
         bos_id: int | None = 1,
         eos_id: int = 2,
+        encoder: Mapping[str, Any] | None = None,
     ) -> None:
         if path.exists():
             raise DataError(f"{path} exists already", do="remove it or choose another folder")
         self.path, self._temporary = path, path.with_name(f".{path.name}.building")
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._identity = {"bos_id": bos_id, "eos_id": eos_id, "sources": [dict(source) for source in sources]}
+        self._encoder = {} if encoder is None else {"encoder": dict(encoder)}
         self._dtype = token_dtype(vocab_size)
         # Four bytes per document in memory; a list of Python integers takes nine times as much.
         self._lengths = array("i")
@@ -178,6 +181,7 @@ class TokenStoreWriter:
             "tokens": sum(self._lengths),
             "tokenizer_sha256": fingerprint(tokenizer),
             **self._identity,
+            **self._encoder,
             "files": files,
         }
 

@@ -18,8 +18,9 @@ from typing import Any
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_atomic
 from megabiomed.tokenizer.sentencepiece_bpe import SentencePieceTokenizer
-from megabiomed.tokenizer.words import SPACE
 
+SPACE = "\u2581"
+"""SentencePiece's mark of a space; it also stands before the first word of a text."""
 MAX_PIECE = 24
 """Characters of a new piece at most."""
 MAX_DISTINCT = 2_000_000

@@ -16,11 +16,10 @@ from tokenizers import pre_tokenizers
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_atomic, write_json
-from megabiomed.tokenizer.extend import Merger, count_words
+from megabiomed.tokenizer.extend import SPACE, Merger, count_words
 from megabiomed.tokenizer.files import JSON, companions
 from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer, Values, made, merge_of
 from megabiomed.tokenizer.interface import Tokenizer
-from megabiomed.tokenizer.words import SPACE
 
 
 def extend_json(

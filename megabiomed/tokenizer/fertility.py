@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from megabiomed.tokenizer.extend import count_words
+from megabiomed.tokenizer.extend import SPACE, count_words
 from megabiomed.tokenizer.interface import Tokenizer
-from megabiomed.tokenizer.words import SPACE
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,8 @@ def write_tokenizer(model: Path, folder: Path, vocab_size: int, context: int) ->
     """
     processor = _load(model)
     _check_rows(model, processor.get_piece_size(), vocab_size)
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
-    tokenizer = _convert(proto, model)
-    _require_same_ids(tokenizer, processor, list(probe_texts(proto.pieces)), model)
+    tokenizer = converted(model)
+    _require_same_ids(tokenizer, processor, list(probe_texts(_read(model).pieces)), model)
     copy_into(folder, model)
     tokenizer.save(str(folder / JSON))
     held = read_companions(model)
@@ -100,7 +99,17 @@ def _tokenizer_config(processor: Any, context: int) -> dict[str, Any]:
     }
 
 
-def _convert(proto: Any, model: Path) -> Tokenizer:
+def _read(model: Path) -> Any:
+    return sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())  # type: ignore[attr-defined]
+
+
+def converted(model: Path) -> Tokenizer:
+    """The library's tokenizer of a SentencePiece model.
+
+    Raises:
+        TokenizerError: it is no BPE.
+    """
+    proto = _read(model)
     if proto.trainer_spec.model_type != _BPE:
         raise TokenizerError(f"{model} is no BPE model", do="export without a tokenizer")
     pieces = list(proto.pieces)

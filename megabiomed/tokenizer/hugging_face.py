@@ -9,7 +9,9 @@ special, so that decoding shows them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import refuse_pointer, sha256_bytes
 from megabiomed.tokenizer.companions import Companions, read_companions
 from megabiomed.tokenizer.interface import ControlToken, Tokenizer
+from megabiomed.tokenizer.probes import CONTROL, FEW, NORMAL, Piece, probe_texts
 
 Values = dict[str, Any]
+_PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 def read_tokenizer_json(path: Path) -> Values:
@@ -125,8 +129,25 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
         """See the base class."""
-        found = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _on_this_thread():
+            found = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array([*self.start, *each.ids, self.eos_id], dtype).tobytes() for each in found]
+
+    @property
+    def library(self) -> str:
+        """See the base class."""
+        return f"tokenizers {tokenizers.__version__}"
+
+    def text_json(self) -> str:
+        """See the base class."""
+        return json.dumps(restricted(self._held, lambda token: not _is_control(token)))
+
+    def probes(self) -> Iterator[str]:
+        """See the base class."""
+        numbers = list(self._held["model"]["vocab"].values())
+        ordinary = (Piece(self._text.decode([number]), NORMAL) for number in numbers[:: 1 + len(numbers) // FEW])
+        control = (Piece(text, CONTROL) for text in self.control_tokens)
+        return probe_texts([*ordinary, *control], thorough=False)
 
     def decode(self, ids: list[int]) -> str:
         """See the base class."""
@@ -158,6 +179,18 @@ class HuggingFaceTokenizer(Tokenizer):
         # The file itself says what stands before a text; `add_bos_token` beside it changes nothing (transformers 5).
         named = self._whole.token_to_id(self.companions.named.get("bos_token", ""))
         return named if named is not None and self._whole.encode("").ids[:1] == [named] else None
+
+
+@contextmanager
+def _on_this_thread() -> Iterator[None]:
+    """Let `tokenizers` start no threads of its own: each worker of a build would start one for every core."""
+    before = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[_PARALLEL]
+        os.environ |= {} if before is None else {_PARALLEL: before}
 
 
 def _is_control(token: Values) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import sentencepiece
 
 from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import refuse_pointer
 from megabiomed.tokenizer.interface import ControlToken, Tokenizer
-from megabiomed.tokenizer.words import WordEncoder
+from megabiomed.tokenizer.probes import probe_texts
 
 _LOG = logging.getLogger(__name__)
 UNK = 0
@@ -48,7 +47,6 @@ class SentencePieceTokenizer(Tokenizer):
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id = bos = self._processor.bos_id()
         self.eos_id: int = self._processor.eos_id()
-        self._encoders: dict[type[Any], WordEncoder] = {}
         if bos < 0 or self.eos_id < 0:
             raise TokenizerError(f"{path} has no bos or eos piece", do="train it with `megabiomed tokenizer train`")
 
@@ -63,12 +61,25 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = self._processor.encode(text)
         return [*(self.start if bos else []), *ids, *([self.eos_id] if eos else [])]
 
-    def encode_documents(self, texts: Iterable[str], dtype: type[np.integer[Any]]) -> list[bytes]:
-        """See the base class. Faster than `encode`: different words are remembered between calls (words.py)."""
-        if dtype not in self._encoders:
-            self._encoders[dtype] = WordEncoder(self._processor, dtype)
-        first, last = (np.array([special], dtype).tobytes() for special in (*self.start, self.eos_id))
-        return [b"".join((first, ids, last)) for ids in self._encoders[dtype].encode(texts)]
+    @property
+    def library(self) -> str:
+        """See the base class."""
+        return f"sentencepiece {sentencepiece.__version__}"
+
+    def text_json(self) -> str:
+        """See the base class."""
+        from megabiomed.tokenizer.hf_tokenizer import converted
+        from megabiomed.tokenizer.hugging_face import restricted
+
+        values = json.loads(converted(self.path).to_str())
+        return json.dumps(restricted(values, lambda token: not token["special"]))
+
+    def probes(self) -> Iterator[str]:
+        """See the base class."""
+        from sentencepiece import sentencepiece_model_pb2
+
+        proto = sentencepiece_model_pb2.ModelProto.FromString(self.path.read_bytes())  # type: ignore[attr-defined]
+        return probe_texts(proto.pieces, thorough=False)
 
     def decode(self, ids: list[int]) -> str:
         """See the base class."""
