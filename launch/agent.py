@@ -12,19 +12,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.fence import Fence, holder
 from megabiomed.ground.errors import MegabiomedError, UserError
 from megabiomed.launch import records, scheduler
+from megabiomed.launch.capacity import can_start, within_capacity
 from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
+from megabiomed.launch.successor import TAKEN_OVER, after_takeover
 from megabiomed.processes.hang_page import suspects, write_page
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_TAKEN_OVER = Decision("done", "a later start took over")
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What storage answers on every node alike. Other errors may be this node's alone, so the job tries another one."""
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of the first only
 
 
@@ -34,7 +36,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     if other := _other_job(run, job.get("job_id")):
         return Decision("fail", f"job {other} is the job of this run")
     if _has_successor(run, incarnation):
-        return _TAKEN_OVER
+        return TAKEN_OVER
     fence = Fence.claim(run, _owner(incarnation))
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
@@ -48,7 +50,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     noted = records.append(
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason
     )  # fmt: skip
-    return decision if noted else _TAKEN_OVER
+    return decision if noted else after_takeover(run, _owner(incarnation))
 
 
 def _owner(incarnation: str) -> str:
@@ -91,14 +93,24 @@ def judge(run: Path, incarnation: str) -> Decision:
     job = records.read_job(run)
     fence, lost = _claimed(run, incarnation)
     if lost:
-        return _TAKEN_OVER
+        return after_takeover(run, _owner(incarnation))
     nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
+    own: set[str] = set()
     if decision.exclude:
-        decision = replace(decision, exclude=tuple(sorted({*decision.exclude, *_excluded(job)})))
-    outcome = {"exclude": list(decision.exclude), "all": len(bad) == len(nodes), "reason": decision.reason}
-    return decision if records.append(run, "preflight", fence, incarnation=incarnation, **outcome) else _TAKEN_OVER
+        script = run / records.SLURM / records.SCRIPT
+        own = _excluded(job) - {node for record in records.history(run) for node in record.get("exclude", ())}
+        own |= set(_expanded(job.get("exclude")))
+        decision = within_capacity(decision, bad, own, partial(can_start, _job(), script, len(nodes)))
+    outcome = {
+        "exclude": [node for node in decision.exclude if node not in own],
+        "all": len(bad) == len(nodes),
+        "decision": decision.verb,
+        "reason": decision.reason,
+    }
+    noted = records.append(run, "preflight", fence, incarnation=incarnation, **outcome)
+    return decision if noted else after_takeover(run, _owner(incarnation))
 
 
 def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
@@ -107,12 +119,12 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     mine = [record for record in history if record["kind"] == "begin" and record["incarnation"] == incarnation]
     fence, lost = _claimed(run, incarnation)
     if lost:
-        return _TAKEN_OVER
+        return after_takeover(run, _owner(incarnation))
     outcome = str(records.verdict(run, incarnation).get("outcome", ""))
     # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
-        with _full_disk():
+        with _unwritable():
             records.note_event(run, "finished", fence)  # as a training run does itself
     ending = Ending(
         outcome=outcome,
@@ -123,7 +135,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         warned=warned,
     )
     decision = after_run(ending, history, job["max_failures"])
-    with _full_disk():
+    with _unwritable():
         page = write_page(run / "logs" / incarnation, job["ranks"])
         if page is not None:
             decision = replace(decision, reason=f"{decision.reason}: {suspects(page)}")
@@ -135,19 +147,26 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         "after": ending.after,
     }
     values |= {"decision": decision.verb, "reason": decision.reason}
-    with _full_disk():
+    with _unwritable():
         if not records.append(run, "end", fence, incarnation=incarnation, **values):
-            return _TAKEN_OVER
+            return after_takeover(run, _owner(incarnation))
     return decision
 
 
+def _cannot_write(run: Path, error: OSError) -> Decision:
+    if error.errno not in _REFUSED:
+        return Decision("leave", f"{run}: {error.strerror or error}")
+    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+    return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}, then megabiomed resubmit {run}")
+
+
 @contextmanager
-def _full_disk() -> Iterator[None]:
-    """Go on although the disk is full and nothing can be noted: the next start will refuse to begin on it."""
+def _unwritable() -> Iterator[None]:
+    """Go on although the disk is full or read-only and nothing can be noted: the next start will refuse to begin on it."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _REFUSED:
             raise
         print(f"not noted: {error}", file=sys.stderr)
 
@@ -178,8 +197,11 @@ def _is_active() -> bool:
 
 def _excluded(job: dict[str, Any]) -> set[str]:
     """Nodes that the job avoids already; those that its operator excluded are recorded, should the controller not answer."""
-    lists = {_job().get("ExcNodeList"), job.get("exclude")} - {None, "(null)"}
-    return {node for nodes in lists for node in scheduler.hostnames(str(nodes))}
+    return {node for nodes in (_job().get("ExcNodeList"), job.get("exclude")) for node in _expanded(nodes)}
+
+
+def _expanded(nodes: str | None) -> list[str]:
+    return scheduler.hostnames(nodes) if nodes not in (None, "", "(null)") else []
 
 
 @cache
@@ -200,12 +222,8 @@ def main(arguments: list[str]) -> None:
         else:
             decision = actions[verb](Path(run), incarnation)
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
         # No start begins on a full disk: it would compute until its first save and lose all of that.
-        decision = Decision(
-            "fail", f"{run} cannot be written ({error.strerror}): make room, then megabiomed resubmit {run}"
-        )
+        decision = _cannot_write(Path(run), error)
     print(decision.line())
 
 

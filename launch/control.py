@@ -11,6 +11,7 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
+from megabiomed.launch.pending import is_shut_out
 from megabiomed.launch.status import find_runs, submitted_below
 
 
@@ -84,14 +85,26 @@ def _named(job_id: str) -> str:
 
 
 def scontrol(run: Path, verb: str) -> Iterator[str]:
-    """`scontrol hold` or `release` for the waiting jobs of a run."""
+    """`scontrol hold` or `release` for the waiting jobs of a run; one that is shut out of too many nodes is let in again."""
     for folder in jobs_of(run):
         job_id, state = _job_and_state(folder)
         if state == "PENDING":
-            scheduler.call("scontrol", verb, job_id)
-            yield f"{verb}: job {job_id}"
+            let_in = _let_in(folder) if verb == "release" else ""
+            if not let_in:  # or it may have started already
+                scheduler.call("scontrol", verb, job_id)
+            yield f"{verb}: job {job_id}{let_in}"
         else:
             yield f"nothing to {verb}: {_named(job_id)} ({state})"
+
+
+def _let_in(folder: Path) -> str:
+    """Let a job use the nodes again that were found bad, when it can start nowhere else; those of its operator stay out."""
+    job = scheduler.job_of(folder)
+    if not is_shut_out(job):
+        return ""
+    own = records.read_job(folder).get("exclude") or ""
+    scheduler.call("scontrol", "update", f"jobid={job['JobId']}", f"excnodelist={own}")
+    return f" (excluded nodes are tried again: {job['ExcNodeList']})"
 
 
 def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
@@ -140,7 +153,8 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
     job_id, state = _job_and_state(folder)
     if state in scheduler.ACTIVE:
         ids[stage] = job_id
-        return f"in the queue: {stage}: job {job_id} ({state})"
+        let_in = _let_in(folder) if state == "PENDING" and not dry_run else ""
+        return f"in the queue: {stage}: job {job_id} ({state}){let_in}"
     if dry_run:
         return f"would submit: {stage}: {folder / records.SLURM / records.SCRIPT}"
     ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])

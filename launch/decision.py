@@ -14,6 +14,7 @@ from megabiomed.launch.records import since_submission
 
 WRONG_INPUT = 2
 KILLED = 3
+SUPERSEDED = 4
 # Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, so five
 # of them count as much as one failure. They must count, or a run that never gets anywhere would take nodes for ever.
 LOST_FOR_EACH_FAILURE = 5
@@ -24,7 +25,7 @@ class Decision:
     """What the batch script does next.
 
     Attributes:
-        verb: `run`, `done`, `requeue` or `fail`.
+        verb: `run`, `done`, `requeue`, `fail`, or `leave` for another node, because this one cannot reach the run folder.
         exclude: nodes that the next incarnation must avoid.
         code: exit code of `fail`; dependents of a job that fails are cancelled.
     """

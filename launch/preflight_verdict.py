@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from megabiomed.launch.records import SLURM
 
 PREFLIGHT, MET = "preflight", "met the others"
+_SLOW = re.compile(r"slow [a-z ]+: [\d.]+ s, usual [\d.]+ s")
 TIMES = {"matmul_s": "matrix product", "link_s": "exchange with its neighbours"}
 CLOCK_S = 30.0
 """Larger differences between clocks mislead time limits, the ages of checkpoints and readers of the logs."""
@@ -18,6 +20,11 @@ SMI_FIELDS = {
     "clocks_throttle_reasons.hw_slowdown": "clock slowed down by the hardware",
     "clocks_throttle_reasons.hw_thermal_slowdown": "clock slowed down by heat",
 }
+
+
+def is_slow(why: str) -> bool:
+    """Whether a node is bad only because it is slow: a run can use it where no other is left."""
+    return _SLOW.fullmatch(why) is not None
 
 
 def result_file(run: Path, incarnation: str, node: str) -> Path:

@@ -36,7 +36,8 @@ VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
 COMMAND = "command"
 """What JOB says of the kind of a stage that is no run."""
-_RESUBMITTED = "resubmitted"
+RESUBMITTED = "resubmitted"
+"""Who claims a run that is submitted again, until a start does."""
 _KINDS = {
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
     "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
@@ -163,16 +164,16 @@ def renew(run: Path) -> None:
     What an earlier start still writes, on a node that its scheduler lost, counts no longer.
     """
     begun, finished = bool(history(run)), last_event(run).get("event") == "finished"
-    fence = Fence.claim(run, _RESUBMITTED) if begun else None
+    fence = Fence.claim(run, RESUBMITTED) if begun else None
     if finished:
         note_event(run, "reopened", fence)
     if begun:
-        append(run, "end", fence, incarnation="resubmit", outcome=_RESUBMITTED, reason="submitted again by hand")
+        append(run, "end", fence, incarnation="resubmit", outcome=RESUBMITTED, reason="submitted again by hand")
 
 
 def since_submission(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines that count against the budgets: those after the last submission."""
-    last = max((n for n, record in enumerate(history) if record.get("outcome") == _RESUBMITTED), default=-1)
+    last = max((n for n, record in enumerate(history) if record.get("outcome") == RESUBMITTED), default=-1)
     return history[last + 1 :]
 
 

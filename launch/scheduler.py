@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -90,6 +90,13 @@ def check_script(script: Path) -> str:
     if done.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     return said.removeprefix("sbatch: ")
+
+
+def refusal(script: Path, exclude: Collection[str]) -> str:
+    """Why the scheduler would refuse a script without some nodes; empty when it would not, or does not answer."""
+    words = ("sbatch", "--test-only", f"--exclude={','.join(sorted(exclude))}", str(script))
+    done = _answered(*words, patient=False, shell=shell_for(script))
+    return done.stderr.strip() if done.returncode else ""
 
 
 def shell_for(script: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from megabiomed.ground.json_lines import parsed_object
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.cluster import seconds_of
+from megabiomed.launch.pending import excluded_nodes, explained
 
 COLUMNS = (
     "run",
@@ -76,7 +77,7 @@ def status_of(run: Path) -> dict[str, Any]:
     """Everything that is known about one run; what is not known is None."""
     job, history = records.read_job(run), records.history(run)
     slurm, away = _ask(run)
-    metrics, ends = _last_metrics(run), [record for record in history if record["kind"] in ("end", "refused")]
+    metrics, ends = _last_metrics(run), [record for record in history if _is_ending(record)]
     begins = [record for record in history if record["kind"] == "begin"]
     event = records.last_event(run)
     total = records.last_event(run, "total_steps").get("total_steps")
@@ -97,12 +98,20 @@ def status_of(run: Path) -> dict[str, Any]:
         "checkpoint_age_s": _checkpoint_age(run),
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
-        "excluded": slurm.get("ExcNodeList") if slurm.get("ExcNodeList") not in (None, "(null)") else None,
-        "last": ends[-1]["reason"] if ends else None,
+        "excluded": excluded_nodes(slurm),
+        "blocked": explained(slurm),
+        "last": ends[-1].get("reason") if ends else None,
         "endings": [
             {key: record.get(key) for key in ("time", "decision", "reason", "code", "after")} for record in ends
         ],
     }
+
+
+def _is_ending(record: dict[str, Any]) -> bool:
+    """Whether a record says how a start ended: by its run, its budget, its preflight, or a node without an agent."""
+    if record["kind"] == "preflight":
+        return record.get("decision", "requeue" if record.get("exclude") or record.get("all") else "run") != "run"
+    return record["kind"] in ("end", "refused", "no_agent")
 
 
 def _ask(run: Path) -> tuple[dict[str, str], bool]:
@@ -193,9 +202,15 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
             loss,
             speed,
         ),
-        *(mfu, age, _ago(status["eta_s"]) if status["eta_s"] is not None else None, status["nodes"], status["last"]),
+        *(mfu, age, _ago(status["eta_s"]) if status["eta_s"] is not None else None, status["nodes"], _last(status)),
     )
     return tuple(cell or "-" for cell in cells)
+
+
+def _last(status: dict[str, Any]) -> str | None:
+    """The last decision; before it what keeps the job from ever starting, and the nodes that it avoids."""
+    avoids = f"without {status['excluded']}" if status["excluded"] and not status["blocked"] else None
+    return "; ".join(filter(None, (status["blocked"], status["last"], avoids))) or None
 
 
 def lines(status: dict[str, Any]) -> list[str]:

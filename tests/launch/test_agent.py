@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,18 +14,21 @@ from support.scheduling import program
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.launch import agent, records
 from megabiomed.launch.control import resubmit
-from megabiomed.launch.decision import Decision
+from megabiomed.launch.decision import SUPERSEDED, Decision
 from megabiomed.launch.status import status_of
+from megabiomed.launch.successor import TAKEN_OVER, dependents
 
 Call = Callable[[Path], object]
 JOB = {
     "kind": records.COMMAND, "max_failures": 3, "ranks": 2, "job_id": "7", "controls": [], "slow_factor": 2.0, "stage": "s",
     "after": [], "members": [], "chain": "c",
 }  # fmt: skip
-TAKERS: dict[str, Call] = {
-    "the restarted job": lambda run: Fence.claim(run, "7.1"),
-    "a new submission": records.renew,
-    "a start by hand": lambda run: Fence.claim(run, "host.99"),
+NOBODY = Decision("fail", "a start without a job took the run over", code=SUPERSEDED)
+TAKERS: dict[str, tuple[Call, Decision]] = {
+    "the restarted job": (lambda run: Fence.claim(run, "7.1"), TAKEN_OVER),
+    "another job": (lambda run: Fence.claim(run, "8.0"), Decision("fail", "job 8 took the run over", code=SUPERSEDED)),
+    "a new submission": (records.renew, NOBODY),
+    "a start by hand": (lambda run: Fence.claim(run, "host.99"), NOBODY),
 }
 WRITERS: dict[str, Call] = {
     "judge": lambda run: agent.judge(run, "7.0.1"),
@@ -59,12 +64,54 @@ def content(run: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
-@pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
-def test_a_start_that_lost_its_run_writes_nothing_and_says_so(run: Path, taker: Call, writer: Call) -> None:
+@pytest.mark.parametrize(("taker", "follows"), TAKERS.values(), ids=TAKERS)
+def test_a_start_that_lost_its_run_writes_nothing_and_fails_where_another_job_has_it(
+    run: Path, tools: Path, taker: Call, follows: Decision, writer: Call
+) -> None:
+    """Only a later start of the same job stands for it; dependents of a job that succeeds would begin."""
+    program(tools, "squeue", "true")
     taker(run)
     before = content(run)
-    assert writer(run) == Decision("done", "a later start took over")
+    assert writer(run) == follows
     assert content(run) == before
+
+
+def test_what_waits_for_a_job_that_lost_its_run_waits_for_the_other_job(run: Path, tools: Path, tmp_path: Path) -> None:
+    waiting = [
+        "8|(null)",
+        "77|afterok:7(unfulfilled)",
+        "78|afterok:6(unfulfilled),afterok:7+0(unfulfilled)",
+        "79|afterok:70",
+    ]
+    program(tools, "squeue", "\n".join(f"echo '{line}'" for line in waiting))
+    program(tools, "scontrol", f'echo "$@" >> {tmp_path}/asked')
+    Fence.claim(run, "8.0")
+    assert agent.end(run, "7.0.1", 1, warned=False).reason == (
+        "job 8 took the run over; waiting for that now: job 77, 78"
+    )
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "update jobid=77 dependency=afterok:8",
+        "update jobid=78 dependency=afterok:6,afterok:8",
+    ]
+    assert dependents("5|afterok:7?afterany:7(unfulfilled)", "7", "8") == {"5": "afterok:8?afterany:8"}
+    assert dependents("5|afterok:17(unfulfilled),afterok:7_3,afterok:71", "7", "8") == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "verb"), [(errno.ENOSPC, "fail"), (errno.EACCES, "fail"), (errno.EROFS, "fail"), (errno.EIO, "leave")]
+)
+def test_a_run_folder_that_cannot_be_written_is_no_fault_of_the_node_unless_its_storage_fails_there(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: int, verb: str
+) -> None:
+    def refuse(*words: object, **values: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(records, "append", refuse)
+    agent.main(["begin", str(run), "7.0.1"])
+    found = capsys.readouterr().out
+    assert found.startswith(f"{verb}|")
+    assert str(run) in found
+    assert os.strerror(error) in found
 
 
 def test_a_start_that_lost_its_run_between_two_lines_adds_no_other(

@@ -17,6 +17,7 @@ from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.preflight_verdict import MET
 from megabiomed.launch.stage import load_stages
+from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import describe, prepare, render, submit_all
 
 
@@ -130,7 +131,7 @@ def test_nodes_without_an_agent_are_left_three_times_whatever_else_is_excluded(
     """The script in bash, on nodes n1 to n4 one after the other, with a stand-in for scontrol that keeps the list."""
     job = planned(run_file, tmp_path / "run", exclude="n6,n7,n8,n9")
     if storage:
-        (job.stage.folder / "slurm").mkdir(parents=True)
+        prepare(job, [])
         (job.stage.folder / "slurm" / "no_agent").write_text("6 n1\n" * 9)  # of an earlier submission
     excluded = tmp_path / "excluded"
     excluded.write_text("n6,n7,n8,n9")
@@ -155,7 +156,11 @@ def test_nodes_without_an_agent_are_left_three_times_whatever_else_is_excluded(
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
         said.append((done.returncode, done.stdout.split("] ", 1)[1].strip()))
     wanted = [(0, f"requeue: no answer from the agent on {node}") for node in ("n1", "n2", "n3")]
-    assert said == [*wanted, (1, "give up: no agent on three nodes before this one")]
+    last = "no answer from the agent on n4, after three other nodes"
+    assert said == [*wanted, (1, f"give up: {last}")]
+    if storage:
+        assert [record["exclude"] for record in records.history(job.stage.folder)] == [["n1"], ["n2"], ["n3"], []]
+        assert status_of(job.stage.folder)["last"] == last
     assert excluded.read_text().strip() == "n6,n7,n8,n9,n1,n2,n3"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from support.operator import Operator
 from support.scheduling import planned
 
 from megabiomed.ground.errors import LaunchError
-from megabiomed.launch.control import cancel, resubmit
-from megabiomed.launch.status import status_of
-from megabiomed.launch.submit import submit_all
+from megabiomed.launch.capacity import can_start
+from megabiomed.launch.control import cancel, resubmit, scontrol
+from megabiomed.launch.status import row, status_of
+from megabiomed.launch.submit import render, submit_all
+from megabiomed.launch.successor import hand_over
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
@@ -46,3 +49,58 @@ def test_a_run_is_in_the_queue_under_every_path_that_leads_to_it(
     assert list(cancel(Path("run"), save=False, chain=True)) == [
         f"nothing to cancel: job {ids['pretrain']} (CANCELLED)"
     ]
+
+
+def test_jobs_wait_for_the_successor_of_the_job_that_they_waited_for(operator: Operator) -> None:
+    def submit(*words: str) -> str:
+        return operator.cluster.run("sbatch", "--parsable", "--output=/dev/null", *words, "--wrap=true").strip()
+
+    one, two = submit("--hold"), submit("--hold")
+    waits = submit(f"--dependency=afterok:{one}", "--kill-on-invalid-dep=yes")
+    assert hand_over(one, two) == [waits]
+    operator.cluster.run("scancel", one)
+    assert operator.cluster.job(waits)["Dependency"].startswith(f"afterok:{two}")
+    operator.cluster.run("scontrol", "release", two)
+    operator.until(lambda: operator.cluster.job(waits)["JobState"] == "COMPLETED", operator.folder)
+
+
+def test_a_job_that_is_shut_out_of_too_many_nodes_says_so_and_is_let_in_again(
+    operator: Operator, run_file: Path, tmp_path: Path
+) -> None:
+    for command in ("release", "resubmit"):
+        run = tmp_path / command
+        (job,) = submit_all([planned(run_file, run, begin="now+1hour", exclude="n4")])[0].values()
+        operator.cluster.run("scontrol", "update", f"jobid={job}", "excnodelist=n[1-4]", "starttime=now")
+        operator.until(lambda run=run: status_of(run)["reason"] == "BadConstraints", run)
+        assert "(excluded: n[1-4]): repair them, then megabiomed release" in row(status_of(run))[-1]
+        (said,) = scontrol(run, "release") if command == "release" else resubmit(run, "this", dry_run=False)
+        assert f"job {job}" in said
+        assert "excluded nodes are tried again: n[1-4]" in said
+        assert operator.cluster.job(job)["ExcNodeList"] == "n4"
+        operator.cluster.run("scancel", job)
+
+
+def test_enough_nodes_are_asked_for_before_more_of_them_are_excluded(
+    operator: Operator, run_file: Path, tmp_path: Path
+) -> None:
+    (job,) = submit_all([planned(run_file, tmp_path / "run", begin="now+1hour")])[0].values()
+    script, fields = tmp_path / "run" / "slurm" / "job.sh", operator.cluster.job(job)
+    assert can_start(fields, script, 1, {"n1", "n2", "n3"})
+    assert not can_start(fields, script, 1, {"n1", "n2", "n3", "n4"})
+    assert not can_start(fields, script, 3, {"n1", "n2"})
+    script.write_text(script.read_text().replace("#SBATCH --requeue", "#SBATCH --nodelist=n2\n#SBATCH --requeue"))
+    assert can_start(fields, script, 1, {"n1"})
+    assert not can_start(fields, script, 1, {"n2"})
+
+
+def test_a_python_that_is_nowhere_is_not_blamed_on_all_nodes(
+    operator: Operator, run_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stage = planned(run_file, run).stage
+    cluster = stage.cluster.model_copy(update={"host_python": Path("/opt/nope/python")})
+    (job,) = submit_all([render(replace(stage, cluster=cluster, nodes=4))])[0].values()
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"], found["ExcNodeList"]) == ("FAILED", "0", "(null)")
+    said = "no answer from the agent on n1: /opt/nope/python is not there, and too few nodes are left without it"
+    assert status_of(run)["last"] == said

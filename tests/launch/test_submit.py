@@ -271,7 +271,7 @@ def test_sbatch_options_win_over_the_keys_of_the_cluster_file(run_file: Path) ->
         **(CPU | {"partition": "main", "account": "a", "sbatch": {"partition": "low", "comment": "hi"}})
     )
     lines = script(run_file, cluster).splitlines()
-    assert [line for line in lines if "partition" in line] == ["#SBATCH --partition=low"]
+    assert [line for line in lines if line.startswith("#SBATCH --partition")] == ["#SBATCH --partition=low"]
     assert "#SBATCH --account=a" in lines
     assert "#SBATCH --comment=hi" in lines
     assert parse_flags(["--exclusive", "partition=high"]) == {"exclusive": True, "partition": "high"}
