@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
+from support.families import FAMILIES, tiny
+from torch.utils.flop_counter import FlopCounterMode
 
 from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
 from megabiomed.model.flops import (
@@ -15,6 +20,7 @@ from megabiomed.model.flops import (
     utilization,
     window_flops_per_token,
 )
+from megabiomed.model.hf_config import model_config_from_hf
 
 SMALL = ModelConfig(
     vocab_size=10,
@@ -110,3 +116,15 @@ def test_sharding_divides_what_it_shards() -> None:
     half = (parameter_count(ModelConfig()) + 65 * 4096) / 2  # both tensor ranks hold every norm
     assert of(1) == {"weights": 2 * half, "gradients": 4 * half, "optimizer": 12 * half / 8}
     assert of(3) == {"weights": 2 * half / 8, "gradients": 4 * half / 8, "optimizer": 12 * half / 8}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_takes_the_flops_that_torch_counts_in_transformers(family: str, tmp_path: Path) -> None:
+    there = tiny(family)
+    there.save_pretrained(tmp_path)
+    there.set_attn_implementation("eager")  # its two products see all pairs, the masked ones too
+    tokens = torch.arange(48).view(2, 24)
+    with FlopCounterMode(display=False) as counter:
+        there(tokens, labels=tokens).loss.backward()
+    ours = training_flops(model_config_from_hf(tmp_path), tokens.numel(), 2 * 24 * 24).model
+    assert counter.get_total_flops() == ours

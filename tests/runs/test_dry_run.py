@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.state import TrainerState
+from megabiomed.config import shipped
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import UserError
+from megabiomed.model.flops import parameter_count
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.runs.kinds import read_run
@@ -103,3 +106,20 @@ def test_memory_is_that_of_the_largest_stage_and_the_command_names_hosts(
     assert "(stage 1 of 2, the largest; the smallest" in said["memory per rank"]
     assert said["command"].startswith("torchrun --nnodes=128 --nproc_per_node=8 ")
     assert f"-m megabiomed.cli run {run_file} model.num_hidden_layers=3" in said["command"]
+
+
+@pytest.mark.parametrize("name", shipped.names("models"))
+def test_every_named_model_is_planned_on_any_topology(
+    name: str, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = yaml.safe_load(run_file.read_text())
+    plain["model"] = {"base": name}
+    own = tmp_path / "run.yaml"
+    own.write_text(yaml.safe_dump(plain))
+    model = read_run(str(own), []).model
+    for topology in ({"zero_stage": 3}, {"pipeline_parallel_size": 2, "zero_stage": 1}):
+        dry(own, f"parallel={topology}", "data.global_batch_size=16", nproc=8)
+        said = capsys.readouterr().out
+        assert f"model: {parameter_count(model):,} parameters" in said
+        assert re.search(r"compute: [1-9][\d.e+]* FLOP per token", said)
+        assert "memory per rank: weights" in said
