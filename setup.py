@@ -21,6 +21,7 @@ REQUIRES = [
     "numpy>=1.26,<3",
     "rdkit>=2024.3",
     "mlflow>=3,<4",
+    "prometheus-client>=0.20,<1",
     "pydantic>=2.8,<3",
     "pyyaml>=6,<7",
     "typer>=0.15,<0.30",
@@ -38,6 +39,8 @@ REQUIRES = [
     "torch-geometric>=2.6,<3",
 ]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+TENSORBOARD = ["tensorboard>=2.20,<3"]
+DEV += TENSORBOARD
 DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test
 # Its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
 DEV += ["triton>=3.6,<3.8; platform_system == 'Linux'"]
@@ -56,6 +59,6 @@ setup(
         "megabiomed.launch": ["templates/*"],
     },
     install_requires=REQUIRES,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "tensorboard": TENSORBOARD, "wandb": ["wandb>=0.27,<0.32"]},
     entry_points={"console_scripts": ["megabiomed = megabiomed.cli:main"]},
 )

@@ -277,8 +277,9 @@ class CheckpointConfig(Section):
 class TrackingConfig(Section):
     """Experiment tracking. metrics.jsonl is always written."""
 
-    kind: str | None = "mlflow"
-    """mlflow, or `package.module:attribute` of a tracker of your own; null: metrics.jsonl alone."""
+    kind: str | list[str] | None = "mlflow"
+    """mlflow, prometheus (a text file in the run folder), tensorboard, wandb, or `package.module:attribute` of a tracker of
+    your own; a list for several; null: metrics.jsonl alone."""
     mlflow: bool = True
     """false switches kind mlflow off."""
     # Not in repr, because it may hold a password.

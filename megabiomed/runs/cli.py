@@ -1,4 +1,4 @@
-"""`megabiomed run | pretrain | align | finetune | plot`."""
+"""`megabiomed run | pretrain | align | finetune | plot | track`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,14 @@ def plot(
     typer.echo(f"written: {output}")
 
 
+def track(run: Annotated[Path, typer.Argument(help="Folder of a run that is over.")]) -> None:
+    """Tell the trackers of a run what they were not told while it ran, because they were away."""
+    from megabiomed.runs.tracking.later import tell_rest
+
+    for name, told in tell_rest(run).items():
+        typer.echo(f"{name}: {told}")
+
+
 def _start(
     kind: str | None, run: str, overrides: list[str] | None, nproc: int | None, stage: str | None, dry_run: bool
 ) -> None:
@@ -76,6 +84,7 @@ def register(app: typer.Typer) -> None:
         align: "align align-demo parallel.tensor_parallel_size=2",
         finetune: "finetune finetune-demo lora=null parallel.tensor_parallel_size=2",
         plot: "plot runs/demo --output curve.svg",
+        track: "track runs/demo",
     }
     for command, example in examples.items():
         app.command(epilog=f"Example: megabiomed {example}")(command)

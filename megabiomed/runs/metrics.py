@@ -12,7 +12,8 @@ from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE, shown
 from megabiomed.model.flops import training_flops, utilization
 from megabiomed.processes import platform
-from megabiomed.runs.tracking import LocalFiles, SafeTracker, Tracker, find_tracker
+from megabiomed.runs.environment import keep_environment
+from megabiomed.runs.tracking import LocalFiles, Sender, find_trackers
 
 
 class Reporter:
@@ -27,10 +28,9 @@ class Reporter:
         self.active = active
         self.world = world
         self.total = total
-        chosen = find_tracker(config.tracking)  # on all ranks, so that all refuse a wrong one
-        self._chosen = [SafeTracker(chosen, self.say)] if chosen is not None and active else []
+        self._chosen = find_trackers(config.tracking)  # on all ranks, so that all refuse a wrong one
         self._files = LocalFiles(config.folder) if active else None
-        self._trackers: list[Tracker] = [self._files] if self._files is not None else []
+        self._senders: list[Sender] = []
         self._since = time.monotonic()
         self._steps = self._useful = self._pairs = 0
         self._began: float | None = None
@@ -40,10 +40,13 @@ class Reporter:
         self._perplexities = ""  # of the last evaluation, for the step lines
 
     def track(self) -> None:
-        """Open the experiment tracker, once it is known that there is something to train."""
-        self._trackers += self._chosen
-        for tracker in self._trackers:
-            tracker.start(self.config)
+        """Open the experiment trackers, once it is known that there is something to train."""
+        if not self.active:
+            return
+        keep_environment(self.config.folder, self.world)
+        for kind, make in self._chosen.items():
+            self._senders.append(Sender(kind, make, self.config, self.say, lambda: not self._taken_over()))
+            self._senders[-1].start()
 
     def hold(self, fence: Fence | None) -> None:
         """From now on trackers are told something only while this start holds the run folder."""
@@ -58,8 +61,9 @@ class Reporter:
 
     def event(self, kind: str, **values: Any) -> None:
         """Tell the trackers that something happened; nothing once a later start has taken the run over."""
-        for tracker in self._allowed():
-            tracker.event(kind, values)
+        if self._files is not None and not self._taken_over():
+            self._files.event(kind, values)
+            self._wake()
 
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
@@ -144,12 +148,19 @@ class Reporter:
 
     def finish(self, status: str) -> None:
         """Close the trackers; a run that a later start has taken over stays open for that one."""
-        for tracker in self._allowed():
-            tracker.finish(status)
+        if self._files is not None and not self._taken_over():
+            self._files.finish()
+        for sender in self._senders:
+            sender.close(status)
+        for sender in self._senders:
+            sender.wait()
 
-    def _allowed(self) -> list[Tracker]:
-        taken = self._fence is not None and self._fence.taken_over()
-        return [] if taken else self._trackers
+    def _wake(self) -> None:
+        for sender in self._senders:
+            sender.wake()
+
+    def _taken_over(self) -> bool:
+        return self._fence is not None and self._fence.taken_over()
 
     def _record(self, values: dict[str, float], step: int) -> None:
         """Give the figures of a step to the trackers, with a warning about those that are not finite.
@@ -158,12 +169,13 @@ class Reporter:
             CheckpointError: a later start has taken the run over; its curves are not to be mixed with these.
         """
         # Asked leniently first: storage that is away for a moment must not end a training.
-        if self._fence is not None and self._fence.taken_over():
+        if self._fence is not None and self._taken_over():
             self._fence.check()
         broken = {name: str(value) for name, value in values.items() if not math.isfinite(value)}
         if broken:
             found = ", ".join(f"{name} {value}" for name, value in broken.items())
             self.say(f"warning: step: {step}/{self.total} {NOT_FINITE}: {found}")
             self.event("warning", what=NOT_FINITE, step=step, figures=broken)
-        for tracker in self._trackers:
-            tracker.metrics(values, step)
+        if self._files is not None:
+            self._files.metrics(values, step)
+            self._wake()

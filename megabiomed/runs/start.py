@@ -17,7 +17,7 @@ from megabiomed.processes.local import run_workers, under_launcher
 from megabiomed.processes.torchrun import hosts_for, torchrun
 from megabiomed.runs import kinds, worker
 from megabiomed.runs.effective import FILE, compact
-from megabiomed.runs.tracking import find_tracker
+from megabiomed.runs.tracking import find_trackers
 from megabiomed.runs.tracking.credentials import handed_over
 
 
@@ -60,7 +60,7 @@ def start(run: str, overrides: list[str], options: StartOptions, expected: str |
     world = options.nproc or default_world(config.parallel, platform.device_count(), config.extra_ranks)
     check_run(config, world)
     kind.check_start(config, world)
-    find_tracker(config.tracking)
+    find_trackers(config.tracking)
     if options.dry_run:
         check_makeable(config.folder)
         print(compact(config))

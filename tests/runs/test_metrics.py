@@ -113,4 +113,4 @@ def test_figures_that_are_not_finite_are_words_with_a_warning_and_nan_in_mlflow(
     plot_run(tmp_path, tmp_path / "curve.svg")
     run = MlflowClient(tracking_uri=uri).get_run((tmp_path / "mlflow_run_id").read_text().strip()).data
     assert math.isnan(run.metrics["evaluation/papers_perplexity"])
-    assert run.tags["not finite"] == "evaluation/papers_perplexity at step 2: inf"
+    assert run.tags["not finite"].endswith("evaluation/papers_perplexity at step 2")

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.fence import CLAIM, Fence
-from megabiomed.config import RunConfig
 from megabiomed.ground.figures import stored
 from megabiomed.ground.files import make_writable
 from megabiomed.ground.secrets import masked_values
 
 
 class LocalFiles:
-    """A tracker that cannot be switched off: commands and schedulers read its files."""
-
-    name = "the run folder"
+    """What cannot be switched off: commands and schedulers read these files, and trackers are told what they say."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,21 +27,18 @@ class LocalFiles:
         """From now on events carry the number of this claim."""
         self._fence = fence
 
-    def start(self, config: RunConfig) -> None:
-        """See `Tracker`."""
-
     def metrics(self, values: dict[str, float], step: int) -> None:
-        """See `Tracker`; what is not finite is kept as these words."""
-        self._append("metrics.jsonl", _line({"step": step, **{name: stored(value) for name, value in values.items()}}))
+        """Figures after a step, by names like `train/loss`; what is not finite is kept as these words."""
+        kept = {name: stored(value) for name, value in values.items()}
+        self._append("metrics.jsonl", _line({"step": step, "time": _now("milliseconds"), **kept}))
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
-        """See `Tracker`."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        """Something happened."""
         claim = {CLAIM: self._fence.number} if self._fence is not None else {}
-        self._append("events.jsonl", _line({"time": now, "event": kind, **masked_values(values), **claim}))
+        self._append("events.jsonl", _line({"time": _now("seconds"), "event": kind, **masked_values(values), **claim}))
 
-    def finish(self, status: str) -> None:
-        """See `Tracker`."""
+    def finish(self) -> None:
+        """The start is over: what a full disk refused is tried once more."""
         for name in list(self._kept):
             self._append(name, "")
 
@@ -70,6 +64,10 @@ def _write(path: Path, data: bytes) -> None:
         except OSError:
             file.truncate(whole)
             raise
+
+
+def _now(precision: str) -> str:
+    return datetime.now(UTC).isoformat(timespec=precision)
 
 
 def _line(record: dict[str, Any]) -> str:
