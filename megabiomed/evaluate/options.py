@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-_STATED = r"(?i:\b(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*(?:the\s+)?(?:option\s+|choice\s+)?)"
+_STATED = r"(?i:\b(?:answer|option|choice)(?:\s+is\b\s*:?|\s*:)\s*(?:the\s+)?(?:option\s+|choice\s+)?)[\"'`*_“”‘’]*"
 _LEADS = r"(?=\s*(?:[).:,;]|\n|$))"
 """After a letter that begins an answer: "A patient ..." is no answer."""
 _ENDS = r"(?=\s*(?:[).:,;!]|\n|$|\b(?:is|or|and|because|since|as|but)\b))"
@@ -19,15 +19,18 @@ _CARRIER = re.compile(
 """Before a letter that belongs to a name: "hepatitis B", "60 °C"."""
 _BARE = re.compile(r"[\s\"'`*(\[“”‘’]*(\w)[\s\"'`*)\].:,“”‘’]*")
 """An answer that is one letter and nothing else, in any quotes or brackets."""
+_DETERMINER = re.compile(r"\s+(?!(?:is|or|and|because|since|as|but)\b)[a-z]")
+"""After "no" inside a sentence: "no difference was seen" answers nothing."""
 _MASK = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
 def extract_option(text: str, names: Sequence[str], options: Sequence[str]) -> int | None:
     """The option that a generated answer means; None when it names none, or several at once.
 
-    In this order: the text is an option's; it is a name alone, in any case; it states one ("the answer is B"); it begins with
-    a name; a name is marked, as in "(B)" or "option B"; the only option whose text stands in it; the only name in it. Inside
-    a text names of one letter are case sensitive where nothing marks them, and "A" before a noun is an article.
+    In this order: the text is an option's; it is a name alone; both again in any case; it is, or states, a name with the text
+    of that option ("B. skin"); it states one ("the answer is B"); it begins with a name; a name is marked, as in "(B)" or
+    "option B"; the only option whose text stands in it; the only name in it. Inside a text names of one letter are case
+    sensitive where nothing marks them, and "A" before a noun is an article.
 
     Args:
         names: what the prompt calls the options: letters, or words like yes and no.
@@ -35,18 +38,21 @@ def extract_option(text: str, names: Sequence[str], options: Sequence[str]) -> i
     """
     same = [number for number, option in enumerate(options) if _plain(option) == _plain(text)]
     exact = [number for number in same if options[number].strip() == text.strip()]
-    for found in (exact, same):
-        if len(found) == 1:
-            return found[0]
+    if len(exact) == 1:
+        return exact[0]
     if not all(len(name) == 1 for name in names):
-        return _by_words(text, names)
+        return same[0] if len(same) == 1 else _by_words(text, names)
     bare = _BARE.fullmatch(unicodedata.normalize("NFKC", text))
+    if bare is not None and bare.group(1) in names:
+        return list(names).index(bare.group(1))
+    if len(same) == 1:
+        return same[0]
     lowered = [name.lower() for name in names]
     if bare is not None and bare.group(1).lower() in lowered:
         return lowered.index(bare.group(1).lower())
-    stated = _stated(text, names, options)
-    if stated is not None:
-        return stated
+    for stated in (_with_its_text(text, names, options), _stated(text, names, options)):
+        if stated is not None:
+            return stated
     masked, told = _mask_options(text, options)
     return _first_sure(_marked(masked, names), told, _lone(masked, names))
 
@@ -59,7 +65,7 @@ def _first_sure(*found: set[int]) -> int | None:
 
 def _plain(text: str) -> str:
     """A text without case, doubled spaces, quotes and a full stop at its end."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip("\"'. ")
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip("\"'`*_“”‘’. ")
 
 
 def _by_words(text: str, names: Sequence[str]) -> int | None:
@@ -69,7 +75,22 @@ def _by_words(text: str, names: Sequence[str]) -> int | None:
     stated = re.search(rf"{_STATED}\(?{name}", text, re.IGNORECASE) or re.match(rf"\s*\(?{name}", text, re.IGNORECASE)
     if stated:
         return by_name[stated.group(1).lower()]
-    return _first_sure({by_name[found.group(1).lower()] for found in re.finditer(name, text, re.IGNORECASE)})
+    inside = [found for found in re.finditer(name, text, re.IGNORECASE) if not _is_determiner(found)]
+    return _first_sure({by_name[found.group(1).lower()] for found in inside})
+
+
+def _is_determiner(found: re.Match[str]) -> bool:
+    return found.group(1).lower() == "no" and _DETERMINER.match(found.string, found.end()) is not None
+
+
+def _with_its_text(text: str, names: Sequence[str], options: Sequence[str]) -> int | None:
+    """The option whose name and text begin the answer, or follow "the answer is": "C. bc" where bc is the text of C."""
+    begins = [0, *(lead.end() for lead in re.finditer(_STATED, text))]
+    for number, (name, option) in enumerate(zip(names, options)):
+        both = re.compile(rf"[\W_]*{re.escape(name)}\W+{re.escape(option.strip())}(?!\w)", re.IGNORECASE)
+        if option.strip() and any(both.match(text, begin) for begin in begins):
+            return number
+    return None
 
 
 def _stated(text: str, names: Sequence[str], options: Sequence[str]) -> int | None:
@@ -77,8 +98,10 @@ def _stated(text: str, names: Sequence[str], options: Sequence[str]) -> int | No
     letters = "".join(map(re.escape, names))
     for lead in re.finditer(_STATED, text):
         rest = text[lead.end() :]
+        # Where option B reads "c", "the answer is C" is the name of option C, and "the answer is c" the text of B.
+        named = re.match(rf"[{letters}](?!\w)", rest) and not re.match(_any_of(options), rest)
         texts = re.match(_any_of([option.lower() for option in options]), rest.lower())
-        if texts is not None:
+        if texts is not None and (not named or len(texts.group(1)) > 1):
             meant = {number for number, option in enumerate(options) if option.lower() == texts.group(1)}
             return next(iter(meant)) if len(meant) == 1 else None
         letter = re.match(rf"\(([{letters}])\)|([{letters}]){_ENDS}", rest, re.IGNORECASE)

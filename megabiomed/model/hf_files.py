@@ -19,6 +19,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
+ADAPTER = "adapter_config.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 WeightFiles = TensorFiles | PickledFiles
 _ROWS = 4096  # of a matrix that are compared at once
@@ -58,9 +59,19 @@ def tensor_files(folder: Path, files: WeightFiles) -> dict[str, Path]:
 
     Args:
         files: reads the names of one file.
+
+    Raises:
+        CheckpointError: it has no model, no weights, or an adapter beside them; a file is missing or damaged.
     """
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no Hugging Face model folder", expected=f"{CONFIG} in it")
+    if (folder / ADAPTER).is_file():
+        # transformers takes the base model that it names, and the adapter on top: neither is what lies here.
+        raise CheckpointError(
+            f"{folder} holds an adapter beside a whole model: transformers loads the adapter and the model that it names",
+            got=ADAPTER,
+            do=f"move {ADAPTER} and its weights to a folder of their own, or merge them (peft: merge_and_unload)",
+        )
     single, index = (PICKLED, PICKLED_INDEX) if is_pickled(folder) else (SINGLE, INDEX)
     if (folder / single).is_file():
         file = inside(folder, single)

@@ -84,7 +84,8 @@ def _files_as_loaded(folder: Path) -> dict[str, str]:
 def loaded_max_diff(folder: Path, stored: StoredTensors, architecture: Architecture) -> float | None:
     """Largest difference between the folder's tensors and those of the model that transformers loads from it.
 
-    Both readers here could agree on a file that transformers does not take; this is what it really holds.
+    Both readers here could agree on a file that transformers does not take; this is what it really holds. Where config.json
+    asks for another element type than is stored, as is usual beside fp32 weights, transformers rounds, and so does this.
 
     Returns:
         None where the weights do not fit twice into the free memory.
@@ -101,7 +102,7 @@ def loaded_max_diff(folder: Path, stored: StoredTensors, architecture: Architect
     worst = 0.0
     for name in architecture.shapes:
         # Past a view with a larger vocabulary: transformers loads the folder as it is.
-        there = StoredTensors.raw(stored, name)
+        there = StoredTensors.raw(stored, name).to(state[name].dtype)
         if not torch.equal(state[name], there):
             worst = max(worst, max_diff(state[name].float(), there.float()))
     return worst

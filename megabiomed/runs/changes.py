@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pydantic import BaseModel
 
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import UserError
-from megabiomed.ground.mappings import leaves
 
 SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "seed")
 """The others change nothing in the arithmetic, or are compared by themselves (data order, architecture, batch size)."""
@@ -21,18 +23,44 @@ SILENT = (
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     """Lines of `key: before -> now`; empty where nothing changed, or where the stored configuration cannot be read.
 
-    Keys that the release which saved did not have are left out.
+    Keys that the release which saved did not have count as their default.
     """
     try:
-        before = dict(leaves(read_yaml(checkpoint.config_text, str(checkpoint.path))))
+        before = read_yaml(checkpoint.config_text, str(checkpoint.path))
     except UserError:
+        before = None
+    if not isinstance(before, dict):
         return ["settings: those of the checkpoint cannot be read, so changes are not shown"]
-    now = dict(leaves(read_yaml(to_yaml(config), config.name)))
+    now = read_yaml(to_yaml(config), config.name)
     return [
-        f"{key}: {_shown(before[key])} -> {_shown(now.get(key))}"
-        for key in sorted(before)
-        if key.split(".")[0] in SECTIONS and key.split(".")[-1] not in SILENT and before[key] != now.get(key)
+        f"{key}: {_shown(was)} -> {_shown(there)}"
+        for key, was, there in _differences(before, now, config)
+        if key.split(".")[0] in SECTIONS and key.split(".")[-1] not in SILENT
     ]
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], section: Any, prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, before, now) of what differs, sorted, at any depth; an absent value is null.
+
+    Args:
+        section: what `now` was written from, which knows the defaults of its keys; free mappings have none.
+    """
+    for key in sorted({*before, *now}):
+        was, there = before.get(key, _default(section, key)), now.get(key)
+        if isinstance(was, Mapping) and isinstance(there, Mapping):
+            yield from _differences(was, there, getattr(section, key, None), f"{prefix}{key}.")
+        elif was != there:
+            yield f"{prefix}{key}", was, there
+
+
+def _default(section: Any, key: str) -> Any:
+    field = type(section).model_fields.get(key) if isinstance(section, BaseModel) else None
+    if field is None or field.is_required():
+        return None
+    value = field.get_default(call_default_factory=True)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _shown(value: Any) -> str:

@@ -61,6 +61,30 @@ def test_a_letter_that_belongs_to_a_name_is_no_choice(text: str, expected: int |
     assert extract_option(text, "ABCD", TEXTS) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("c", 1), ("C", 2), ("**c**", 1), ("**C**", 2), ("So the answer is C.", 2), ("the answer is c", 1), ("C. bc", 2),
+     ("The correct answer is C. bc", 2), ("the answer is bc", 2), ("d) ad", 3), ("The answer is \"ad\".", 3)],
+)  # fmt: skip
+def test_an_option_whose_text_is_a_letter_is_told_from_that_letter(text: str, expected: int) -> None:
+    assert extract_option(text, "ABCD", ["a", "c", "bc", "ad"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("There was no difference.", None), ("I say no.", 1), ("It is no, because", 1), ("No effect", 1)],
+)
+def test_no_before_a_noun_is_no_verdict(text: str, expected: int | None) -> None:
+    assert extract_option(text, VERDICTS, VERDICTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("C. same", 2), ("d) same", 3), ("same", None), ("The answer is D: same", 3)]
+)
+def test_the_letter_decides_between_options_of_one_text(text: str, expected: int | None) -> None:
+    assert extract_option(text, "ABCD", ["bone", "skin", "same", "same"]) == expected
+
+
 words = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12)
 
 

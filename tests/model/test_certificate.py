@@ -161,6 +161,25 @@ def test_other_weights_than_transformers_loads_are_named_as_the_cause(tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_weights_that_config_json_asks_to_round_are_compared_as_rounded(tmp_path: Path, key: str) -> None:
+    transformers_model(MODEL).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(settings | {key: "bfloat16"}))
+    found = certify(tmp_path, HuggingFaceSource(tmp_path), MODEL, "import", "there")
+    found.check()
+    assert (found.stored_as, found.loaded_max_diff) == ("float32", 0)
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(tmp_path: Path) -> None:
+    """transformers would load the base model that the adapter names, which may be another one."""
+    transformers_model(MODEL).save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "other", "peft_type": "LORA"}))
+    with pytest.raises(CheckpointError, match="holds an adapter beside a whole model"):
+        HuggingFaceSource(tmp_path)
+
+
 def test_dropout_of_the_reference_is_no_difference(tmp_path: Path) -> None:
     transformers_model(MODEL).save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
