@@ -12,6 +12,7 @@ from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.pending import is_shut_out
+from megabiomed.launch.prospects import hopeless
 from megabiomed.launch.status import find_runs, submitted_below
 
 
@@ -122,8 +123,14 @@ def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
             scheduler.need("sbatch")
             locks.enter_context(records.submitting(runs))
         _need_secrets(runs)
+        submitted: dict[str, str] = {}
         for folder in runs:
-            yield _resubmit(folder, ids, dry_run)
+            yield (said := _resubmit(folder, ids, dry_run))
+            stage = records.read_job(folder)["stage"]
+            if said.startswith("submitted"):
+                submitted[stage] = ids[stage]
+        for stage, (reason, why) in hopeless(submitted).items():
+            yield f"would never start: {stage}: job {ids[stage]} ({reason}): {why}"
 
 
 def _need_secrets(runs: list[Path]) -> None:

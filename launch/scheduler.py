@@ -89,7 +89,8 @@ def check_script(script: Path) -> str:
         raise _refused(done)
     if done.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
-    return said.removeprefix("sbatch: ")
+    # The number in `Job 12 to start at ...` belongs to no job that will exist.
+    return re.sub(r"^(sbatch: )?(Job \d+ )?", "", said)
 
 
 def refusal(script: Path, exclude: Collection[str]) -> str:

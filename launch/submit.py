@@ -18,6 +18,7 @@ from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
+from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.stage import ChainStage
 from megabiomed.processes.torchrun import torchrun
 from megabiomed.runs.kinds import part_run
@@ -203,7 +204,7 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         stage -> job id; stage -> what the scheduler said about its start.
 
     Raises:
-        LaunchError: a run is in the queue already, or the scheduler's refusal.
+        LaunchError: a run is in the queue already, the scheduler's refusal, or a job that it queued and would never start.
     """
     members = [job.stage.folder for job in jobs]
     jobs = [job for job in jobs if not is_done(job.stage)]
@@ -220,12 +221,13 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
             for job in jobs:
                 _submit(job, members, ids)
+            refuse_hopeless(ids)
         except BaseException as error:  # Ctrl-C, too
             _take_back(jobs, ids)
             if isinstance(error, OSError):
                 raise LaunchError("nothing was submitted: a run folder cannot be written", got=error) from None
             raise
-    return ids, said
+    return ids, dict(estimates([job.stage for job in jobs], said))
 
 
 def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:

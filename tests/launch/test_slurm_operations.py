@@ -104,3 +104,25 @@ def test_a_python_that_is_nowhere_is_not_blamed_on_all_nodes(
     assert (found["JobState"], found["Restarts"], found["ExcNodeList"]) == ("FAILED", "0", "(null)")
     said = "no answer from the agent on n1: /opt/nope/python is not there, and too few nodes are left without it"
     assert status_of(run)["last"] == said
+
+
+def test_what_would_wait_for_ever_is_taken_back_with_its_chain(
+    operator: Operator, run_file: Path, tmp_path: Path
+) -> None:
+    """The scheduler queues a job above the limit of its partition, and only its reason tells."""
+    first = planned(run_file, tmp_path / "first", begin="now+1hour")
+    second = planned(run_file, tmp_path / "second", partition="low")
+    waits = render(replace(second.stage, name="second", after=("pretrain",)))
+    operator.cluster.run("scontrol", "update", "partitionname=low", "maxtime=00:05:00")
+    try:
+        for chain in ([second], [first, waits]):
+            with pytest.raises(
+                LaunchError, match=r"never start stage (pretrain|second): got Partition\w+; .*partition"
+            ):
+                submit_all(chain)
+            assert operator.cluster.run("squeue", "-h") == ""
+    finally:
+        operator.cluster.run("scontrol", "update", "partitionname=low", "maxtime=UNLIMITED")
+    said = submit_all([first, waits])[1]
+    assert said["pretrain"].startswith("to start at")
+    assert said["second"] == "after pretrain"
