@@ -20,6 +20,7 @@ from megabiomed.config.evaluation import EvalConfig
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
 from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
+from megabiomed.config.profiling import ProfileConfig
 from megabiomed.config.time_limits import least_collective_s
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.secrets import masked_by_form, remember
@@ -324,6 +325,8 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    profile: ProfileConfig | None = None
+    """Steps to profile; null: none."""
 
     @field_validator("model", mode="plain")
     @classmethod

@@ -274,6 +274,12 @@ def driver_version() -> str:
     return f"CUDA {ask()}" if has_cuda() and ask else "none"
 
 
+def profiled() -> list[torch.profiler.ProfilerActivity]:
+    """What torch's profiler records here."""
+    activity = torch.profiler.ProfilerActivity
+    return [activity.CPU, activity.CUDA] if has_cuda() else [activity.CPU]
+
+
 def describe() -> str:
     """One line about the device, for logs and benchmark files."""
     if has_cuda():

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from bench.host_syncs import counted_syncs
 from bench.lines import Lines
 from megabiomed.processes import platform
+from megabiomed.runs.kernel_classes import Span, busy, by_class, class_of
 
-CLASSES = (
-    ("communication", r"nccl|all_?reduce|all_?gather|reduce_?scatter"),
-    ("attention", r"attention|flash|fmha|flex|^rope|rotary"),
-    ("loss", r"vocabulary|cross_entropy|nll_loss|log_?softmax"),
-    ("norm", r"rms_?norm|layer_?norm"),
-    ("SwiGLU", r"swiglu|silu"),
-    ("optimizer", r"adam|lamb|multi_tensor_apply|clip|lpnorm|linalg_vector_norm"),
-    ("matrix products", r"gemm|nvjet|cutlass|xmma|matmul|cublas|split_?k|aten::(mm|addmm|bmm|linear)\b"),
-    ("copies and casts", r"copy|memcpy|catarray|aten::(cat|to|_to_copy)\b"),
-    ("accumulation", r"functor_add|addfunctor|aten::add_?\b"),
-    ("fills", r"memset|fill"),
-    ("embedding", r"embedding|indexselect|index_select|gather"),
-)
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-
-
-class Span(NamedTuple):
-    """One kernel, nanoseconds."""
-
-    name: str
-    start: int
-    end: int
-
-
-def class_of(kernel: str) -> str:
-    """The class of a kernel by its name."""
-    return next((name for name, pattern in CLASSES if re.search(pattern, kernel, re.IGNORECASE)), "other")
-
-
-def busy(spans: Iterable[Span]) -> tuple[int, int]:
-    """(nanoseconds from the first start to the last end, those in which at least one of them ran)."""
-    first = last = covered = 0
-    for span in sorted(spans, key=lambda span: span.start):
-        first = first or span.start
-        covered += max(0, span.end - max(span.start, last))
-        last = max(last, span.end)
-    return last - first, covered
 
 
 def summary(spans: list[Span]) -> list[dict[str, Any]]:
     """A row for each class and for the gaps, the longest first; classes that overlap sum to more than the whole."""
-    times: dict[str, list[int]] = defaultdict(list)
-    for span in spans:
-        times[class_of(span.name)].append(span.end - span.start)
+    rows: list[tuple[str, int, int]] = list(by_class(spans))
     whole, covered = busy(spans)
-    rows = [(name, sum(held), len(held)) for name, held in times.items()]
-    rows.sort(key=lambda row: -row[1])
     overlap = sum(ns for _, ns, _ in rows) - covered
     rows += [("gaps", whole - covered, 0), ("overlap", overlap, 0), ("whole step", whole, len(spans))]
     return [

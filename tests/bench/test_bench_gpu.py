@@ -15,11 +15,12 @@ import pytest
 from bench import bench_gpu
 from bench.bench_gpu import Bench
 from bench.gpu_goals import GOALS, goals
-from bench.gpu_profile import Span, busy, class_of, summary
+from bench.gpu_profile import summary
 from bench.gpu_results import Results
 from bench.gpu_sections import SECTIONS, Asked, Part, read_lines
 from bench.gpu_start import sentencepiece_model
 from bench.host_syncs import counted_syncs
+from megabiomed.runs.kernel_classes import Span, busy, class_of
 
 TESTS = Path(__file__).resolve().parents[1]
 

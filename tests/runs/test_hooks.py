@@ -81,7 +81,16 @@ def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path
 
 def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
     names = [type(hook).__name__ for hook in standard_hooks(None)]
-    assert names == ["FiniteCheck", "Validation", "Evaluation", "Saving", "Heartbeat", "FirstStep", "Reports"]
+    assert names == [
+        "FiniteCheck",
+        "Validation",
+        "Evaluation",
+        "Saving",
+        "Heartbeat",
+        "Profile",
+        "FirstStep",
+        "Reports",
+    ]
 
 
 @given(st.floats(), st.floats())

@@ -8,6 +8,7 @@ from megabiomed.runs.hooks.evaluation import Evaluation
 from megabiomed.runs.hooks.finite import FiniteCheck
 from megabiomed.runs.hooks.first_step import FirstStep
 from megabiomed.runs.hooks.hang import Heartbeat
+from megabiomed.runs.hooks.profile import Profile
 from megabiomed.runs.hooks.reports import Reports
 from megabiomed.runs.hooks.saving import Saving
 from megabiomed.runs.hooks.validation import Validation
@@ -19,7 +20,16 @@ def standard_hooks(evaluation: TrainingEvaluation | None) -> list[Hook]:
     The order matters: a step is refused before anybody counts it, what was measured is reported before a save takes the time,
     and the report, which holds the last event of a run, comes last.
     """
-    return [FiniteCheck(), Validation(), Evaluation(evaluation), Saving(), Heartbeat(), FirstStep(), Reports()]
+    return [
+        FiniteCheck(),
+        Validation(),
+        Evaluation(evaluation),
+        Saving(),
+        Heartbeat(),
+        Profile(),
+        FirstStep(),
+        Reports(),
+    ]
 
 
 __all__ = ["Hook", "standard_hooks"]
