@@ -41,34 +41,24 @@ class DocumentEncoder:
         if self._converted is None:
             return self._tokenizer.encode_documents(texts, dtype)
         first, last = (np.array(ids, dtype).tobytes() for ids in (self._tokenizer.start, [self._tokenizer.eos_id]))
+        kind = np.dtype(dtype)  # made once: numpy would make it for every text
         found = []
         for text in texts:
-            ids = self._ids(text)
-            encoded = ids.astype(dtype, copy=False).tobytes() if ids is not None else None
-            found.append(self._by_reference(text, dtype) if encoded is None else b"".join((first, encoded, last)))
+            self._characters += len(text)
+            if self._encode is None or self._characters > MAX_CHARACTERS:
+                self._encode, self._characters = load_gigatoken(self._converted), len(text)
+            try:
+                found.append(b"".join((first, self._encode(text).astype(kind).tobytes(), last)))
+            except BaseException as error:
+                self._refused[refusal(error)] += 1
+                self._encode = None  # what an error in the middle of it leaves behind is not known
+                found += self._tokenizer.encode_documents([text], dtype)
         return found
 
     def taken_refusals(self) -> dict[str, int]:
         """How many texts the reference encoded since the last call because GigaToken failed on them, by what it said."""
         refused, self._refused = self._refused, Counter()
         return dict(refused)
-
-    def _ids(self, text: str) -> NDArray[np.uint32] | None:
-        """Ids of a text, None where GigaToken fails on it."""
-        self._characters += len(text)
-        if self._encode is None or self._characters > MAX_CHARACTERS:
-            assert self._converted is not None
-            self._encode, self._characters = load_gigatoken(self._converted), len(text)
-        try:
-            return self._encode(text)
-        except BaseException as error:
-            self._refused[refusal(error)] += 1
-            self._encode = None  # what an error in the middle of it leaves behind is not known
-            return None
-
-    def _by_reference(self, text: str, dtype: type[np.integer[Any]]) -> bytes:
-        (encoded,) = self._tokenizer.encode_documents([text], dtype)
-        return encoded
 
 
 def load_gigatoken(converted: str) -> Callable[[str], NDArray[np.uint32]]:

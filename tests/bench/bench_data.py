@@ -1,5 +1,5 @@
-"""`make bench-data`: building a token store, reading it, how full its windows are, and opening one of 26 billion tokens;
-ours against Megatron-LM's way, `datasets.map`, and megatron-core's GPTDataset under a DataLoader, in one run.
+"""`make bench-data`: encoding texts, building a token store, reading it, how full its windows are, and opening one of 26
+billion tokens; ours against Megatron-LM's way, `datasets.map`, and megatron-core's GPTDataset under a DataLoader, in one run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import data_build, data_load
-from bench.record import store, table
+from bench import data_build, data_encode, data_load
+from bench.record import FOLDER, store, table
 from megabiomed.data.store import TokenStore
 from megabiomed.tokenizer.files import open_tokenizer
 
 Rows = list[dict[str, Any]]
+PARTS = ("encode", "build", "load", "packing", "open")
 LIMIT = 240
 """Seconds that one process of the last part may take."""
 
@@ -35,6 +36,8 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=3.0, help="CPU seconds of reading per candidate and round")
     options.add_argument("--documents", type=int, default=6_000_000, help="documents of the store of 26 B tokens")
     options.add_argument("--texts", type=Path, action="append", default=[], help="further JSON lines with a `text`")
+    options.add_argument("--part", action="append", choices=PARTS, help="only this one; the file keeps the others")
+    options.add_argument("--beside", help="what else keeps the machine busy, for the notes")
     options.add_argument("--dry", action="store_true", help="print only, leave docs/benchmarks alone")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -46,22 +49,54 @@ def main() -> None:
         open_tokenizer(model).write_hugging_face(model.parent / "hf", open_tokenizer(model).vocab_size, 4096)
         amount = data_build.write_texts(files, folder / "texts.jsonl", asked.texts)
         parts: dict[str, Callable[[], Rows]] = {
+            "encode": lambda: data_encode.rows(texts_of(folder), model, folder / "byte-level", asked.rounds),
             "build": lambda: build_rows(folder, model, files, asked.rounds),
-            "load": lambda: load_rows(folder, asked),
-            "packing": lambda: packing_rows(folder),
+            "load": lambda: load_rows(s2orc(folder, files, model), folder, asked),
+            "packing": lambda: packing_rows(s2orc(folder, files, model)),
             "open": lambda: open_rows(folder, model, asked.documents),
         }
         results = {}
-        for title, measure in parts.items():
-            results[title] = measure()
+        for title in asked.part or PARTS:
+            results[title] = parts[title]()
             print(f"\n{title}\n{table(results[title])}", flush=True)
     if not asked.dry:
         inputs = [note, *(f"{path.name} (--texts)" for path in asked.texts), amount]
         notes = [f"input: {'; '.join(inputs)}", *NOTES]
-        print(store("data", [{"part": title, **row} for title, rows in results.items() for row in rows], notes))
+        notes += [f"also running: {asked.beside}"] if asked.beside else []
+        kept, origins = earlier(set(PARTS) - set(results)) if asked.part else ([], {})
+        measured = [{"part": title, **row} for title, rows in results.items() for row in rows]
+        rows = sorted([*measured, *kept], key=lambda row: PARTS.index(row["part"]))
+        print(store("data", rows, notes, **({"earlier parts": origins} if origins else {})))
+
+
+def earlier(parts: set[str]) -> tuple[Rows, dict[str, str]]:
+    """Rows of parts that were not measured now, from the file, and the date and commit of each part."""
+    path = FOLDER / "data.json"
+    if not path.is_file():
+        return [], {}
+    held = json.loads(path.read_bytes())
+    rows = [row for row in held["results"] if row["part"] in parts]
+    stamp = f"{held['date']}, commit {held['commit']}"
+    return rows, {row["part"]: held.get("earlier parts", {}).get(row["part"], stamp) for row in rows}
+
+
+def texts_of(folder: Path) -> list[str]:
+    """The texts that all candidates read."""
+    with (folder / "texts.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
+
+
+def s2orc(folder: Path, files: list[Path], model: Path) -> Path:
+    """A store of the papers, built unless it is there."""
+    if not (folder / "s2orc").exists():
+        data_build.s2orc_build(files, model, folder / "s2orc")
+    return folder / "s2orc" / "train"
 
 
 NOTES = [
+    "encode: medians of runs in turns, one thread, texts in memory; tokens / CPU second of the first pass of a new encoder "
+    "and of its second one; loading is not timed. The ids of all texts are those of the reference (compared). GigaToken "
+    "alone writes no BOS and EOS and leaves 32-bit arrays",
     "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read the same cleaned text as JSON "
     "lines and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
     "load: tokens / CPU second, 2,048-token windows in micro-batches of 4, in the reading process; page cache warm",
@@ -103,8 +138,7 @@ def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Row
     return rows
 
 
-def load_rows(folder: Path, asked: argparse.Namespace) -> Rows:
-    path = folder / "s2orc" / "train"
+def load_rows(path: Path, folder: Path, asked: argparse.Namespace) -> Rows:
     streams = {
         "megabiomed, contiguous": partial(data_load.own, path, "contiguous"),
         "megabiomed, best_fit": partial(data_load.own, path, "best_fit"),
@@ -123,8 +157,8 @@ def load_rows(folder: Path, asked: argparse.Namespace) -> Rows:
     ]  # fmt: skip
 
 
-def packing_rows(folder: Path) -> Rows:
-    opened = TokenStore.open(folder / "s2orc" / "train")
+def packing_rows(path: Path) -> Rows:
+    opened = TokenStore.open(path)
     return [*(data_load.packed(opened, kind) for kind in ("contiguous", "best_fit")), data_load.padded(opened)]
 
 

@@ -19,6 +19,7 @@ from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import TokenJob, tokenize_part
 from megabiomed.data.store import TokenStoreWriter
+from megabiomed.tokenizer.choose_encoder import choose_encoder
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
@@ -82,11 +83,21 @@ def own_tokenize(texts: Path, model: Path, folder: Path) -> int:
     """The tokenizing step of a build: JSON lines -> .bin/.idx, provenance and manifest."""
     documents = texts.read_bytes().count(b"\n")
     np.save(folder / "split.npy", np.zeros(documents, np.int8))
-    account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model))
+    account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model, converted(model)))
     with TokenStoreWriter(folder / "store", model, open_tokenizer(model).vocab_size) as store:
         part = folder / "part"
         store.append(part / "train.bin", np.load(part / "train.npy"), part / "train.jsonl")
     return int(account["train"]["tokens"])
+
+
+def converted(model: Path) -> Path:
+    """The tokenizer as GigaToken reads it, which a build makes once for all its parts and workers."""
+    file = model.with_suffix(".gigatoken")
+    if not file.exists():
+        choice = choose_encoder(open_tokenizer(model), [])
+        assert choice.converted is not None, choice.reason
+        file.write_text(choice.converted, encoding="utf-8")
+    return file
 
 
 def own_build(texts: Path, model: Path, folder: Path) -> int:
@@ -153,7 +164,7 @@ def timed(candidate: str, texts: Path, model: Path, folder: Path) -> tuple[int, 
     """
     folder.mkdir(parents=True)
     if candidate != KNOWN:
-        shards._tokenizer.cache_clear()
+        shards._encoder.cache_clear()
     wall, cpu = time.monotonic(), time.process_time()
     tokens = CANDIDATES[candidate](texts, model, folder)
     return tokens, time.process_time() - cpu, time.monotonic() - wall
