@@ -8,11 +8,11 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megabiomed.ground.errors import ConfigError, LaunchError
+from megabiomed.ground.errors import LaunchError
 
 if TYPE_CHECKING:
     from megabiomed.launch.stage import ChainStage
@@ -34,14 +34,19 @@ def submit(
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
     from megabiomed.launch.cluster import load_cluster, parse_flags
+    from megabiomed.launch.commands import missing, parse_command
     from megabiomed.launch.stage import load_stages
-    from megabiomed.launch.submit import render, submit_all
+    from megabiomed.launch.submit import is_done, render, submit_all
 
     flags = parse_flags(sbatch or [])
-    check = partial(_check_command, cast(typer.Context, context.find_root()))
-    stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, check)
+    parse = partial(parse_command, context.find_root())
+    stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, parse)
     jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
     typer.echo("\n".join(line for stage in stages for line in _plan(stage)))
+    for error in missing([stage for stage in stages if not is_done(stage)], parse):
+        if not dry_run:
+            raise error
+        typer.echo(f"submit would refuse this: {error}")
     if dry_run:
         typer.echo("\n".join(f"--- {job.path}\n{job.script}---" for job in jobs))
         typer.echo("dry run: nothing was written or submitted")
@@ -68,36 +73,6 @@ def _plan(stage: ChainStage) -> list[str]:
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     where = f" (on each of {hosts} hosts)" if hosts > 1 else ""
     return lines + [f"  without SLURM{where}: {line}" for line in typed_commands(stage)]
-
-
-def _check_command(root: typer.Context, words: list[str]) -> None:
-    """Refuse words that are not a valid command of megabiomed.
-
-    Args:
-        root: context of the whole application; click may be a package or a part of typer, so its types are not named.
-    """
-    context, rest = root, list(words)
-    command = cast(Any, root.command)
-    try:
-        while hasattr(command, "resolve_command"):
-            if not rest:
-                raise _not_understood(words, "Missing command.")
-            name, command, rest = command.resolve_command(context, rest)
-            if hasattr(command, "resolve_command"):
-                context = type(root)(command, info_name=name, parent=context)
-        command.make_context(name, rest, parent=context)
-    except typer.Exit:
-        raise _not_understood(words, "it only prints help") from None
-    except Exception as error:
-        if hasattr(error, "format_message"):
-            raise _not_understood(words, error.format_message()) from None
-        raise
-
-
-def _not_understood(words: list[str], why: str) -> ConfigError:
-    return ConfigError(
-        "a stage's command is not understood", got=f"{' '.join(words)}: {why}", do="see `megabiomed --help`"
-    )
 
 
 def status(

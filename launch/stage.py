@@ -100,7 +100,7 @@ def load_stages(
     cluster: ClusterConfig,
     overrides: list[str],
     nodes: int | None,
-    check_command: Callable[[list[str]], None] | None = None,
+    check_command: Callable[[list[str]], object] | None = None,
 ) -> list[ChainStage]:
     """Read a chain file, or a run file as a chain of its own, and check every stage before anything is submitted.
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,9 @@ from typer.main import get_command
 from megabiomed.cli import app
 from megabiomed.config import shipped
 from megabiomed.ground.errors import ConfigError, TopologyError
-from megabiomed.launch.cli import _check_command, _plan
+from megabiomed.launch.cli import _plan
 from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.launch.commands import missing, parse_command
 from megabiomed.launch.records import renew
 from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import ChainStage, load_stages
@@ -199,8 +201,8 @@ def test_a_command_that_megabiomed_would_not_understand_is_refused() -> None:
         (["logs", "x", "--rank", "-1"], "Invalid value for '--rank'"),
     ]:
         with pytest.raises(ConfigError, match=says):
-            _check_command(typer.Context(root, info_name="megabiomed"), words)
-    _check_command(typer.Context(root, info_name="megabiomed"), ["corpus", "generate", "x", "--papers", "3"])
+            parse_command(typer.Context(root, info_name="megabiomed"), words)
+    parse_command(typer.Context(root, info_name="megabiomed"), ["corpus", "generate", "x", "--papers", "3"])
 
 
 def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_path: Path) -> None:
@@ -286,3 +288,45 @@ def test_encoder_ranks_take_a_component_of_their_own_with_other_cores(load: Any)
             align(stage="s1-adaptors", components=[part], overrides=words),
             cluster=CPU.model_copy(update={"gpus_per_node": 2}),
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["corpus", "build", "nothere*.jsonl.gz", "--output", "c"], "inputs of stage s match no file: got nothere"),
+        (
+            ["corpus", "build", "made", "--output", "c", "--tokenizer", "no.model"],
+            "tokenizer of stage s does not exist",
+        ),
+        (["corpus", "build", "made/part", "there", "--output", "c"], None),
+        (["validate", "runs/none"], "run of stage s does not exist"),
+        (["plot", "made", "--output", "new.png"], None),
+    ],
+)
+def test_what_a_command_reads_is_there_or_made_by_a_stage_before_it(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    parse = partial(parse_command, typer.Context(cast(Any, get_command(app)), info_name="megabiomed"))
+    stages = load({"name": "m", "command": ["plot", "there"], "makes": ["made"]}, {"name": "s", "command": words})
+    found = [str(error) for error in missing(stages, parse)]
+    assert [says in text for text in found] == [True] if says else not found, found
+
+
+def test_an_interpreter_that_no_node_could_run_is_found_before_a_node_is_blamed(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    (tmp_path / "empty").chmod(0o755)
+
+    def said(**keys: Any) -> str:
+        stages = load({"name": "s", "command": ["plot", "x"]}, cluster=CPU.model_copy(update=keys))
+        return " ".join(str(error) for error in missing(stages, lambda words: {}))
+
+    assert said() == said(host_python=Path(sys.executable)) == ""
+    typo = Path("/opt/nope/bin/python")
+    assert "host_python of stage s cannot be run: got /opt/nope/bin/python" in said(host_python=typo)
+    assert "host_python of stage s cannot be run" in said(python=typo)
+    assert "python of stage s cannot be run" in said(python=typo, host_python=Path(sys.executable))
+    assert said(python=typo, host_python=Path(sys.executable), wrap=["apptainer", "exec", "i.sif"]) == ""
+    assert said(python=Path("python3.99"), modules=["python"]) == ""
+    assert "cannot run the batch script's decisions" in said(host_python=tmp_path / "empty")
