@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Self, TypeVar, overload
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
@@ -15,6 +18,8 @@ S = TypeVar("S", bound="Section")
 T = TypeVar("T")
 # Whole numbers travel as int64.
 _BITS = 63
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_EXPANDED = re.compile(r"~(/|$)|\$[A-Za-z_{]")
 
 
 class Section(BaseModel):
@@ -25,6 +30,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_their_kind(cls, values: Any) -> Any:
+        """Refuse what pydantic takes even when strict: 1.0 for a listed 1, and any text for a path."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            kinds = _kinds(cls.model_fields[name].annotation) if name in cls.model_fields else set()
+            if isinstance(value, str) and Path in kinds and (problem := _no_path(value)):
+                raise ValueError(f"{name} {value!r} {problem}")
+            if type(value) in (float, bool) and type(value) not in kinds and int in kinds and Literal in kinds:
+                raise ValueError(f"{name} {value!r} is no whole number")
+        return values
 
     @model_validator(mode="after")
     def _within_64_bits(self) -> Self:
@@ -128,6 +145,25 @@ def _inside(values: Any, part: str) -> Any:
     if isinstance(values, list) and part.isdigit():
         return values[int(part)]
     return values.get(part) if isinstance(values, dict) else None
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types in an annotation such as `Path | None`; of a `Literal` itself and the types of its values."""
+    if get_origin(annotation) is Literal:
+        return {Literal, *map(type, get_args(annotation))}
+    inner = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    return set().union(*map(_kinds, inner)) if inner else {annotation}
+
+
+def _no_path(text: str) -> str | None:
+    """Why a text would not be the path that its writer means: nothing here expands or downloads."""
+    if not text.strip():
+        return "is empty; give a path, or null"
+    if _URI.match(text):
+        return "is an address; give a path of a mounted file system"
+    if _EXPANDED.match(text):
+        return "is expanded by shells alone; give the whole path"
+    return None
 
 
 def _section_of(annotation: Any) -> Any:

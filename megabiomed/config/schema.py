@@ -191,7 +191,7 @@ class TrainConfig(Section):
 
     steps: PositiveInt | None = None
     """Optimizer steps; give either steps or epochs."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1e6)
     """Passes over the training mixture; give either steps or epochs."""
     first_step: int = Field(0, ge=0)
     """Step of the checkpoint in checkpoint.resume from which this run goes on with its weights and optimizer, while warm-up,
@@ -208,12 +208,12 @@ class TrainConfig(Section):
     """Steps between validation losses; 0 evaluates only at the end."""
     eval_samples: PositiveInt = 64
     """Validation samples per evaluation (fewer when the store is smaller)."""
-    hang_timeout_s: float | None = Field(None, ge=0)
+    hang_timeout_s: float | None = Field(None, ge=0, le=_LONGEST_S)
     """A rank that does not advance for this many seconds writes its stack and ends the run; null: 20 times the slowest of the
     first steps, from 600 to 1800 (docs/operators.md); 0 disables the guard."""
-    hang_start_timeout_s: float = Field(7200, gt=0)
+    hang_start_timeout_s: float = Field(7200, gt=0, le=_LONGEST_S)
     """The same limit until the first step is done: reading and certifying weights takes longer than a step."""
-    collective_timeout_s: float | None = Field(None, gt=0)
+    collective_timeout_s: float | None = Field(None, gt=0, le=_LONGEST_S)
     """Seconds after which torch ends a collective that a rank did not join; null: a fifth longer than the hang guard, which
     has to speak first. During the start the limit is longer than hang_start_timeout_s."""
     stop_after: PositiveInt | None = None

@@ -70,13 +70,16 @@ def _real_number(loader: _Loader, node: yaml.ScalarNode) -> float:
     value = float(re.sub(r"\.(inf|nan)$", r"\1", str(node.value).lower()))
     if not math.isfinite(value):
         raise yaml.constructor.ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+    if value == 0 and re.search(r"[1-9]", str(node.value).lower().partition("e")[0]):
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value} is too small a number", node.start_mark)
     return value
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     text = str(node.value)
     # An escape may spell half of a surrogate pair, which no file and no checked JSON can hold.
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    # No path and no argument of a process can hold a zero byte.
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise yaml.constructor.ConstructorError(None, None, f"{text!a} is no valid text", node.start_mark)
     return text
 

@@ -52,7 +52,10 @@ def import_hf(
         typer.echo(json.dumps(report | ({"certificate": found.values()} if found else {}), indent=1))
     else:
         for key, value in report.items():
-            typer.echo(f"{key}: {cell(value)}")
+            if key != "notes":
+                typer.echo(f"{key}: {cell(value)}")
+        for note in report["notes"]:
+            typer.echo(f"note: {note}")
         for line in found.lines() if found else ():
             typer.echo(line)
     if found:

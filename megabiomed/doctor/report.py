@@ -23,6 +23,7 @@ from megabiomed.doctor.needs import config_differences, parse_topology, stage_ne
 from megabiomed.ground.errors import UserError
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
+from megabiomed.model.vocabulary import notes_on_tokenizer
 from megabiomed.tokenizer.files import open_if_any
 
 COLUMNS = ("path", "complete", "step", "tokens", "topology", "tensors", "model_bytes", "optimizer_bytes")
@@ -106,6 +107,7 @@ def describe_hf(path: Path, model: ModelConfig) -> dict[str, Any]:
         "dtypes": dict(Counter(source.describe(name)[0] for name in source.names())),
         "tied_embeddings": source.tied,
         "tokenizer": str(tokenizer.path) if tokenizer else None,
+        "notes": notes_on_tokenizer(path, model.vocab_size),
     }
 
 

@@ -26,6 +26,7 @@ from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_files import weight_files
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.start_from import whole_model
+from megabiomed.model.vocabulary import MORE_PIECES
 from megabiomed.samples.questions.sources import stores_of
 from megabiomed.tokenizer.files import open_in, open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
@@ -72,7 +73,7 @@ def open_model(path: Path, base: Path | None = None) -> Model:
     if model.tokenizer.vocab_size > model.config.vocab_size:
         raise TokenizerError(
             "the tokenizer does not fit the model", got=f"{model.tokenizer.vocab_size} pieces",
-            expected=f"at most vocab_size {model.config.vocab_size}", do="put the model's own tokenizer there",
+            expected=f"at most vocab_size {model.config.vocab_size}", do=MORE_PIECES,
         )  # fmt: skip
     return model
 

@@ -18,8 +18,13 @@ from megabiomed.model.hf_config import model_config_from_hf
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.reference import StoredTensors
 from megabiomed.model.registry import architecture_of
+from megabiomed.tokenizer.companions import unread_tokens
 from megabiomed.tokenizer.files import open_if_any, open_in, open_tokenizer
 
+MORE_PIECES = (
+    "put the tokenizer there that the model was trained with, without tokens that were added to it later (in tokenizer.json: "
+    "added_tokens with ids beyond the rows)"
+)
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -32,7 +37,7 @@ def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource,
     Raises:
         CheckpointError: the folder holds another model.
         TokenizerError: the tokenizer has more pieces than the folder's and is no extension of it, or the model's vocabulary
-            does not fit.
+            does not fit; the folder's own tokenizer has pieces without a row.
     """
     assert model.init_from is not None
     folder = model.init_from
@@ -42,6 +47,10 @@ def open_folder(model: ModelConfig, tokenizer: Path) -> tuple[HuggingFaceSource,
     first, parts = rows_of_new_pieces(folder, tokenizer) if grows else new_pieces(folder, tokenizer)
     if not parts and not grows:
         return HuggingFaceSource(folder), StoredTensors(folder)
+    if first > old:
+        raise TokenizerError(
+            f"the tokenizer in {folder} does not fit its weights", got=f"{first} pieces and {old} rows", do=MORE_PIECES
+        )
     wanted = max(old, first + len(parts))
     if model.vocab_size != wanted:
         raise TokenizerError(
@@ -70,6 +79,29 @@ def rows_of_new_pieces(folder: Path, tokenizer: Path) -> tuple[int, list[list[in
     """
     own = open_in(folder)
     return own.vocab_size, open_tokenizer(tokenizer).parts_of_new_pieces(own)
+
+
+def notes_on_tokenizer(folder: Path, rows: int) -> list[str]:
+    """What the tokenizer of a Hugging Face folder and its model do not have in common, one sentence each.
+
+    Args:
+        rows: of the model, its `vocab_size`.
+    """
+    own = open_if_any(folder)
+    if own is None:
+        return []
+    notes = []
+    if own.vocab_size > rows:
+        notes.append(
+            f"the tokenizer has {own.vocab_size} pieces and the model {rows} rows: data and texts need another one"
+        )
+    if unread := unread_tokens(own.path, own.vocab_size):
+        texts = ", ".join([*map(repr, list(unread.values())[:3]), *(["..."] if len(unread) > 3 else [])])
+        notes.append(
+            f"{len(unread)} tokens ({texts}) that files beside {own.path.name} add are not read, and exports will not have "
+            "them; AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes the tokenizer.json that has them"
+        )
+    return notes
 
 
 class ExtendedSource(HuggingFaceSource):

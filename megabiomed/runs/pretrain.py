@@ -9,6 +9,7 @@ from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import left_out
 from megabiomed.engine.mesh import Mesh
 from megabiomed.model.start_from import notes_on_tying
+from megabiomed.model.vocabulary import notes_on_tokenizer
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.language_model import LanguageModel
 from megabiomed.runs.module import Run, RunData
@@ -38,6 +39,11 @@ class PretrainRun(Run):
         notes += (
             [f"vocabulary: {tokenizer.vocab_size} pieces; {more} more rows, which are never a label"] if more else []
         )
+        if config.model.init_from is not None:
+            notes += [
+                f"model.init_from: {note}"
+                for note in notes_on_tokenizer(config.model.init_from, config.model.vocab_size)
+            ]
         warnings = [] if config.lora else notes_on_tying(None, config.model)
         self._data = RunData(loader, tokenizer.path, held_out, notes, warnings, left_out(loader.stores, loader.texts))
         return self._data

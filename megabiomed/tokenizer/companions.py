@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import TokenizerError
-from megabiomed.ground.files import read_json
-from megabiomed.tokenizer.files import companions
+from megabiomed.ground.files import inside, read_json
+from megabiomed.tokenizer.files import SENTENCEPIECE, companions
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+_ADDED = "added_tokens.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,27 @@ def read_companions(tokenizer: Path) -> Companions:
         if key.endswith("_token_id") and not all(type(one) is int for one in _several(value)):
             raise _damaged(held["generation_config.json"], f"{key} = {value!r}", "a whole number, or a list of them")
     return Companions(named, config, generation, written)
+
+
+def unread_tokens(tokenizer: Path, pieces: int) -> dict[int, str]:
+    """Tokens by id that the files beside a SentencePiece model add behind its pieces, and that it therefore does not know.
+
+    Args:
+        pieces: of the tokenizer.
+
+    Raises:
+        UserError: one of the files is damaged.
+    """
+    added, config = tokenizer.with_name(_ADDED), tokenizer.with_name("tokenizer_config.json")
+    if tokenizer.name != SENTENCEPIECE:
+        return {}
+    listed = read_json(inside(added.parent, _ADDED), dict) if added.is_file() else {}
+    found = {number: text for text, number in listed.items() if type(number) is int}
+    decoder = _object(inside(config.parent, config.name) if config.is_file() else None).get("added_tokens_decoder")
+    for number, token in (decoder if isinstance(decoder, dict) else {}).items():
+        if number.isdecimal() and isinstance(token, dict):
+            found[int(number)] = str(token.get("content"))
+    return {number: found[number] for number in sorted(found) if number >= pieces}
 
 
 def _several(value: Any) -> list[Any]:

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from megabiomed.ground.errors import TokenizerError
-from megabiomed.ground.files import inside, sha256_file
+from megabiomed.ground.errors import FileError, TokenizerError
+from megabiomed.ground.files import inside, read_json, sha256_file
 from megabiomed.tokenizer.interface import Tokenizer
 
 SENTENCEPIECE = "tokenizer.model"
@@ -76,7 +76,8 @@ def _says_more(model: Path, json_file: Path) -> bool:
     """Whether tokenizer.json is to be read in place of tokenizer.model.
 
     So it is where the latter is no SentencePiece model (Llama-3 ships one of tiktoken under this name), and where chat
-    models were given tokens that only tokenizer.json has.
+    models were given tokens that only tokenizer.json has. A token without a row in the model counts for nothing: copies of
+    Llama-2 name a `<pad>` that their weights do not have.
     """
     import sentencepiece
 
@@ -84,11 +85,21 @@ def _says_more(model: Path, json_file: Path) -> bool:
 
     try:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(model)).vocab_size()
-        return max(added_ids(json_file), default=0) >= pieces
+        rows = _rows(json_file.parent)
+        return any(pieces <= number and (rows is None or number < rows) for number in added_ids(json_file))
     except (RuntimeError, OSError):
         return True
     except TokenizerError:
         return False
+
+
+def _rows(folder: Path) -> int | None:
+    """Rows of the model beside a tokenizer, as config.json says; None where there is no such number."""
+    try:
+        found = read_json(inside(folder, "config.json"), dict).get("vocab_size")
+    except FileError:
+        return None  # a tokenizer may lie alone; whoever reads the model says what is wrong with a damaged file
+    return found if type(found) is int else None
 
 
 def require_in(folder: Path) -> Path:

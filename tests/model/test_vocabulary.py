@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from megabiomed.model.hf_export import export_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.start_from import check_start
-from megabiomed.model.vocabulary import open_folder, rows_of_new_pieces
+from megabiomed.model.vocabulary import notes_on_tokenizer, open_folder, rows_of_new_pieces
 from megabiomed.tokenizer.extend import extend_tokenizer
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
@@ -154,6 +156,27 @@ def test_new_pieces_in_the_padding_of_a_folder_get_rows_of_their_own(
         check_start(folder, padded, tokenizer=tokenizers[0])
         with pytest.raises(CheckpointError, match=r"no trained rows for all pieces .* got 300 pieces"):
             check_start(folder, padded, tokenizer=tokenizers[1])
+
+
+def test_a_folder_whose_tokenizer_has_more_pieces_than_rows_is_refused(
+    tokenizers: tuple[Path, Path], tmp_path: Path
+) -> None:
+    short = SMALL.model_copy(update={"vocab_size": 290})
+    folder = export_hf(SeededInit(short, 1), short, tmp_path / "hf", "bf16")
+    shutil.copyfile(tokenizers[0], folder / "tokenizer.model")
+    assert notes_on_tokenizer(folder, 290)[0].startswith("the tokenizer has 300 pieces and the model 290 rows")
+    with pytest.raises(TokenizerError, match="does not fit its weights: got 300 pieces and 290 rows"):
+        open_folder(SMALL.model_copy(update={"init_from": folder}), tokenizers[0])
+
+
+def test_added_tokens_that_are_not_read_are_named(tokenizers: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copyfile(tokenizers[0], tmp_path / "tokenizer.model")
+    assert notes_on_tokenizer(tmp_path, 302) == []
+    (tmp_path / "added_tokens.json").write_text('{"<mol>": 300}')
+    decoder = {"1": {"content": "<s>"}, "301": {"content": "<prot>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    (note,) = notes_on_tokenizer(tmp_path, 302)
+    assert note.startswith("2 tokens ('<mol>', '<prot>') that files beside tokenizer.model add are not read")
 
 
 def test_what_is_no_extension_is_refused(grown: ModelConfig, tokenizers: tuple[Path, Path], tmp_path: Path) -> None:

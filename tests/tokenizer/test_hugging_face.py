@@ -146,6 +146,10 @@ def test_of_two_files_the_one_that_has_all_tokens_is_read(folder: Path, tmp_path
     assert find_in(tmp_path) == tmp_path / "tokenizer.json"
     train_tokenizer(iter([TEXT * 9]), tmp_path / "tokenizer.model", 280)
     assert find_in(tmp_path) == tmp_path / "tokenizer.json"  # its added tokens are no pieces of the model
+    (tmp_path / "config.json").write_text('{"vocab_size": 280}')  # and the model has no rows for them
+    assert find_in(tmp_path) == tmp_path / "tokenizer.model"
+    (tmp_path / "config.json").write_text('{"vocab_size": 100000}')
+    assert find_in(tmp_path) == tmp_path / "tokenizer.json"
     held = read_json(tmp_path / "tokenizer.json") | {"added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(held))
     assert find_in(tmp_path) == tmp_path / "tokenizer.model"
