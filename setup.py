@@ -30,6 +30,7 @@ REQUIRES = [
     "matplotlib>=3.8,<4",
     "psutil>=5.9,<8",
     "pyarrow>=15",
+    "defusedxml>=0.7.1,<0.8",
     "nltk>=3.8,<4",
     "rouge-score>=0.1.2,<0.2",
     "zstandard>=0.22,<1",

@@ -75,6 +75,7 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
             do="make room on the disk and run the same command again: finished parts are kept",
         ) from error
     remove_tree(working)
+    _kept_rejects(options).unlink(missing_ok=True)  # of an earlier try that kept no paper
     return report
 
 
@@ -233,7 +234,7 @@ class _Build:
         do = "check the input layout and the cleaning rules"
         if not self.rejects.counts:
             return do
-        path = self.options.output.with_name(f"{self.options.output.name}.{REJECTS}")
+        path = _kept_rejects(self.options)
         write_atomic(path, "".join(self._reject_lines()))
         return f"{do}; {path} has examples"
 
@@ -324,6 +325,11 @@ class _Build:
             progress.update(task, completed=ends[done], description=label)
 
         return update
+
+
+def _kept_rejects(options: BuildOptions) -> Path:
+    """Where the rejects of a build without papers stay."""
+    return options.output.with_name(f"{options.output.name}.{REJECTS}")
 
 
 def _text_file(part: Path) -> Path:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from megabiomed.corpus.back_matter import KINDS as BACK_MATTER
 from megabiomed.corpus.citations import citation_markers
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.corpus.select import SelectRules, why_dropped, why_dropped_unread
@@ -30,8 +31,9 @@ _REMOVABLE = {
     "publication": ("publisher", "venue"),
     "formulas": ("formula",),
     "mentions": ("figureref", "tableref"),
+    "back_matter": BACK_MATTER,
 }
-"""Rule -> the annotations of S2ORC that it removes."""
+"""Rule -> the annotations that it removes: those of S2ORC, and those of back matter."""
 _BODY = ("abstract", "sectionheader", "paragraph")
 MAX_FRONT_MATTER = 5000
 """Characters; see `front_matter`."""
@@ -72,6 +74,8 @@ class CleanRules(SelectRules, UnpackLimits):
     """Remove web addresses, as MEDITRON does."""
     formulas: bool = False
     """Remove displayed formulas, as GROBID spells them."""
+    back_matter: bool = True
+    """Remove acknowledgements, contributions, conflicts of interest and funding where the markup tells them."""
     mentions: bool = False
     """Remove mentions of figures and tables in the text."""
     mark_citations: bool = False

@@ -16,7 +16,10 @@ from megabiomed.ground.options import LARGEST_SEED, finite
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 
-INPUTS_HELP = "Files: .jsonl, .json (plain, .gz, .bz2, .xz, .zst), .parquet, .arrow; folders of `Dataset.save_to_disk`."
+INPUTS_HELP = (
+    "Files: .jsonl, .json, .xml, .nxml, .tar of these (plain, .gz, .bz2, .xz, .zst), .parquet, .arrow; "
+    "folders of `Dataset.save_to_disk`."
+)
 LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribute of your own (docs/extending.md)."
 
 

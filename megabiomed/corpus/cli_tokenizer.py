@@ -19,7 +19,8 @@ tokenizer_app = typer.Typer(
     no_args_is_help=True, help="Train SentencePiece tokenizers; extend, check and compare these and tokenizer.json."
 )
 Texts = Annotated[
-    list[Path], typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .parquet, .arrow; .gz, .zst).")
+    list[Path],
+    typer.Argument(help="Texts: UTF-8 files, or papers (.jsonl, .json, .xml, .tar, .parquet, .arrow; .gz, .zst)."),
 ]
 
 
@@ -133,7 +134,7 @@ def read_texts(paths: list[Path]) -> Iterator[str]:
     rules = CleanRules(require_medical_id=False, min_words=1)
     for path in with_saved(paths):
         # All suffixes, because .gz or .zst may follow.
-        if {".jsonl", ".json", *TABLES}.isdisjoint(path.suffixes):
+        if {".jsonl", ".json", ".xml", ".nxml", ".tar", *TABLES}.isdisjoint(path.suffixes):
             yield _text(path)
             continue
         for paper in read_papers(path, rejects=Rejects()):

@@ -28,7 +28,7 @@ class Layout:
     Attributes:
         read: turns one record into a paper; None for a record without one, after it has been counted in the rejects.
         keys: a record with any of these keys, or with all keys of an inner tuple, is of this layout. Without keys the layout
-            is read only when it is named.
+            is read only when it is named. A key `<article>` stands for the XML element of that name.
         join: reads a file together with the files of its parses, for layouts that keep the two apart.
     """
 
@@ -47,6 +47,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "cord19": "megabiomed.corpus.readers_toplevel:TOPLEVEL",
         "doc2json": "megabiomed.corpus.readers_nested:DOC2JSON",
         "s2orc_2020": "megabiomed.corpus.readers_2020:RELEASE_2020",
+        "jats": "megabiomed.corpus.readers_jats:JATS",
         "text": "megabiomed.corpus.readers_nested:TEXT",
     },
     accepts=lambda held: isinstance(held, Layout),
@@ -61,6 +62,17 @@ def recognise(record: Record) -> Layout | None:
         if any(record.value.keys() >= _names(key) for key in layout.keys):
             return layout
     return None
+
+
+def elements(fixed: Layout | None) -> frozenset[str]:
+    """The XML elements that hold a paper each: those of one layout if it has any, else those of all shipped ones."""
+    layouts = [LAYOUTS.find(name) for name in LAYOUTS.names()]
+    wanted = _elements(fixed) if fixed is not None else set()
+    return frozenset(wanted or {name for layout in layouts for name in _elements(layout)})
+
+
+def _elements(layout: Layout) -> set[str]:
+    return {name[1:-1] for key in layout.keys for name in _names(key) if name.startswith("<")}
 
 
 def nearest(keys: Iterable[str]) -> str:

@@ -69,7 +69,7 @@ def check(options: BuildOptions) -> None:
             raise DataError(f"{path} does not exist", do="check the path; shell patterns must match at least one file")
         if not path.stat().st_size:
             raise DataError(f"{path} is empty", do="download it again, or leave it out")
-        refuse_archive(path)
+        refuse_archive(path, tar=True)
     for path in options.evaluation:
         read_items(path)  # raises now what would otherwise end the first worker
     # Sources are named by file name in every document and in the manifest; two of one name could not be told apart.

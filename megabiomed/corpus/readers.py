@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from megabiomed.corpus.layouts import AUTO, LAYOUTS, Layout, nearest, recognise
-from megabiomed.corpus.readers_lines import check_readable, read_records
+from megabiomed.corpus.layouts import AUTO, LAYOUTS, Layout, elements, nearest, recognise
+from megabiomed.corpus.readers_files import read_any
+from megabiomed.corpus.readers_lines import check_readable
 from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.ground.errors import DataError
 
@@ -20,7 +21,7 @@ _PARSE_SUFFIXES = (
 def read_papers(
     path: Path, layout: str = AUTO, rejects: Rejects | None = None, pdf_parses: Path | None = None
 ) -> Iterator[Paper]:
-    """Stream the papers of one file: .jsonl, plain or packed, a doc2json .json, or .parquet; memory does not grow.
+    """Stream the papers of one file: JSON, XML, a tar archive of these, or a table; memory does not grow with it.
 
     Args:
         path: a file of papers in one of the layouts.
@@ -70,7 +71,7 @@ def joining(layout: str) -> Callable[[Path, Iterable[Path], Rejects], Iterator[P
 
 
 def _single(path: Path, fixed: Layout | None, rejects: Rejects) -> Iterator[Paper]:
-    for record in read_records(path, rejects):
+    for record in read_any(path, rejects, elements(fixed)):
         layout = fixed or recognise(record)
         if layout is None:
             keys = ", ".join(list(record.value)[:8])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from megabiomed.corpus.compose import SEPARATOR
 from megabiomed.corpus.external_ids import first_of, parse_ids
 from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.licences import parse_licence
@@ -16,8 +17,6 @@ from megabiomed.corpus.readers_api import marked_text
 from megabiomed.corpus.readers_lines import Record
 from megabiomed.corpus.readers_spans import first_inside, parse_annotations, parse_fields, parse_integer, parse_year
 from megabiomed.corpus.records import Paper, Rejects, Span
-
-_SEPARATOR = "\n\n"
 
 
 def v2_paper(record: Record, rejects: Rejects) -> Paper | None:
@@ -61,12 +60,12 @@ def _title(value: dict[str, Any], where: str, rejects: Rejects) -> str:
 
 
 def _under_title(title: str, text: str, spans: dict[str, list[Span]]) -> tuple[str, dict[str, list[Span]]]:
-    shift = len(title) + len(_SEPARATOR)
+    shift = len(title) + len(SEPARATOR)
     moved = {
         name: [Span(span.start + shift, span.end + shift, span.attributes) for span in entries]
         for name, entries in spans.items()
     }
-    return title + _SEPARATOR + text, {"title": [Span(0, len(title))], **moved}
+    return title + SEPARATOR + text, {"title": [Span(0, len(title))], **moved}
 
 
 def _references(bibliography: Any, where: str, rejects: Rejects) -> dict[str, tuple[str, str]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from megabiomed.corpus.compose import Composer
 from megabiomed.corpus.readers_spans import parse_span
 from megabiomed.corpus.records import Rejects, Span
-
-_SEPARATOR = "\n\n"
 
 
 def compose(
@@ -47,25 +46,12 @@ def _new_headers(before: str, header: str) -> list[str]:
     return parts[shared:]
 
 
-class _Composer:
-    def __init__(self, where: str, rejects: Rejects) -> None:
-        self._where, self._rejects = where, rejects
-        self._parts: list[str] = []
-        self._length = 0
-        self._spans: dict[str, list[Span]] = {}
+class _Composer(Composer):
+    """A composer of paragraphs as GROBID's parse writes them."""
 
-    def append(self, text: str, kind: str) -> int:
-        """Add a piece under one annotation name and return its offset; a blank piece is not added."""
-        if not text.strip():
-            return self._length
-        if self._parts:
-            self._parts.append(_SEPARATOR)
-            self._length += len(_SEPARATOR)
-        start = self._length
-        self._parts.append(text)
-        self._length += len(text)
-        self._spans.setdefault(kind, []).append(Span(start, self._length))
-        return start
+    def __init__(self, where: str, rejects: Rejects) -> None:
+        super().__init__()
+        self._where, self._rejects = where, rejects
 
     def paragraph(self, paragraph: dict[str, Any], kind: str) -> None:
         """Add a paragraph and its citation and reference spans, moved to where it now begins."""
@@ -97,12 +83,7 @@ class _Composer:
         if field == "ref_spans":
             # The release calls them TABREF0, FIGREF1 and so on.
             kind = "tableref" if isinstance(target, str) and target.startswith("TAB") else "figureref"
-        moved = Span(start + span.start, start + span.end, {"ref_id": target} if target else {})
-        self._spans.setdefault(kind, []).append(moved)
-
-    def finish(self) -> tuple[str, dict[str, list[Span]]]:
-        ordered = {kind: sorted(spans, key=lambda span: span.start) for kind, spans in self._spans.items()}
-        return "".join(self._parts), ordered
+        self.mark(kind, Span(start + span.start, start + span.end, {"ref_id": target} if target else {}))
 
 
 def _paragraphs(parse: dict[str, Any], name: str, where: str, rejects: Rejects) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,19 +24,22 @@ _ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_HIGH, _LOW, _HIGH, _LOW), re
 """Any escape of a JSON text; group 1 is half of a surrogate pair without its other half. Complete pairs and escaped
 backslashes match first, so that `\\\\ud800`, a backslash and five letters, is not taken for one."""
 
+Open = Callable[[], AbstractContextManager[IO[bytes]]]
+
 
 @dataclass(frozen=True)
 class Record:
-    """One JSON object and its place: `line` from 1, `offset` in bytes of the uncompressed file."""
+    """One JSON object and its place: `line` from 1, `offset` in bytes of the uncompressed file; `member` of an archive."""
 
     value: dict[str, Any]
     path: Path
     line: int
     offset: int
+    member: str = ""
 
     @property
     def where(self) -> str:
-        return f"{self.path}:{self.line}"
+        return f"{self.path}:{self.member}:{self.line}" if self.member else f"{self.path}:{self.line}"
 
 
 def check_readable(path: Path) -> None:
@@ -57,24 +61,39 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
     if path.suffix in TABLES:
         yield from _table_rows(path)
         return
+    check_readable(path)
     if path.suffix == ".json" and (value := _only_object(path, max_line_bytes, rejects)) is not None:
         yield Record(value, path, 1, 0)
         return
-    for line, offset, data in _lines(path, rejects, max_line_bytes):
-        value = _decode(data, f"{path}:{line}", rejects)
+    yield from _records(path, "", lambda: open_unpacked(path), rejects, max_line_bytes)
+
+
+def read_lines(file: IO[bytes], path: Path, rejects: Rejects, member: str) -> Iterator[Record]:
+    """The objects of JSON lines that stand in a file of an archive; offsets are those in that file."""
+    yield from _records(path, member, lambda: nullcontext(file), rejects, MAX_LINE_BYTES)
+
+
+def _records(path: Path, member: str, open_file: Open, rejects: Rejects, limit: int) -> Iterator[Record]:
+    name = f"{path}:{member}" if member else str(path)
+    for line, offset, data in _lines(name, open_file, rejects, limit):
+        value = _decode(data, f"{name}:{line}", rejects)
         if value is not None:
-            yield Record(value, path, line, offset)
+            yield Record(value, path, line, offset, member)
 
 
 def _only_object(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | None:
     """The object that fills a file, as doc2json writes it over many lines; None when the file is something else."""
-    check_readable(path)
     if path.stat().st_size > limit:
         return None
-    # An account of its own: should the file turn out to be JSON lines, their damage is counted when they are read.
+    return json_object(path.read_bytes(), f"{path}:1", rejects)
+
+
+def json_object(data: bytes, where: str, rejects: Rejects) -> dict[str, Any] | None:
+    """The object that these bytes are; None when they are something else, which is not counted."""
+    # An account of its own: should they turn out to be JSON lines, their damage is counted when they are read.
     account = Rejects(strict=rejects.strict)
     try:
-        value = json.loads(_repaired(path.read_bytes(), f"{path}:1", account))
+        value = json.loads(_repaired(data, where, account))
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -106,12 +125,11 @@ def _repaired(data: bytes, where: str, rejects: Rejects) -> bytes:
     return _ESCAPE.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", data)
 
 
-def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
+def _lines(path: str, open_file: Open, rejects: Rejects, limit: int) -> Iterator[tuple[int, int, bytes]]:
     """(number from 1, byte offset, bytes) of every line that is neither blank nor too long."""
-    check_readable(path)
     number, offset = 0, 0
     try:
-        for data, size in _sized_lines(path, limit):
+        for data, size in _sized_lines(open_file, limit):
             number += 1
             if size > limit:
                 rejects.add("record: line too long", f"{path}:{number}", f"more than {limit} bytes")
@@ -127,12 +145,12 @@ def _lines(path: Path, rejects: Rejects, limit: int) -> Iterator[tuple[int, int,
         raise DataError(f"{path} cannot be read after line {number}", got=error.strerror) from None
     else:
         if number == 0:
-            rejects.add("input: empty file", str(path))
+            rejects.add("input: empty file", path)
 
 
-def _sized_lines(path: Path, limit: int) -> Iterator[tuple[bytes, int]]:
+def _sized_lines(open_file: Open, limit: int) -> Iterator[tuple[bytes, int]]:
     """Every line with its size in bytes; of a line above the limit only the beginning, as it may not fit the memory."""
-    with open_unpacked(path) as file:
+    with open_file() as file:
         # One byte more than allowed tells a line that is too long from one that just fits.
         while data := file.readline(limit + 1):
             rest = _skip_line(file) if len(data) > limit and not data.endswith(b"\n") else 0

@@ -25,7 +25,8 @@ RATIO_FROM = 1 << 26
 # Packed bytes of a step: at 1,000 to 1, about the most that deflate reaches, 16 MiB unpacked.
 _CHUNK = 1 << 14
 # tar's mark stands at byte 257 of its first header block.
-_BEGINNING = 512
+BEGINNING = 512
+"""Bytes that tell what a file is."""
 _ARCHIVES = {"zip": re.compile(rb"PK(\x03\x04|\x05\x06)"), "tar": re.compile(rb".{257}ustar[\0 ]", re.DOTALL)}
 
 
@@ -155,8 +156,11 @@ class Unpacked(io.RawIOBase):
         super().close()
 
 
-def open_unpacked(path: Path) -> IO[bytes]:
+def open_unpacked(path: Path, tar: bool = False) -> IO[bytes]:
     """The bytes of a file; gzip, bzip2, xz and zstd are known by their first bytes, not by the name.
+
+    Args:
+        tar: return the bytes of a tar archive, too.
 
     Reading raises `Damage` where packed data are truncated, damaged, or unpack to more than `limits_now()` allow.
 
@@ -164,15 +168,15 @@ def open_unpacked(path: Path) -> IO[bytes]:
         DataError: the file is an archive of several files, or is packed twice.
         Damage: its first bytes cannot be unpacked.
     """
-    beginning = refuse_archive(path)
+    beginning = refuse_archive(path, tar)
     packing = _packing_of(beginning)
     if packing is None:
         return path.open("rb")
     unpacked = io.BufferedReader(Unpacked(path, packing, limits_now()), 1 << 20)
     try:
         # peek leaves the bytes to the reader.
-        inside = unpacked.peek(_BEGINNING)[:_BEGINNING]
-        _check_single(path, inside)
+        inside = unpacked.peek(BEGINNING)[:BEGINNING]
+        _check_single(path, inside, tar)
         if (second := _packing_of(inside)) is not None:
             raise DataError(f"{path} is packed twice", got=f"{second.name} in {packing.name}", do="unpack it once")
     except BaseException:
@@ -185,15 +189,20 @@ def _packing_of(beginning: bytes) -> Packing | None:
     return next((packing for packing in PACKINGS if packing.begins(beginning) or packing.to_skip(beginning)), None)
 
 
-def refuse_archive(path: Path) -> bytes:
-    """The first bytes of a file; a `DataError` when it is an archive of several files."""
+def refuse_archive(path: Path, tar: bool = False) -> bytes:
+    """The first bytes of a file; a `DataError` when it is an archive of several files, except for tar when that is allowed."""
     with path.open("rb") as file:
-        beginning = file.read(_BEGINNING)
-    _check_single(path, beginning)
+        beginning = file.read(BEGINNING)
+    _check_single(path, beginning, tar)
     return beginning
 
 
-def _check_single(path: Path, beginning: bytes) -> None:
+def is_tar(beginning: bytes) -> bool:
+    """Whether a file that begins like this is a tar archive."""
+    return _ARCHIVES["tar"].match(beginning) is not None
+
+
+def _check_single(path: Path, beginning: bytes, tar: bool) -> None:
     for name, magic in _ARCHIVES.items():
-        if magic.match(beginning):
+        if magic.match(beginning) and not (tar and name == "tar"):
             raise DataError(f"{path} is a {name} archive", expected="one file", do="unpack it first")
