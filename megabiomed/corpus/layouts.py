@@ -48,6 +48,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "doc2json": "megabiomed.corpus.readers_nested:DOC2JSON",
         "s2orc_2020": "megabiomed.corpus.readers_2020:RELEASE_2020",
         "jats": "megabiomed.corpus.readers_jats:JATS",
+        "medline": "megabiomed.corpus.readers_medline:MEDLINE",
         "text": "megabiomed.corpus.readers_nested:TEXT",
     },
     accepts=lambda held: isinstance(held, Layout),

@@ -44,9 +44,7 @@ def jats_paper(record: Record, rejects: Rejects) -> Paper | None:
         ids.setdefault("pubmed", entry.pubmed)
     years = [year for date in meta.findall("pub-date") if (year := parse_year(text_of(date.find("year"))))]
     return Paper(
-        paper_id=f"PMC{ids['pmc']}"
-        if "pmc" in ids
-        else ids.get("pubmed") or ids.get("doi") or f"{record.path.name}:{record.line}",
+        paper_id=f"PMC{ids['pmc']}" if "pmc" in ids else _name(ids, record),
         ids=ids,
         title=title,
         year=min(years, default=None),
@@ -57,6 +55,12 @@ def jats_paper(record: Record, rejects: Rejects) -> Paper | None:
         offset=record.offset,
         licence=(entry.licence if entry is not None else "") or _licence(meta),
     )
+
+
+def _name(ids: dict[str, str], record: Record) -> str:
+    if "pmc" in ids:
+        return f"PMC{ids['pmc']}"
+    return f"PMID{ids['pubmed']}" if "pubmed" in ids else ids.get("doi") or f"{record.path.name}:{record.line}"
 
 
 def _text(article: Element, meta: Element, title: str) -> tuple[str, dict[str, list[Span]]]:
