@@ -14,7 +14,7 @@ from megabiomed.evaluate.results import PAGE, ResultFolder
 from megabiomed.evaluate.table import percent, remarks, warnings
 from megabiomed.ground.figures import shown
 from megabiomed.ground.files import write_atomic
-from megabiomed.ground.html import page, plot_axes, svg
+from megabiomed.ground.html import page, plot_axes, svg, table
 
 _BLUE, _RED = "#4477aa", "#cc6677"
 _SHOWN = 8
@@ -33,7 +33,7 @@ def write_results_page(folder: ResultFolder, results: dict[str, Any]) -> None:
     if results["perplexity"]:
         rows = [[name, shown(p["loss"], ".4f"), shown(p["perplexity"], ".3f"), f"{p['tokens']:,.0f}"]
                 for name, p in results["perplexity"].items()]  # fmt: skip
-        parts += ["<h2>Perplexity</h2>", _table(["domain", "loss", "perplexity", "tokens"], rows)]
+        parts += ["<h2>Perplexity</h2>", table(["domain", "loss", "perplexity", "tokens"], rows)]
         parts += [f"<p><strong>{html.escape(line)}</strong></p>" for line in warnings(results)]
     write_atomic(folder.path / PAGE, page(f"Evaluation {folder.path.name}", "".join(parts)))
 
@@ -50,10 +50,10 @@ def _task(task: dict[str, Any], rows: Sequence[Row]) -> list[str]:
         rows_of_scores = [
             [heading(name, counted), f"{value:.3f}", counted[name]] for name, value in task["text"].items()
         ]
-        parts.append(_table(["score", "value", "counted"], rows_of_scores))
+        parts.append(table(["score", "value", "counted"], rows_of_scores))
         return [*parts, _samples(rows)]
     keys = ("accuracy", "accuracy_normalised", "accuracy_clean", "accuracy_contaminated", "macro_f1")
-    parts.append(_table(["figure", "value [95 %]"], [[key, percent(task[key])] for key in keys if key in task]))
+    parts.append(table(["figure", "value [95 %]"], [[key, percent(task[key])] for key in keys if key in task]))
     if "by_subject" in task:
         parts += ["<h3>By subject</h3>", _accuracies(task["by_subject"], {})]
     if "confusion" in task:
@@ -78,12 +78,12 @@ def _accuracies(values: Mapping[str, Mapping[str, float]], baselines: Mapping[st
     return svg(figure)
 
 
-def _confusion(options: list[str], table: list[list[int]]) -> str:
+def _confusion(options: list[str], counts: list[list[int]]) -> str:
     figure, axes = plot_axes(2.6)
     columns = [*options, "(none)"]
-    axes.imshow(np.array(table), cmap="Blues", aspect="auto")
-    for row, counts in enumerate(table):
-        for column, count in enumerate(counts):
+    axes.imshow(np.array(counts), cmap="Blues", aspect="auto")
+    for row, found in enumerate(counts):
+        for column, count in enumerate(found):
             axes.annotate(str(count), (column, row), ha="center", va="center", color="#aa3311")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(options)), options)
@@ -117,10 +117,4 @@ def _samples(rows: Sequence[Row]) -> str:
         if given is None:
             given = row["options"][row["prediction"]]
         lines.append([row["id"], str(row["answer"])[:200], str(given)[:200]])
-    return f"<h3>Wrong answers, the first {len(lines)}</h3>{_table(['id', 'right', 'given'], lines)}" if lines else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f"<h3>Wrong answers, the first {len(lines)}</h3>{table(['id', 'right', 'given'], lines)}" if lines else ""

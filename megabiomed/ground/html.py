@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Sequence
 from typing import Any
 
 STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}
-td+td{text-align:right}svg{max-width:100%;height:auto}"""
+td+td{text-align:right}svg{max-width:100%;height:auto}
+.wide{overflow-x:auto}.text td+td{text-align:left}
+@media(prefers-color-scheme:dark){body{background:#16181d;color:#ddd}td,th{border-color:#444}a{color:#8bf}
+svg{background:#fff;border-radius:6px}}
+@media print{body{max-width:none;margin:0;background:#fff;color:#000}h2{break-after:avoid}svg,table{break-inside:avoid}}"""
 
 
 def page(title: str, body: str) -> str:
@@ -18,6 +23,14 @@ def page(title: str, body: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
         f"<body><h1>{title}</h1>{body}</body></html>\n"
     )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    """A table of texts; `words` aligns all columns to the left."""
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    kind = ' class="text"' if words else ""
+    return f'<div class="wide"><table{kind}><tr>{top}</tr>{body}</table></div>'
 
 
 def plot_axes(height: float) -> tuple[Any, Any]:

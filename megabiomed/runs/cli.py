@@ -1,4 +1,4 @@
-"""`megabiomed run | pretrain | align | finetune | plot | track`."""
+"""`megabiomed run | pretrain | align | finetune | plot | report | track`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,18 @@ def plot(
     typer.echo(f"written: {output}")
 
 
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folder or stage of an alignment; several are compared.")],
+    output: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    csv: Annotated[Path | None, typer.Option(help="Write the figures of all steps as a table, too.")] = None,
+) -> None:
+    """Write a page about a run: curves with restarts, where the time went, starts, checkpoints, events; or compare runs."""
+    from megabiomed.runs.report.write import write_report
+
+    for file in write_report(runs, output, csv):
+        typer.echo(f"written: {file}")
+
+
 def track(run: Annotated[Path, typer.Argument(help="Folder of a run that is over.")]) -> None:
     """Tell the trackers of a run what they were not told while it ran, because they were away."""
     from megabiomed.runs.tracking.later import tell_rest
@@ -84,6 +96,7 @@ def register(app: typer.Typer) -> None:
         align: "align align-demo parallel.tensor_parallel_size=2",
         finetune: "finetune finetune-demo lora=null parallel.tensor_parallel_size=2",
         plot: "plot runs/demo --output curve.svg",
+        report: "report runs/demo --output demo.html --csv demo.csv",
         track: "track runs/demo",
     }
     for command, example in examples.items():

@@ -1,0 +1,186 @@
+"""What the files of a run say about its starts: from which step to which, how long, and where the time went."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from megabiomed.checkpoint.fence import of_owners
+from megabiomed.config import RunConfig
+from megabiomed.ground.json_lines import read_objects
+from megabiomed.runs.history import METRICS, read_events
+
+ENDINGS = ("finished", "stopped", "ended", "failed")
+_BEGINNINGS = ("start", "resume")
+
+
+@dataclass
+class StartFacts:
+    """One start of a run. Times are seconds since 1970, steps are those done.
+
+    Attributes:
+        first_step: steps done when it began.
+        began: when its command was called.
+        last: when something was heard of it for the last time.
+        startup_s: from the command to the end of its first step.
+        training_s: in training steps, those that a later start did again included.
+        saving_s: for which saves held the training up.
+        lost_s: of training_s, in steps that the next start did again.
+        last_step: steps done at its end, or the last that is known of.
+        ending: "finished", "stopped", "ended" or "failed"; "killed" where it did not say.
+    """
+
+    first_step: int
+    began: float
+    last: float
+    startup_s: float = 0.0
+    training_s: float = 0.0
+    saving_s: float = 0.0
+    lost_s: float = 0.0
+    last_step: int = 0
+    ending: str = "killed"
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def wall_s(self) -> float:
+        """From the command to the last sign of life."""
+        return max(0.0, self.last - self.began)
+
+    @property
+    def other_s(self) -> float:
+        """In no training step, save or start-up: validations, evaluations, waiting for trackers, the first step's rest."""
+        return max(0.0, self.wall_s - self.startup_s - self.training_s - self.saving_s)
+
+
+@dataclass
+class Curve:
+    """One figure of a run; of a step that was done twice, the later value. What was not finite is NaN."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that a report shows of a run."""
+
+    folder: Path
+    config: RunConfig
+    events: list[dict[str, Any]]
+    curves: dict[str, Curve]
+    starts: list[StartFacts]
+
+    @property
+    def step(self) -> int:
+        """Steps done by the last start."""
+        return self.starts[-1].last_step if self.starts else 0
+
+    def time(self) -> dict[str, float]:
+        """Seconds of all starts by what they went into; "steps" are those that count."""
+        lost = sum(start.lost_s for start in self.starts)
+        return {
+            "steps": sum(start.training_s for start in self.starts) - lost,
+            "steps done again": lost,
+            "start-up": sum(start.startup_s for start in self.starts),
+            "saves": sum(start.saving_s for start in self.starts),
+            "validation and other": sum(start.other_s for start in self.starts),
+        }
+
+    def goodput(self) -> float | None:
+        """Share of the time of all starts that went into steps that count."""
+        found = self.time()
+        whole = sum(found.values())
+        return found["steps"] / whole if whole else None
+
+
+def read_facts(folder: Path, config: RunConfig) -> RunFacts:
+    """The facts of one run folder."""
+    events = list(read_events(folder))
+    records = [record for record in of_owners(read_objects(folder / METRICS)) if isinstance(record.get("step"), int)]
+    curves: dict[str, dict[int, float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in ("step", "time", "claim") and isinstance(value, int | float | str):
+                curves.setdefault(name, {})[record["step"]] = math.nan if isinstance(value, str) else float(value)
+    ordered = {name: Curve(sorted(held), [held[step] for step in sorted(held)]) for name, held in curves.items()}
+    starts = _starts(events)
+    _measure(starts, records, config)
+    return RunFacts(folder, config, events, ordered, starts)
+
+
+def _starts(events: list[dict[str, Any]]) -> list[StartFacts]:
+    """The starts that the events tell of."""
+    starts: list[StartFacts] = []
+    for event in events:
+        kind, now, step = event["event"], _seconds(event.get("time")), event.get("step")
+        if kind in _BEGINNINGS and now is not None:
+            done = step if isinstance(step, int) else 0
+            changed = event.get("changed")
+            starts.append(StartFacts(done, now, now, last_step=done))
+            starts[-1].changed = [str(line) for line in changed] if isinstance(changed, list) else []
+        elif starts:
+            _take_in(starts[-1], kind, now, event)
+    return starts
+
+
+def _take_in(start: StartFacts, kind: str, now: float | None, event: dict[str, Any]) -> None:
+    start.last = max(start.last, now or 0.0)
+    if isinstance(event.get("step"), int):
+        start.last_step = max(start.last_step, event["step"])
+    if kind == "first_step" and now is not None:
+        start.startup_s = _number(event.get("seconds"))
+        start.began = min(start.began, now - start.startup_s)
+    elif kind == "save":
+        start.saving_s += _number(event.get("pause_s"))
+    elif kind in ENDINGS:
+        start.ending = kind
+
+
+def _measure(starts: list[StartFacts], records: list[dict[str, Any]], config: RunConfig) -> None:
+    """Fill in the time in training steps, from the speed that the step lines say."""
+    tokens = config.data.global_batch_size * config.data.seq_length
+    for number, (start, lines) in enumerate(zip(starts, _by_start(starts, records))):
+        next_first = starts[number + 1].first_step if number + 1 < len(starts) else math.inf
+        done = start.first_step
+        for record in lines:
+            speed, step = _number(record.get("train/tokens_per_s")), record["step"]
+            start.last = max(start.last, _seconds(record.get("time")) or 0.0)
+            start.last_step = max(start.last_step, step)
+            if speed and step > done:
+                seconds = (step - done) * tokens / speed
+                start.training_s += seconds
+                start.lost_s += seconds * max(0.0, min(step - done, step - next_first)) / (step - done)
+                done = step
+
+
+def _by_start(starts: list[StartFacts], records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The step lines of each start, in the order of the file."""
+    left = deque(record for record in records if "train/tokens_per_s" in record)
+    for later in [*starts[1:], None]:
+        lines = []
+        while left and (later is None or _is_before(left[0], later)):
+            lines.append(left.popleft())
+        yield lines
+
+
+def _is_before(record: dict[str, Any], start: StartFacts) -> bool:
+    """Whether a step line was written before a start began. Lines of earlier releases have no time."""
+    written = _seconds(record.get("time"))
+    return record["step"] <= start.first_step if written is None else written < start.began
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def _seconds(text: Any) -> float | None:
+    """Seconds since 1970 of a time in ISO 8601."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return None
