@@ -11,6 +11,7 @@ phases of what it has; the exchanges, and one sum of the figures of the step, sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.modality import modality_of
 from megabiomed.encoders.schedule import check_ranks, deal, largest
 from megabiomed.engine.base import DataParallelEngine
-from megabiomed.engine.build import StepResult, TrainEngine
+from megabiomed.engine.build import StepResult, TrainEngine, skipped_steps
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
@@ -116,6 +117,7 @@ class AlignEngine(TrainEngine):
 
     def load_state(self, source: TensorSource, step: int) -> None:
         """Continue a stage: what it trains with moments, the rest as `load_weights` does."""
+        applied = step - skipped_steps(source)
         self.load_trained(source)
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
@@ -124,8 +126,8 @@ class AlignEngine(TrainEngine):
         holds = getattr(source, "holds", lambda name: False)
         rest = [f for f in self.encoders.fragments(trained_only=False) if f.box.name in frozen and holds(f.box.name)]
         load_fragments(source, rest, ("param",))
-        self.data_parallel.set_step_count(step)
-        self.encoders.set_step_count(step)
+        self.data_parallel.set_step_count(applied)
+        self.encoders.set_step_count(applied)
         self.optimizer_step_count = step
         self.language_model_goes_on(False)
 
@@ -139,13 +141,27 @@ class AlignEngine(TrainEngine):
             loss = self._run_language_model(micro_batches, tokens) if self.mesh.in_model else 0.0
         self._backward(batch, exchange, shares, micro_batches)
         # Norms of disjoint parameters add as squares.
-        of_encoders = self.encoders.step(share_of_peak) ** 2 if self.encoders.held else 0.0
-        of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) ** 2 if self.trains_language_model else 0.0
+        of_encoders, of_model = (norm**2 for norm in self._update(loss, share_of_peak))
         self.optimizer_step_count += 1
         if self.mesh.extra_ranks:
             known = self._known_to_all(loss, tokens, pairs, of_encoders, of_model)
             loss, tokens, pairs, of_encoders, of_model = known
-        return StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens), int(pairs))
+        return self.agreed(StepResult(loss, (of_encoders + of_model) ** 0.5, int(tokens), int(pairs)))
+
+    def _update(self, loss: float, share_of_peak: float) -> tuple[float, float]:
+        """Step encoders, adaptors and language model, or none of them; gradient norms of the first two and of the last."""
+        device = platform.device()
+        norm = self.encoders.reduce() if self.encoders.held else torch.zeros((), device=device)
+        known = platform.Later(norm)
+        self.gate.begin(torch.tensor(loss, device=device), norm)
+        # The model first: what the ranks agree on needs its norm.
+        of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) if self.trains_language_model else 0.0
+        applied = math.isfinite(of_encoders := known.read())
+        if self.gate.limits is not None:
+            applied = self.gate.allows(0.0)  # of ranks that step no language model; the others have asked
+        if self.encoders.held:
+            self.encoders.update(share_of_peak, norm, applied)
+        return of_encoders, of_model
 
     def _run_language_model(self, micro_batches: list[MicroBatch], tokens: float) -> float:
         """Phase 2, forward and backward: mean loss per unmasked token of the global batch."""

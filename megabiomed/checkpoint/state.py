@@ -17,7 +17,7 @@ from megabiomed.config.lora import LoraConfig
 from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import CheckpointError
 
-VERSION = 1
+VERSION = 2
 """Of the format that this release writes. Files without a version are of releases before it was counted: version 0."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -40,6 +40,21 @@ class Reference(_Record):
     kind: Literal["checkpoint", "huggingface", "seeded"]
     path: str | None
     sha256: str
+
+
+class Health(_Record):
+    """What later steps of a run are judged by, and what was decided (docs/health.md).
+
+    Attributes:
+        skipped_steps: steps of `global_step` whose update was not applied; the optimizer does not count them.
+        losses, grad_norms: of the newest applied steps, the oldest first.
+        spent: steps at which a step was skipped or the run rewound, as long as the budget counts them.
+    """
+
+    skipped_steps: Count = 0
+    losses: list[float] = Field(default_factory=list)
+    grad_norms: list[float] = Field(default_factory=list)
+    spent: list[Count] = Field(default_factory=list)
 
 
 Frozen = dict[str, Reference | str]
@@ -76,6 +91,7 @@ class TrainerState(_Record):
         samples_consumed: windows that were read.
         global_batch_size: windows of one step; None: not noted.
         data: position in the data and what decides their order.
+        health: of the loss and the gradient norm; None: not noted.
         seed: of the run.
         megabiomed: the release that wrote the file.
         frozen: what the run was trained with and did not change.
@@ -91,6 +107,7 @@ class TrainerState(_Record):
     samples_consumed: Count = 0
     global_batch_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     data: DataProgress = Field(default_factory=DataProgress)
+    health: Health | None = None
     seed: Annotated[int, Field(ge=-LARGEST, le=LARGEST)] = 0
     topology: Topology = Field(default_factory=Topology)
     megabiomed: str | None = None
@@ -120,6 +137,8 @@ class TrainerState(_Record):
         values["topology"] = self.topology.model_dump(exclude_none=True)
         if not self.frozen:
             del values["frozen"]
+        if not self.data.skipped:
+            del values["data"]["skipped"]
         return {key: value for key, value in values.items() if value is not None}
 
 

@@ -1,6 +1,7 @@
 """Typed, strict configuration."""
 
 from megabiomed.config.evaluation import EvalConfig, EvalTaskConfig
+from megabiomed.config.health import HealthConfig
 from megabiomed.config.load import load_config, to_yaml
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import ModelConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "EvalTaskConfig",
+    "HealthConfig",
     "KernelsConfig",
     "LoraConfig",
     "ModelConfig",

@@ -17,6 +17,7 @@ from pydantic import (
 
 from megabiomed.config.base import Section
 from megabiomed.config.evaluation import EvalConfig
+from megabiomed.config.health import HealthConfig
 from megabiomed.config.lora import LoraConfig
 from megabiomed.config.models import MODELS, ModelConfig, model_class, model_section
 from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES, Optimizer
@@ -196,7 +197,7 @@ class TrainConfig(Section):
     first_step: int = Field(0, ge=0)
     """Step of the checkpoint in checkpoint.resume from which this run goes on with its weights and optimizer, while warm-up,
     schedule and data begin anew; `steps` counts the earlier ones too."""
-    # Not fp16: its range needs loss scaling, whose skipped steps would be part of the history that a resume must repeat.
+    # Not fp16: its range needs loss scaling, which would skip steps by a rule of its own beside `health`.
     precision: Literal["fp32", "bf16", "fp8"] = "bf16"
     """Compute type. bf16 keeps fp32 master weights and reduces gradients in fp32. fp8 is bf16 whose blocks multiply in fp8 in
     the forward pass and for the gradients of their inputs (docs/kernels.md); it needs sm_89 or later, a CPU emulates it."""
@@ -323,6 +324,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     train: TrainConfig
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    health: HealthConfig = Field(default_factory=HealthConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     profile: ProfileConfig | None = None
@@ -344,6 +346,17 @@ class RunConfig(Section):
     def _adapters_have_matrices(self) -> Self:
         if self.lora is not None:
             self.lora.check_targets(MODELS.find(self.model.kind).adapter_targets(), self.model.kind)
+        return self
+
+    @model_validator(mode="after")
+    def _rewinds_to_checkpoints(self) -> Self:
+        kept = self.checkpoint
+        saves = kept.save_every or kept.save_every_minutes or kept.keep_every
+        for key in ("non_finite", "spike"):
+            if getattr(self.health, key) == "rewind" and not saves:
+                raise ValueError(
+                    f"health.{key} is rewind, and the run saves no checkpoint on its way; set checkpoint.save_every"
+                )
         return self
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TRIPLE = struct.Struct("<qqq")
+_SKIPPED = b"skipped"
 EMPTY_HASH = hashlib.blake2b(b"megabiomed sample ids", digest_size=16).hexdigest()
 
 
@@ -20,13 +21,15 @@ class DataProgress:
 
     Attributes:
         next_sample: global number of the first sample not consumed yet.
-        ids_hash: chain hash of all consumed sample ids in order.
+        ids_hash: chain hash of all consumed sample ids in order, with a mark at those that were skipped.
         identity: everything that decides the order (seed, seq_length, per-source fingerprint, share and windows ...).
+        skipped: (first, number) of the global samples that were passed over and are in no update, in order.
     """
 
     next_sample: int = 0
     ids_hash: str = EMPTY_HASH
     identity: dict[str, Any] = field(default_factory=dict)
+    skipped: list[tuple[int, int]] = field(default_factory=list)
 
     def advance(self, ids: NDArray[np.int64]) -> DataProgress:
         """Progress after consuming samples with these ids, [count, 3].
@@ -35,10 +38,25 @@ class DataProgress:
         """
         # The chain says that all samples so far were the same, in the same order, in 16 bytes: two runs that were stopped and
         # cut into batches differently can be compared by it.
+        return replace(self, next_sample=self.next_sample + len(ids), ids_hash=self._chained(ids, b""))
+
+    def skip(self, ids: NDArray[np.int64]) -> DataProgress:
+        """Progress after passing over samples with these ids, [count, 3]: behind them, and the hash tells so."""
+        first, number = self.next_sample, len(ids)
+        before = self.skipped
+        if before and sum(before[-1]) == first:  # go on with the last range
+            (first, held), before = before[-1], before[:-1]
+            number += held
+        hashed = self._chained(ids, _SKIPPED)
+        return replace(
+            self, next_sample=self.next_sample + len(ids), ids_hash=hashed, skipped=[*before, (first, number)]
+        )
+
+    def _chained(self, ids: NDArray[np.int64], mark: bytes) -> str:
         digest = bytes.fromhex(self.ids_hash)
         for row in ids.tolist():
-            digest = hashlib.blake2b(digest + _TRIPLE.pack(*row), digest_size=16).digest()
-        return replace(self, next_sample=self.next_sample + len(ids), ids_hash=digest.hex())
+            digest = hashlib.blake2b(digest + mark + _TRIPLE.pack(*row), digest_size=16).digest()
+        return digest.hex()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -47,7 +65,8 @@ class DataProgress:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataProgress:
         """Inverse of `to_dict`."""
-        return cls(int(values["next_sample"]), str(values["ids_hash"]), dict(values["identity"]))
+        skipped = [(int(first), int(number)) for first, number in values.get("skipped", [])]
+        return cls(int(values["next_sample"]), str(values["ids_hash"]), dict(values["identity"]), skipped)
 
 
 @dataclass(frozen=True)

@@ -200,12 +200,8 @@ class EncoderStack:
         """bf16 products over fp32 weights when the run is in bf16."""
         return torch.autocast(platform.device().type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def step(self, share_of_peak: float) -> float:
-        """Reduce, clip, update; returns the gradient norm before clipping. Collective.
-
-        Args:
-            share_of_peak: the schedule's value between 0 and 1; each group has its own peak.
-        """
+    def reduce(self) -> Tensor:
+        """Sum the gradients over the ranks; returns their norm, [] on the device. Collective."""
         replicated, sharded = self._gradients()
         if replicated:
             # One reduction for all: hundreds of small ones would cost their latency each.
@@ -216,18 +212,26 @@ class EncoderStack:
         # Replicated gradients are equal on all ranks by now and count once; parts of sharded ones are summed.
         squares = [_square(replicated), _square(sharded)]
         dist.all_reduce(squares[1], group=self.group)
-        norm = (squares[0] + squares[1]).sqrt()
+        return (squares[0] + squares[1]).sqrt()
+
+    def update(self, share_of_peak: float, norm: Tensor, applied: bool) -> None:
+        """Clip the reduced gradients, step, and forget them.
+
+        Args:
+            share_of_peak: the schedule's value between 0 and 1; each group has its own peak.
+            norm: from `reduce`.
+            applied: False changes nothing but the gradients.
+        """
+        replicated, sharded = self._gradients()
         if self.settings.clip_grad_norm > 0:
             scale = (self.settings.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             for gradient in (*replicated, *sharded):
                 gradient.mul_(scale)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share_of_peak
-        # As in the engines, a step with a norm that is not finite changes nothing.
-        if torch.isfinite(norm):
+        if applied:
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
 
     def _gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """Local gradients of replicated and of sharded parameters; a rank without items of a modality has zeros."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
 from megabiomed.config.optimizers import Optimizer
 from megabiomed.data.packing import MicroBatch
+from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
 
@@ -24,6 +25,7 @@ class DataParallelEngine(ABC):
 
     mesh: Mesh
     stage: PipelineStage
+    gate: UpdateGate
 
     @abstractmethod
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
@@ -35,7 +37,7 @@ class DataParallelEngine(ABC):
 
     @abstractmethod
     def step(self, lr: float) -> float:
-        """Reduce what is left to reduce, clip, update; returns the global gradient norm before clipping."""
+        """Reduce what is left to reduce, clip, update where `gate` allows it; returns the global norm before clipping."""
 
     @abstractmethod
     def train(self, mode: bool) -> None:

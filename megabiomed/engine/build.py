@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,21 +38,29 @@ class StepResult:
         grad_norm: global L2 norm before clipping.
         loss_tokens: unmasked tokens of the global batch.
         visible_pairs: (query, key) pairs of the global batch that see each other.
+        applied: whether the update was applied; always, unless the engine's gate has limits.
     """
 
     loss: float
     grad_norm: float
     loss_tokens: int
     visible_pairs: int
+    applied: bool = True
 
 
 class TrainEngine:
-    """A model spread over a mesh, with its optimizer and its schedule."""
+    """A model spread over a mesh, with its optimizer and its schedule.
+
+    Attributes:
+        gate: refuses updates; the same object as the data-parallel engine's.
+        optimizer_step_count: steps computed, those included whose update was refused.
+    """
 
     def __init__(self, config: RunConfig, mesh: Mesh, engine: DataParallelEngine) -> None:
         self.config = config
         self.mesh = mesh
         self.data_parallel = engine
+        self.gate = engine.gate
         micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.size("replicas"))
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
@@ -82,12 +91,13 @@ class TrainEngine:
         Raises:
             CheckpointError: it was saved with another optimizer.
         """
+        applied = step - skipped_steps(source)
         self.load_trained(source)
         # A checkpoint of adapters holds only what was trained; the rest comes from the base.
         if self.base is not None and isinstance(source, Checkpoint):
             source = self.base.before(source)
         self.data_parallel.publish(source)
-        self.data_parallel.set_step_count(step)
+        self.data_parallel.set_step_count(applied)
         self.optimizer_step_count = step
 
     def load_trained(self, source: TensorSource) -> None:
@@ -113,10 +123,20 @@ class TrainEngine:
         self.data_parallel.begin_step()
         batches = [batch.to(platform.device()) for batch in self.with_noise(micro_batches)]
         # Engines average over the shards; their number as a factor turns that into the sum that the global mean needs.
-        loss = self._mean_later(self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0)))
+        mean = self._mean(self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0)))
+        loss = platform.Later(mean)
+        self.gate.begin(mean)
         grad_norm = self.data_parallel.step(lr)
         self.optimizer_step_count += 1
-        return StepResult(loss.read(), grad_norm, int(tokens), int(pairs))
+        return self.agreed(StepResult(loss.read(), grad_norm, int(tokens), int(pairs)))
+
+    def agreed(self, result: StepResult) -> StepResult:
+        """The step with the figures that all ranks decide by, where the gate made them agree."""
+        verdict = self.gate.verdict()
+        if verdict is None:
+            return result
+        loss, norm = _told(verdict.loss, result.loss), _told(verdict.grad_norm, result.grad_norm)
+        return replace(result, loss=loss, grad_norm=norm, applied=verdict.applied)
 
     def counted(self, micro_batches: Sequence[MicroBatch]) -> list[float]:
         """[unmasked tokens, visible pairs] of the global batch, of micro-batches that are still on the host."""
@@ -136,13 +156,13 @@ class TrainEngine:
         places = [(before + number * data.micro_batch_size) * data.seq_length for number in range(len(micro_batches))]
         return [replace(batch, noise=Noise.of_step(seed, step, place)) for batch, place in zip(micro_batches, places)]
 
-    def _mean_later(self, scaled: Tensor) -> platform.Later:
+    def _mean(self, scaled: Tensor) -> Tensor:
         """Mean over all shards of a number [] that only last stages have; the host does not wait for it."""
         total = scaled.double() / self.mesh.size("shards")
         for name in ("shards", "pp"):
             if self.mesh.size(name) > 1:
                 dist.all_reduce(total, group=self.mesh.group(name))
-        return platform.Later(total)
+        return total
 
     def _sum_of_all(self, value: float) -> float:
         """Sum over all shards of a value that only last stages have."""
@@ -189,6 +209,17 @@ class TrainEngine:
         dist.all_gather(shards, local.contiguous(), group=self.mesh.group("tp"))
         self.data_parallel.train(True)
         return torch.cat(shards, dim=-1)[:, : self.config.model.vocab_size]  # [t, v]
+
+
+def _told(agreed: float, seen: float) -> float:
+    """What the ranks agree on; what is not finite as this rank has seen it: NaN or infinity."""
+    return agreed if math.isfinite(agreed) or math.isfinite(seen) else seen
+
+
+def skipped_steps(source: TensorSource) -> int:
+    """Steps before a checkpoint whose update was not applied: the optimizer does not count them."""
+    health = source.trainer.health if isinstance(source, Checkpoint) else None
+    return health.skipped_steps if health else 0
 
 
 def build_engine(config: RunConfig, mesh: Mesh) -> TrainEngine:

@@ -11,6 +11,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
+from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.processes import platform
@@ -21,6 +22,7 @@ class FrozenEngine(DataParallelEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh = mesh
+        self.gate = UpdateGate()
         with torch.device(platform.device()):
             self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type], frozen=True)
         self.stage.requires_grad_(False)

@@ -18,6 +18,7 @@ from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
+from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import PipelineStage, optimizer_groups, set_rates
@@ -33,6 +34,7 @@ class FsdpEngine(DataParallelEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
+        self.gate = UpdateGate()
         # A whole stage in fp32 may exceed one device: memory comes after sharding, for this rank's part alone.
         with torch.device("meta"):
             self.stage = PipelineStage(config, mesh, torch.float32)
@@ -84,20 +86,21 @@ class FsdpEngine(DataParallelEngine):
         return value
 
     def _update(self, gradients: list[Tensor], norm: Tensor) -> float:
-        """Clip and step, unless the norm is not finite; returns it, for which the host waits, but not for the step."""
+        """Clip and step, unless it is refused; returns the norm, for which the host waits, but not for the step."""
         optimizer, limit = self.optimizer, self.config.optimizer.clip_grad_norm
         if not isinstance(optimizer, FusedAdamW):
             clip_(gradients, norm, limit)
             # A step with a norm that is not finite is skipped, as DeepSpeed skips it in bf16.
-            if torch.isfinite(norm):
+            if torch.isfinite(norm) if self.gate.limits is None else self.gate.allows(norm):
                 optimizer.step()
             return float(norm)
-        optimizer.read_scale = lambda: clip_scale(norm, limit)
+        optimizer.read_scale = lambda: self.gate.scaled(clip_scale(norm, limit), norm)
         # Asked for before the step is queued, so the host waits for the norm alone.
         known = platform.Later(norm)
+        optimizer.begin_step()
         optimizer.step()
-        value = known.read()
-        if not math.isfinite(value):
+        value, verdict = known.read(), self.gate.verdict()
+        if not math.isfinite(value) or (verdict and not verdict.applied):
             optimizer.forget_step()
         return value
 

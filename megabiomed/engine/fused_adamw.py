@@ -38,6 +38,7 @@ class FusedAdamW(torch.optim.Optimizer):
         self._step: Step = adamw.choice(site, config.kernels.adamw).function
         self.read_scale: Callable[[], Tensor] = _no_scale
         self.copies: dict[Tensor, Tensor] = {}
+        self._counted: dict[Tensor, Tensor] = {}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -46,6 +47,7 @@ class FusedAdamW(torch.optim.Optimizer):
         for group, parameter in self._with_gradients():
             state = self.state[parameter]
             state["step"] += 1
+            self._counted[parameter] = state["step"]
             gradient, moments = (
                 _local(parameter.grad).reshape(-1),
                 (_flat(state["exp_avg"]), _flat(state["exp_avg_sq"])),
@@ -54,10 +56,15 @@ class FusedAdamW(torch.optim.Optimizer):
             rule = Rule(group["lr"], group["betas"], group["eps"], group["weight_decay"], int(state["step"]))
             self._step(shard, rule, scale)
 
+    def begin_step(self) -> None:
+        """Before the calls of `step` that make one step of the run; an engine may call it for every group."""
+        self._counted.clear()
+
     def forget_step(self) -> None:
         """Count the last step no more: its scale was NaN, which the host learned later than the device."""
-        for _, parameter in self._with_gradients():
-            self.state[parameter]["step"] -= 1
+        for count in self._counted.values():
+            count.sub_(1)
+        self._counted.clear()
 
     def _with_gradients(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
         for group in self.param_groups:

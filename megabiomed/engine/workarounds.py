@@ -190,3 +190,12 @@ def forget_old_gradients(optimizer: Any, filled: bool = True) -> None:
             optimizer.grad_partitions_flat_buffer.zero_()
         # Not 0, at which DeepSpeed would copy instead of adding to the zeros.
         optimizer.micro_step_id = 1
+
+
+def drop_refused_gradients(optimizer: Any) -> None:
+    """ZeRO-1 and 2 with the optimizer on the host: after a step that DeepSpeed skips, forget its gradients.
+
+    It keeps them there (runtime/zero/stage_1_and_2.py, `if self.overflow`), and the next step would be added to NaN.
+    """
+    for group in optimizer.averaged_gradients:
+        optimizer.averaged_gradients[group] = None

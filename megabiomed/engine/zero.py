@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,7 @@ from megabiomed.engine.base import (
     state_before_training,
 )
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
+from megabiomed.engine.gate import UpdateGate, guard_step
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
@@ -41,6 +43,7 @@ class ZeroEngine(DataParallelEngine):
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
         self.mesh, self.config = mesh, config
+        self.gate = UpdateGate()
         self.stage_number = config.parallel.zero_stage
         self.rule = config.optimizer.rule
         deepspeed = import_deepspeed()
@@ -68,8 +71,11 @@ class ZeroEngine(DataParallelEngine):
         self._known: platform.Later | None = None
         if self.stage_number == 0:
             workarounds.clip_with(self.deepspeed, self._clip_replicated)
-        if isinstance(self.torch_optimizer(), FusedAdamW):
-            self._step_in_one_pass(self.torch_optimizer())
+        inner = self.torch_optimizer()
+        if isinstance(inner, FusedAdamW):
+            self._step_in_one_pass(inner)
+        else:
+            guard_step(inner, lambda: self.gate.allows(self._last_norm()))
         if self.stage_number == 3:
             workarounds.order_by_streams()
             workarounds.check_traces_inside(self.optimizer, mesh.group("shards"))
@@ -120,16 +126,38 @@ class ZeroEngine(DataParallelEngine):
         self.gradients.finish_step()
         # Stays None where DeepSpeed skips the step, because its norm is not finite.
         self._known = None
+        inner = self.torch_optimizer()
+        if isinstance(inner, FusedAdamW):
+            inner.begin_step()
         self.deepspeed.step()
+        if self.config.parallel.offload_optimizer and self.stage_number < 3:
+            workarounds.drop_refused_gradients(self.optimizer)
+        self._close_gate(inner)
         self.stage.weights_changed()
         if self._known is not None:
             return self._known.read()
         return float(self._norm if self.stage_number == 0 else self.deepspeed.get_global_grad_norm())
 
+    def _close_gate(self, inner: torch.optim.Optimizer) -> None:
+        if self.gate.limits is None:
+            return
+        # Nobody asked where DeepSpeed skipped the step, and other ranks may have.
+        self.gate.refused(math.inf)
+        verdict = self.gate.verdict()
+        if isinstance(inner, FusedAdamW) and verdict and not verdict.applied:
+            inner.forget_step()
+
+    def _last_norm(self) -> Tensor:
+        """The global norm of the step that DeepSpeed is in, [] on the device."""
+        return self._norm if self.stage_number == 0 else zero_step.norm(self.optimizer)
+
     def _seen(self, norm: Tensor) -> Tensor:
         """A norm that the optimizer is about to use; the host may read it before the step that follows has run."""
         self._known = platform.Later(norm)
         return norm
+
+    def _gated(self, scale: Tensor) -> Tensor:
+        return self.gate.scaled(scale, self._last_norm())
 
     def train(self, mode: bool) -> None:
         """See the base class."""
@@ -147,10 +175,10 @@ class ZeroEngine(DataParallelEngine):
         """Let the optimizer clip and cast, and DeepSpeed do neither."""
         limit, stage = self.config.optimizer.clip_grad_norm, self.stage_number
         if stage == 0:
-            optimizer.read_scale = lambda: clip_scale(self._seen(self._norm), limit)
+            optimizer.read_scale = lambda: self._gated(clip_scale(self._seen(self._norm), limit))
             return
-        optimizer.read_scale = lambda: clip_scale(
-            self._seen(zero_step.norm(self.optimizer)), limit, inverted=zero_step.inverts(self.optimizer)
+        optimizer.read_scale = lambda: self._gated(
+            clip_scale(self._seen(self._last_norm()), limit, inverted=zero_step.inverts(self.optimizer))
         )
         optimizer.copies = zero_step.leave_to_optimizer(self.optimizer)
 

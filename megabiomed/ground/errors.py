@@ -93,3 +93,7 @@ class RendezvousError(WorkerError):
 
 class NonFiniteError(MegabiomedError):
     """Loss or gradient norm is NaN or infinite."""
+
+
+class SpikeError(MegabiomedError):
+    """Loss or gradient norm is far above those of the steps before."""

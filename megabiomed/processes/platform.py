@@ -206,9 +206,9 @@ def seed_all(*parts: int) -> None:
 
 
 class Later:
-    """A number on the device, copied to the host behind the work that is queued now and read when more has been queued.
+    """Numbers on the device, copied to the host behind the work that is queued now and read when more has been queued.
 
-    Reading it then waits for that work alone; `float()` would wait for everything, and the device for the host after it.
+    Reading them then waits for that work alone; `float()` would wait for everything, and the device for the host after it.
     """
 
     def __init__(self, value: torch.Tensor) -> None:
@@ -219,10 +219,15 @@ class Later:
             self._copied = torch.cuda.current_stream().record_event()
 
     def read(self) -> float:
-        """The number."""
+        """The number, where it is one."""
+        (value,) = self.read_all()
+        return value
+
+    def read_all(self) -> list[float]:
+        """All numbers of a vector."""
         if self._copied is not None:
             self._copied.synchronize()
-        return float(self._held)
+        return [float(value) for value in self._held.reshape(-1).tolist()]
 
 
 def synchronize() -> None:

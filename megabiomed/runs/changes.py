@@ -12,7 +12,7 @@ from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import UserError
 
-SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "seed")
+SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "health", "seed")
 """The others change nothing in the arithmetic, or are compared by themselves (data order, architecture, batch size)."""
 # Keys of these sections that only say what is shown, and when.
 SILENT = (

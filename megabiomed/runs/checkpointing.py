@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -121,7 +121,7 @@ def resumed_progress(
             f"global_batch_size: {before} -> {now}: no sample is repeated or skipped, steps hold other samples than before"
         )
     # Position and hash chain go on; the identity is this start's, which may differ on purpose.
-    return DataProgress(progress.next_sample, progress.ids_hash, identity), found.lines
+    return replace(progress, identity=identity), found.lines
 
 
 def _check_first_step(checkpoint: Checkpoint, first: int, tokenizer: Path) -> None:

@@ -38,6 +38,7 @@ class Reporter:
         self._done = 0
         self._fence: Fence | None = None
         self._perplexities = ""  # of the last evaluation, for the step lines
+        self._remark = ""  # for the next step line
 
     def track(self) -> None:
         """Open the experiment trackers, once it is known that there is something to train."""
@@ -65,6 +66,20 @@ class Reporter:
             self._files.event(kind, values)
             self._wake()
 
+    def remark(self, text: str) -> None:
+        """Show this at the end of the next step line."""
+        self._remark = f" {text}"
+
+    def health(self, step: int, kind: str, value: float, **values: Any) -> None:
+        """Report a step that is not finite, or a spike, in the events and in the curves.
+
+        Args:
+            value: for the curve `health/KIND`.
+        """
+        self.event(kind, step=step, **values)
+        if self.active:
+            self._record({f"health/{kind}": value}, step)
+
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
         self._since = time.monotonic()
@@ -75,13 +90,14 @@ class Reporter:
     def step(
         self, step: int, loss: float, grad_norm: float, lr: float, loss_tokens: int, visible_pairs: int
     ) -> None:  # fmt: skip
-        """Report a finished step (1-based); prints every `train.log_every` steps."""
+        """Report a finished step (1-based); prints every `train.log_every` steps, and those with a remark."""
         self._steps += 1
         self._useful += loss_tokens
         self._pairs += visible_pairs
         self._done += 1
         self._losses = [*self._losses[:1], loss]
-        if not self.active or (step % self.config.train.log_every and step != self.total):
+        remark, self._remark = self._remark, ""
+        if not self.active or (step % self.config.train.log_every and step != self.total and not remark):
             # The last step is always shown: a short run would otherwise show none.
             return
         seconds = max(1e-9, time.monotonic() - self._since)
@@ -93,7 +109,7 @@ class Reporter:
             f"tokens/s: {values['tokens_per_s']:,.0f} useful_tokens/s: {values['useful_tokens_per_s']:,.0f} "
             f"tokens/s/device: {values['tokens_per_s_per_device']:,.0f} mfu: {mfu} hfu: {hfu} "
             f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
-            f"{self._perplexities}"
+            f"{self._perplexities}{remark}"
         )
         self._record({f"train/{key}": value for key, value in values.items()}, step)
         # Speed is that since the last line, so that a slow stretch can be seen.

@@ -16,7 +16,7 @@ from megabiomed.checkpoint.background import BackgroundSaver
 from megabiomed.checkpoint.commit import CheckpointWriter, Ranks, RunState
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.space import check_space, stored_bytes
-from megabiomed.checkpoint.state import Topology, TrainerState
+from megabiomed.checkpoint.state import Health, Topology, TrainerState
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.time_limits import time_limits
 from megabiomed.data.progress import DataProgress
@@ -117,7 +117,9 @@ class Checkpoints:
         # Clocks of ranks differ a little: the first one that is late decides for all.
         return self._on_any(time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes)
 
-    def save(self, step: int, progress: DataProgress, tokens: int, last: bool = False) -> bool:
+    def save(
+        self, step: int, progress: DataProgress, tokens: int, last: bool = False, health: Health | None = None
+    ) -> bool:
         """Start saving after `step` steps; the training waits only for the copy to host memory. Collective.
 
         Args:
@@ -134,12 +136,12 @@ class Checkpoints:
         # The end of a run asks once more for the step that was just saved.
         if step == self._saved_step:
             return True
-        self._saver.save(step, self.engine.fragments(), self._state(step, progress, tokens))
+        self._saver.save(step, self.engine.fragments(), self._state(step, progress, tokens, health))
         self._saved_step, self._saved_at = step, time.monotonic()
         self._under_way, self._unsaved.owed = True, False
         return True
 
-    def _state(self, step: int, progress: DataProgress, tokens: int) -> RunState:
+    def _state(self, step: int, progress: DataProgress, tokens: int, health: Health | None) -> RunState:
         mesh = self.engine.mesh
         trainer = TrainerState(
             global_step=step,
@@ -147,6 +149,7 @@ class Checkpoints:
             samples_consumed=progress.next_sample,
             global_batch_size=self.config.data.global_batch_size,
             data=progress,
+            health=health,
             seed=self.config.seed,
             topology=Topology(
                 tensor=mesh.size("tp"), pipeline=mesh.size("pp"), data=mesh.size("dp"), engine=_engine(self.config),
@@ -159,6 +162,10 @@ class Checkpoints:
         return RunState(
             trainer, self.config.model.model_dump(mode="json"), to_yaml(self.config), self.tokenizer, shapes
         )
+
+    def rewound(self) -> None:
+        """The run went back: a step that was saved before will be another one."""
+        self._saved_step = -1
 
     def committed(self) -> list[int]:
         """Steps whose checkpoints were committed since the last call, in their order."""

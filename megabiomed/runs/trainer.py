@@ -8,6 +8,7 @@ from contextlib import closing
 
 import torch.distributed as dist
 
+from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
 from megabiomed.config.time_limits import TimeLimits, time_limits
 from megabiomed.config.topology import check_run
@@ -34,13 +35,15 @@ from megabiomed.runs.checkpointing import (
 )
 from megabiomed.runs.effective import keep
 from megabiomed.runs.estimate import estimate
+from megabiomed.runs.health import RunHealth
 from megabiomed.runs.hooks import standard_hooks
 from megabiomed.runs.hooks.reports import note_ending
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import Run, TrainModule
+from megabiomed.runs.rewind import rewind, target
 from megabiomed.runs.saves import Checkpoints
 from megabiomed.runs.schedule import learning_rate_at, total_steps
-from megabiomed.runs.training import Ending, LeaveAsked, Position, Step, Training
+from megabiomed.runs.training import Ending, LeaveAsked, Position, RewindAsked, Step, Training
 from megabiomed.runs.unsaved import Trouble
 
 
@@ -126,19 +129,37 @@ class Trainer:
             hook.at_start(training)
         # Ends the thread that reads ahead, after an exception too.
         with closing(self.loader):
-            for batch in self.loader:
-                self._train_one(training, batch)
-                # Agreed after every step: a rank that left alone would leave the others in a collective for ever.
-                asked, trouble = self.stop.agreed_with(training.checkpoints.trouble(training.step))
-                training.checkpoints.react(Trouble(trouble))
-                # A run that is complete is finished, even when a stop request came during its last step.
-                if training.step >= self.total:
-                    break
-                if asked >= Request.STOP or training.step - first == self.config.train.stop_after:
-                    return "ended" if asked == Request.END else "stopped"
-                for hook in self.hooks:
-                    hook.between_steps(training, asked)
+            while training.step < self.total:
+                try:
+                    return self._steps_ahead(training, first)
+                except RewindAsked as asked:
+                    self._rewind(training, asked.step)
         return "finished"
+
+    def _steps_ahead(self, training: Training, first: int) -> str:
+        """All steps from here on, in a start that began at step `first`; says how they ended."""
+        for batch in self.loader:
+            self._train_one(training, batch)
+            # Agreed after every step: a rank that left alone would leave the others in a collective for ever.
+            asked, trouble = self.stop.agreed_with(training.checkpoints.trouble(training.step))
+            training.checkpoints.react(Trouble(trouble))
+            # A run that is complete is finished, even when a stop request came during its last step.
+            if training.step >= self.total:
+                break
+            if asked >= Request.STOP or training.step - first == self.config.train.stop_after:
+                return "ended" if asked == Request.END else "stopped"
+            for hook in self.hooks:
+                hook.between_steps(training, asked)
+        return "finished"
+
+    def _rewind(self, training: Training, refused: Step) -> None:
+        """Go back to the newest checkpoint, and on with the samples behind the refused step."""
+        found = target(training, refused, self._start.checkpoint)
+        position, _ = self._position_of(found)
+        rewind(training, refused, found, position, self.loader)
+        self.position = position
+        self._say(self._length())
+        training.total = self.total
 
     def _train_one(self, training: Training, batch: StepBatch) -> None:
         """One step, and what hooks think of it."""
@@ -152,7 +173,8 @@ class Trainer:
         step = Step(done + 1, batch, lr, training.module.train_step(batch, lr))
         for hook in self.hooks:
             hook.check_step(training, step)
-        training.position.advance(batch, config.data.global_batch_size * config.data.seq_length)
+        tokens = config.data.global_batch_size * config.data.seq_length
+        training.position.advance(batch, tokens, step.result.applied)
         for hook in self.hooks:
             hook.after_step(training, step)
 
@@ -162,15 +184,23 @@ class Trainer:
         lines = describe(point)
         if point.checkpoint is not None:
             check_architecture(point.checkpoint, config.model)
-            progress, verdict = resumed_progress(point.checkpoint, self.loader.identity, config, self.data.tokenizer)
-            self.position = Position(progress, point.checkpoint.step, point.checkpoint.trainer.tokens_consumed)
-            self.loader.first_sample = progress.next_sample
+            self.position, verdict = self._position_of(point.checkpoint)
+            self.loader.first_sample = self.position.progress.next_sample
             self.changes = changed_settings(point.checkpoint, config)
             lines += [*verdict, *(f"changed: {line}" for line in self.changes)]
         elif config.train.first_step:
             raise no_earlier_run(config)
         self._say([*lines, *self._length()])
         return point
+
+    def _position_of(self, checkpoint: Checkpoint) -> tuple[Position, list[str]]:
+        """Where a run that goes on from a checkpoint is, and the verdict on its data order."""
+        progress, verdict = resumed_progress(checkpoint, self.loader.identity, self.config, self.data.tokenizer)
+        state = checkpoint.trainer
+        health = RunHealth.of(state.health)
+        if not progress.next_sample:  # other data, whose losses say nothing of these
+            health = RunHealth(health.skipped_steps)
+        return Position(progress, checkpoint.step, state.tokens_consumed, health), verdict
 
     def _length(self) -> list[str]:
         """Count the steps of the run anew from the samples that are left; a line where that changes their number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from megabiomed.config import RunConfig
 from megabiomed.data.loader import StepBatch
@@ -12,6 +12,7 @@ from megabiomed.engine.build import StepResult
 from megabiomed.engine.mesh import Mesh
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.signals import Request
+from megabiomed.runs.health import RunHealth
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import TrainModule
 from megabiomed.runs.saves import Checkpoints
@@ -25,17 +26,20 @@ class Position:
         progress: position in the data.
         step: optimizer steps done.
         tokens: tokens read, padding included.
+        health: loss and gradient norm of the steps before, by which the next ones are judged.
     """
 
     progress: DataProgress
     step: int = 0
     tokens: int = 0
+    health: RunHealth = field(default_factory=RunHealth)
 
-    def advance(self, batch: StepBatch, tokens: int) -> None:
-        """Count a step that was done on this batch of so many tokens."""
+    def advance(self, batch: StepBatch, tokens: int, applied: bool = True) -> None:
+        """Count a step that was done on this batch of so many tokens, and whose update was applied or not."""
         self.step += 1
         self.tokens += tokens
-        self.progress = self.progress.advance(batch.sample_ids)
+        go_on = self.progress.advance if applied else self.progress.skip
+        self.progress = go_on(batch.sample_ids)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,24 @@ class LeaveAsked(Exception):
         self.ending = "ended" if request == Request.END else "stopped"
 
 
-@dataclass(frozen=True)
+class RewindAsked(Exception):
+    """A hook refuses a step on all ranks, and with it all steps since the newest checkpoint.
+
+    Args:
+        step: the last one that is refused.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(f"step {step.number}")
+        self.step = step
+
+
+@dataclass
 class Training:
     """What hooks may use. The same on every rank but for `reporter`, which speaks on rank 0 alone.
 
     Attributes:
-        total: optimizer steps of the run.
+        total: optimizer steps of the run; a rewind changes it where the length is given in epochs.
         position: moves with every step.
         leave: the request to leave that the ranks agree on, if any. Collective.
     """

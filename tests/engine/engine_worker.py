@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,14 @@ from megabiomed.data.packing import MicroBatch, padding_window
 from megabiomed.engine import workarounds
 from megabiomed.engine.build import TrainEngine, build_engine
 from megabiomed.engine.frozen import FrozenEngine
+from megabiomed.engine.fsdp import FsdpEngine
+from megabiomed.engine.gate import Limits
 from megabiomed.engine.mesh import build_mesh
 from megabiomed.engine.stage import PipelineStage
+from megabiomed.engine.zero import ZeroEngine
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
+from megabiomed.model.start_from import adapter_chain
 from megabiomed.processes import platform
 
 
@@ -31,7 +36,8 @@ def engine_of(case: dict[str, Any]) -> TrainEngine:
     mesh = build_mesh(config.parallel)
     frozen = case.get("frozen", False)
     engine = TrainEngine(config, mesh, FrozenEngine(config, mesh)) if frozen else build_engine(config, mesh)
-    engine.load_weights(SeededInit(config.model, config.seed))
+    engine.base = adapter_chain(None, config.model, config.seed) if config.lora else None
+    engine.load_weights(engine.base or SeededInit(config.model, config.seed))
     return engine
 
 
@@ -173,12 +179,50 @@ def trace_check(cases: list[dict[str, Any]]) -> Any:
     return "not noticed"
 
 
+def refused(cases: list[dict[str, Any]]) -> Any:
+    """Four steps of which the gate refuses two, and the same run without these two: figures and whether all state is equal.
+
+    The second step is not a number on the last rank alone, the third one has a norm above the limit.
+    """
+    return [_refused(case) for case in cases]
+
+
+def _refused(case: dict[str, Any]) -> dict[str, Any]:
+    engine, reference = engine_of(case), engine_of(case)
+    run, last = engine.pipeline.run, dist.get_rank() == dist.get_world_size() - 1
+    results = []
+    for number, batches in enumerate(micro_batches(engine)[:4]):
+        bad = number == 1 and last
+        engine.pipeline.run = lambda held, scale, bad=bad: run(held, math.nan if bad else scale)  # type: ignore[method-assign]
+        engine.gate.limits = Limits(grad_norm=1e-9 if number == 2 else math.inf)
+        results.append(engine.train_step(batches, lr=0.01))
+        if number in (0, 3):
+            reference.train_step(batches, lr=0.01)
+    pairs = zip(engine.fragments(), reference.fragments(), strict=True)
+    equal = all(torch.equal(view, b.views[kind]) for a, b in pairs for kind, view in a.views.items())
+    counts = [_counts(each) for each in (engine, reference)]
+    (broken,) = engine.mesh.sum_over(dist.group.WORLD, float(not equal or counts[0] != counts[1]))
+    return {
+        "applied": [result.applied for result in results], "finite": [math.isfinite(r.grad_norm) for r in results],
+        "losses": [result.loss for result in results], "broken": broken, "counts": counts[0],
+    }  # fmt: skip
+
+
+def _counts(engine: TrainEngine) -> list[float]:
+    """Step numbers that the optimizer keeps."""
+    inner = engine.data_parallel
+    assert isinstance(inner, ZeroEngine | FsdpEngine)
+    optimizer = inner.torch_optimizer() if isinstance(inner, ZeroEngine) else inner.optimizer
+    return sorted({float(state["step"]) for state in optimizer.state.values() if "step" in state})
+
+
 JOBS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "decay": decay,
     "memory": memory,
     "autotp": autotp,
     "evaluation": evaluation,
     "trace_check": trace_check,
+    "refused": refused,
 }
 
 

@@ -9,48 +9,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hooks import Told, step, training
 from support.runs import events
 from support.spawn import run_ranks
 
-from megabiomed.config import RunConfig
+from megabiomed.checkpoint.state import Health
 from megabiomed.config.time_limits import LONGEST_S
-from megabiomed.data.loader import StepBatch
 from megabiomed.data.progress import DataProgress
-from megabiomed.engine.build import StepResult
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.processes.signals import Request
 from megabiomed.runs.hooks import standard_hooks
-from megabiomed.runs.hooks.finite import FiniteCheck
 from megabiomed.runs.hooks.hang import MEASURED, Heartbeat
+from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.hooks.saving import Saving
 from megabiomed.runs.hooks.validation import Validation
-from megabiomed.runs.training import Ending, LeaveAsked, Position, Step
+from megabiomed.runs.training import Ending, LeaveAsked
 
 WORKER = str(Path(__file__).with_name("hooks_worker.py"))
-
-
-class Told(list[tuple[Any, ...]]):
-    """A reporter, guard, module or store of checkpoints that keeps what it is told."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *values, **named: self.append((name, *values, *named.items()))
-
-
-def training(step: int, folder: Path | None = None, **parts: Any) -> Any:
-    """A training after so many steps; parts that a test does not give keep what they are told."""
-    config = RunConfig.model_validate({"name": "t", "run_dir": folder, "train": {"steps": 9, "eval_every": 2}})
-    held = {name: Told() for name in ("reporter", "guard", "checkpoints", "module")}
-    position = Position(DataProgress(), step)
-    return SimpleNamespace(**{"config": config, "step": step, "total": 9, "position": position, **held, **parts})
-
-
-def step(loss: float, grad_norm: float) -> Step:
-    batch = StepBatch([], np.array([[0, 0, 7], [0, 0, 8]]), 14)
-    return Step(3, batch, 0.1, StepResult(loss, grad_norm, 5, 15))
 
 
 def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path: Path) -> None:
@@ -82,7 +60,7 @@ def test_each_point_is_called_where_the_base_class_says(run_file: Path, tmp_path
 def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
     names = [type(hook).__name__ for hook in standard_hooks(None)]
     assert names == [
-        "FiniteCheck",
+        "HealthCheck",
         "Validation",
         "Evaluation",
         "Saving",
@@ -97,12 +75,12 @@ def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
 def test_a_step_counts_when_loss_and_norm_are_numbers(loss: float, grad_norm: float) -> None:
     held = training(2)
     if math.isfinite(loss) and math.isfinite(grad_norm):
-        FiniteCheck().check_step(held, step(loss, grad_norm))
+        HealthCheck().check_step(held, step(loss, grad_norm))
         assert not held.reporter
     else:
         with pytest.raises(NonFiniteError, match=r"step 3 is not finite: .* the batch begins at global sample 14"):
-            FiniteCheck().check_step(held, step(loss, grad_norm))
-        assert held.reporter[0][:2] == ("event", "non_finite")
+            HealthCheck().check_step(held, step(loss, grad_norm))
+        assert held.reporter[0][:3] == ("health", 3, "non_finite")
 
 
 def test_validation_is_measured_before_a_fresh_run_at_intervals_and_at_the_end_of_a_finished_one(
@@ -173,7 +151,7 @@ def test_a_save_is_made_when_it_is_due_or_asked_for_and_all_ranks_ask_whether_it
     held = training(4, checkpoints=checkpoints)
     Saving().between_steps(held, asked)
     assert asked_for == [4]
-    assert kept == ([("save", 4, DataProgress(), 0, False)] if saves else [])
+    assert kept == ([("save", 4, DataProgress(), 0, False, Health())] if saves else [])
     assert [told[0] for told in held.reporter] == (["start_clock"] if saves else [])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.runs.hooks.base import Hook
 from megabiomed.runs.hooks.evaluation import Evaluation
-from megabiomed.runs.hooks.finite import FiniteCheck
 from megabiomed.runs.hooks.first_step import FirstStep
 from megabiomed.runs.hooks.hang import Heartbeat
+from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.hooks.profile import Profile
 from megabiomed.runs.hooks.reports import Reports
 from megabiomed.runs.hooks.saving import Saving
@@ -21,7 +21,7 @@ def standard_hooks(evaluation: TrainingEvaluation | None) -> list[Hook]:
     and the report, which holds the last event of a run, comes last.
     """
     return [
-        FiniteCheck(),
+        HealthCheck(),
         Validation(),
         Evaluation(evaluation),
         Saving(),

@@ -22,7 +22,7 @@ class Hook:
         """The batch is known, nothing of it was computed."""
 
     def check_step(self, training: Training, step: Step) -> None:
-        """The step was computed and does not count yet; raise to refuse it."""
+        """The step was computed and does not count yet; raise to refuse it, `RewindAsked` to refuse those before it too."""
 
     def after_step(self, training: Training, step: Step) -> None:
         """The step counts: `training.position` is behind it."""

@@ -45,7 +45,8 @@ class Saving(Hook):
 
     def _save(self, training: Training, last: bool = False) -> None:
         position, began = training.position, time.monotonic()
-        if not training.checkpoints.save(position.step, position.progress, position.tokens, last):
+        held = (position.step, position.progress, position.tokens)
+        if not training.checkpoints.save(*held, last, position.health.record()):
             return
         pause = round(time.monotonic() - began, 3)
         # A step that is asked for twice is copied once; its pause is that of the first call.

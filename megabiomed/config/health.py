@@ -1,0 +1,36 @@
+"""What a run does at a step whose loss or gradient is not a number, or far above those before it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from megabiomed.config.base import Section
+
+
+class HealthConfig(Section):
+    """Steps that are not finite, and spikes of loss or gradient norm (docs/health.md)."""
+
+    non_finite: Literal["stop", "skip", "rewind"] = "stop"
+    """At a loss or gradient norm that is NaN or infinite. skip: the update is not applied; rewind: back to the newest
+    checkpoint, and on with the samples behind the step; stop: the run ends with an error."""
+    spike: Literal["off", "warn", "stop", "skip", "rewind"] = "warn"
+    """At a loss or gradient norm more than `sigma` standard deviations above the mean of the last `window` applied steps.
+    warn: an event, and the update is applied."""
+    sigma: float = Field(6.0, gt=0)
+    """Standard deviations above the mean that make a spike."""
+    window: int = Field(128, ge=8, le=4096)
+    """Applied steps that mean and standard deviation are of; there are no spikes before so many."""
+    budget: PositiveInt = 10
+    """Skips and rewinds within `window` steps that a run gets over; at the next one it ends with an error."""
+
+    @property
+    def watches_spikes(self) -> bool:
+        """Whether loss and norm are compared with those before."""
+        return self.spike != "off"
+
+    @property
+    def decides_on_device(self) -> bool:
+        """Whether the ranks have to agree in the step, before its update, on what they see."""
+        return self.spike in ("stop", "skip", "rewind") or self.non_finite in ("skip", "rewind")
