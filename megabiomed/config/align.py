@@ -108,7 +108,7 @@ class AlignConfig(Section):
     dedicated_encoder_ranks: NonNegativeInt = 0
     """Ranks with encoders, adaptors and nothing else: the last of the world, beside those of the language model, which then
     hold nothing of the encoders. 0: encoders share the ranks of the language model, which is the fastest."""
-    watchdog_s: float = Field(300.0, gt=0)
+    watchdog_s: float = Field(300.0, gt=0, le=1e8)
     """Seconds in one phase of a step after which a rank says where it waits, and with what."""
 
     @model_validator(mode="after")

@@ -37,6 +37,10 @@ class Section(BaseModel):
         """Refuse what pydantic takes even when strict: 1.0 for a listed 1, and any text for a path."""
         for name, value in values.items() if isinstance(values, dict) else ():
             kinds = _kinds(cls.model_fields[name].annotation) if name in cls.model_fields else set()
+            if isinstance(value, str) and "\0" in value:
+                raise ValueError(
+                    f"{name} {value!r} holds a zero byte, which no path and no argument of a process can have"
+                )
             if isinstance(value, str) and Path in kinds and (problem := _no_path(value)):
                 raise ValueError(f"{name} {value!r} {problem}")
             if type(value) in (float, bool) and type(value) not in kinds and int in kinds and Literal in kinds:

@@ -26,6 +26,8 @@ from megabiomed.config.time_limits import least_collective_s
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.secrets import masked_by_form, remember
 
+_LONGEST_S = 1e8  # three years; torch counts a time-out in nanoseconds of 63 bits
+
 
 class ParallelConfig(Section):
     """The topology: world = pipeline x data x tensor, tensor fastest. docs/parallelism.md says what each costs."""
