@@ -6,6 +6,8 @@ spaces differently from SentencePiece. Therefore tokenizer.json is made here, wi
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from megabiomed.ground.errors import TokenizerError
 from megabiomed.ground.files import write_json
 from megabiomed.tokenizer.companions import read_companions
 from megabiomed.tokenizer.files import JSON, companions, copy_into
-from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer
+from megabiomed.tokenizer.hugging_face import HuggingFaceTokenizer, Values, restricted
 from megabiomed.tokenizer.probes import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, probe_texts
 
 _CONFIG = "tokenizer_config.json"
@@ -110,12 +112,34 @@ def converted(model: Path) -> Tokenizer:
         TokenizerError: it is no BPE.
     """
     proto = _read(model)
+    vocab = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    return _convert(proto, model, vocab, _merges(proto.pieces, vocab))
+
+
+def converted_without_control(model: Path) -> Values:
+    """The content of a tokenizer.json of a SentencePiece model, as `restricted` leaves it where control tokens go.
+
+    Raises:
+        TokenizerError: it is no BPE.
+    """
+    proto = _read(model)
+    numbered = [(piece.piece, piece.type, i) for i, piece in enumerate(proto.pieces)]
+    # All but pieces and merges is taken from a tokenizer without ordinary pieces: the library takes its time to read and to
+    # write tens of thousands.
+    whole = {text: i for text, kind, i in numbered if kind in (UNKNOWN, CONTROL, USER_DEFINED)}
+    held = json.loads(_convert(proto, model, whole, []).to_str())
+    values = restricted(held, lambda token: not token["special"])
+    vocab = {text: i for text, kind, i in numbered if kind != CONTROL}
+    values["model"] |= {"vocab": vocab, "merges": _merges(proto.pieces, vocab)}
+    return values
+
+
+def _convert(proto: Any, model: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
     if proto.trainer_spec.model_type != _BPE:
         raise TokenizerError(f"{model} is no BPE model", do="export without a tokenizer")
-    pieces = list(proto.pieces)
-    vocab = {piece.piece: i for i, piece in enumerate(pieces)}
-    unk = pieces[proto.trainer_spec.unk_id].piece
-    tokenizer = Tokenizer(BPE(vocab, _merges(pieces, vocab), unk_token=unk, fuse_unk=True, byte_fallback=True))
+    pieces = [piece for piece in proto.pieces if piece.type in (UNKNOWN, CONTROL, USER_DEFINED)]
+    unk = proto.pieces[proto.trainer_spec.unk_id].piece
+    tokenizer = Tokenizer(BPE(vocab, merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = _normalizer(proto.normalizer_spec)
     tail = [decoders.Strip(content=" ", left=1)] if proto.normalizer_spec.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *tail])
@@ -125,10 +149,11 @@ def converted(model: Path) -> Tokenizer:
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens([AddedToken(p.piece, normalized=normalized) for p in pieces if p.type == USER_DEFINED])
     bos = proto.trainer_spec.bos_id
+    first = proto.pieces[bos].piece
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{pieces[bos].piece} $A",
-        pair=f"{pieces[bos].piece} $A {pieces[bos].piece}:1 $B:1",
-        special_tokens=[(pieces[bos].piece, bos)],
+        single=f"{first} $A",
+        pair=f"{first} $A {first}:1 $B:1",
+        special_tokens=[(first, bos)],
     )
     return tokenizer
 
@@ -145,13 +170,12 @@ def _normalizer(spec: Any) -> normalizers.Normalizer:
     return normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
 
 
-def _merges(pieces: list[Any], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(pieces: Iterable[Any], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """All ways to join two pieces into a third, the best score first (SentencePiece joins in this order)."""
-    plain = {piece.piece: piece for piece in pieces if piece.type == NORMAL}
-    found = []
-    for text, piece in plain.items():
-        for cut in range(1, len(text)):
-            left, right = text[:cut], text[cut:]
-            if left in plain and right in plain:
-                found.append((-piece.score, vocab[text], vocab[left], vocab[right], left, right))
-    return [(left, right) for *_, left, right in sorted(found)]
+    plain = {piece.piece: (-piece.score, vocab[piece.piece]) for piece in pieces if piece.type == NORMAL}
+    found: list[tuple[str, str]] = []
+    for text in sorted(plain, key=plain.__getitem__):
+        cuts = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
+        pairs = [pair for pair in cuts if pair[0] in plain and pair[1] in plain]
+        found += pairs if len(pairs) < 2 else sorted(pairs, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    return found

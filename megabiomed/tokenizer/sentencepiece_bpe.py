@@ -68,11 +68,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def text_json(self) -> str:
         """See the base class."""
-        from megabiomed.tokenizer.hf_tokenizer import converted
-        from megabiomed.tokenizer.hugging_face import restricted
+        from megabiomed.tokenizer.hf_tokenizer import converted_without_control
 
-        values = json.loads(converted(self.path).to_str())
-        return json.dumps(restricted(values, lambda token: not token["special"]))
+        return json.dumps(converted_without_control(self.path))
 
     def probes(self) -> Iterator[str]:
         """See the base class."""
