@@ -29,11 +29,13 @@ class Layout:
         read: turns one record into a paper; None for a record without one, after it has been counted in the rejects.
         keys: a record with any of these keys, or with all keys of an inner tuple, is of this layout. Without keys the layout
             is read only when it is named. A key `<article>` stands for the XML element of that name.
+        parts: the records of papers in a record that holds several.
         join: reads a file together with the files of its parses, for layouts that keep the two apart.
     """
 
     read: Callable[[Record, Rejects], Paper | None]
     keys: tuple[str | tuple[str, ...], ...] = ()
+    parts: Callable[[Record], Iterable[Record]] | None = None
     join: Callable[[Path, Iterable[Path], Rejects], Iterator[Paper]] | None = None
 
 
@@ -49,6 +51,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "s2orc_2020": "megabiomed.corpus.readers_2020:RELEASE_2020",
         "jats": "megabiomed.corpus.readers_jats:JATS",
         "medline": "megabiomed.corpus.readers_medline:MEDLINE",
+        "bioc": "megabiomed.corpus.readers_bioc:BIOC",
         "text": "megabiomed.corpus.readers_nested:TEXT",
     },
     accepts=lambda held: isinstance(held, Layout),

@@ -79,9 +79,10 @@ def _single(path: Path, fixed: Layout | None, rejects: Rejects) -> Iterator[Pape
                 "record: unknown layout", record.where, f"keys {keys[:80]}; nearest layout: {nearest(record.value)}"
             )
             continue
-        paper = layout.read(record, rejects)
-        if paper is not None:
-            yield paper
+        for part in layout.parts(record) if layout.parts is not None else (record,):
+            paper = layout.read(part, rejects)
+            if paper is not None:
+                yield paper
 
 
 def parse_files(path: Path, metadata: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from megabiomed.corpus.readers_lines import (
     MAX_LINE_BYTES,
     Record,
     check_readable,
-    json_object,
+    json_objects,
     read_lines,
     read_records,
 )
@@ -97,10 +97,11 @@ def _archive(file: IO[bytes], path: Path, rejects: Rejects, elements: frozenset[
 def _json(member: Member, path: Path, rejects: Rejects) -> Iterator[Record]:
     content: IO[bytes] = member.file
     where = f"{path}:{member.name}"
-    if member.name.endswith(".json") and member.size <= MAX_LINE_BYTES:
+    # Not by the name: the files in BioC's packages are JSON and are called .xml.
+    if not member.name.endswith((".jsonl", ".ndjson")) and member.size <= MAX_LINE_BYTES:
         data = member.file.read()
-        if (value := json_object(data, where, rejects)) is not None:
-            yield Record(value, path, 1, member.offset, member.name)
+        if values := json_objects(data, where, rejects):
+            yield from (Record(value, path, 1, member.offset, member.name) for value in values)
             return
         content = io.BytesIO(data)
     for record in read_lines(content, path, rejects, member.name):

@@ -44,7 +44,7 @@ def jats_paper(record: Record, rejects: Rejects) -> Paper | None:
         ids.setdefault("pubmed", entry.pubmed)
     years = [year for date in meta.findall("pub-date") if (year := parse_year(text_of(date.find("year"))))]
     return Paper(
-        paper_id=f"PMC{ids['pmc']}" if "pmc" in ids else _name(ids, record),
+        paper_id=_name(ids, record),
         ids=ids,
         title=title,
         year=min(years, default=None),

@@ -54,7 +54,7 @@ def check_readable(path: Path) -> None:
 
 
 def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Record]:
-    """Yield the objects of a JSON-lines file one at a time, the object that fills a .json file, or rows of a table.
+    """Yield the objects of a JSON-lines file one at a time, those that fill a .json file (one, or a list), or rows of a table.
 
     gzip, bzip2, xz and zstd are known by their first bytes, not by the name.
     """
@@ -62,8 +62,9 @@ def read_records(path: Path, rejects: Rejects, max_line_bytes: int = MAX_LINE_BY
         yield from _table_rows(path)
         return
     check_readable(path)
-    if path.suffix == ".json" and (value := _only_object(path, max_line_bytes, rejects)) is not None:
-        yield Record(value, path, 1, 0)
+    if path.suffix == ".json" and (values := _whole(path, max_line_bytes, rejects)):
+        for number, value in enumerate(values, 1):
+            yield Record(value, path, number, 0)
         return
     yield from _records(path, "", lambda: open_unpacked(path), rejects, max_line_bytes)
 
@@ -81,25 +82,26 @@ def _records(path: Path, member: str, open_file: Open, rejects: Rejects, limit: 
             yield Record(value, path, line, offset, member)
 
 
-def _only_object(path: Path, limit: int, rejects: Rejects) -> dict[str, Any] | None:
-    """The object that fills a file, as doc2json writes it over many lines; None when the file is something else."""
+def _whole(path: Path, limit: int, rejects: Rejects) -> list[dict[str, Any]]:
+    """The objects of a file that is one JSON value, as doc2json writes it over many lines; none when it is something else."""
     if path.stat().st_size > limit:
-        return None
-    return json_object(path.read_bytes(), f"{path}:1", rejects)
+        return []
+    return json_objects(path.read_bytes(), f"{path}:1", rejects)
 
 
-def json_object(data: bytes, where: str, rejects: Rejects) -> dict[str, Any] | None:
-    """The object that these bytes are; None when they are something else, which is not counted."""
+def json_objects(data: bytes, where: str, rejects: Rejects) -> list[dict[str, Any]]:
+    """The object that these bytes are, or the objects of a list; none when they are something else, which is not counted."""
     # An account of its own: should they turn out to be JSON lines, their damage is counted when they are read.
     account = Rejects(strict=rejects.strict)
     try:
         value = json.loads(_repaired(data, where, account))
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
+        return []
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, dict) for entry in values):
+        return []
     rejects.merge(account)
-    return value
+    return values
 
 
 def _table_rows(path: Path) -> Iterator[Record]:

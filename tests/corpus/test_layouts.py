@@ -54,6 +54,10 @@ def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"paper_id": "1", "metadata": {}, "body_text": []}, "cord19"),
         ({"paper_id": "1", "abstract": [], "body_text": []}, "s2orc_2020"),
         ({"paper_id": "1", "title": ""}, "s2orc_2020"),
+        ({"documents": []}, "bioc"),
+        ({"id": "5", "passages": []}, "bioc"),
+        ({"<article>": None}, "jats"),
+        ({"<PubmedArticle>": None}, "medline"),
         ({"text": ""}, "text"),
     ],
 )

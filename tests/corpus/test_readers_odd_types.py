@@ -32,6 +32,13 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "s2orc_2020": {"paper_id": "1", "title": "On sleep", "abstract": "Short.", "pmc_id": "PMC1"},
     "doc2json": {"paper_id": "PMC1", "title": "On sleep", "identifiers": {"doi": "10.1/x"}, "pdf_parse": PARSE},
     "cord19": {"paper_id": "PMC1", "metadata": {"title": "On sleep", "identifiers": {"doi": "10.1/x"}}, **PARSE},
+    "bioc": {
+        "id": "5", "infons": {"license": "CC0"},
+        "passages": [
+            {"infons": {"section_type": "TITLE", "type": "front", "article-id_pmid": "5", "year": "2011"}, "text": "On sleep"},
+            {"infons": {"section_type": "INTRO", "type": "paragraph"}, "sentences": [{"text": "We slept."}]},
+        ],
+    },
     "text": {
         "text": "Some words.", "id": "a", "title": "On sleep", "external_ids": {"pubmed": "1"}, "license": "cc0",
         "metadata": {"year": 2011, "identifiers": [{"type": "doi", "value": "10.1/x"}]},
