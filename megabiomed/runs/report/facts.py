@@ -117,7 +117,8 @@ def _starts(events: list[dict[str, Any]]) -> list[StartFacts]:
     """The starts that the events tell of."""
     starts: list[StartFacts] = []
     for event in events:
-        kind, now, step = event["event"], _seconds(event.get("time")), event.get("step")
+        kind, step = event["event"], event.get("step")
+        now = _seconds(event.get("time"))
         if kind in _BEGINNINGS and now is not None:
             done = step if isinstance(step, int) else 0
             changed = event.get("changed")
