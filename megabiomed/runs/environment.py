@@ -10,10 +10,13 @@ from typing import Any
 
 from megabiomed import __version__
 from megabiomed.ground.files import read_json, write_json
+from megabiomed.ground.mappings import leaves
 from megabiomed.processes import platform
 
 ENVIRONMENT = "environment.json"
 _PACKAGES = ("torch", "deepspeed", "megatron-core", "transformers", "triton", "safetensors", "numpy", "mlflow")
+_ELSEWHERE = ("time", "host", "system")
+"""Another node of the same kind computes the same."""
 _MOST = 100
 """Starts that are kept, the newest."""
 
@@ -33,11 +36,22 @@ def environment(world: int) -> dict[str, Any]:
     }
 
 
-def keep_environment(folder: Path, world: int) -> None:
-    """Add this start to `environment.json`."""
+def keep_environment(folder: Path, world: int) -> list[str]:
+    """Add this start to `environment.json`.
+
+    Returns:
+        `key: before -> now` of what can bend a curve and differs from the start before.
+    """
     file = folder / ENVIRONMENT
     earlier = read_json(file, list) if file.is_file() else []
-    write_json(file, [*earlier[1 - _MOST :], environment(world)])
+    now = environment(world)
+    write_json(file, [*earlier[1 - _MOST :], now])
+    before = dict(leaves(earlier[-1])) if earlier and isinstance(earlier[-1], dict) else {}
+    return [
+        f"{key}: {before[key]} -> {value}"
+        for key, value in leaves(now)
+        if key not in _ELSEWHERE and before.get(key, value) != value
+    ]
 
 
 def _version(package: str) -> str | None:

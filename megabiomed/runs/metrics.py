@@ -40,14 +40,19 @@ class Reporter:
         self._perplexities = ""  # of the last evaluation, for the step lines
         self._remark = ""  # for the next step line
 
-    def track(self) -> None:
-        """Open the experiment trackers, once it is known that there is something to train."""
+    def track(self) -> list[str]:
+        """Open the experiment trackers, once it is known that there is something to train.
+
+        Returns:
+            What differs from the machine of the start before, on rank 0.
+        """
         if not self.active:
-            return
-        keep_environment(self.config.folder, self.world)
+            return []
+        changed = keep_environment(self.config.folder, self.world)
         for kind, make in self._chosen.items():
             self._senders.append(Sender(kind, make, self.config, self.say, lambda: not self._taken_over()))
             self._senders[-1].start()
+        return changed
 
     def hold(self, fence: Fence | None) -> None:
         """From now on trackers are told something only while this start holds the run folder."""

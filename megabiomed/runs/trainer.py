@@ -221,7 +221,9 @@ class Trainer:
         if fence is not None:
             # Requests in the folder are for the start that holds it.
             self.stop.requests_are_mine = lambda: not fence.taken_over()
-        self.reporter.track()
+        differs = self.reporter.track()
+        self.changes += differs
+        self._say([f"changed: {line}" for line in differs])
         if self.reporter.active:
             for config in self.run.configs:
                 keep(config)
