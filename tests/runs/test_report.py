@@ -82,6 +82,23 @@ def test_every_second_of_every_start_is_in_one_part(tmp_path: Path) -> None:
     assert facts.goodput() == pytest.approx(12.6 / 36)
 
 
+def test_steps_before_a_rewind_count_as_done_again(tmp_path: Path) -> None:
+    config = make_run(tmp_path / "r")
+    events = [
+        {"time": at(10), "event": "start", "step": 0},
+        {"time": at(11), "event": "first_step", "step": 1, "seconds": 1.0},
+        {"time": at(16), "event": "rewind", "step": 6, "to_step": 4},
+        {"time": at(22), "event": "finished", "step": 10},
+    ]
+    metrics = [line(12, 2, 400.0, 3.0), line(15, 5, 400.0, 3.0), line(18, 6, 400.0, 3.0), line(22, 10, 400.0, 3.0)]
+    metrics.insert(2, line(16, 6, 400.0, 9.0))
+    for name, held in (("events.jsonl", events), ("metrics.jsonl", metrics)):
+        (tmp_path / "r" / name).write_text("".join(json.dumps(each) + "\n" for each in held))
+    (start,) = read_facts(tmp_path / "r", config).starts
+    assert (start.last_step, start.rewound_to) == (10, [4])
+    assert (start.training_s, start.lost_s) == (pytest.approx(6 + 2 + 4), pytest.approx(2))
+
+
 def test_lines_of_releases_without_times_belong_to_the_start_that_did_their_steps(tmp_path: Path) -> None:
     config = make_run(tmp_path / "r")
     file = tmp_path / "r/metrics.jsonl"

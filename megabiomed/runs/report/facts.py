@@ -30,9 +30,10 @@ class StartFacts:
         startup_s: from the command to the end of its first step.
         training_s: in training steps, those that a later start did again included.
         saving_s: for which saves held the training up.
-        lost_s: of training_s, in steps that the next start did again.
+        lost_s: of training_s, in steps that it did again after a rewind, or the next start did.
         last_step: steps done at its end, or the last that is known of.
         ending: "finished", "stopped", "ended" or "failed"; "killed" where it did not say.
+        rewound_to: steps to which it went back by itself, in order (docs/health.md).
     """
 
     first_step: int
@@ -45,6 +46,7 @@ class StartFacts:
     last_step: int = 0
     ending: str = "killed"
     changed: list[str] = field(default_factory=list)
+    rewound_to: list[int] = field(default_factory=list)
 
     @property
     def wall_s(self) -> float:
@@ -138,6 +140,8 @@ def _take_in(start: StartFacts, kind: str, now: float | None, event: dict[str, A
         start.began = min(start.began, now - start.startup_s)
     elif kind == "save":
         start.saving_s += _number(event.get("pause_s"))
+    elif kind == "rewind" and isinstance(event.get("to_step"), int):
+        start.rewound_to.append(event["to_step"])
     elif kind in ENDINGS:
         start.ending = kind
 
@@ -146,17 +150,28 @@ def _measure(starts: list[StartFacts], records: list[dict[str, Any]], config: Ru
     """Fill in the time in training steps, from the speed that the step lines say."""
     tokens = config.data.global_batch_size * config.data.seq_length
     for number, (start, lines) in enumerate(zip(starts, _by_start(starts, records))):
-        next_first = starts[number + 1].first_step if number + 1 < len(starts) else math.inf
+        later = starts[number + 1].first_step if number + 1 < len(starts) else math.inf
+        returns = iter([*start.rewound_to, later])
+        stretch: list[tuple[int, int, float]] = []  # (from, to, seconds) since the start, or the last rewind
         done = start.first_step
         for record in lines:
             speed, step = _number(record.get("train/tokens_per_s")), record["step"]
             start.last = max(start.last, _seconds(record.get("time")) or 0.0)
-            start.last_step = max(start.last_step, step)
-            if speed and step > done:
-                seconds = (step - done) * tokens / speed
-                start.training_s += seconds
-                start.lost_s += seconds * max(0.0, min(step - done, step - next_first)) / (step - done)
-                done = step
+            if step <= done:
+                done = int(min(next(returns, done), step - 1))
+                start.lost_s += _behind(stretch, done)
+                stretch.clear()
+            if speed:
+                stretch.append((done, step, (step - done) * tokens / speed))
+                start.training_s += stretch[-1][2]
+            done = step
+        start.last_step = max(start.last_step, done) if not start.rewound_to else max(done, start.first_step)
+        start.lost_s += _behind(stretch, later)
+
+
+def _behind(stretch: list[tuple[int, int, float]], step: float) -> float:
+    """Seconds of a stretch in steps behind this one."""
+    return sum(seconds * max(0.0, last - max(first, step)) / (last - first) for first, last, seconds in stretch)
 
 
 def _by_start(starts: list[StartFacts], records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
