@@ -151,6 +151,7 @@ def test_a_rewind_without_checkpoints_is_refused_when_the_configuration_is_read(
 
 BATCH = 4
 NAN_AT, SPIKE_AT = 12, 36  # global samples: the batches of steps 4 and 10
+REWOUND = 32  # the first sample behind the checkpoint of step 8
 
 
 @pytest.fixture
@@ -220,20 +221,30 @@ def test_skips_are_decided_alike_in_one_go_and_after_a_resume(trained: Any) -> N
     assert state(clean)[0].data.ids_hash != told.data.ids_hash
 
 
-def test_a_rewind_goes_on_as_a_run_that_never_read_the_samples(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewind_is_the_same_in_one_go_and_after_a_resume(trained: Any) -> None:
     rewound = trained("rewound", "health.spike=rewind")
     trained("cut", "health.spike=rewind", "train.stop_after=9")
     assert same(rewound, trained("cut", "health.spike=rewind"))
-    told, tensors = state(rewound)
-    back, first = 8, 8 * BATCH
-    assert told.data.skipped == [(NAN_AT, BATCH), (first, SPIKE_AT + BATCH - first)]
-    assert told.data.next_sample == SPIKE_AT + BATCH + (12 - back) * BATCH
+    told, _ = state(rewound)
+    assert told.data.skipped == [(NAN_AT, BATCH), (REWOUND, SPIKE_AT + BATCH - REWOUND)]
+    assert told.data.next_sample == SPIKE_AT + BATCH + 4 * BATCH
     (event,) = (event for event in events(rewound) if event["event"] == "rewind")
-    assert (event["step"], event["to_step"], event["skipped"]) == (10, back, [first, 8])
+    assert (event["step"], event["to_step"], event["skipped"]) == (10, 8, [REWOUND, 8])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["parallel.zero_stage=2", "parallel.offload_optimizer=true", "train.precision=bf16"],
+     ["parallel.zero_stage=3", "train.precision=bf16"], ["parallel.engine=fsdp2", "lora={rank: 4}"]],
+)  # fmt: skip
+def test_a_rewind_goes_on_as_a_run_that_never_read_the_samples(
+    words: list[str], trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tensors = state(trained("rewound", "health.spike=rewind", *words))
     batch_at = SampleLoader.batch_at
-    passed = lambda self, at: batch_at(self, at if at < first else at + 8)  # noqa: E731
+    passed = lambda self, at: batch_at(self, at if at < REWOUND else at + 8)  # noqa: E731
     monkeypatch.setattr(SampleLoader, "batch_at", passed)
-    assert state(trained("never", "health.spike=stop"))[1] == tensors
+    assert state(trained("never", "health.spike=stop", *words))[1] == tensors
 
 
 def test_a_run_without_a_checkpoint_cannot_rewind(trained: Any) -> None:
