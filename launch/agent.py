@@ -48,9 +48,16 @@ def begin(run: Path, incarnation: str) -> Decision:
     # Noted before the start: an incarnation that vanishes is recognised by a beginning without an end, and a zombie by a
     # beginning after its own.
     noted = records.append(
-        run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason
+        run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
+        **{records.INPUTS: _inputs(job)},
     )  # fmt: skip
     return decision if noted else after_takeover(run, _owner(incarnation))
+
+
+def _inputs(job: dict[str, Any]) -> dict[str, int]:
+    """From which results of the stages before it a start begins."""
+    finishes = {folder: records.finish(Path(folder)) for folder in job.get("before", [])}
+    return {folder: claim for folder, claim in finishes.items() if claim is not None}
 
 
 def _owner(incarnation: str) -> str:

@@ -33,17 +33,19 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
+    from megabiomed.launch.again import unfinished
     from megabiomed.launch.cluster import load_cluster, parse_flags
     from megabiomed.launch.commands import missing, parse_command
     from megabiomed.launch.stage import load_stages
-    from megabiomed.launch.submit import is_done, render, submit_all
+    from megabiomed.launch.submit import render, submit_all
 
     flags = parse_flags(sbatch or [])
     parse = partial(parse_command, context.find_root())
     stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, parse)
     jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
-    typer.echo("\n".join(line for stage in stages for line in _plan(stage)))
-    for error in missing([stage for stage in stages if not is_done(stage)], parse):
+    todo = unfinished(stages)
+    typer.echo("\n".join(line for stage in stages for line in _plan(stage, stage in todo)))
+    for error in missing(todo, parse):
         if not dry_run:
             raise error
         typer.echo(f"submit would refuse this: {error}")
@@ -57,11 +59,11 @@ def submit(
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
 
 
-def _plan(stage: ChainStage) -> list[str]:
+def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
     """Describe a stage for the operator who decides whether to submit it."""
-    from megabiomed.launch.submit import is_done, typed_commands
+    from megabiomed.launch.submit import typed_commands
 
-    if is_done(stage):
+    if not todo:
         return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]
     shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
     nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)

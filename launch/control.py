@@ -11,6 +11,7 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
+from megabiomed.launch.again import outdated
 from megabiomed.launch.pending import is_shut_out
 from megabiomed.launch.prospects import hopeless
 from megabiomed.launch.status import find_runs, submitted_below
@@ -150,8 +151,13 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
     record = records.read_job(folder)
     stage = record["stage"]
     # A finished stage has no id here, so what comes after it does not wait for it.
-    if records.last_event(folder).get("event") == "finished":
-        return f"finished: {stage}"
+    if records.is_finished(folder):
+        again = [
+            Path(before) for before in record.get("before", []) if records.read_job(Path(before)).get("stage") in ids
+        ]
+        cause = outdated(folder, map(Path, record.get("before", [])), again)
+        if cause is None or record["kind"] != records.COMMAND:
+            return f"finished: {stage}" + (f", from an earlier result: {cause}" if cause else "")
     if (before := records.was_moved(folder, record)) is not None:
         raise LaunchError(
             f"{folder} was moved after it was submitted", got=f"a script for {before}",

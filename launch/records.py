@@ -34,13 +34,15 @@ INCARNATIONS = "incarnations.jsonl"
 EVENTS = "events.jsonl"
 VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
+INPUTS = "inputs"
+"""Key of a `begin`: run folder of a stage before -> number of the claim under which it had finished by then."""
 COMMAND = "command"
 """What JOB says of the kind of a stage that is no run."""
 RESUBMITTED = "resubmitted"
 """Who claims a run that is submitted again, until a start does."""
 _KINDS = {
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
-    "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
+    "before": list, "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
 }  # fmt: skip
 """Types of what JOB says, where it says it: an earlier version wrote fewer keys."""
 
@@ -83,7 +85,7 @@ def read_job(run: Path) -> dict[str, Any]:
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])
     if not isinstance(record.get("cluster", {}).get("grace_seconds", 0), int):
         raise _damaged(file, f"cluster.grace_seconds = {record['cluster']['grace_seconds']!r}"[:200])
-    for key in ("members", "controls", "after"):
+    for key in ("members", "controls", "after", "before"):
         if not all(isinstance(item, str) for item in record.get(key, [])):
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])
     return _Record(file, record)
@@ -191,7 +193,23 @@ def committed_step(run: Path) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
+def last_begin(run: Path) -> dict[str, Any]:
+    """The newest start of a run; empty before the first."""
+    return next((record for record in reversed(history(run)) if record["kind"] == "begin"), {})
+
+
 def last_event(run: Path, key: str = "event") -> dict[str, Any]:
     """The newest event of a run that has a key, by a start that owned the run then; empty before the first."""
     events = [event for event in of_owners(read_objects(run / EVENTS)) if key in event]
     return events[-1] if events else {}
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the last thing that happened to a run is that it finished."""
+    return last_event(run).get("event") == "finished"
+
+
+def finish(run: Path) -> int | None:
+    """Number of the claim under which a run finished: another one means another result. None when it is not finished."""
+    number = last_event(run).get(CLAIM)
+    return number if is_finished(run) and isinstance(number, int) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from itertools import accumulate
 from pathlib import Path
@@ -35,6 +35,7 @@ class ChainStage:
         arguments: its arguments after the configuration.
         typed: words after `megabiomed` that do the same without SLURM.
         after: names of the stages that it waits for.
+        before: run folders of these.
     """
 
     chain: str
@@ -52,6 +53,7 @@ class ChainStage:
     after: tuple[str, ...]
     sbatch: dict[str, str | int | bool]
     components: tuple[ComponentConfig, ...] = ()
+    before: tuple[Path, ...] = ()
 
     @property
     def ranks_per_node(self) -> int:
@@ -123,7 +125,8 @@ def load_stages(
         else:
             stage = _training(chain.name, config, profile, overrides)
         _check(stage, stages)
-        stages.append(stage)
+        before = tuple(other.folder for other in stages if other.name in stage.after)
+        stages.append(replace(stage, before=before))
     return stages
 
 

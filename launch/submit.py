@@ -12,16 +12,15 @@ from typing import Any
 
 from megabiomed import __version__
 from megabiomed.config import to_yaml
-from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot
+from megabiomed.launch.again import unfinished
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.stage import ChainStage
 from megabiomed.processes.torchrun import torchrun
-from megabiomed.runs.kinds import part_run
 
 _TEMPLATE = "job.sh.j2"
 _SCRIPT_PATH = r"""[^\s"'\\%]+"""
@@ -172,6 +171,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "kind": stage.kind,
         "words": list(stage.typed),
         "after": list(stage.after),
+        "before": [str(folder) for folder in stage.before],
         "members": [str(folder) for folder in members],
         "controls": [str(folder) for folder in stage.controls],
         "nodes": stage.nodes,
@@ -204,10 +204,12 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
         stage -> job id; stage -> what the scheduler said about its start.
 
     Raises:
+        ConfigError: see `unfinished`.
         LaunchError: a run is in the queue already, the scheduler's refusal, or a job that it queued and would never start.
     """
     members = [job.stage.folder for job in jobs]
-    jobs = [job for job in jobs if not is_done(job.stage)]
+    todo = unfinished(job.stage for job in jobs)
+    jobs = [job for job in jobs if job.stage in todo]
     if jobs:
         scheduler.need("sbatch")
     with records.submitting(job.stage.folder for job in jobs):
@@ -251,18 +253,6 @@ def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
     for number in numbers:
         with suppress(LaunchError):
             scheduler.call("scancel", number)
-
-
-def is_done(stage: ChainStage) -> bool:
-    """Whether a stage is finished and would do nothing new: its command, or the length of its training, did not change."""
-    if records.last_event(stage.folder).get("event") != "finished":
-        return False
-    if stage.config is None:
-        return bool(records.read_job(stage.folder).get("words") == list(stage.typed))
-    stored = stage.folder / "config.yaml"
-    before = read_yaml(stored.read_text(), str(stored)) if stored.is_file() else {}
-    wanted = part_run(stage.config, stage.part).train.model_dump(mode="json")
-    return all(before.get("train", {}).get(key) == wanted[key] for key in ("steps", "epochs"))
 
 
 def refuse_second(run: Path) -> None:

@@ -34,12 +34,12 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     now = read_yaml(to_yaml(config), config.name)
     return [
         f"{key}: {_shown(was)} -> {_shown(there)}"
-        for key, was, there in _differences(before, now, config)
+        for key, was, there in differences(before, now, config)
         if key.split(".")[0] in SECTIONS and key.split(".")[-1] not in SILENT
     ]
 
 
-def _differences(
+def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], section: Any, prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """(dotted key, before, now) of what differs, sorted, at any depth; an absent value is null.
@@ -50,7 +50,7 @@ def _differences(
     for key in sorted({*before, *now}):
         was, there = before.get(key, _default(section, key)), now.get(key)
         if isinstance(was, Mapping) and isinstance(there, Mapping):
-            yield from _differences(was, there, getattr(section, key, None), f"{prefix}{key}.")
+            yield from differences(was, there, getattr(section, key, None), f"{prefix}{key}.")
         elif was != there:
             yield f"{prefix}{key}", was, there
 

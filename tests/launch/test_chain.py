@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,15 +17,17 @@ import yaml
 from typer.main import get_command
 
 from megabiomed.cli import app
-from megabiomed.config import shipped
+from megabiomed.config import shipped, to_yaml
 from megabiomed.ground.errors import ConfigError, TopologyError
+from megabiomed.launch.again import unfinished
 from megabiomed.launch.cli import _plan
 from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.commands import missing, parse_command
 from megabiomed.launch.records import renew
 from megabiomed.launch.snapshot import take
 from megabiomed.launch.stage import ChainStage, load_stages
-from megabiomed.launch.submit import is_done, render
+from megabiomed.launch.submit import render
+from megabiomed.runs.kinds import part_run
 
 CPU = ClusterConfig(tasks_per_node=2, preflight=False)
 
@@ -216,26 +219,68 @@ def test_a_snapshot_of_the_code_is_whole_and_comes_before_the_installation(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
 
 
-def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any, tmp_path: Path) -> None:
-    def again(*words: str, command: str = "x") -> list[bool]:
-        stages = [
-            align(stage="s1-adaptors", overrides=[*align()["overrides"], *words]),
-            score | {"command": ["plot", command]},
-        ]
-        return [is_done(stage) for stage in load(*stages)]
+def finish(stage: ChainStage, claim: int = 1, **inputs: int) -> None:
+    """A stage that was submitted as it is, and finished."""
+    (stage.folder / "slurm").mkdir(parents=True, exist_ok=True)
+    (stage.folder / "events.jsonl").write_text(json.dumps({"event": "finished", "claim": claim}) + "\n")
+    (stage.folder / "slurm" / "job.json").write_text(json.dumps({"words": list(stage.typed)}))
+    before = {str(folder): 1 for folder in stage.before} | inputs
+    begin = {"kind": "begin", "incarnation": "7.0.1", "claim": claim, "inputs": before}
+    (stage.folder / "slurm" / "incarnations.jsonl").write_text(json.dumps(begin) + "\n")
+    if stage.config is not None:
+        (stage.folder / "config.yaml").write_text(to_yaml(part_run(stage.config, stage.part)))
 
-    score = {"name": "score", "command": ["plot", "x"]}
-    one, two = load(align(stage="s1-adaptors"), score)
-    assert again() == [False, False]
-    for stage in (one, two):
-        (stage.folder / "slurm").mkdir(parents=True)
-        (stage.folder / "events.jsonl").write_text('{"event": "finished"}\n')
-    (one.folder / "config.yaml").write_text(yaml.safe_dump({"train": {"steps": 60, "epochs": None}}))
-    (two.folder / "slurm" / "job.json").write_text('{"words": ["plot", "x"]}')
-    assert again() == [True, True]
-    assert again("align.stages.0.steps=70", command="y") == [False, False]
+
+SCORE = {"name": "score", "command": ["plot", "x"]}
+
+
+def chain(*words: str, command: str = "x") -> list[dict[str, Any]]:
+    """A part of an alignment, and a command that waits for it."""
+    part = align(stage="s1-adaptors", overrides=[*align()["overrides"], *words])
+    return [part, SCORE | {"command": ["plot", command]}]
+
+
+def test_what_is_finished_is_not_done_again_unless_it_changed(load: Any) -> None:
+    def todo(*words: str, command: str = "x") -> list[str]:
+        return [stage.name for stage in unfinished(load(*chain(*words, command=command)))]
+
+    one, two = load(*chain())
+    assert todo() == ["align", "score"]
+    finish(two)
+    (two.folder / "slurm" / "incarnations.jsonl").unlink()  # made by hand, or by an earlier release
+    assert todo() == ["align"]  # nothing was made from a stage that never finished
+    finish(one)
+    assert todo() == []
+    assert todo("kernels.loss=auto", "train.log_every=7", "data.micro_batch_size=2") == []
+    assert todo(command="y") == ["score"]
+
+
+def test_a_stage_that_runs_again_takes_along_what_was_made_from_it(load: Any) -> None:
+    one, two = load(*chain())
+    finish(one)
+    finish(two)
+    longer = load(*chain("align.stages.0.steps=70"))
+    assert [stage.name for stage in unfinished(longer)] == [stage.name for stage in longer]
+    finish(one, claim=2)  # it ran again by itself
+    assert unfinished(load(*chain())) == [two]
+    finish(two, **{str(one.folder): 2})
+    assert unfinished(load(*chain())) == []
     renew(one.folder)
-    assert again() == [False, True]
+    assert len(unfinished(load(*chain()))) == 2
+
+
+def test_a_finished_training_is_not_trained_anew_in_silence(load: Any) -> None:
+    first, second = SCORE, align(stage="s1-adaptors")
+    one, two = load(first, second)
+    finish(one)
+    finish(two)
+    assert unfinished(load(first, second)) == []
+    with pytest.raises(ConfigError, match=r"is finished already in .*: got seed: 1234 -> 5; give it another run_dir"):
+        unfinished(load(first, align(stage="s1-adaptors", overrides=[*align()["overrides"], "seed=5"])))
+    with pytest.raises(
+        ConfigError, match=r"would not be trained again: got .*score runs again; give it another run_dir"
+    ):
+        unfinished(load(first | {"command": ["plot", "y"]}, second))
 
 
 def test_nodes_of_another_kind_get_what_the_others_get_unless_they_say_otherwise(load: Any) -> None:
