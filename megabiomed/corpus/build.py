@@ -288,9 +288,10 @@ class _Build:
         encoder = encoding.account([account.get("refused", {}) for account in accounts])
         figures: dict[str, Any] = {"encoder": encoder}
         for split in SPLITS:
-            documents: Counter[str] = Counter()
+            documents, licences = Counter[str](), Counter[str]()
             for account in accounts:
                 documents.update(account[split]["sources"])
+                licences.update(account[split].get("licences", {}))
             sources = [{"file": name, "sha256": sha256, "documents": documents[name]} for name, sha256 in hashes]
             with TokenStoreWriter(
                 final / split,
@@ -309,6 +310,7 @@ class _Build:
                 "documents": self.counts[split],
                 "tokens": tokens,
                 "tokens_per_s": round(tokens / max(seconds, 1e-9)),
+                "licences": dict(sorted(licences.items())),
             }
         return figures
 

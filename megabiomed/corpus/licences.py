@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 _LONGEST = 60
@@ -26,3 +27,16 @@ def parse_licence(value: Any) -> str:
         parts = re.findall(r"0|by|nc|nd|sa", found[1])
         return "cc0" if parts == ["0"] else "-".join(["cc", *parts])
     return _NAMES.get(text, text) if len(text) <= _LONGEST else ""
+
+
+def kind_of_licence(name: str) -> str:
+    """What reports count a paper under: Creative Commons licences and the public domain by name, "other", "unknown"."""
+    if name.startswith("cc-") or name in ("cc0", "public-domain"):
+        return name
+    return "other" if name else "unknown"
+
+
+@lru_cache
+def licences_among(listed: str) -> frozenset[str]:
+    """Names of several licences, separated by commas and spelled in any way that `parse_licence` reads."""
+    return frozenset(name for each in listed.split(",") if (name := parse_licence(each)))

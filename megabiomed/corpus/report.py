@@ -79,12 +79,21 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
         ("Tokens of a document", _histogram(lengths)),
         ("Papers by year", _bars(dict(sorted(years.items())), "papers") if years else ""),
         ("Papers by field of study", _bars(dict(fields.most_common(20)), "papers, in each of their fields")),
+        ("Papers by licence", _bars(_licences(report), "papers")),
         ("Duplicates", _bars(_duplicates(counts), "papers dropped")),
         ("Tokens by source file", _bars(dict(sources.most_common(30)), "tokens")),
         ("Damage by reason", _bars(report["rejects"]["counts"], "records, fields or spans")),
     )
     figures = "".join(f"<h2>{title}</h2>{plot or '<p>none</p>'}" for title, plot in plots)
     write_atomic(output, page(f"Corpus {corpus.name}", f"{_table(report)}{figures}{_samples(report)}"))
+
+
+def _licences(report: dict[str, Any]) -> dict[str, int]:
+    """Of both splits; a corpus of an older release does not tell."""
+    found = Counter[str]()
+    for split in ("train", "validation"):
+        found.update(report[split].get("licences", {}))
+    return dict(found.most_common())
 
 
 def _duplicates(counts: dict[str, int]) -> dict[str, int]:

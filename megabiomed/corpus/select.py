@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from megabiomed.corpus.licences import kind_of_licence, licences_among
 from megabiomed.corpus.records import Paper
 from megabiomed.ground.errors import DataError
 
@@ -35,6 +36,8 @@ class SelectRules:
     """Only papers with at least this many words after cleaning."""
     max_words: int = 0
     """Only papers with at most this many words after cleaning."""
+    licence: str = ""
+    """Only papers with one of these licences, separated by commas (cc-by,cc0); papers without one are dropped."""
     language: str = ""
     """Only papers whose first 2,000 characters are of this language (en, de, ...), by py3langid."""
     max_word_share: float = 0.0
@@ -52,6 +55,8 @@ def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
         return "no abstract"
     if paper.year is not None and paper.year < rules.min_year:
         return f"before {rules.min_year}"
+    if rules.licence and paper.licence not in licences_among(rules.licence):
+        return f"licence {kind_of_licence(paper.licence)}"
     if len(paper.spans.get("paragraph", [])) < rules.min_paragraphs:
         return f"fewer than {rules.min_paragraphs} paragraphs"
     return ""

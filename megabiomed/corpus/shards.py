@@ -20,6 +20,7 @@ import numpy as np
 from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.decontaminate import Contamination, read_items
 from megabiomed.corpus.dedup import KEY, SHARED_IDS, key_of, shared_key, split_hash, text_key
+from megabiomed.corpus.licences import kind_of_licence
 from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
@@ -38,6 +39,7 @@ PART_CHARACTERS = 64_000_000
 """Characters of a cleaned part: the unit of tokenizing and of its resume."""
 BATCH = 64
 """Documents that are encoded together."""
+_NOTHING = {"documents": 0, "tokens": 0}
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     """Tokenize a part unless that is done already.
 
     Returns:
-        documents, tokens and documents by source of each split, and under "refused" how many texts GigaToken refused.
+        documents, tokens and documents by source and by licence of each split, and under "refused" how many texts
+        GigaToken refused.
     """
     marker = job.folder / DONE
     if marker.is_file():
@@ -170,7 +173,7 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     tokenizer, encoder = _encoder(job.tokenizer, sha256_file(job.tokenizer), job.converted)
     split = np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
-    account: dict[str, Any] = {name: {"documents": 0, "tokens": 0, "sources": {}} for name in ("train", "validation")}
+    account: dict[str, Any] = {name: {**_NOTHING, "sources": {}, "licences": {}} for name in ("train", "validation")}
     dtype = token_dtype(tokenizer.vocab_size)
     with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
@@ -182,12 +185,17 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
                 account[name]["documents"] += 1
                 account[name]["tokens"] += tokens
                 count_work(tokens)
-                sources = account[name]["sources"]
-                sources[document["source"]] = sources.get(document["source"], 0) + 1
+                for key, found in _counted(document).items():
+                    account[name][key][found] = account[name][key].get(found, 0) + 1
     account["refused"] = encoder.taken_refusals()
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
+
+
+def _counted(document: dict[str, Any]) -> dict[str, str]:
+    """By what the documents of a split are counted."""
+    return {"sources": document["source"], "licences": kind_of_licence(document.get("licence", ""))}
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,16 @@ OFF = CleanRules(require_medical_id=False, min_words=0)
 ENGLISH = "The heart pumps the blood through the body and the kidney filters it every day of the year. " * 5
 GERMAN = "Das Herz pumpt das Blut durch den K\u00f6rper und die Niere filtert es an jedem Tag des Jahres. " * 5
 GOOD = Paper(
-    "1", {"pmc": "1"}, "Title", 1999, ENGLISH, {"abstract": [Span(0, 9)], "paragraph": [Span(10, 90)]}, "a", 1, 0
+    "1",
+    {"pmc": "1"},
+    "Title",
+    1999,
+    ENGLISH,
+    {"abstract": [Span(0, 9)], "paragraph": [Span(10, 90)]},
+    "a",
+    1,
+    0,
+    licence="cc-by",
 )
 
 CASES: list[tuple[str, Any, dict[str, Any], str]] = [
@@ -32,6 +41,9 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("min_paragraphs", 1, {"spans": {"abstract": [Span(0, 9)]}}, "fewer than 1 paragraphs"),
     ("min_words", 50, {"text": "The heart pumps."}, "fewer than 50 words"),
     ("max_words", 100, {"text": ENGLISH * 2}, "more than 100 words"),
+    ("licence", "CC BY,cc0", {"licence": "cc-by-nc"}, "licence cc-by-nc"),
+    ("licence", "cc0, cc-by", {"licence": "elsevier user licence"}, "licence other"),
+    ("licence", "cc-by", {"licence": ""}, "licence unknown"),
     ("language", "en", {"text": GERMAN}, "language de"),
     ("max_word_share", 0.3, {"text": "7 7 7 " + ENGLISH[:40]}, "one word is more than 0.3 of all, or is no word"),
 ]
@@ -99,14 +111,19 @@ def test_rules_are_read_from_texts_and_wrong_ones_are_named() -> None:
 
 def test_the_command_takes_rules_and_reports_them(tmp_path: Path) -> None:
     def record(number: int, text: str) -> str:
-        return json.dumps({"id": str(number), "text": f"{text} Number {number}."})
+        licence = ("CC BY", "CC0", "CC BY-NC", None)[number % 4]
+        return json.dumps({"id": str(number), "text": f"{text} Number {number}.", "license": licence})
 
-    rows = [record(number, ENGLISH) for number in range(30)] + [record(99, GERMAN)]
+    rows = [record(number, ENGLISH) for number in range(30)] + [record(100, GERMAN)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows) + "\n")
     arguments = ["build", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "c"), "--all-papers", "--workers", "1"]
-    settings = ["--vocab-size", "300", "--rule", "language=en", "--rule", "min_words=20"]
+    settings = ["--vocab-size", "300", "--rule", "language=en", "--rule", "min_words=20", "--rule", "licence=cc-by,cc0"]
     CliRunner().invoke(corpus_app, [*arguments, *settings], catch_exceptions=False)
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert report["counts"]["papers: dropped, language de"] == 1
-    assert report["counts"]["papers: kept"] == 30
+    assert report["counts"]["papers: dropped, licence cc-by-nc"] == 7
+    assert report["counts"]["papers: dropped, licence unknown"] == 7
+    assert report["counts"]["papers: kept"] == 16
+    kept = Counter(report["train"]["licences"]) + Counter(report["validation"]["licences"])
+    assert kept == {"cc-by": 8, "cc0": 8}
     assert report["rules"]["language"] == "en"
