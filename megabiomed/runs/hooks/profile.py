@@ -43,6 +43,8 @@ class Profile(Hook):
         wanted = training.config.profile
         if wanted is None or training.step + 1 != wanted.steps[0] or training.mesh.rank not in wanted.ranks:
             return
+        if self._profiler is not None:  # the run rewound within the window, which goes on
+            return
         platform.synchronize()
         self._first, self._began = training.step + 1, time.monotonic()
         self._profiler = torch.profiler.profile(activities=platform.profiled(), profile_memory=wanted.memory)
