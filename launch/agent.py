@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         before=mine[-1]["step"] if mine else 0,
         after=records.committed_step(run),
         warned=warned,
+        **_times(run, mine[-1] if mine and job["kind"] != records.COMMAND else {}),
     )
     decision = after_run(ending, history, job["max_failures"])
     with _unwritable():
@@ -153,6 +155,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         "before": ending.before,
         "after": ending.after,
     }
+    values |= {"crawled": True} if ending.outcome == "stopped" and ending.crawled else {}
     values |= {"decision": decision.verb, "reason": decision.reason}
     with _unwritable():
         if not records.append(run, "end", fence, incarnation=incarnation, **values):
@@ -165,6 +168,19 @@ def _cannot_write(run: Path, error: OSError) -> Decision:
         return Decision("leave", f"{run}: {error.strerror or error}")
     remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
     return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}, then megabiomed resubmit {run}")
+
+
+def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
+    """How long a start lasted, and how long it trained: from its first step on, by the clock of the head node."""
+    first = records.last_event(run, "phases")
+    try:
+        began, now = (datetime.fromisoformat(time) for time in (begin["time"], records.now()))
+        stepped = datetime.fromisoformat(first["time"]) if "time" in first else None
+    except (KeyError, ValueError):
+        return {}
+    # The first step of an earlier start says that this one had none.
+    trained = (now - stepped).total_seconds() if stepped is not None and stepped >= began else 0.0
+    return {"lasted_s": (now - began).total_seconds(), "trained_s": trained}
 
 
 @contextmanager

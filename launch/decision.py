@@ -18,6 +18,8 @@ SUPERSEDED = 4
 # Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, so five
 # of them count as much as one failure. They must count, or a run that never gets anywhere would take nodes for ever.
 LOST_FOR_EACH_FAILURE = 5
+CRAWL = 0.1
+"""Share of a start that has to be training; less is a start that only starts."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Ending:
         active: whether SLURM still has the job running; not when an operator cancelled or requeued it.
         before, after: newest committed step at the begin and now.
         warned: the job was asked to leave, perhaps before the ranks could listen.
+        lasted_s: seconds since the begin.
+        trained_s: those after the first step; None where nobody knows, as for a command.
     """
 
     outcome: str
@@ -59,6 +63,13 @@ class Ending:
     before: int
     after: int
     warned: bool = False
+    lasted_s: float = 0.0
+    trained_s: float | None = None
+
+    @property
+    def crawled(self) -> bool:
+        """Whether nearly all of the start was spent on starting."""
+        return self.trained_s is not None and self.trained_s < CRAWL * self.lasted_s
 
 
 def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) -> Decision:
@@ -78,7 +89,7 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
     if not ending.active:
         return Decision("done", "the job was cancelled or requeued from outside")
     if ending.outcome == "stopped":
-        return Decision("requeue", "stopped and saved")
+        return _after_stop(ending, history, max_failures)
     # The next start would read the same input.
     if ending.code == WRONG_INPUT:
         return Decision("fail", "the input is wrong: see rank_0.log", code=WRONG_INPUT)
@@ -91,6 +102,21 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
     count = 1 if ending.after > ending.before else failures(history, ending.after) + 1
     text = f"failure {count} of {max_failures} without progress, exit code {ending.code}, step {ending.after}"
     return Decision("requeue", text) if count < max_failures else Decision("fail", text)
+
+
+def _after_stop(ending: Ending, history: list[dict[str, Any]], max_failures: int) -> Decision:
+    """A run that was stopped goes on; one whose starts hardly train would take nodes for ever, a step at a time."""
+    if not ending.crawled:
+        return Decision("requeue", "stopped and saved")
+    ends = [record for record in reversed(history) if record["kind"] == "end"]
+    row = next((n for n, record in enumerate(ends) if not record.get("crawled")), len(ends)) + 1
+    # Preemption may have cut them short, which is not the run's fault, so they count as starts that were lost.
+    most = max_failures * LOST_FOR_EACH_FAILURE
+    text = (
+        f"stopped and saved, but this start trained for {ending.trained_s:.0f} of {ending.lasted_s:.0f} s "
+        f"({ending.after - ending.before} steps; {row} of {most} such starts in a row)"
+    )
+    return Decision("requeue", text) if row < most else Decision("fail", f"{text}: raise `time`, or find what is slow")
 
 
 def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step: int, max_failures: int) -> Decision:

@@ -30,7 +30,8 @@ class Request(IntEnum):
 class StopFlag:
     """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed.
 
-    A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning.
+    A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning; rank 0 alone
+    obeys it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,9 @@ class StopFlag:
         self._controls: list[Path] = []
         self.requests_are_mine: Callable[[], bool] = lambda: True
         """Whether requests in files are for this start; those for the one that replaced it are left to that one."""
-        self._deadline = float(os.environ.get(STOP_AT, "inf"))
+        # Rank 0 runs beside the batch script, by whose clock the deadline is meant; another node's may be wrong.
+        rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+        self._deadline = float(os.environ.get(STOP_AT, "inf")) if rank == "0" else float("inf")
         for number in STOP_SIGNALS:
             signal.signal(number, self._catch)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,19 @@ def test_all_nodes_bad_is_tried_again_on_the_same_nodes_and_then_given_up() -> N
 
 def test_a_reason_stays_on_one_line() -> None:
     assert Decision("fail", "two\nlines | here", code=2).line() == "fail|2|two lines | here"
+
+
+def test_starts_that_hardly_train_end_the_stage_some_day_and_say_so_from_the_first() -> None:
+    crawl = Ending("stopped", 0, True, 10, 11, lasted_s=120.0, trained_s=2.0)
+    before = {"kind": "end", "incarnation": "x", "outcome": "stopped", "before": 9, "after": 10, "crawled": True}
+    first = after_run(crawl, [], 3)
+    assert first.verb == "requeue"
+    assert first.reason == (
+        "stopped and saved, but this start trained for 2 of 120 s (1 steps; 1 of 15 such starts in a row)"
+    )
+    assert after_run(crawl, [before] * 13, 3).verb == "requeue"
+    assert after_run(crawl, [before] * 14, 3).verb == "fail"
+    well = before | {"crawled": None}
+    assert after_run(crawl, [*[before] * 14, well], 3).verb == "requeue"
+    for ending in (replace(crawl, trained_s=60.0), replace(crawl, trained_s=None)):
+        assert after_run(ending, [before] * 14, 3).reason == "stopped and saved"

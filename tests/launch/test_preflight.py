@@ -38,6 +38,7 @@ def test_the_slower_of_two_nodes_a_slow_link_and_a_wrong_clock_are_named(tmp_pat
         "e": {"link_s": 0.1, "clock_s": 900},
     }
     answers(tmp_path, times)
+    assert bad_nodes(tmp_path, "7.0.1", ["e", "c"], 1.5) == {"c": "its clock is +100 s off"}  # from the head node's
     found = bad_nodes(tmp_path, "7.0.1", ["c", "d", "e"], 1.5)
     assert found == {"d": "slow exchange with its neighbours: 0.9000 s, usual 0.1000 s", "e": "its clock is -100 s off"}
 
