@@ -60,7 +60,20 @@ def device() -> torch.device:
 
 def local_rank() -> int:
     """Rank inside this host, as torchrun (LOCAL_RANK) or srun (SLURM_LOCALID) set it."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    named = next((name for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ), None)
+    return 0 if named is None else _whole_number(named, 0, 10**6)
+
+
+def _whole_number(name: str, least: int, most: int) -> int:
+    """An environment variable by which a launcher, or whoever left it behind in a shell, describes this process."""
+    text = os.environ[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise LaunchError(
+            "this process cannot join a run: an environment variable describes no rank of it",
+            got=f"{name}={text[:40]!r}", expected=f"a whole number from {least} to {most}",
+            do="if it is left over in the shell, unset RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
+        )  # fmt: skip
+    return int(text)
 
 
 def device_count() -> int:
@@ -92,7 +105,9 @@ def init_distributed(
             got=f"no {', '.join(missing)}",
             do="start it with `megabiomed pretrain`, torchrun or srun",
         )
-    if not meeting and os.environ["MASTER_PORT"] == "0" and os.environ["WORLD_SIZE"] != "1":
+    world = _whole_number("WORLD_SIZE", 1, 10**6)
+    rank = _whole_number("RANK", 0, world - 1)
+    if not meeting and world > 1 and _whole_number("MASTER_PORT", 0, 65535) == 0:
         raise LaunchError(
             "the ranks cannot meet at port 0: each would choose another one",
             got="MASTER_PORT=0",
@@ -105,7 +120,6 @@ def init_distributed(
         torch.cuda.set_device(device())
         os.environ["LOCAL_RANK"] = str(device().index)  # DeepSpeed takes it for the number of the device
     backend = "cuda:nccl,cpu:gloo" if has_cuda() else "gloo"
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = open_store(rank, world, timeout_s, stopped)
     limit = timedelta(seconds=timeout_s)
     dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=world)

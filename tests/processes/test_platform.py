@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.processes import platform
+from megabiomed.processes.rendezvous import MEETING
 
 RANK = """
 import torch
@@ -61,6 +62,22 @@ def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LOCAL_RANK", "4")
     with pytest.raises(LaunchError, match="fewer devices than processes: got local rank 4, 4 devices"):
         platform.device()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("RANK", "x", "from 0 to 1"), ("RANK", "3", "from 0 to 1"), ("RANK", "-1", "from 0 to 1"), ("WORLD_SIZE", "0", "from 1"),
+     ("WORLD_SIZE", "2.0", "from 1"), ("LOCAL_RANK", "", "from 0"), ("MASTER_PORT", "99999999", "from 0 to 65535")],
+)  # fmt: skip
+def test_a_variable_that_describes_no_rank_is_named_at_once(
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for key, text in {**given, name: value}.items():
+        monkeypatch.setenv(key, text)
+    monkeypatch.delenv(MEETING, raising=False)
+    with pytest.raises(LaunchError, match=f"got {name}='{value}', expected a whole number {expected}"):
+        platform.init_distributed(megatron=False)
 
 
 def test_a_rank_loads_neither_a_compiler_nor_a_tracker_with_the_libraries_of_its_engine() -> None:
