@@ -42,6 +42,8 @@ def load_pickled(path: Path, classes: Sequence[type[Any]] = ()) -> Any:
         raise CheckpointError(f"{path} is not there", do="get the complete folder again") from None
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         refuse_pointer(path)
+        if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+            raise CheckpointError(f"{path} is cut off", got=_reason(error), do="get the complete file again") from None
         raise CheckpointError(
             f"{path} cannot be read without executing it",
             got=_reason(error),
