@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from megabiomed.corpus.records import Span
 
 SEPARATOR = "\n\n"
-_SPACE = re.compile(r"[ \t\r\n\f]+")
+_SPACE = re.compile(r"[ \t\r\n]+")
 Mark = tuple[str, Span]
 """An annotation name and a span in a piece of text."""
 
@@ -54,11 +54,13 @@ class Inline:
         self.length = 0
         self._marks: list[tuple[str, int, int, dict[str, str]]] = []
 
-    def add(self, text: str | None, keep_lines: bool = False) -> None:
+    def add(self, text: str | None) -> None:
         """Add text; of white space at its beginning nothing stays where some stands before it."""
         if not text:
             return
-        text = text if keep_lines else _SPACE.sub(" ", text)
+        # Nearly every text has no line ends and single spaces: looking costs less than replacing.
+        if "\n" in text or "  " in text or "\t" in text or "\r" in text:
+            text = _SPACE.sub(" ", text)
         if text[0] == " " and (not self._parts or self._parts[-1][-1] in " \n"):
             text = text[1:]
         if text:

@@ -28,6 +28,7 @@ MAX_TAG_BYTES = 1 << 20
 """expat reads an unfinished tag or comment again for every piece of it, so its length is limited apart."""
 _CHUNK = 1 << 16
 _SEEN = 8
+_MOST_NAMES = 4096
 _CHARACTERS = {name.removesuffix(";"): text for name, text in html5.items()}
 
 
@@ -58,7 +59,7 @@ def xml_elements(file: IO[bytes], names: frozenset[str], where: str, rejects: Re
     target = _Target(names)
     parser = DefusedXMLParser(target=target)
     parser.entity.update(_CHARACTERS)
-    target.expat = parser.parser
+    target.attach(parser.parser)
     fed = 0
     try:
         while data := file.read(_CHUNK):
@@ -95,14 +96,21 @@ class _Target:
         self._done: deque[Found] = deque()
         self._depth = self._outer = self._parts = self._begin = 0
         self.expat: Any = None
+        self._locals: dict[str, str] = {}
         self.count = 0
         self.seen: list[str] = []
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
+    def attach(self, expat: Any) -> None:
+        """Be called by expat itself: the methods of ElementTree's parser in between cost as much as all of this class."""
+        self.expat = expat
+        expat.StartElementHandler, expat.EndElementHandler = self.start, self.end
+
+    def start(self, tag: str, attributes: list[str]) -> None:
+        """An element begins; names are `URI}NAME`, attributes are names and values in turn."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _Excess(f"more than {MAX_DEPTH} elements in each other")
-        name = _local(tag)
+        name = self._locals.get(tag) or self._local(tag)
         if self._builder is None:
             if name not in self._names:
                 if len(self.seen) < _SEEN and name not in self.seen:
@@ -110,14 +118,16 @@ class _Target:
                 return
             self._builder, self._outer, self._parts = TreeBuilder(), self._depth, 0
             self._begin = self.expat.CurrentByteIndex
-        self._parts += 1 + len(attributes)
+        self._parts += 1 + len(attributes) // 2
         if self._parts > MAX_PARTS:
             raise _Excess(f"more than {MAX_PARTS:,} elements and attributes in one paper")
-        self._builder.start(name, {_local(key): value for key, value in attributes.items()})
+        named = zip(attributes[::2], attributes[1::2])
+        self._builder.start(name, {self._locals.get(key) or self._local(key): value for key, value in named})
 
     def end(self, tag: str) -> None:
+        """An element ends."""
         if self._builder is not None:
-            self._builder.end(_local(tag))
+            self._builder.end(self._locals.get(tag) or self._local(tag))
             if self._depth == self._outer:
                 self._done.append(Found(self._builder.close(), self._begin))
                 self._builder = None
@@ -125,8 +135,16 @@ class _Target:
         self._depth -= 1
 
     def data(self, text: str) -> None:
+        """Text between two tags, or a part of it."""
         if self._builder is not None:
             self._builder.data(text)
+
+    def _local(self, name: str) -> str:
+        """A name without its namespace; one object for equal names, of which a file has a few hundred."""
+        if len(self._locals) > _MOST_NAMES:
+            self._locals.clear()
+        self._locals[name] = name.rpartition("}")[2]
+        return self._locals[name]
 
     def close(self) -> None:
         """Called at the end of the file."""
@@ -142,10 +160,6 @@ class _Target:
         """The elements that are complete."""
         while self._done:
             yield self._done.popleft()
-
-
-def _local(name: str) -> str:
-    return name[name.index("}") + 1 :] if name.startswith("{") else name
 
 
 def _reason(error: Exception) -> str:
