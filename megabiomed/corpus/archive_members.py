@@ -38,7 +38,9 @@ def archive_members(file: IO[bytes], where: str, rejects: Rejects) -> Iterator[M
     Counted are headers that are broken, with what follows up to the next good one, and an archive that ends inside a file.
     """
     source = _Source(file)
-    name, size, broken = "", None, False
+    name = ""
+    size = None
+    broken = False
     while block := source.read(_BLOCK):
         header = _header(block)
         if header is None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-ACKNOWLEDGEMENTS, CONTRIBUTIONS, CONFLICTS, FUNDING = "acknowledgements", "contributions", "conflicts", "funding"
+ACKNOWLEDGEMENTS = "acknowledgements"
+CONTRIBUTIONS = "contributions"
+CONFLICTS = "conflicts"
+FUNDING = "funding"
 KINDS = (ACKNOWLEDGEMENTS, CONTRIBUTIONS, CONFLICTS, FUNDING)
 
 _MARKUP = {

@@ -85,5 +85,7 @@ class Inline:
             for kind, start, end, held in self._marks
             if start < len(text)
         ]
-        self._parts, self._marks, self.length = [], [], 0
+        self._parts = []
+        self._marks = []
+        self.length = 0
         return text, cut

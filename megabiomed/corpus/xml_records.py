@@ -116,7 +116,9 @@ class _Target:
                 if len(self.seen) < _SEEN and name not in self.seen:
                     self.seen.append(name)
                 return
-            self._builder, self._outer, self._parts = TreeBuilder(), self._depth, 0
+            self._builder = TreeBuilder()
+            self._outer = self._depth
+            self._parts = 0
             self._begin = self.expat.CurrentByteIndex
         self._parts += 1 + len(attributes) // 2
         if self._parts > MAX_PARTS:

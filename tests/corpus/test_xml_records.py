@@ -109,7 +109,9 @@ class Endless(io.RawIOBase):
     """A file that never ends; `reads` counts how often it was asked."""
 
     def __init__(self, head: bytes, piece: bytes) -> None:
-        self._head, self._piece, self.reads = head, piece, 0
+        self._head = head
+        self._piece = piece
+        self.reads = 0
 
     def read(self, size: int = -1) -> bytes:
         self.reads += 1
