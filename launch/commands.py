@@ -18,10 +18,7 @@ from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.launch.stage import ChainStage
 
 # Parameters of commands that name what they read. Others name what is written, and may not exist.
-_READ = (
-    "inputs files file texts pdf_parses tokenizer score_tokenizer model base run checkpoint store split retrieval train "
-    "batch path first second a b"
-).split()
+_READ = ["inputs", "files", "file", "texts", "pdf_parses", "tokenizer", "score_tokenizer", "model", "base", "run", "checkpoint", "store", "split", "retrieval", "train", "batch", "path", "first", "second", "a", "b"]
 _PATHS = ("path", "file", "directory")
 """What click calls the types of paths, whose values are text before they reach the command."""
 _AGENT = "import megabiomed.launch.agent"
