@@ -18,7 +18,10 @@ from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.launch.stage import ChainStage
 
 # Parameters of commands that name what they read. Others name what is written, and may not exist.
-_READ = ["inputs", "files", "file", "texts", "pdf_parses", "tokenizer", "score_tokenizer", "model", "base", "run", "checkpoint", "store", "split", "retrieval", "train", "batch", "path", "first", "second", "a", "b"]
+_READ = {
+    *("inputs", "files", "file", "texts", "pdf_parses", "tokenizer", "score_tokenizer", "model", "base", "run"),
+    *("checkpoint", "store", "split", "retrieval", "train", "batch", "path", "first", "second", "a", "b"),
+}
 _PATHS = ("path", "file", "directory")
 """What click calls the types of paths, whose values are text before they reach the command."""
 _AGENT = "import megabiomed.launch.agent"
@@ -75,7 +78,7 @@ def missing(stages: list[ChainStage], parameters: Parameters) -> Iterator[Config
 
 
 def _inputs(stage: ChainStage, values: dict[str, Any], made: list[Path]) -> Iterator[ConfigError]:
-    for name in (name for name in _READ if values.get(name)):
+    for name in sorted(name for name in _READ if values.get(name)):
         several = values[name] if isinstance(values[name], list | tuple) else [values[name]]
         for path in map(Path, several):
             if path.exists() or any(is_below(path, folder) for folder in made):
