@@ -22,7 +22,7 @@ from megabiomed.data.loader import SampleLoader, StepBatch
 from megabiomed.engine.build import StepResult
 from megabiomed.engine.gate import UpdateGate
 from megabiomed.ground.errors import CheckpointError, NonFiniteError, SpikeError
-from megabiomed.runs.health import LEAST_DEVIATION, RunHealth
+from megabiomed.runs.health import LEAST_DEVIATION, RunHealth, Spread
 from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.language_model import LanguageModel
 from megabiomed.runs.training import RewindAsked
@@ -55,6 +55,24 @@ def test_the_detector_finds_what_numpy_finds() -> None:
             held.append(value)
     assert watched(values.tolist()) == expected
     assert len(expected) > 10
+
+
+def test_gradient_norms_are_judged_by_their_logarithms() -> None:
+    rng = np.random.default_rng(3)
+    norms = rng.lognormal(0.0, 0.3, 2000)
+    norms[[500, 1500]] *= 12.0
+    health, found = RunHealth(), []
+    for number, norm in enumerate(norms.tolist()):
+        limits = health.limits(HealthConfig(spike="skip"))
+        if number >= 128:
+            window = np.log(health.grad_norms)
+            assert limits.grad_norm == pytest.approx(np.exp(window.mean() + 6 * window.std(ddof=1)))
+        if health.judge(1.0, norm, HealthConfig(spike="skip")) is None:
+            health.count(1.0, norm, HealthConfig(spike="skip"))
+        else:
+            found.append(number)
+    assert found == [500, 1500]
+    assert Spread.of([0.0, 0.0], of_logarithms=True).limit(6) < 1e-290  # a gradient of zeros is no error
 
 
 def test_no_alarm_without_a_full_window_of_applied_steps_at_equal_values_or_at_falling_ones() -> None:

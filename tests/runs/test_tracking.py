@@ -223,6 +223,8 @@ def test_a_start_that_was_taken_over_tells_its_trackers_nothing_more(
 def test_the_shipped_trackers_keep_the_same_figures(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     reporter = reporting(folder, ["mlflow", "tensorboard", "prometheus"])
+    keep(reporter.config)
+    reporter.event("start", step=0)
     for step in (1, 2, 3):
         reporter.step(step, 4.0 - step, math.inf if step == 2 else 1.0, 1e-3, 1, 60)
     reporter.event("finished", step=3)
@@ -232,7 +234,8 @@ def test_the_shipped_trackers_keep_the_same_figures(tmp_path: Path) -> None:
     run = client.get_run((folder / "mlflow_run_id").read_text().strip())
     assert [metric.value for metric in client.get_metric_history(run.info.run_id, "train/loss")] == [3.0, 2.0, 1.0]
     assert (run.info.status, run.data.tags["not finite"]) == ("FINISHED", "train/grad_norm at step 2")
-    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["environment.json"]
+    kept = [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert kept == ["config.yaml", "environment.json", "report.html"]
     tags = client.get_experiment(run.info.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
 
@@ -244,7 +247,7 @@ def test_the_shipped_trackers_keep_the_same_figures(tmp_path: Path) -> None:
     assert (found["megabiomed_train_loss"], found["megabiomed_step"], found["megabiomed_up"]) == (1.0, 3.0, 0.0)
     assert {"megabiomed_train_tokens_per_second_per_device", "megabiomed_train_eta_seconds"} <= found.keys()
     counts = {each.labels["kind"]: each.value for each in families["megabiomed_events"].samples if each.value < 100}
-    assert counts == {"warning": 1.0, "finished": 1.0}
+    assert counts == {"start": 1.0, "warning": 1.0, "finished": 1.0}
 
 
 def test_wandb_keeps_one_run_over_two_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from megabiomed.config import RunConfig
-from megabiomed.ground.errors import ConfigError
+from megabiomed.ground.errors import ConfigError, MegabiomedError
 from megabiomed.ground.figures import NOT_FINITE
 from megabiomed.ground.mappings import leaves
 from megabiomed.ground.secrets import MASK
@@ -112,4 +113,14 @@ class MlflowTracker:
     def finish(self, status: str) -> None:
         """See `Tracker`."""
         self._keep_files()
+        if status == "FINISHED":
+            self._keep_report()
         self._client.set_terminated(self._run_id, status)
+
+    def _keep_report(self) -> None:
+        # Imported here: it draws with matplotlib, and reads runs, whose trackers are this package.
+        from megabiomed.runs.report.write import write_report
+
+        with suppress(MegabiomedError):  # nothing to report on
+            (page,) = write_report([self._folder], self._folder / "report.html")
+            self._client.log_artifact(self._run_id, str(page))
