@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from megabiomed.config.base import Section
 
@@ -24,6 +24,9 @@ class HealthConfig(Section):
     """Applied steps that mean and standard deviation are of; there are no spikes before so many."""
     budget: PositiveInt = 10
     """Skips and rewinds within `window` steps that a run gets over; at the next one it ends with an error."""
+
+    check_every: NonNegativeInt = 0
+    """Steps between comparisons of weights that several ranks hold alike; then also before each save. 0: never."""
 
     @property
     def watches_spikes(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
+from megabiomed.config.grid import Span
 from megabiomed.config.optimizers import Optimizer
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.gate import UpdateGate
@@ -38,6 +39,10 @@ class DataParallelEngine(ABC):
     @abstractmethod
     def step(self, lr: float) -> float:
         """Reduce what is left to reduce, clip, update where `gate` allows it; returns the global norm before clipping."""
+
+    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
+        """Weights that all ranks along a span hold alike; none unless an engine says so."""
+        return iter(())
 
     @abstractmethod
     def train(self, mode: bool) -> None:
@@ -95,3 +100,11 @@ def set_steps(optimizer: torch.optim.Optimizer, step: int) -> None:
     for state in optimizer.state.values():
         if "step" in state:
             state["step"].fill_(float(step))
+
+
+def held_alike(stage: PipelineStage) -> Iterator[tuple[str, Tensor, Span]]:
+    """All parameters of a stage that every replica holds whole; those that tensor ranks do not cut, along both spans."""
+    for name, parameter in stage.named_parameters():
+        yield name, parameter, "shards"
+        if stage.placements[name].replicated:
+            yield name, parameter, "tp"

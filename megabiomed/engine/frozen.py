@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
+from megabiomed.config.grid import Span
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import DataParallelEngine, flat_fragments, read_local
+from megabiomed.engine.base import DataParallelEngine, flat_fragments, held_alike, read_local
 from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
@@ -37,6 +39,10 @@ class FrozenEngine(DataParallelEngine):
     def step(self, lr: float) -> float:
         """Nothing to update."""
         return 0.0
+
+    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
+        """See the base class."""
+        return held_alike(self.stage)
 
     def train(self, mode: bool) -> None:
         """See the base class."""

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
+from megabiomed.config.grid import Span
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine import patches, workarounds, zero_parts, zero_step
 from megabiomed.engine.base import (
     DataParallelEngine,
     flat_fragments,
+    held_alike,
     read_local,
     set_steps,
     state_before_training,
@@ -158,6 +160,10 @@ class ZeroEngine(DataParallelEngine):
 
     def _gated(self, scale: Tensor) -> Tensor:
         return self.gate.scaled(scale, self._last_norm())
+
+    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
+        """See the base class. Under ZeRO-3 a rank has its own part of every parameter."""
+        return held_alike(self.stage) if self.stage_number < 3 else iter(())
 
     def train(self, mode: bool) -> None:
         """See the base class."""

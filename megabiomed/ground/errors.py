@@ -91,6 +91,10 @@ class RendezvousError(WorkerError):
     """The ranks of a start did not meet; nothing had begun."""
 
 
+class CorruptionError(MegabiomedError):
+    """Ranks that must hold the same do not."""
+
+
 class NonFiniteError(MegabiomedError):
     """Loss or gradient norm is NaN or infinite."""
 

@@ -23,12 +23,15 @@ from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.gate import Limits
 from megabiomed.engine.mesh import build_mesh
+from megabiomed.engine.replicas import differences
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.engine.zero import ZeroEngine
+from megabiomed.ground.errors import CorruptionError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.start_from import adapter_chain
 from megabiomed.processes import platform
+from megabiomed.runs.hooks.replicas import ReplicaCheck
 
 
 def engine_of(case: dict[str, Any]) -> TrainEngine:
@@ -216,6 +219,59 @@ def _counts(engine: TrainEngine) -> list[float]:
     return sorted({float(state["step"]) for state in optimizer.state.values() if "step" in state})
 
 
+FLIPS = 40
+
+
+def replicas(cases: list[dict[str, Any]]) -> Any:
+    """Two steps, then one bit flipped on the last rank, again and again; all tensors and ranks that were told."""
+    found = []
+    for case in cases:
+        engine, dice = engine_of(case), np.random.default_rng(1)
+        for batches in micro_batches(engine)[:2]:
+            engine.train_step(batches, lr=0.01)
+        clean = differences(engine)
+        held = list(engine.data_parallel.replicated())
+        shared = [(name, tensor) for name, tensor, span in held if engine.mesh.size(span) > 1]
+        told = []
+        for _ in range(FLIPS if shared else 0):
+            name, tensor = shared[int(dice.integers(len(shared)))]
+            place, bit = int(dice.integers(tensor.numel())), int(dice.integers(8 * tensor.element_size()))
+            flip(tensor, place, bit)
+            told.append([name, differences(engine)])
+            flip(tensor, place, bit)
+        found.append({"clean": clean + differences(engine), "told": told, "hook": _hook(engine, shared)})
+    return found
+
+
+def _hook(engine: TrainEngine, shared: list[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+    """What a run says of a flipped bit before a save, and what its events do."""
+    events: list[Any] = []
+    reporter = SimpleNamespace(event=lambda kind, **told: events.append([kind, told]), say=events.append)
+    config = SimpleNamespace(health=SimpleNamespace(check_every=10))
+    training: Any = SimpleNamespace(
+        config=config, step=3, module=SimpleNamespace(engine=engine), reporter=reporter
+    )  # fmt: skip
+    check, error = ReplicaCheck(), ""
+    check.at_start(training)
+    for name, tensor in shared[:1]:
+        flip(tensor, 0, 0)
+        training.step = 4
+        try:
+            check.check(training)
+        except CorruptionError as raised:
+            error = str(raised)
+        flip(tensor, 0, 0)
+        events.append(name)
+    return {"events": events, "error": error}
+
+
+def flip(tensor: torch.Tensor, place: int, bit: int) -> None:
+    """Flip one bit of one element, on the last rank alone."""
+    if dist.get_rank() == dist.get_world_size() - 1:
+        of = tensor.detach().view(-1).view(torch.uint8)
+        of[place * tensor.element_size() + bit // 8] ^= 1 << bit % 8
+
+
 JOBS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "decay": decay,
     "memory": memory,
@@ -223,6 +279,7 @@ JOBS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "evaluation": evaluation,
     "trace_check": trace_check,
     "refused": refused,
+    "replicas": replicas,
 }
 
 

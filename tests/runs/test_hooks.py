@@ -61,6 +61,7 @@ def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
     names = [type(hook).__name__ for hook in standard_hooks(None)]
     assert names == [
         "HealthCheck",
+        "ReplicaCheck",
         "Validation",
         "Evaluation",
         "Saving",

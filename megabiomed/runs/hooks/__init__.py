@@ -9,6 +9,7 @@ from megabiomed.runs.hooks.first_step import FirstStep
 from megabiomed.runs.hooks.hang import Heartbeat
 from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.hooks.profile import Profile
+from megabiomed.runs.hooks.replicas import ReplicaCheck
 from megabiomed.runs.hooks.reports import Reports
 from megabiomed.runs.hooks.saving import Saving
 from megabiomed.runs.hooks.validation import Validation
@@ -20,11 +21,13 @@ def standard_hooks(evaluation: TrainingEvaluation | None) -> list[Hook]:
     The order matters: a step is refused before anybody counts it, what was measured is reported before a save takes the time,
     and the report, which holds the last event of a run, comes last.
     """
+    replicas = ReplicaCheck()
     return [
         HealthCheck(),
+        replicas,
         Validation(),
         Evaluation(evaluation),
-        Saving(),
+        Saving(replicas.check),
         Heartbeat(),
         Profile(),
         FirstStep(),

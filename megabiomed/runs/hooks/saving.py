@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from megabiomed.processes.signals import Request
 from megabiomed.runs.hooks.base import Hook
@@ -13,9 +14,13 @@ class Saving(Hook):
     """Saves when it is due. Between the steps the training waits for the copy to host memory alone.
 
     "save" is an event after the commit: what the events speak of can be resumed from.
+
+    Args:
+        check: looks at what is about to be saved; collective.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[Training], None] = lambda training: None) -> None:
+        self._check = check
         self._begun: dict[int, dict[str, float]] = {}
 
     def between_steps(self, training: Training, asked: Request) -> None:
@@ -45,6 +50,7 @@ class Saving(Hook):
 
     def _save(self, training: Training, last: bool = False) -> None:
         position, began = training.position, time.monotonic()
+        self._check(training)
         held = (position.step, position.progress, position.tokens)
         if not training.checkpoints.save(*held, last, position.health.record()):
             return
