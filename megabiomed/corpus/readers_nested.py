@@ -19,13 +19,18 @@ _NAMES = ("id", "paperid", "corpusid", "addedid", "pmcid", "pmid")
 _PARSES = ("pdf_parse", "latex_parse", "jats_parse")
 
 
-def paper_2019(record: Record, rejects: Rejects) -> Paper | None:
-    """`{paper_id, metadata{...}, grobid_parse, latex_parse}`: metadata with the first of the two parses that exists."""
+def metadata_of(record: Record, rejects: Rejects) -> dict[str, Any] | None:
+    """The `metadata` of a record that has an id; None, counted, where it is no object or the id is missing."""
     metadata = record.value.get("metadata")
     if not isinstance(metadata, dict):
         rejects.add("record: metadata is not an object", record.where, type(metadata).__name__)
         return None
-    if not is_named(record, rejects):
+    return metadata if is_named(record, rejects) else None
+
+
+def paper_2019(record: Record, rejects: Rejects) -> Paper | None:
+    """`{paper_id, metadata{...}, grobid_parse, latex_parse}`: metadata with the first of the two parses that exists."""
+    if (metadata := metadata_of(record, rejects)) is None:
         return None
     return paper_2020(record, metadata, _parse(record, ("grobid_parse", "latex_parse"), rejects), rejects)
 

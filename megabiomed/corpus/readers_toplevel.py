@@ -9,17 +9,13 @@ from __future__ import annotations
 from megabiomed.corpus.layouts import Layout
 from megabiomed.corpus.readers_2020 import paper_2020
 from megabiomed.corpus.readers_lines import Record
-from megabiomed.corpus.readers_nested import is_named, joined_metadata
+from megabiomed.corpus.readers_nested import joined_metadata, metadata_of
 from megabiomed.corpus.records import Paper, Rejects
 
 
 def toplevel_paper(record: Record, rejects: Rejects) -> Paper | None:
     """A paper whose paragraphs stand in the record itself; None, counted, when it has none."""
-    metadata = record.value.get("metadata")
-    if not isinstance(metadata, dict):
-        rejects.add("record: metadata is not an object", record.where, type(metadata).__name__)
-        return None
-    if not is_named(record, rejects):
+    if (metadata := metadata_of(record, rejects)) is None:
         return None
     return paper_2020(record, joined_metadata(record, metadata), record.value, rejects)
 

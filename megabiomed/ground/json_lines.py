@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,11 @@ def parsed_object(line: bytes | str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return held if isinstance(held, dict) else None
+
+
+def seconds_of(text: Any) -> float | None:
+    """Seconds since 1970 of a time in ISO 8601, as lines of a run have it; None where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -244,6 +244,13 @@ class Later:
         return [float(value) for value in self._held.reshape(-1).tolist()]
 
 
+def on_any_rank(here: bool) -> bool:
+    """Whether it is so on any rank. Collective over the world."""
+    held = torch.tensor([int(here)], device=device())
+    dist.all_reduce(held, op=dist.ReduceOp.MAX)
+    return bool(held.item())
+
+
 def synchronize() -> None:
     """Wait for the device's queued work (no-op on a CPU)."""
     if has_cuda():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.checkpoint.uses import RECORD
 from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.ground.json_lines import read_objects
-from megabiomed.runs.history import read_events
+from megabiomed.runs.history import METRICS, read_events
+from megabiomed.runs.report.facts import Curve, curves_of
 
 PICTURES = (".svg", ".png", ".pdf")
 
@@ -19,13 +19,8 @@ def read_curve(run: Path, key: str) -> tuple[list[int], list[float]]:
 
     A step that was logged twice (after a resume) counts once, the later value.
     """
-    found: dict[int, float] = {}
-    for record in read_objects(run / "metrics.jsonl"):
-        step, value = record.get("step"), record.get(key)
-        if isinstance(step, int) and isinstance(value, str | int | float):
-            found[step] = math.nan if isinstance(value, str) else float(value)
-    steps = sorted(found)
-    return steps, [found[step] for step in steps]
+    curve = curves_of(read_objects(run / METRICS)).get(key, Curve([], []))
+    return curve.steps, curve.values
 
 
 def plot_run(run: Path, output: Path) -> None:

@@ -115,7 +115,7 @@ class Checkpoints:
         if not settings.save_every_minutes:
             return False
         # Clocks of ranks differ a little: the first one that is late decides for all.
-        return self._on_any(time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes)
+        return platform.on_any_rank(time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes)
 
     def save(
         self, step: int, progress: DataProgress, tokens: int, last: bool = False, health: Health | None = None
@@ -199,12 +199,7 @@ class Checkpoints:
             return self._saver.ended()
         # A run that was told once that its storage is slow does not stand still for it again.
         waits = min(SLOW_S, self._patience_s) if self._agreed == Trouble.NONE else 0.0
-        return not self._on_any(not self._saver.ended(waits))
-
-    def _on_any(self, mine: bool) -> bool:
-        flag = torch.tensor([int(mine)], device=platform.device())
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        return not platform.on_any_rank(not self._saver.ended(waits))
 
     def _collect(self) -> None:
         """See how the last save ended, if it has."""

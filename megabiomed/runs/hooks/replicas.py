@@ -5,9 +5,6 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from megabiomed.engine.replicas import Difference, differences
 from megabiomed.ground.errors import CorruptionError
 from megabiomed.processes import messages, platform
@@ -46,9 +43,7 @@ class ReplicaCheck(Hook):
             return
         self._checked = training.step
         found = differences(training.module.engine)
-        anywhere = torch.tensor(float(bool(found)), device=platform.device())
-        dist.all_reduce(anywhere, op=dist.ReduceOp.MAX)
-        if anywhere:
+        if platform.on_any_rank(bool(found)):
             raise self._error(training, found)
 
     def _error(self, training: Training, found: list[Difference]) -> CorruptionError:
@@ -66,10 +61,9 @@ class ReplicaCheck(Hook):
 
 def _comparable(training: Training) -> bool:
     engine = training.module.engine
-    mine = any(engine.mesh.in_model and engine.mesh.size(span) > 1 for *_, span in engine.data_parallel.replicated())
-    anywhere = torch.tensor(float(mine), device=platform.device())
-    dist.all_reduce(anywhere, op=dist.ReduceOp.MAX)
-    return bool(anywhere)
+    return platform.on_any_rank(
+        any(engine.mesh.in_model and engine.mesh.size(span) > 1 for *_, span in engine.data_parallel.replicated())
+    )
 
 
 def _merged(told: list[dict[str, Any]]) -> list[list[Any]]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.fence import of_owners
 from megabiomed.config import RunConfig
-from megabiomed.ground.json_lines import read_objects
+from megabiomed.ground.json_lines import read_objects, seconds_of
 from megabiomed.runs.history import METRICS, read_events
 
 ENDINGS = ("finished", "stopped", "ended", "failed")
+_NO_FIGURES = ("step", "time", "claim")
 _BEGINNINGS = ("start", "resume")
 
 
@@ -104,15 +104,19 @@ def read_facts(folder: Path, config: RunConfig) -> RunFacts:
     """The facts of one run folder."""
     events = list(read_events(folder))
     records = [record for record in of_owners(read_objects(folder / METRICS)) if isinstance(record.get("step"), int)]
-    curves: dict[str, dict[int, float]] = {}
-    for record in records:
-        for name, value in record.items():
-            if name not in ("step", "time", "claim") and isinstance(value, int | float | str):
-                curves.setdefault(name, {})[record["step"]] = math.nan if isinstance(value, str) else float(value)
-    ordered = {name: Curve(sorted(held), [held[step] for step in sorted(held)]) for name, held in curves.items()}
     starts = _starts(events)
     _measure(starts, records, config)
-    return RunFacts(folder, config, events, ordered, starts)
+    return RunFacts(folder, config, events, curves_of(records), starts)
+
+
+def curves_of(records: Iterable[dict[str, Any]]) -> dict[str, Curve]:
+    """The figures of lines of metrics.jsonl, by their names."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in _NO_FIGURES and isinstance(record.get("step"), int) and isinstance(value, int | float | str):
+                found.setdefault(name, {})[record["step"]] = math.nan if isinstance(value, str) else float(value)
+    return {name: Curve(sorted(held), [held[step] for step in sorted(held)]) for name, held in found.items()}
 
 
 def _starts(events: list[dict[str, Any]]) -> list[StartFacts]:
@@ -120,7 +124,7 @@ def _starts(events: list[dict[str, Any]]) -> list[StartFacts]:
     starts: list[StartFacts] = []
     for event in events:
         kind, step = event["event"], event.get("step")
-        now = _seconds(event.get("time"))
+        now = seconds_of(event.get("time"))
         if kind in _BEGINNINGS and now is not None:
             done = step if isinstance(step, int) else 0
             changed = event.get("changed")
@@ -156,7 +160,7 @@ def _measure(starts: list[StartFacts], records: list[dict[str, Any]], config: Ru
         done = start.first_step
         for record in lines:
             speed, step = _number(record.get("train/tokens_per_s")), record["step"]
-            start.last = max(start.last, _seconds(record.get("time")) or 0.0)
+            start.last = max(start.last, seconds_of(record.get("time")) or 0.0)
             if step <= done:
                 done = int(min(next(returns, done), step - 1))
                 start.lost_s += _behind(stretch, done)
@@ -186,17 +190,9 @@ def _by_start(starts: list[StartFacts], records: list[dict[str, Any]]) -> Iterat
 
 def _is_before(record: dict[str, Any], start: StartFacts) -> bool:
     """Whether a step line was written before a start began. Lines of earlier releases have no time."""
-    written = _seconds(record.get("time"))
+    written = seconds_of(record.get("time"))
     return record["step"] <= start.first_step if written is None else written < start.began
 
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
-
-
-def _seconds(text: Any) -> float | None:
-    """Seconds since 1970 of a time in ISO 8601."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError):
-        return None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from megabiomed.config import RunConfig
 from megabiomed.ground.figures import NOT_FINITE
+from megabiomed.ground.json_lines import seconds_of
 from megabiomed.ground.secrets import masked
 from megabiomed.runs.history import EVENTS, METRICS
 from megabiomed.runs.tracking.base import Figures, Make, Tracker
@@ -149,12 +149,12 @@ class Sender:
 
 def _figures(record: dict[str, Any]) -> list[Figures]:
     """The figures of a line of metrics.jsonl; lines of older releases have no time, and were told when they were written."""
-    time, step = record.pop("time", None), record.pop("step", None)
-    if not isinstance(time, str) or not isinstance(step, int):
+    time, step = seconds_of(record.pop("time", None)), record.pop("step", None)
+    if time is None or not isinstance(step, int):
         return []
     values = {
         name: math.nan if value == NOT_FINITE else float(value)
         for name, value in record.items()
         if value == NOT_FINITE or isinstance(value, int | float)
     }
-    return [Figures(step, datetime.fromisoformat(time).timestamp(), values)]
+    return [Figures(step, time, values)]
