@@ -12,7 +12,6 @@ import typer
 from megabiomed import __version__
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.cli_tokenizer import tokenizer_app
-from megabiomed.data.cli import data_app
 from megabiomed.doctor.cli import checkpoint_app
 from megabiomed.doctor.cli_hf import Dtype
 from megabiomed.encoders.cli import encoder_app
@@ -24,6 +23,7 @@ from megabiomed.ground.secrets import guard_process
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
 from megabiomed.runs.cli import register as register_runs
+from megabiomed.runs.cli_data import data_app
 from megabiomed.samples.multimodal.cli import multimodal_app
 from megabiomed.samples.questions.cli import questions_app
 

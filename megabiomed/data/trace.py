@@ -1,16 +1,18 @@
-"""Which papers a step reads, and at which steps a paper is read: both computed from the order, without a replay."""
+"""Which papers a step reads, and at which steps a paper is read: both computed from the order, without a replay.
+
+`RunSteps` knows which samples a step has, because restarts and rewinds move them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
-
-import numpy as np
+from itertools import product
+from typing import Any
 
 from megabiomed.data.loader import TrainLoader
+from megabiomed.data.steps import RunSteps, StepSamples
 from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
-from megabiomed.data.windows import Windows
 from megabiomed.ground.errors import DataError
 
 
@@ -24,6 +26,7 @@ class Reading:
         source, epoch, window: the id of the sample.
         provenance: paper_id, source file, line, byte offset, ids.
         tokens: number of the document's tokens in that window.
+        stands: False where the run went back behind that step afterwards, by a rewind or a restart.
     """
 
     step: int
@@ -33,52 +36,58 @@ class Reading:
     window: int
     provenance: dict[str, Any]
     tokens: int
+    stands: bool = True
 
 
-def trace_step(loader: TrainLoader, step: int) -> Iterator[Reading]:
-    """The documents of every sample of a step (from 1), in the order of the global batch."""
-    if step < 1:
-        raise DataError("steps count from 1", got=step, do="pass --step 1 or more")
-    size = loader.data.global_batch_size
-    first = (step - 1) * size
-    if first + size > np.iinfo(np.int64).max:
-        raise DataError("no run has so many steps", got=step)
-    for number, (source, epoch, window) in enumerate(loader.order.sample_ids(first, size).tolist()):
-        for document, low, high in loader.windows[source].pieces(window):
+def trace_step(loader: TrainLoader, samples: StepSamples) -> Iterator[Reading]:
+    """The documents of every sample of a step, in the order of the global batch."""
+    for sample, (source, epoch, window) in enumerate(
+        loader.order.sample_ids(samples.first, samples.size).tolist(), samples.first
+    ):
+        for document, low, high in loader.texts[source].pieces(window):
             provenance = loader.stores[source].provenance(document)
-            yield Reading(step, first + number, source, epoch, window, provenance, high - low)
+            yield Reading(samples.step, sample, source, epoch, window, provenance, high - low, samples.stands)
 
 
-def trace_paper(loader: TrainLoader, name: str, epochs: int = 1) -> list[Reading]:
+def trace_paper(loader: TrainLoader, name: str, steps: RunSteps, epochs: int = 1) -> list[Reading]:
     """Where a paper was or will be read in the first `epochs` passes over its store, by step.
 
     Args:
         name: a paper_id, or an external id such as PMC123 or the number of PubMed.
+        steps: of the run.
 
     Raises:
-        DataError: no store of this run has the paper, or it is in the few tokens that fill no window.
+        DataError: no store of this run has the paper, it is in the few tokens that fill no window, or the run passed it over.
     """
-    size = loader.data.global_batch_size
-    readings, known = [], False
+    readings: list[Reading] = []
+    known = placed = False
     for source, store in enumerate(loader.stores):
         for document, provenance in _documents(store, name):
             known = True
-            for window, tokens in cast(Windows, loader.windows[source]).places(document):
-                for epoch in range(epochs):
-                    sample = loader.order.position(source, epoch, window)
-                    readings.append(Reading(sample // size + 1, sample, source, epoch, window, provenance, tokens))
+            for (window, tokens), epoch in product(loader.texts[source].places(document), range(epochs)):
+                placed = True
+                sample = loader.order.position(source, epoch, window)
+                readings += [
+                    Reading(held.step, sample, source, epoch, window, provenance, tokens, held.stands)
+                    for held in steps.of_sample(sample)
+                ]
     if not known:
         raise DataError(
             f"no training store of this run has the paper {name}",
             do="check the id; `megabiomed corpus inspect` says why papers were dropped, and some are held out",
         )
-    if not readings:
+    if not placed:
         raise DataError(
             f"the paper {name} is never read",
             got="its tokens are the last of its store, too few for a window",
             do="set data.packing=best_fit, or shorten data.seq_length",
         )
-    return sorted(readings, key=lambda reading: reading.sample)
+    if not readings:
+        raise DataError(
+            f"the paper {name} is never read", got="the run passed its samples over, or begins behind them",
+            do="look at the events `rewind` and `start` of the run",
+        )  # fmt: skip
+    return sorted(readings, key=lambda reading: (reading.sample, reading.step))
 
 
 def _documents(store: TokenStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:

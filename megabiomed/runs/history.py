@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.catalog import needs_care
 from megabiomed.checkpoint.fence import FENCE, of_owners
 from megabiomed.config import RunConfig
+from megabiomed.data.steps import RunSteps, Stretch
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.json_lines import read_objects
 from megabiomed.ground.places import same_place
@@ -16,6 +18,8 @@ from megabiomed.ground.places import same_place
 EVENTS, METRICS = "events.jsonl", "metrics.jsonl"
 # Each is written after the checkpoint of its step was committed or read.
 _KEPT_BY = ("save", "resume", "stopped", "ended", "finished")
+# Have the step and the sample from which the run goes on.
+_BEGINS = ("start", "resume", "rewind")
 _SHOWN = 5
 
 
@@ -28,6 +32,36 @@ def saved_step(folder: Path) -> int:
     """The highest step that the events of a run say was kept in a checkpoint; 0 where none was."""
     steps = (event.get("step") for event in read_events(folder) if event["event"] in _KEPT_BY)
     return max((step for step in steps if isinstance(step, int)), default=0)
+
+
+def run_steps(config: RunConfig) -> RunSteps:
+    """Which samples each step of a run has read or will read, after the events in its folder.
+
+    Without events it is that of a run which begins.
+    """
+    size, first_step = config.data.global_batch_size, config.train.first_step or 0
+    stretches: list[Stretch] = []
+    for event in read_events(config.folder):
+        kind = event["event"]
+        step, sample = event.get("step"), event.get("sample")
+        if not isinstance(step, int):
+            continue
+        if stretches and kind not in _BEGINS:
+            stretches[-1] = _reached(stretches[-1], step)
+        if kind not in _BEGINS or not isinstance(sample, int):
+            continue
+        after = event["to_step"] if kind == "rewind" else step
+        # Within a start the size stays, and events of earlier releases do not have it.
+        held = stretches[-1].size if kind == "rewind" and stretches else size
+        stretches[-1:] = [_reached(each, step) for each in stretches[-1:]]
+        stretches.append(Stretch(after, sample, event.get("global_batch_size", held), after))
+    if not stretches:
+        return RunSteps([Stretch(first_step, 0, size)])
+    return RunSteps([*stretches[:-1], replace(stretches[-1], last=None)])
+
+
+def _reached(stretch: Stretch, step: int) -> Stretch:
+    return replace(stretch, last=max(stretch.last or 0, step))
 
 
 def was_measured(folder: Path, step: int, kind: str) -> bool:

@@ -243,7 +243,8 @@ class Trainer:
         position = self.position
         kind, sample = "resume" if position.step else "start", position.progress.next_sample
         more = {"changed": self.changes, "left_out": self.data.left_out}
-        told = {name: values for name, values in more.items() if values}
+        told: dict[str, object] = {name: values for name, values in more.items() if values}
+        told["global_batch_size"] = self.config.data.global_batch_size  # without it, steps do not tell their samples
         self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **told)
         return Training(
             self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints,

@@ -23,7 +23,9 @@ from megabiomed.engine.build import StepResult
 from megabiomed.engine.gate import UpdateGate
 from megabiomed.ground.errors import CheckpointError, NonFiniteError, SpikeError
 from megabiomed.runs.health import LEAST_DEVIATION, RunHealth, Spread
+from megabiomed.runs.history import run_steps
 from megabiomed.runs.hooks.health import HealthCheck
+from megabiomed.runs.kinds import read_run
 from megabiomed.runs.language_model import LanguageModel
 from megabiomed.runs.training import RewindAsked
 
@@ -239,13 +241,17 @@ def test_skips_are_decided_alike_in_one_go_and_after_a_resume(trained: Any) -> N
     assert state(clean)[0].data.ids_hash != told.data.ids_hash
 
 
-def test_a_rewind_is_the_same_in_one_go_and_after_a_resume(trained: Any) -> None:
+def test_a_rewind_is_the_same_in_one_go_and_after_a_resume(trained: Any, tmp_path: Path) -> None:
     rewound = trained("rewound", "health.spike=rewind")
     trained("cut", "health.spike=rewind", "train.stop_after=9")
     assert same(rewound, trained("cut", "health.spike=rewind"))
     told, _ = state(rewound)
     assert told.data.skipped == [(NAN_AT, BATCH), (REWOUND, SPIKE_AT + BATCH - REWOUND)]
     assert told.data.next_sample == SPIKE_AT + BATCH + 4 * BATCH
+    for folder in (rewound, tmp_path / "cut"):
+        steps = run_steps(read_run(str(folder / "config.yaml"), []))
+        assert [steps.attempts(step)[-1].first for step in range(1, 13)] == [*range(0, 32, 4), *range(40, 56, 4)]
+        assert [(held.first, held.stands) for held in steps.attempts(9)] == [(REWOUND, False), (40, True)]
     (event,) = (event for event in events(rewound) if event["event"] == "rewind")
     assert (event["step"], event["to_step"], event["skipped"]) == (10, 8, [REWOUND, 8])
 

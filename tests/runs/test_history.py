@@ -18,11 +18,11 @@ from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
 from megabiomed.config import RunConfig, load_config, to_yaml
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.processes.ranks import VERDICT
 from megabiomed.runs.checkpointing import choose, inherited
 from megabiomed.runs.effective import keep
-from megabiomed.runs.history import check_fresh, read_events, saved_step
+from megabiomed.runs.history import check_fresh, read_events, run_steps, saved_step
 from megabiomed.runs.kinds import read_run
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.tracking import LocalFiles
@@ -181,6 +181,21 @@ def test_an_event_that_a_start_adds_after_its_successor_began_is_not_read(config
     files[0].event("finished", {"step": 90})  # it froze after its look at the fence
     assert [event["event"] for event in read_events(config.folder)] == ["start", "resume"]
     assert saved_step(config.folder) == 20
+
+
+def test_steps_have_the_samples_that_the_events_tell_of(config: RunConfig) -> None:
+    """A restart with other batches, steps that an earlier release told without them, and a run that begins late."""
+    assert run_steps(config).attempts(3)[0].first == 2 * config.data.global_batch_size
+    file = LocalFiles(config.folder)
+    file.event("resume", {"step": 100, "sample": 0})
+    file.event("spike", {"step": 108})
+    file.event("resume", {"step": 104, "sample": 32, "global_batch_size": 3})
+    file.event("rewind", {"step": 107, "to_step": 104, "sample": 41})
+    steps = run_steps(config)
+    assert [(held.first, held.size) for held in steps.attempts(105)] == [(32, 8), (32, 3), (41, 3)]
+    assert [held.first for held in steps.attempts(108)] == [56, 50]
+    with pytest.raises(DataError, match="step 100 was not computed by this run: got it begins after step 100"):
+        steps.choose(100)
 
 
 def test_claims_are_numbered_upwards_though_the_fence_is_removed_or_the_clock_set_back(

@@ -27,6 +27,9 @@ def trace(
         str | None, typer.Option(help="Print when this paper is read: its id, PMC id or PubMed id.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the paper's store to list.")] = 1,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Which of several computations of the step, from 1; default: the last.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Show which papers were in a batch, or at which steps a paper was or will be read."""
@@ -35,10 +38,16 @@ def trace(
     from megabiomed.config import load_config
     from megabiomed.data.loader import open_training_data
     from megabiomed.data.trace import trace_paper, trace_step
+    from megabiomed.runs.history import run_steps
 
     run = load_config(config, overrides or [])
-    loader = open_training_data(run.data, run.seed)
-    readings = trace_step(loader, step) if step is not None else trace_paper(loader, str(paper), epochs)
+    loader, steps = open_training_data(run.data, run.seed), run_steps(run)
+    if step is not None:
+        samples, note = steps.choose(step, attempt)
+        typer.echo(note, err=True, nl=bool(note))
+        readings = trace_step(loader, samples)
+    else:
+        readings = iter(trace_paper(loader, str(paper), steps, epochs))
     for reading in readings:
         origin = reading.provenance
         if as_json:
@@ -48,5 +57,5 @@ def trace(
         typer.echo(
             f"step: {reading.step} sample: {reading.sample} epoch: {reading.epoch} window: {reading.window} "
             f"tokens: {reading.tokens} paper: {origin['paper_id']} file: {origin.get('source')} "
-            f"offset: {origin.get('offset')} store: {store}"
+            f"offset: {origin.get('offset')} store: {store}{'' if reading.stands else ' (done again later)'}"
         )
