@@ -137,8 +137,9 @@ class TrainerState(_Record):
         values["topology"] = self.topology.model_dump(exclude_none=True)
         if not self.frozen:
             del values["frozen"]
-        if not self.data.skipped:
-            del values["data"]["skipped"]
+        for key in ("skipped", "quarantined"):
+            if not values["data"][key]:
+                del values["data"][key]
         return {key: value for key, value in values.items() if value is not None}
 
 

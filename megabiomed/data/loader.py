@@ -6,7 +6,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from megabiomed.config import DataConfig
 from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, padding_window
+from megabiomed.data.parts import Papers, SourceDocuments
 from megabiomed.data.progress import DataProgress
+from megabiomed.data.quarantine import Quarantine
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import ContiguousWindows, Readable, Windows, describe, read, read_micro_batch, windows_of
 from megabiomed.ground.errors import DataError, TokenizerError
@@ -36,11 +38,13 @@ class StepBatch:
         micro_batches: this rank's share, in order.
         sample_ids: [global_batch_size, 3] ids of the whole global batch (source, epoch, window).
         first_sample: global number of its first sample.
+        marks: of samples with documents that are masked out of the loss, by row of `sample_ids`.
     """
 
     micro_batches: list[MicroBatch]
     sample_ids: NDArray[np.int64]
     first_sample: int
+    marks: dict[int, bytes] = field(default_factory=dict, kw_only=True)
 
 
 class Source(NamedTuple):
@@ -59,6 +63,8 @@ class SampleLoader(ABC):
     Attributes:
         order: which sample each global number is.
         identity: everything that the order depends on; stored in checkpoints and compared when a run is resumed.
+        documents: of each source; fewer where a kind of data does not tell them.
+        quarantine: documents that are masked out of the loss.
 
     Args:
         identity: what the order depends on besides sources, seed and length: versions, tokenizer.
@@ -82,6 +88,8 @@ class SampleLoader(ABC):
                 for source, share in zip(sources, self.order.mixture.shares)
             ],
         }
+        self.documents: list[SourceDocuments] = []
+        self.quarantine = Quarantine()
         self._ahead = (0, np.empty((0, 3), np.int64))
         self._prefetcher: _Prefetcher | None = None
 
@@ -105,10 +113,11 @@ class SampleLoader(ABC):
         ids = self._sample_ids(first_sample)
         part, size = self.replica_samples, self.data.micro_batch_size
         mine = ids[part.start : part.stop].tolist()
-        micro_batches = [self.read(mine[i : i + size]) for i in range(0, len(mine), size)]
+        parts = [mine[i : i + size] for i in range(0, len(mine), size)]
+        micro_batches = [self.quarantine.masked(self.read(part), part, self.data.seq_length) for part in parts]
         if platform.has_cuda():
             micro_batches = [batch.pinned() for batch in micro_batches]
-        return StepBatch(micro_batches, ids, first_sample)
+        return StepBatch(micro_batches, ids, first_sample, marks=self.quarantine.marks(ids.tolist()))
 
     def _sample_ids(self, first: int) -> NDArray[np.int64]:
         """[global_batch_size, 3] ids of a step, from those computed for an earlier one where they hold it."""
@@ -177,6 +186,7 @@ class TrainLoader(WindowLoader):
         sources = [Source(s.fingerprint, len(each), weight) for s, each, weight in zip(stores, windows, weights)]
         identity = {"order_version": ORDER_VERSION, "tokenizer": stores[0].tokenizer_sha256}
         super().__init__(windows, sources, data, seed, identity, dp_rank, dp_size, first_sample)
+        self.documents = [Papers(store, each) for store, each in zip(stores, windows)]
 
     def notes(self) -> list[str]:
         """What is read of each store, and what is not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 _TRIPLE = struct.Struct("<qqq")
 _SKIPPED = b"skipped"
+NO_MARKS: Mapping[int, bytes] = {}
 EMPTY_HASH = hashlib.blake2b(b"megabiomed sample ids", digest_size=16).hexdigest()
 
 
@@ -24,21 +26,26 @@ class DataProgress:
         ids_hash: chain hash of all consumed sample ids in order, with a mark at those that were skipped.
         identity: everything that decides the order (seed, seq_length, per-source fingerprint, share and windows ...).
         skipped: (first, number) of the global samples that were passed over and are in no update, in order.
+        quarantined: papers that are masked out of the loss, as `quarantine.jsonl` names them.
     """
 
     next_sample: int = 0
     ids_hash: str = EMPTY_HASH
     identity: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[int, int]] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
 
-    def advance(self, ids: NDArray[np.int64]) -> DataProgress:
+    def advance(self, ids: NDArray[np.int64], marks: Mapping[int, bytes] = NO_MARKS) -> DataProgress:
         """Progress after consuming samples with these ids, [count, 3].
+
+        Args:
+            marks: what the hash takes in besides an id, by row: which documents were masked out of the loss.
 
         The hash is chained sample by sample, so that cutting the same samples into other batches gives the same hash.
         """
         # The chain says that all samples so far were the same, in the same order, in 16 bytes: two runs that were stopped and
         # cut into batches differently can be compared by it.
-        return replace(self, next_sample=self.next_sample + len(ids), ids_hash=self._chained(ids, b""))
+        return replace(self, next_sample=self.next_sample + len(ids), ids_hash=self._chained(ids, marks))
 
     def skip(self, ids: NDArray[np.int64]) -> DataProgress:
         """Progress after passing over samples with these ids, [count, 3]: behind them, and the hash tells so."""
@@ -47,15 +54,15 @@ class DataProgress:
         if before and sum(before[-1]) == first:  # go on with the last range
             (first, held), before = before[-1], before[:-1]
             number += held
-        hashed = self._chained(ids, _SKIPPED)
+        hashed = self._chained(ids, dict.fromkeys(range(len(ids)), _SKIPPED))
         return replace(
             self, next_sample=self.next_sample + len(ids), ids_hash=hashed, skipped=[*before, (first, number)]
         )
 
-    def _chained(self, ids: NDArray[np.int64], mark: bytes) -> str:
+    def _chained(self, ids: NDArray[np.int64], marks: Mapping[int, bytes]) -> str:
         digest = bytes.fromhex(self.ids_hash)
-        for row in ids.tolist():
-            digest = hashlib.blake2b(digest + mark + _TRIPLE.pack(*row), digest_size=16).digest()
+        for number, row in enumerate(ids.tolist()):
+            digest = hashlib.blake2b(digest + marks.get(number, b"") + _TRIPLE.pack(*row), digest_size=16).digest()
         return digest.hex()
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +73,8 @@ class DataProgress:
     def from_dict(cls, values: dict[str, Any]) -> DataProgress:
         """Inverse of `to_dict`."""
         skipped = [(int(first), int(number)) for first, number in values.get("skipped", [])]
-        return cls(int(values["next_sample"]), str(values["ids_hash"]), dict(values["identity"]), skipped)
+        quarantined = [str(paper) for paper in values.get("quarantined", [])]
+        return cls(int(values["next_sample"]), str(values["ids_hash"]), dict(values["identity"]), skipped, quarantined)
 
 
 @dataclass(frozen=True)

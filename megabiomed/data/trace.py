@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from megabiomed.data.loader import TrainLoader
+from megabiomed.data.loader import SampleLoader, TrainLoader
 from megabiomed.data.steps import RunSteps, StepSamples
-from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
 from megabiomed.ground.errors import DataError
+
+MOST_PAPERS = 1000
+"""Papers that an event names."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,32 @@ def trace_step(loader: TrainLoader, samples: StepSamples) -> Iterator[Reading]:
     for sample, (source, epoch, window) in enumerate(
         loader.order.sample_ids(samples.first, samples.size).tolist(), samples.first
     ):
-        for document, low, high in loader.texts[source].pieces(window):
-            provenance = loader.stores[source].provenance(document)
-            yield Reading(samples.step, sample, source, epoch, window, provenance, high - low, samples.stands)
+        documents = loader.documents[source]
+        for part in documents.parts(window):
+            provenance = documents.origin(part.document)
+            yield Reading(samples.step, sample, source, epoch, window, provenance, part.size, samples.stands)
+
+
+def papers_of_step(loader: SampleLoader, first: int, size: int) -> dict[str, list[dict[str, Any]]]:
+    """For an event: the papers of a step, each with its pieces (sample, first token of the paper and the token behind it).
+
+    Empty where the sources do not tell their documents. Of steps with thousands of papers the first ones are named; the
+    windows of the step tell the others.
+    """
+    if not loader.documents:
+        return {}
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for sample, (source, _, window) in enumerate(loader.order.sample_ids(first, size).tolist(), first):
+        documents = loader.documents[source]
+        for part in documents.parts(window):
+            if (source, part.document) not in found:
+                if len(found) == MOST_PAPERS:
+                    return {"papers": list(found.values())}
+                origin = documents.origin(part.document)
+                named = {key: origin[key] for key in ("paper_id", "title") if origin.get(key)}
+                found[source, part.document] = {**named, "pieces": []}
+            found[source, part.document]["pieces"].append([sample, part.first, part.first + part.size])
+    return {"papers": list(found.values())}
 
 
 def trace_paper(loader: TrainLoader, name: str, steps: RunSteps, epochs: int = 1) -> list[Reading]:
@@ -62,8 +87,8 @@ def trace_paper(loader: TrainLoader, name: str, steps: RunSteps, epochs: int = 1
     readings: list[Reading] = []
     known = placed = False
     for source, store in enumerate(loader.stores):
-        for document, provenance in _documents(store, name):
-            known = True
+        for _, document in loader.documents[source].find([name]):
+            known, provenance = True, store.provenance(document)
             for (window, tokens), epoch in product(loader.texts[source].places(document), range(epochs)):
                 placed = True
                 sample = loader.order.position(source, epoch, window)
@@ -88,23 +113,3 @@ def trace_paper(loader: TrainLoader, name: str, steps: RunSteps, epochs: int = 1
             do="look at the events `rewind` and `start` of the run",
         )  # fmt: skip
     return sorted(readings, key=lambda reading: (reading.sample, reading.step))
-
-
-def _documents(store: TokenStore, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The documents of a paper."""
-    # Searching a line for bytes takes a fraction of the time of parsing it, so only lines that contain the name are parsed;
-    # they may still be about another paper.
-    wanted = name.removeprefix("PMC").encode()
-    with (store.path / DOCUMENTS).open("rb") as file:
-        for number, line in enumerate(file):
-            if wanted in line:
-                provenance = origin_of(line, store.path, number)
-                if _is_named(provenance, name):
-                    yield number, provenance
-
-
-def _is_named(provenance: dict[str, Any], name: str) -> bool:
-    ids = provenance.get("ids") or {}
-    if name.startswith("PMC"):
-        return name in (str(provenance["paper_id"]), f"PMC{ids.get('pmc')}")
-    return name == str(provenance["paper_id"]) or name in (ids.get(key) for key in ("pubmed", "doi", "arxiv"))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig, to_yaml
 from megabiomed.config.yaml_text import read_yaml
+from megabiomed.data.quarantine import Quarantine
 from megabiomed.ground.errors import UserError
 
 SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "health", "seed")
@@ -18,6 +19,9 @@ SECTIONS = ("optimizer", "train", "lora", "kernels", "align", "health", "seed")
 SILENT = (
     "log_every", "eval_every", "eval_samples", "hang_timeout_s", "hang_start_timeout_s", "collective_timeout_s", "stop_after",
 )  # fmt: skip
+
+
+_SHOWN = 5
 
 
 def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
@@ -37,6 +41,17 @@ def changed_settings(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
         for key, was, there in differences(before, now, config)
         if key.split(".")[0] in SECTIONS and key.split(".")[-1] not in SILENT
     ]
+
+
+def changed_quarantine(checkpoint: Checkpoint, now: Quarantine) -> list[str]:
+    """A line about the papers that are masked out of the loss, where the start that saved masked others."""
+    before = sorted(checkpoint.trainer.data.quarantined)
+    return [] if before == now.papers else [f"quarantine: {_listed(before)} -> {_listed(now.papers)}"]
+
+
+def _listed(papers: list[str]) -> str:
+    more = f" and {len(papers) - _SHOWN} more" if len(papers) > _SHOWN else ""
+    return ", ".join(papers[:_SHOWN]) + more if papers else "none"
 
 
 def differences(

@@ -1,4 +1,4 @@
-"""`megabiomed run | pretrain | align | finetune | plot | report | track`."""
+"""`megabiomed run | pretrain | align | finetune | plot | report | track | explain`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from megabiomed.runs.explain.cli import explain
 
 RunFile = Annotated[str, typer.Argument(help="Run file, or the name of one in configs/runs.")]
 Processes = Annotated[
@@ -98,6 +100,7 @@ def register(app: typer.Typer) -> None:
         plot: "plot runs/demo --output curve.svg",
         report: "report runs/demo --output demo.html --csv demo.csv",
         track: "track runs/demo",
+        explain: "explain runs/demo --step 12 --quarantine worst",
     }
     for command, example in examples.items():
         app.command(epilog=f"Example: megabiomed {example}")(command)

@@ -9,6 +9,7 @@ from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
 from megabiomed.data.loader import SampleLoader
+from megabiomed.data.trace import papers_of_step
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.processes import messages
 from megabiomed.runs.checkpointing import load
@@ -51,18 +52,21 @@ def rewind(training: Training, refused: Step, found: Checkpoint, position: Posit
         position: that of the checkpoint.
     """
     line = load(training.module.engine, found, position.step)
-    first, end = position.progress.next_sample, refused.batch.first_sample + len(refused.batch.sample_ids)
+    read = refused.batch.first_sample
+    first, end = position.progress.next_sample, read + len(refused.batch.sample_ids)
     position.progress = position.progress.skip(loader.order.sample_ids(first, end - first))
     position.tokens += (end - first) * training.config.data.seq_length
     # What was spent stays spent, or a run could rewind for ever.
     position.health = replace(position.health, spent=training.position.health.spent)
     training.position, loader.first_sample = position, end
     training.checkpoints.rewound()
-    training.reporter.event(
+    reporter = training.reporter
+    reporter.event(
         "rewind", step=refused.number, to_step=position.step, checkpoint=str(found.path), sample=end,
-        skipped=[first, end - first],
+        skipped=[first, end - first], samples=[read, end - read], windows=refused.batch.sample_ids.tolist(),
+        **(papers_of_step(loader, read, end - read) if reporter.active else {}),
     )  # fmt: skip
-    training.reporter.say(
+    reporter.say(
         f"rewind: from step {refused.number} to step {position.step}, past samples {first} to {end - 1}; {line}"
     )
-    training.reporter.start_clock()
+    reporter.start_clock()

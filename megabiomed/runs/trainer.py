@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import torch.distributed as dist
 
@@ -14,15 +15,16 @@ from megabiomed.config.time_limits import TimeLimits, time_limits
 from megabiomed.config.topology import check_run
 from megabiomed.data.loader import StepBatch
 from megabiomed.data.progress import DataProgress
+from megabiomed.data.quarantine import Quarantine
 from megabiomed.doctor.certify_import import certify_import
 from megabiomed.engine.mesh import Mesh, build_mesh
 from megabiomed.evaluate.in_training import training_evaluation
 from megabiomed.model.start_from import check_architecture
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.processes.hang import HangGuard
 from megabiomed.processes.phases import START
 from megabiomed.processes.signals import Request, StopFlag
-from megabiomed.runs.changes import changed_settings
+from megabiomed.runs.changes import changed_quarantine, changed_settings
 from megabiomed.runs.checkpointing import (
     ResumePoint,
     describe,
@@ -68,10 +70,12 @@ class Trainer:
         # Data first: what is wrong with them shows before minutes of building.
         self.data = run.open_data(self.mesh)
         self.loader = self.data.loader
+        self.loader.quarantine = self._quarantine()
         evaluation = training_evaluation(run.config, self.mesh, self.data.tokenizer)
         self.hooks = standard_hooks(evaluation)
         self.total = total_steps(run.config, self.loader.samples_per_epoch)
-        self.position = Position(DataProgress(identity=self.loader.identity))
+        papers = self.loader.quarantine.papers
+        self.position = Position(DataProgress(identity=self.loader.identity, quarantined=papers))
         self.changes: list[str] = []
         self.reporter = Reporter(run.config, rank == 0, world, self.total)
         if rank == 0:
@@ -187,6 +191,7 @@ class Trainer:
             self.position, verdict = self._position_of(point.checkpoint)
             self.loader.first_sample = self.position.progress.next_sample
             self.changes = changed_settings(point.checkpoint, config)
+            self.changes += changed_quarantine(point.checkpoint, self.loader.quarantine)
             lines += [*verdict, *(f"changed: {line}" for line in self.changes)]
         elif config.train.first_step:
             raise no_earlier_run(config)
@@ -200,7 +205,13 @@ class Trainer:
         health = RunHealth.of(state.health)
         if not progress.next_sample:  # other data, whose losses say nothing of these
             health = RunHealth(health.skipped_steps)
+        progress = replace(progress, quarantined=self.loader.quarantine.papers)
         return Position(progress, checkpoint.step, state.tokens_consumed, health), verdict
+
+    def _quarantine(self) -> Quarantine:
+        """Documents that are masked out of the loss from this start on, on every rank the same. Collective."""
+        folder, documents = self.config.folder, self.loader.documents
+        return Quarantine.from_json(messages.from_first(lambda: Quarantine.of(folder, documents).to_json()))
 
     def _length(self) -> list[str]:
         """Count the steps of the run anew from the samples that are left; a line where that changes their number."""
@@ -228,7 +239,9 @@ class Trainer:
             for config in self.run.configs:
                 keep(config)
         began = time.monotonic()
-        self._say([*self.data.notes, *(f"warning: {line}" for line in self.data.warnings)])
+        self._say(
+            [*self.data.notes, *self.loader.quarantine.note(), *(f"warning: {line}" for line in self.data.warnings)]
+        )
         for line in self.data.warnings:
             self.reporter.event("warning", what=line)
         START.ended("checkpoint")
@@ -240,16 +253,21 @@ class Trainer:
         checkpoints = Checkpoints(self.config, module.engine, self.data.tokenizer, fence, self.position.step)
         checkpoints.check_space()
         self._say([f"setup: {time.monotonic() - began:.1f} s"])
+        self._tell_beginning()
+        return Training(
+            self.config, self.mesh, module, self.total, self.position, self.reporter, self.guard, checkpoints, self.loader,
+            leave=lambda: self.stop.agreed(leaving=True),
+        )  # fmt: skip
+
+    def _tell_beginning(self) -> None:
+        """The event that a start begins with."""
         position = self.position
         kind, sample = "resume" if position.step else "start", position.progress.next_sample
-        more = {"changed": self.changes, "left_out": self.data.left_out}
+        quarantined = self.loader.quarantine.papers
+        more = {"changed": self.changes, "left_out": self.data.left_out, "quarantined": quarantined}
         told: dict[str, object] = {name: values for name, values in more.items() if values}
         told["global_batch_size"] = self.config.data.global_batch_size  # without it, steps do not tell their samples
         self.reporter.event(kind, step=position.step, sample=sample, total_steps=self.total, **told)
-        return Training(
-            self.config, self.mesh, module, self.total, position, self.reporter, self.guard, checkpoints,
-            leave=lambda: self.stop.agreed(leaving=True),
-        )  # fmt: skip
 
     def _fill(self, module: TrainModule) -> None:
         """Weights from the checkpoint, or those of a run that begins."""

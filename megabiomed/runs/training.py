@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from megabiomed.config import RunConfig
-from megabiomed.data.loader import StepBatch
+from megabiomed.data.loader import SampleLoader, StepBatch
 from megabiomed.data.progress import DataProgress
 from megabiomed.engine.build import StepResult
 from megabiomed.engine.mesh import Mesh
@@ -38,8 +38,8 @@ class Position:
         """Count a step that was done on this batch of so many tokens, and whose update was applied or not."""
         self.step += 1
         self.tokens += tokens
-        go_on = self.progress.advance if applied else self.progress.skip
-        self.progress = go_on(batch.sample_ids)
+        progress, ids = self.progress, batch.sample_ids
+        self.progress = progress.advance(ids, batch.marks) if applied else progress.skip(ids)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Training:
     reporter: Reporter
     guard: HangGuard
     checkpoints: Checkpoints
+    loader: SampleLoader
     leave: Callable[[], Request]
 
     @property

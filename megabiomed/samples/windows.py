@@ -18,13 +18,14 @@ class AnswerWindows:
     """Records packed into windows of `seq_length` places, next-fit in a fixed shuffled order.
 
     Attributes:
+        lengths: [records] places of each.
         too_long: records that do not fit into one window and are left out.
     """
 
     def __init__(self, store: AnswerStore, seq_length: int, seed: int) -> None:
         self.seq_length = seq_length
         self.store = store
-        lengths = self._lengths()
+        lengths = self.lengths = self._lengths()
         order = Permutation(len(store), seed, 0, 0)(np.arange(len(store))) if len(store) else np.zeros(0, np.int64)
         fits = order[lengths[order] <= seq_length]
         self.too_long = len(store) - len(fits)

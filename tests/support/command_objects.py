@@ -108,7 +108,7 @@ def fitting(command: str, parameters: Sequence[Parameter], objects: dict[str, Pa
         "keep_last": 1, "texts": objects["words"], "base": objects["tokenizer"], "files": objects["questions"],
         "file": objects["questions"], "split": objects["split"], "inputs": objects["words"],
     }  # fmt: skip
-    short = {"dry_run": True, "max_new_tokens": 1, "samples": 1, "workers": 1, "epochs": 1}
+    short = {"dry_run": True, "max_new_tokens": 1, "samples": 1, "workers": 1, "epochs": 1, "no_loss": True}
     values = {each.name: named.get(each.name, objects["words"]) for each in parameters if each.required}
     values |= {each.name: short[each.name] for each in parameters if each.name in short}
     return values | {name: str(value).format(**objects) for name, value in _OWN.get(command, {}).items()}
@@ -119,7 +119,8 @@ _OWN: dict[str, dict[str, object]] = {
     "corpus generate": {"papers": 1}, "corpus inspect": {"path": "{corpus}"}, "tokenizer train": {"vocab_size": 300},
     "tokenizer extend": {"pieces": 3}, "tokenizer check": {"model": "{tokenizer}"},
     "tokenizer report": {"model": "{tokenizer}"},
-    "data trace": {"step": 1}, "checkpoint import-hf": {"path": "{hf}"}, "questions generate": {"train": 1, "test": 1},
+    "data trace": {"step": 1}, "explain": {"step": 1},
+    "checkpoint import-hf": {"path": "{hf}"}, "questions generate": {"train": 1, "test": 1},
     "bench kernels": {"op": "norm", "documents": "8", "repeats": 1}, "multimodal generate": {"proteins": 1},
     "multimodal build": {"files": "{items}"},
 }  # fmt: skip

@@ -25,9 +25,10 @@ class Told(list[tuple[Any, ...]]):
 def training(step: int, folder: Path | None = None, **parts: Any) -> Any:
     """A training after so many steps; parts that a test does not give keep what they are told."""
     config = RunConfig.model_validate({"name": "t", "run_dir": folder, "train": {"steps": 9, "eval_every": 2}})
-    held = {name: Told() for name in ("reporter", "guard", "checkpoints", "module")}
+    held: dict[str, Any] = {name: Told() for name in ("reporter", "guard", "checkpoints", "module")}
     position = Position(DataProgress(), step)
-    return SimpleNamespace(**{"config": config, "step": step, "total": 9, "position": position, **held, **parts})
+    held |= {"config": config, "step": step, "total": 9, "position": position, "loader": SimpleNamespace(documents=[])}
+    return SimpleNamespace(**{**held, **parts})
 
 
 def step(loss: float, grad_norm: float) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from megabiomed.data.loader import StepBatch
+from megabiomed.data.trace import papers_of_step
 from megabiomed.engine.gate import Limits
 from megabiomed.ground.errors import MegabiomedError, NonFiniteError, SpikeError
 from megabiomed.runs.health import Finding
@@ -57,9 +58,11 @@ class HealthCheck(Hook):
 def _tell(training: Training, step: Step, found: Finding, policy: str) -> None:
     """Events, curves and the step line, before an exception closes the trackers."""
     batch, reporter = step.batch, training.reporter
+    first, size = batch.first_sample, len(batch.sample_ids)
     reporter.health(
         step.number, found.kind, found.value, policy=policy, **found.figures,
-        samples=[batch.first_sample, len(batch.sample_ids)], windows=batch.sample_ids.tolist(),
+        samples=[first, size], windows=batch.sample_ids.tolist(),
+        **(papers_of_step(training.loader, first, size) if reporter.active else {}),
     )  # fmt: skip
     done = {"skip": "update not applied", "warn": "update applied"}.get(policy)
     if done is not None:

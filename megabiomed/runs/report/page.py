@@ -15,9 +15,11 @@ from megabiomed.model.flops import parameter_count
 from megabiomed.runs.environment import ENVIRONMENT
 from megabiomed.runs.report.charts import lines, shares
 from megabiomed.runs.report.facts import Curve, RunFacts
+from megabiomed.runs.report.papers import papers_part
 
 _QUIET = ("start", "resume", "first_step", "save")
 """Kinds of events that other parts of the page show."""
+_APART = ("time", "event", "step", "claim", "papers", "windows")
 _MOST = 200
 
 
@@ -37,6 +39,7 @@ def _parts(facts: RunFacts) -> Iterator[str]:
         ("Questions and perplexities", _measured(facts)),
         ("Other figures", _others(facts)),
         ("Checkpoints", _checkpoints(facts)),
+        ("Papers of events", papers_part(facts)),
         ("Events", _events(facts)),
         ("Machine", _machine(facts)),
     ):
@@ -165,7 +168,7 @@ def _events(facts: RunFacts) -> str:
     told = [event for event in facts.events if event["event"] not in _QUIET]
     rows = []
     for event in told[-_MOST:]:
-        rest = ", ".join(f"{k}: {v}" for k, v in event.items() if k not in ("time", "event", "step", "claim"))
+        rest = ", ".join(f"{k}: {v}" for k, v in event.items() if k not in _APART)
         rows.append([str(event.get("time", ""))[:19], str(event.get("step", "")), event["event"], rest[:300]])
     note = f"<p>The last {_MOST} of {len(told):,}.</p>" if len(told) > _MOST else ""
     return note + table(["time (UTC)", "step", "event", "what"], rows, words=True) if rows else ""

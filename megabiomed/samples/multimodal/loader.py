@@ -14,14 +14,16 @@ from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.loader import SampleLoader, Source
 from megabiomed.data.packing import IGNORE_INDEX, Inserts, MicroBatch, Window, padding_window
+from megabiomed.data.parts import Papers
 from megabiomed.data.store import TokenStore
-from megabiomed.data.windows import read_window, window_count
+from megabiomed.data.windows import ContiguousWindows, read_window, window_count
 from megabiomed.encoders.adaptors import rows_out
 from megabiomed.encoders.modality import Features, modality_of
 from megabiomed.encoders.schedule import EncoderItem
 from megabiomed.ground.errors import DataError
 from megabiomed.samples.multimodal.batch import AlignBatch, empty_ids
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
+from megabiomed.samples.parts import Records
 from megabiomed.samples.windows import AnswerWindows, Expanded
 
 # Part of the data's identity: raise it with the order, so that a resume notices.
@@ -149,6 +151,9 @@ class AlignLoader(SampleLoader):
             weight = text_share / (1 - text_share) * sum(source.weight for source in align.train)
             sources.append(Source(self.text.fingerprint, window_count(self.text, data.seq_length), weight))
         super().__init__(sources, data, seed, {"order_version": ORDER_VERSION}, dp_rank, dp_size)
+        self.documents = [Records(each) for each in self.windows]
+        if self.text is not None:
+            self.documents.append(Papers(self.text, ContiguousWindows(self.text, data.seq_length)))
         # -1 where rows follow the item; another number of a resampler's queries would pack other windows.
         rows = [rows_out(part.adaptor, -1) for part in align.parts()]
         self.identity |= {"adaptors": rows, "sources": self.identity.pop("sources")}

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from megabiomed.config import DataConfig
 from megabiomed.config.finetune import FinetuneConfig
 from megabiomed.data.loader import HeldOutLoader, Source, WindowLoader, check_stores
+from megabiomed.data.parts import Papers
 from megabiomed.data.store import TokenStore
 from megabiomed.data.windows import windows_of
 from megabiomed.ground.errors import DataError
+from megabiomed.samples.parts import Records
 from megabiomed.samples.questions.store import QuestionStore
 from megabiomed.samples.windows import AnswerWindows
 
@@ -43,6 +45,8 @@ class FinetuneLoader(WindowLoader):
         weights = [*asked, *_replay_weights(finetune, self._epoch)]
         sources = [Source(mark, len(each), weight) for mark, each, weight in zip(prints, windows, weights)]
         super().__init__(windows, sources, data, seed, {"finetune_version": ORDER_VERSION}, dp_rank, dp_size)
+        replayed = [Papers(store, each) for store, each in zip(self.stores, texts)]
+        self.documents = [*(Records(each) for each in asking), *replayed]
 
     @property
     def samples_per_epoch(self) -> int:

@@ -1,0 +1,1 @@
+"""What a step read, and the loss of each of its documents: `megabiomed explain`."""
