@@ -17,7 +17,7 @@ from megabiomed.ground.errors import LaunchError
 if TYPE_CHECKING:
     from megabiomed.launch.stage import ChainStage
 
-_TABLE_WIDTH, _PIPE_WIDTH = 150, 240
+_PIPE_WIDTH = 1000
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
@@ -114,16 +114,14 @@ def status(
 
 def _table(found: list[dict[str, Any]], console: Any) -> Any:
     """A table if it fits, otherwise some lines per stage."""
-    from rich.table import Table
     from rich.text import Text
 
+    from megabiomed.ground.tables import bordered, fits
     from megabiomed.launch.status import COLUMNS, lines, row
 
-    if console.is_terminal and console.width < _TABLE_WIDTH:
-        return Text("\n".join(line for item in found for line in lines(item)))
-    table = Table(*COLUMNS)
-    for item in found:
-        table.add_row(*row(item))
+    table = bordered(COLUMNS, map(row, found))
+    if console.is_terminal and not fits(console, table):
+        return Text("\n".join(line for item in found for line in lines(item)), overflow="fold")
     return table
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from megabiomed.align.chat import Chat, Sampling
 from megabiomed.align.text_scores import counted_lines, heading, text_scorer
 from megabiomed.ground.files import write_json
+from megabiomed.ground.tables import print_table
 from megabiomed.samples.multimodal.records import MultimodalQuestion
 from megabiomed.samples.multimodal.store import QaStore, StoredItem
 
@@ -72,17 +71,17 @@ def evaluate_command(
         "scores": {},
         "counted": scorer.counted,
     }
-    headings = [heading(name, scorer.counted) for name in scorer.names]
-    table = Table("questions", "answers by", *headings, title=f"{len(rows)} held-out questions")
+    lines = []
     for modality in store.modalities:
         chosen = [row for row in rows if row["modality"] == modality]
         for column in ("model", "wrong_item", "retrieval"):
             if chosen and chosen[0].get(column) is not None:
                 scores = scorer.scores([row[column] for row in chosen], [row["reference"] for row in chosen])
                 result["scores"][f"{modality}/{column}"] = scores
-                table.add_row(f"{len(chosen)} {modality}", column, *(f"{scores[name]:.3f}" for name in scorer.names))
-    # Without a terminal rich would wrap the table at 80 columns.
-    Console(width=None if Console().is_terminal else 160).print(table)
+                figures = (f"{scores[name]:.3f}" for name in scorer.names)
+                lines.append([f"{modality}, {len(chosen)}", column, *figures])
+    headings = [heading(name, scorer.counted) for name in scorer.names]
+    print_table(["questions", "answers by", *headings], lines, f"{len(rows)} held-out questions")
     for line in counted_lines(scorer.counted):
         print(line)
     result["answers_cut"] = sum(row["cut"] for row in rows)

@@ -13,6 +13,7 @@ import typer
 from megabiomed.corpus.layouts import AUTO, LAYOUTS
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.options import LARGEST_SEED, finite
+from megabiomed.ground.tables import print_table
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 
@@ -149,22 +150,15 @@ def inspect(
 
 def _show(path: Path, report: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"corpus {path}", title_justify="left")
-    for column in ("", "documents", "tokens", "tokens/s"):
-        table.add_column(column, justify="left" if not column else "right")
-    for split in ("train", "validation"):
-        row = report[split]
-        table.add_row(split, f"{row['documents']:,}", f"{row['tokens']:,}", f"{row['tokens_per_s']:,}")
+    splits = [
+        [split, *(f"{report[split][key]:,}" for key in ("documents", "tokens", "tokens_per_s"))]
+        for split in ("train", "validation")
+    ]
+    print_table(["split", "documents", "tokens", "tokens/s"], splits, f"corpus {path}")
+    counts = {**report["counts"], **report["rejects"]["counts"]}
+    print_table(["account", "count"], [[what, f"{count:,}"] for what, count in counts.items()])
     console = Console()
-    console.print(table)
-    account = Table(title="account", title_justify="left")
-    account.add_column("what")
-    account.add_column("count", justify="right")
-    for what, count in {**report["counts"], **report["rejects"]["counts"]}.items():
-        account.add_row(what, f"{count:,}")
-    console.print(account)
     console.print(f"vocabulary {report['vocab_size']:,}, built in {report['seconds']} s")
     if encoder := report.get("encoder"):  # corpora of older releases say nothing of it
         console.print(_encoder_line(encoder), markup=False, highlight=False)

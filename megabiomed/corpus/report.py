@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import read_json, write_atomic
-from megabiomed.ground.html import page, plot_axes, svg
+from megabiomed.ground.html import bars, page, plot_axes, svg, table
 
 
 class _Split(TypedDict):
@@ -74,15 +74,15 @@ def write_page(corpus: Path, report: dict[str, Any], output: Path) -> None:
         if what.startswith("characters: ") and what.split(": ")[1] not in ("in", "out")
     }
     plots = (
-        ("Papers kept and dropped", _bars(fates, "papers")),
-        ("Characters removed by rule", _bars({what: n for what, n in removed.items() if n > 0}, "characters")),
+        ("Papers kept and dropped", bars(fates, "papers")),
+        ("Characters removed by rule", bars({what: n for what, n in removed.items() if n > 0}, "characters")),
         ("Tokens of a document", _histogram(lengths)),
-        ("Papers by year", _bars(dict(sorted(years.items())), "papers") if years else ""),
-        ("Papers by field of study", _bars(dict(fields.most_common(20)), "papers, in each of their fields")),
-        ("Papers by licence", _bars(_licences(report), "papers")),
-        ("Duplicates", _bars(_duplicates(counts), "papers dropped")),
-        ("Tokens by source file", _bars(dict(sources.most_common(30)), "tokens")),
-        ("Damage by reason", _bars(report["rejects"]["counts"], "records, fields or spans")),
+        ("Papers by year", bars(dict(sorted(years.items())), "papers") if years else ""),
+        ("Papers by field of study", bars(dict(fields.most_common(20)), "papers, in each of their fields")),
+        ("Papers by licence", bars(_licences(report), "papers")),
+        ("Duplicates", bars(_duplicates(counts), "papers dropped")),
+        ("Tokens by source file", bars(dict(sources.most_common(30)), "tokens")),
+        ("Damage by reason", bars(report["rejects"]["counts"], "records, fields or spans")),
     )
     figures = "".join(f"<h2>{title}</h2>{plot or '<p>none</p>'}" for title, plot in plots)
     write_atomic(output, page(f"Corpus {corpus.name}", f"{_table(report)}{figures}{_samples(report)}"))
@@ -123,15 +123,16 @@ def _figures(corpus: Path, report: dict[str, Any]) -> tuple[list[np.ndarray], Co
 
 
 def _table(report: dict[str, Any]) -> str:
-    rows = [(split, report[split]["documents"], report[split]["tokens"]) for split in ("train", "validation")]
-    body = "".join(f"<tr><td>{name}</td><td>{docs:,}</td><td>{tokens:,}</td></tr>" for name, docs, tokens in rows)
+    rows = [
+        [split, f"{report[split]['documents']:,}", f"{report[split]['tokens']:,}"] for split in ("train", "validation")
+    ]
     account = report.get("decontamination")
     text = (
         f"<p>Decontamination: {account['items_found']:,} items found in {account['papers']:,} papers.</p>"
         if account
         else "<p>Decontamination: no evaluation set was given.</p>"
     )
-    return f"<table><tr><th></th><th>documents</th><th>tokens</th></tr>{body}</table>{text}"
+    return table(["", "documents", "tokens"], rows) + text
 
 
 def _samples(report: dict[str, Any]) -> str:
@@ -140,18 +141,6 @@ def _samples(report: dict[str, Any]) -> str:
         for reason, samples in report["rejects"]["samples"].items()
     )
     return f"<h2>Samples of damage</h2><ul>{items}</ul>" if items else ""
-
-
-def _bars(values: dict[str, int], unit: str) -> str:
-    if not values:
-        return ""
-    figure, axes = plot_axes(0.6 + 0.28 * len(values))
-    names = list(values)[::-1]  # bars are drawn from below
-    axes.barh(names, [values[name] for name in names], color="#4477aa")
-    for row, name in enumerate(names):
-        axes.annotate(f" {values[name]:,}", (values[name], row), va="center", fontsize=8)
-    axes.set_xlabel(unit)
-    return svg(figure)
 
 
 def _histogram(lengths: list[np.ndarray]) -> str:

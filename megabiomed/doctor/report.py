@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from megabiomed.checkpoint.manifest import check_tiling
 from megabiomed.checkpoint.reader import Checkpoint
@@ -21,6 +20,7 @@ from megabiomed.config.models import ModelConfig
 from megabiomed.doctor.difference import TensorDifference, differences, open_side, work
 from megabiomed.doctor.needs import config_differences, parse_topology, stage_needs
 from megabiomed.ground.errors import UserError
+from megabiomed.ground.tables import print_table
 from megabiomed.model.hf_folder import HuggingFaceSource, check_architecture
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.vocabulary import notes_on_tokenizer
@@ -62,10 +62,8 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def table_of(rows: list[dict[str, Any]]) -> None:
     """Print summaries as a table."""
-    table = Table("checkpoint", "complete", "step", "tokens", "saved with", "tensors", "model", "optimizer")
-    for row in rows:
-        table.add_row(*(cell(row.get(key)) for key in COLUMNS))
-    Console().print(table)
+    columns = ("checkpoint", "complete", "step", "tokens", "saved with", "tensors", "model", "optimizer")
+    print_table(columns, [[cell(row.get(key)) for key in COLUMNS] for row in rows])
 
 
 def cell(value: Any) -> str:
@@ -136,12 +134,12 @@ def stored_config(checkpoint: Checkpoint) -> RunConfig:
 def print_needs(report: dict[str, Any]) -> None:
     """The table for the terminal."""
     columns = ("stage", "ranks", "parameters", "reads", "memory to load", "memory to save", "memory to offload")
-    table = Table(*columns, title=f"each rank on {report['topology']}: {report['processes']} processes")
+    rows = []
     for stage in report["stages"]:
         sizes = (stage[key] for key in ("read_bytes", "load_bytes", "staging_bytes", "offload_bytes"))
         first, last = stage["ranks"]
-        table.add_row(str(stage["stage"]), f"{first}-{last}", f"{stage['parameters']:,}", *map(_mib, sizes))
-    Console().print(table)
+        rows.append([str(stage["stage"]), f"{first}-{last}", f"{stage['parameters']:,}", *map(_mib, sizes)])
+    print_table(columns, rows, f"each rank on {report['topology']}: {report['processes']} processes")
 
 
 def _mib(count: int) -> str:
@@ -159,11 +157,9 @@ def compare(first: Path, second: Path) -> list[TensorDifference]:
 
 def print_differences(found: Iterable[TensorDifference]) -> None:
     """The table for the terminal; nothing when there is nothing to show."""
-    table = Table("tensor", "kind", "elements", "largest", "relative")
+    rows = []
     for item in found:
-        if item.problem:
-            table.add_row(item.name, item.kind, item.problem, "", "")
-        else:
-            table.add_row(item.name, item.kind, f"{item.differing:,}", f"{item.max_abs:.3g}", f"{item.relative:.3g}")
-    if table.row_count:
-        Console().print(table)
+        figures = [f"{item.differing:,}", f"{item.max_abs:.3g}", f"{item.relative:.3g}"]
+        rows.append([item.name, item.kind, *([item.problem, "", ""] if item.problem else figures)])
+    if rows:
+        print_table(["tensor", "kind", "elements", "largest", "relative"], rows)

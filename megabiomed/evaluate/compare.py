@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from megabiomed.evaluate.metrics import LEVEL, Row
 from megabiomed.evaluate.results import ResultFolder
@@ -21,6 +19,7 @@ from megabiomed.ground.damage import reading
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.figures import NOT_FINITE, Figure, perplexity, shown
 from megabiomed.ground.files import write_json
+from megabiomed.ground.tables import print_table
 
 RESAMPLES = 10_000
 
@@ -105,7 +104,7 @@ def compare_command(a: Path, b: Path, output: Path | None) -> None:
     if found:
         _print_sets(found, title)
     if domains:
-        _print_domains(domains, None if found else title)
+        _print_domains(domains, "" if found else title)
     if output is not None:
         write_json(output, {"a": str(a), "b": str(b), "sets": found, "perplexity": domains})
         print(f"written: {output}")
@@ -129,26 +128,26 @@ def compare_perplexities(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict
     return found
 
 
-def _print_domains(found: dict[str, dict[str, Any]], title: str | None) -> None:
-    table = Table("domain", "loss A", "loss B", "B - A", "perplexity B / A", title=title)
+def _print_domains(found: dict[str, dict[str, Any]], title: str) -> None:
+    rows = []
     for name, row in found.items():
         if "difference" in row:
             more = [f"{row['difference']:+.4f}", shown(perplexity(row["difference"]), ".3f")]
         else:
             more = [row["not_compared"], ""]
-        table.add_row(name, shown(row["a"], ".4f"), shown(row["b"], ".4f"), *more)
-    Console(width=None if Console().is_terminal else 140).print(table)
+        rows.append([name, shown(row["a"], ".4f"), shown(row["b"], ".4f"), *more])
+    print_table(["domain", "loss A", "loss B", "B - A", "perplexity B / A"], rows, title)
 
 
 def _print_sets(found: dict[str, Any], title: str) -> None:
-    table = Table("set", "items", "measure", "A", "B", "B - A [95 %]", "McNemar p", "bootstrap p",
-                  title=title)  # fmt: skip
+    columns = ("set", "items", "measure", "A", "B", "B - A [95 %]", "McNemar p", "bootstrap p")
+    rows = []
     for name, row in found.items():
         span = f"{row['difference']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
         exact = f"{row['mcnemar_p']:.4g}" if "mcnemar_p" in row else ""
-        table.add_row(name, str(row["items"]), row["measure"], f"{row['a']:.1%}", f"{row['b']:.1%}", span, exact,
-                      f"{row['bootstrap_p']:.4g}")  # fmt: skip
-    Console(width=None if Console().is_terminal else 140).print(table)
+        rows.append([name, str(row["items"]), row["measure"], f"{row['a']:.1%}", f"{row['b']:.1%}", span, exact,
+                     f"{row['bootstrap_p']:.4g}"])  # fmt: skip
+    print_table(columns, rows, title)
     for name, row in found.items():
         if row["only_in_one"]:
             print(f"{name}: {row['only_in_one']} items are in one evaluation only")

@@ -14,7 +14,7 @@ from megabiomed.evaluate.results import PAGE, ResultFolder
 from megabiomed.evaluate.table import percent, remarks, warnings
 from megabiomed.ground.figures import shown
 from megabiomed.ground.files import write_atomic
-from megabiomed.ground.html import page, plot_axes, svg, table
+from megabiomed.ground.html import label_bars, named_rows, page, plot_axes, svg, table, wrapped
 
 _BLUE, _RED = "#4477aa", "#cc6677"
 _SHOWN = 8
@@ -64,29 +64,32 @@ def _task(task: dict[str, Any], rows: Sequence[Row]) -> list[str]:
 
 
 def _accuracies(values: Mapping[str, Mapping[str, float]], baselines: Mapping[str, float]) -> str:
-    figure, axes = plot_axes(0.7 + 0.3 * len(values))
     names = list(values)[::-1]
+    figure, axes = plot_axes(0.7 + sum(0.14 + 0.16 * (1 + wrapped(name).count("\n")) for name in names))
     for row, name in enumerate(names):
         found = values[name]
         errors = [[found["value"] - found["low"]], [found["high"] - found["value"]]]
         axes.barh(row, found["value"], xerr=errors, color=_BLUE, ecolor="#222222", capsize=3)
-        axes.annotate(f"  {found['value']:.1%} of {found['items']}", (found["high"], row), va="center", fontsize=8)
         if name in baselines:
             axes.plot([baselines[name]] * 2, [row - 0.4, row + 0.4], color=_RED)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlim(0, 1.15)
+    named_rows(axes, names)
+    label_bars(
+        axes,
+        [values[name]["high"] for name in names],
+        [f" {values[name]['value']:.1%} of {values[name]['items']}" for name in names],
+    )
     return svg(figure)
 
 
 def _confusion(options: list[str], counts: list[list[int]]) -> str:
-    figure, axes = plot_axes(2.6)
+    figure, axes = plot_axes(max(2.6, 0.7 + 0.3 * len(options)))
     columns = [*options, "(none)"]
     axes.imshow(np.array(counts), cmap="Blues", aspect="auto")
     for row, found in enumerate(counts):
         for column, count in enumerate(found):
             axes.annotate(str(count), (column, row), ha="center", va="center", color="#aa3311")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(options)), options)
+    axes.set_xticks(range(len(columns)), [wrapped(name, 100 // len(columns)) for name in columns])
+    named_rows(axes, options)
     axes.set_xlabel("predicted")
     axes.set_ylabel("right")
     return svg(figure)

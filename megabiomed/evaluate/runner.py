@@ -137,7 +137,7 @@ class Evaluation:
 
     def _finish(self, perplexities: dict[str, dict[str, Any]]) -> None:
         from megabiomed.evaluate.page import write_results_page
-        from megabiomed.evaluate.table import print_table
+        from megabiomed.evaluate.table import print_results
         from megabiomed.ground.files import write_json
 
         tasks = {}
@@ -148,7 +148,7 @@ class Evaluation:
         results = {**self._about(), "tasks": tasks, "perplexity": perplexities}
         write_json(self.folder.path / RESULTS, results)
         write_results_page(self.folder, results)
-        print_table(results)
+        print_results(results)
         self._say(f"written: {self.folder.path / RESULTS}")
 
     @property

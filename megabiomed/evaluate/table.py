@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from megabiomed.align.text_scores import counted_lines, heading
 from megabiomed.ground.figures import NOT_FINITE, shown
+from megabiomed.ground.tables import print_table
 
 
 def percent(found: dict[str, float]) -> str:
@@ -16,38 +16,39 @@ def percent(found: dict[str, float]) -> str:
     return f"{found['value']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
 
 
-def print_table(results: dict[str, Any]) -> None:
+def print_results(results: dict[str, Any]) -> None:
     """Print all sets of questions, free answers and perplexities."""
-    console = Console(width=None if Console().is_terminal else 140)
     choice = {name: task for name, task in results["tasks"].items() if "accuracy" in task}
     free = {name: task for name, task in results["tasks"].items() if "text" in task}
     if choice:
         columns = ("set", "items", "accuracy [95 %]", "normalised", "macro-F1", "majority", "without contaminated")
-        table = Table(*columns, title=f"{results['model']}")
-        for name, task in choice.items():
-            more = [percent(task[key]) if key in task else "" for key in ("accuracy_normalised", "macro_f1")]
-            clean = f"{percent(task['accuracy_clean'])} of {task['accuracy_clean']['items']}" \
-                if "accuracy_clean" in task else ""  # fmt: skip
-            table.add_row(name, str(task["items"]), percent(task["accuracy"]), *more, f"{task['majority']:.1%}", clean)
-        console.print(table)
+        print_table(columns, [_choice(name, task) for name, task in choice.items()], results["model"])
     if free:
         counted = next(iter(free.values()))["counted"]
-        table = Table("set", "items", *(heading(score, counted) for score in counted))
-        for name, task in free.items():
-            table.add_row(name, str(task["items"]), *(f"{task['text'][score]:.3f}" for score in counted))
-        console.print(table)
+        rows = [
+            [name, str(task["items"]), *(f"{task['text'][score]:.3f}" for score in counted)]
+            for name, task in free.items()
+        ]
+        print_table(["set", "items", *(heading(score, counted) for score in counted)], rows)
     if results["perplexity"]:
-        table = Table("domain", "loss", "perplexity", "tokens")
-        for name, found in results["perplexity"].items():
-            table.add_row(
-                name, shown(found["loss"], ".4f"), shown(found["perplexity"], ".3f"), f"{found['tokens']:,.0f}"
-            )
-        console.print(table)
-    for name, task in results["tasks"].items():
-        for line in remarks(task):
-            console.print(f"{name}: {line}", highlight=False)
-    for line in warnings(results):
-        console.print(line, highlight=False)
+        figures = [
+            [name, shown(found["loss"], ".4f"), shown(found["perplexity"], ".3f"), f"{found['tokens']:,.0f}"]
+            for name, found in results["perplexity"].items()
+        ]
+        print_table(["domain", "loss", "perplexity", "tokens"], figures)
+    console = Console()
+    said = [f"{name}: {line}" for name, task in results["tasks"].items() for line in remarks(task)]
+    for line in [*said, *warnings(results)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _choice(name: str, task: dict[str, Any]) -> list[str]:
+    """The row of a set of questions with options."""
+    more = [percent(task[key]) if key in task else "" for key in ("accuracy_normalised", "macro_f1")]
+    clean = (
+        f"{percent(task['accuracy_clean'])} of {task['accuracy_clean']['items']}" if "accuracy_clean" in task else ""
+    )
+    return [name, str(task["items"]), percent(task["accuracy"]), *more, f"{task['majority']:.1%}", clean]
 
 
 def warnings(results: dict[str, Any]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
@@ -39,6 +40,46 @@ def plot_axes(height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(9, max(1.4, height)), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def label_bars(axes: Any, ends: Sequence[float], labels: Sequence[str]) -> None:
+    """Write a label behind the end of each horizontal bar, from below, and make the frame wide enough for it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    texts = [
+        axes.annotate(f" {label}", (end, row), va="center", fontsize=8)
+        for row, (end, label) in enumerate(zip(ends, labels))
+    ]
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()  # the layout decides how wide the frame is
+    frame = axes.get_window_extent().width
+    free = [1 - min(0.8, text.get_window_extent(canvas.get_renderer()).width / frame + 0.02) for text in texts]
+    least = max((end / share for end, share in zip(ends, free)), default=1.0)
+    axes.set_xlim(0, least or 1.0)
+
+
+def named_rows(axes: Any, names: Sequence[str]) -> None:
+    """Write the names of the rows of a plot beside them, from below; long ones on several lines."""
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names])
+
+
+def wrapped(name: str, width: int = 48) -> str:
+    """A name on lines that leave a plot its place."""
+    return "\n".join(textwrap.wrap(name, width)) or name
+
+
+def bars(values: Mapping[str, float], unit: str, form: str = ",") -> str:
+    """Horizontal bars with their figures, the first on top, as an SVG element; "" without any."""
+    if not values:
+        return ""
+    names = list(values)[::-1]  # bars are drawn from below
+    figure, axes = plot_axes(0.8 + sum(0.12 + 0.16 * (1 + wrapped(name).count("\n")) for name in names))
+    held = [values[name] for name in names]
+    axes.barh(range(len(names)), held, color="#4477aa")
+    named_rows(axes, names)
+    axes.set_xlabel(unit)
+    label_bars(axes, held, [format(value, form) for value in held])
+    return svg(figure)
 
 
 def svg(figure: Any) -> str:

@@ -43,9 +43,11 @@ def plot_run(run: Path, output: Path) -> None:
         steps, values = read_curve(folder, key)
         if steps:
             axes.plot(steps, values, style, label=label, markersize=4)
-    for event in read_events(folder):
-        if event["event"] == "resume" and isinstance(event.get("step"), int):
-            axes.axvline(event["step"], color="grey", linestyle=":", label=f"resume at step {event['step']}")
+    resumed = [event["step"] for event in read_events(folder)
+               if event["event"] == "resume" and isinstance(event.get("step"), int)]  # fmt: skip
+    for number, step in enumerate(resumed):
+        # One entry for all: a run of many starts would have more than its frame has room for.
+        axes.axvline(step, color="grey", linestyle=":", label=None if number else "resume")
     axes.set(ylabel="loss per token (nats)", title=folder.name)
     axes.legend()
     rates.plot(*read_curve(folder, "train/lr"), color="grey")

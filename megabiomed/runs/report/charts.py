@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megabiomed.ground.html import plot_axes, svg
+from megabiomed.ground.html import plot_axes, svg, wrapped
 from megabiomed.runs.report.facts import Curve, RunFacts
 
 # Tol's bright scheme, which colour-blind readers can tell apart.
@@ -24,10 +24,12 @@ def lines(
         label: of the vertical axis, with the unit.
         facts: runs whose restarts and events are marked.
     """
-    figure, axes = plot_axes(height)
+    names = {name: wrapped(name) for name in curves}
+    beside = sum(1 + name.count("\n") for name in names.values()) + len(_MARKED)
+    figure, axes = plot_axes(max(height, 0.5 + 0.17 * beside) if len(curves) > 1 else height)
     for (name, curve), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS))):
         mark = "o" if len(curve.steps) < 40 else None
-        axes.plot(curve.steps, curve.values, color=colour, label=name, marker=mark, markersize=3, linewidth=1.3)
+        axes.plot(curve.steps, curve.values, color=colour, label=names[name], marker=mark, markersize=3, linewidth=1.3)
     for run in facts:
         _mark(axes, run)
     if log and all(value > 0 for curve in curves.values() for value in curve.values if math.isfinite(value)):
