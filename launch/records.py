@@ -204,6 +204,23 @@ def last_event(run: Path, key: str = "event") -> dict[str, Any]:
     return events[-1] if events else {}
 
 
+def slow_ranks(run: Path) -> list[dict[str, Any]]:
+    """The events `slow_rank` of a run that still hold: each names the rank, its host, by how much (docs/health.md).
+
+    A host in them is one that a launcher may exclude. Nothing once the start that told of them is over.
+    """
+    held: dict[Any, dict[str, Any]] = {}
+    for event in of_owners(read_objects(run / EVENTS)):
+        kind, rank = event.get("event"), event.get("rank")
+        if kind == "slow_rank" and isinstance(rank, int) and isinstance(event.get("host"), str):
+            held[rank] = event
+        elif kind == "slow_rank_over" and isinstance(rank, int):
+            held.pop(rank, None)
+        elif kind in ("start", "resume", "stopped", "ended", "failed", "finished"):
+            held.clear()
+    return list(held.values())
+
+
 def is_finished(run: Path) -> bool:
     """Whether the last thing that happened to a run is that it finished."""
     return last_event(run).get("event") == "finished"

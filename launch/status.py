@@ -100,6 +100,10 @@ def status_of(run: Path) -> dict[str, Any]:
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
         "excluded": excluded_nodes(slurm),
         "blocked": explained(slurm),
+        "slow": [
+            {key: found.get(key) for key in ("rank", "host", "work", "part", "factor", "lost", "step")}
+            for found in records.slow_ranks(run)
+        ],
         "last": ends[-1].get("reason") if ends else None,
         "endings": [
             {key: record.get(key) for key in ("time", "decision", "reason", "code", "after")} for record in ends
@@ -208,9 +212,18 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _last(status: dict[str, Any]) -> str | None:
-    """The last decision; before it what keeps the job from ever starting, and the nodes that it avoids."""
+    """What keeps the job from ever starting; slow ranks; the last decision; the nodes that it avoids."""
     avoids = f"without {status['excluded']}" if status["excluded"] and not status["blocked"] else None
-    return "; ".join(filter(None, (status["blocked"], status["last"], avoids))) or None
+    return "; ".join(filter(None, (status["blocked"], _slow(status), status["last"], avoids))) or None
+
+
+def _slow(status: dict[str, Any]) -> str | None:
+    """The slow ranks of a start that is under way, with their nodes and by how much."""
+    found = [
+        f"rank {slow['rank']} on {slow['host']}" + (f" {slow['factor']:.3g} x" if _is_figure(slow["factor"]) else "")
+        for slow in status["slow"]
+    ]
+    return f"slow: {', '.join(found)}" if found else None
 
 
 def lines(status: dict[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ from megabiomed.encoders.encoder_stack import EncoderStack
 from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.modality import modality_of
-from megabiomed.encoders.schedule import check_ranks, deal, largest
+from megabiomed.encoders.schedule import busiest, check_ranks, deal, largest
 from megabiomed.engine.base import DataParallelEngine
 from megabiomed.engine.build import StepResult, TrainEngine, skipped_steps
 from megabiomed.engine.frozen import FrozenEngine
@@ -61,7 +61,11 @@ class _Share:
 
 
 class AlignEngine(TrainEngine):
-    """A language model with encoders and adaptors beside it."""
+    """A language model with encoders and adaptors beside it.
+
+    Attributes:
+        busiest: encoding work of the busiest rank over the mean, in the newest step.
+    """
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: AlignmentStageConfig) -> None:
         check_ranks(align, mesh.world)
@@ -79,6 +83,7 @@ class AlignEngine(TrainEngine):
             self.encoders.initial = messages.broadcast(self.encoders.initial, first, self._waiting)
         self.dtype = platform.DTYPES[config.train.compute_type]
         self.template = ""
+        self.busiest = 1.0
 
     @property
     def trains_language_model(self) -> bool:
@@ -221,7 +226,10 @@ class AlignEngine(TrainEngine):
     def _encode(self, batch: AlignBatch, gradients: bool) -> tuple[Exchange, dict[str, _Share], list[MicroBatch]]:
         """Phase 1: encode my share without gradients and deliver the rows as leaves of the micro-batches."""
         items = batch.items
-        exchange = Exchange(self.mesh, items, deal(items, self.align, self.mesh.world))
+        owners = deal(items, self.align, self.mesh.world)
+        if gradients:
+            self.busiest = busiest(items, self.align, owners, self.mesh.world)
+        exchange = Exchange(self.mesh, items, owners)
         shares: dict[str, _Share] = {}
         outputs: dict[int, Tensor] = {}
         for modality in self._present(batch) if self.encoders.held else ():

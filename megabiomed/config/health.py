@@ -28,6 +28,11 @@ class HealthConfig(Section):
     check_every: NonNegativeInt = 0
     """Steps between comparisons of weights that several ranks hold alike; then also before each save. 0: never."""
 
+    slow_share: float = Field(0.1, ge=0, lt=1)
+    """Share of a step for which other ranks must wait for one until it is called slow. 0: nothing is measured."""
+    slow_windows: PositiveInt = 3
+    """Windows in a row in which they must; a window is `train.log_every` steps, or a multiple of that from 10 steps on."""
+
     @property
     def watches_spikes(self) -> bool:
         """Whether loss and norm are compared with those before."""

@@ -102,6 +102,13 @@ def deal(items: Sequence[EncoderItem], config: AlignConfig, world: int) -> list[
     return [ranks[place] for place in longest_first(costs(items, config), len(ranks))]
 
 
+def busiest(items: Sequence[EncoderItem], config: AlignConfig, owners: Sequence[int], world: int) -> float:
+    """Work of the busiest encoding rank over their mean, for a plan of `deal`; 1 is ideal, and without any items."""
+    ranks = encoding_ranks(config, world)
+    places = {rank: place for place, rank in enumerate(ranks)}
+    return imbalance(costs(items, config), [places[owner] for owner in owners], len(ranks)) if items else 1.0
+
+
 def imbalance(loads: Sequence[float], owners: Sequence[int], ranks: int) -> float:
     """Load of the busiest rank over the mean load; 1 is ideal."""
     load = [0.0] * ranks

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import resource
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -242,6 +244,33 @@ class Later:
         if self._copied is not None:
             self._copied.synchronize()
         return [float(value) for value in self._held.reshape(-1).tolist()]
+
+
+class Mark:
+    """A point in the work of this process: of the device's current stream, or of the host where there is no device.
+
+    Setting one waits for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._seconds, self._event = 0.0, None
+        if has_cuda():
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record()
+        else:
+            self._seconds = time.perf_counter()
+
+    def since(self, earlier: Mark) -> float:
+        """Seconds between two marks; waits until the device has reached this one."""
+        if self._event is None or earlier._event is None:
+            return self._seconds - earlier._seconds
+        self._event.synchronize()
+        return float(earlier._event.elapsed_time(self._event)) / 1000
+
+
+def host() -> str:
+    """This node's name, as SLURM knows it where SLURM started this process."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def on_any_rank(here: bool) -> bool:

@@ -39,6 +39,7 @@ class Reporter:
         self._fence: Fence | None = None
         self._perplexities = ""  # of the last evaluation, for the step lines
         self._remark = ""  # for the next step line
+        self._more: dict[str, float] = {}  # figures for its record
 
     def track(self) -> list[str]:
         """Open the experiment trackers, once it is known that there is something to train.
@@ -73,7 +74,7 @@ class Reporter:
 
     def remark(self, text: str) -> None:
         """Show this at the end of the next step line."""
-        self._remark = f" {text}"
+        self._remark += f" {text}"
 
     def health(self, step: int, kind: str, value: float, **values: Any) -> None:
         """Report a step that is not finite, or a spike, in the events and in the curves.
@@ -84,6 +85,10 @@ class Reporter:
         self.event(kind, step=step, **values)
         if self.active:
             self._record({f"health/{kind}": value}, step)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Report these figures, by names like `ranks/wait_s`, with those of the next step line."""
+        self._more |= values
 
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""
@@ -116,7 +121,8 @@ class Reporter:
             f"memory: {values['memory_bytes'] / 2**30:.2f}GiB eta: {timedelta(seconds=round(left))}"
             f"{self._perplexities}{remark}"
         )
-        self._record({f"train/{key}": value for key, value in values.items()}, step)
+        more, self._more = self._more, {}
+        self._record({**{f"train/{key}": value for key, value in values.items()}, **more}, step)
         # Speed is that since the last line, so that a slow stretch can be seen.
         self.start_clock()
 

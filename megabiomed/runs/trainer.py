@@ -132,7 +132,7 @@ class Trainer:
         for hook in self.hooks:
             hook.at_start(training)
         # Ends the thread that reads ahead, after an exception too.
-        with closing(self.loader):
+        with closing(self.loader), training.times.measuring(bool(self.config.health.slow_share)):
             while training.step < self.total:
                 try:
                     return self._steps_ahead(training, first)
@@ -142,7 +142,7 @@ class Trainer:
 
     def _steps_ahead(self, training: Training, first: int) -> str:
         """All steps from here on, in a start that began at step `first`; says how they ended."""
-        for batch in self.loader:
+        for batch in training.times.reading(self.loader):
             self._train_one(training, batch)
             # Agreed after every step: a rank that left alone would leave the others in a collective for ever.
             asked, trouble = self.stop.agreed_with(training.checkpoints.trouble(training.step))
@@ -174,7 +174,9 @@ class Trainer:
         lr = learning_rate_at(config, self.loader.samples_per_epoch, done, sample)
         # Whatever draws random numbers in a step draws the same ones after a resume, on any topology.
         platform.seed_all(config.seed, done, self.mesh.replica or 0)
-        step = Step(done + 1, batch, lr, training.module.train_step(batch, lr))
+        with training.times.step():
+            result = training.module.train_step(batch, lr)
+        step = Step(done + 1, batch, lr, result)
         for hook in self.hooks:
             hook.check_step(training, step)
         tokens = config.data.global_batch_size * config.data.seq_length

@@ -16,6 +16,7 @@ from megabiomed.runs.health import RunHealth
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.module import TrainModule
 from megabiomed.runs.saves import Checkpoints
+from megabiomed.runs.step_times import StepTimes
 
 
 @dataclass
@@ -96,12 +97,13 @@ class RewindAsked(Exception):
 
 @dataclass
 class Training:
-    """What hooks may use. The same on every rank but for `reporter`, which speaks on rank 0 alone.
+    """What hooks may use. The same on every rank but for `times` and `reporter`, which speaks on rank 0 alone.
 
     Attributes:
         total: optimizer steps of the run; a rewind changes it where the length is given in epochs.
         position: moves with every step.
         leave: the request to leave that the ranks agree on, if any. Collective.
+        times: where the time of this rank's steps goes.
     """
 
     config: RunConfig
@@ -114,6 +116,7 @@ class Training:
     checkpoints: Checkpoints
     loader: SampleLoader
     leave: Callable[[], Request]
+    times: StepTimes = field(default_factory=StepTimes)
 
     @property
     def step(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 from megabiomed.config.align import AlignConfig
 from megabiomed.encoders.esm2 import ESM2
 from megabiomed.encoders.esm2.config import Esm2Config
-from megabiomed.encoders.schedule import EncoderItem, check_ranks, deal, imbalance, largest, longest_first
+from megabiomed.encoders.schedule import EncoderItem, busiest, check_ranks, deal, imbalance, largest, longest_first
 from megabiomed.ground.errors import TopologyError
 from megabiomed.processes.hang import watched
 
@@ -54,3 +54,11 @@ def test_a_slow_phase_names_its_largest_items(monkeypatch: pytest.MonkeyPatch) -
             time.sleep(0.01)
     assert "rank 3 is in encode protein" in told.getvalue()
     assert "sample 17 protein of 1024 rows, sample 3 protein of 9 rows" in told.getvalue()
+
+
+def test_the_busiest_rank_is_measured_among_those_that_encode() -> None:
+    align = AlignConfig.model_validate({"stages": [{"name": "s", "steps": 1}], "encoder_ranks": [1, 3]})
+    items = [EncoderItem("protein", 0, number, 100, 1, 0, 0) for number in range(4)]
+    assert busiest(items, align, [1, 3, 1, 3], 4) == 1.0
+    assert busiest(items, align, [1, 1, 1, 3], 4) == 1.5
+    assert busiest([], align, [], 4) == 1.0

@@ -125,3 +125,21 @@ def test_damaged_metrics_and_events_leave_cells_empty(run: Path) -> None:
     (run / "slurm/incarnations.jsonl").write_text('[]\n{"kind": 3}\n')
     assert "-" in row(status_of(run))
     assert lines(status_of(run))
+
+
+def test_slow_ranks_are_shown_with_their_nodes_until_they_recover_or_the_start_is_over(run: Path) -> None:
+    slow = [{"event": "slow_rank", "rank": n, "host": f"n{n}", "factor": 1.82, "lost": 0.4, "step": 30} for n in (3, 5)]
+    events = run / "events.jsonl"
+    events.write_text(
+        "".join(json.dumps(event) + "\n" for event in [{"event": "resume", "step": 480}, *slow, {"rank": 5}])
+    )
+    assert dict(zip(COLUMNS, row(status_of(run))))["last"] == (
+        "slow: rank 3 on n3 1.82 x, rank 5 on n5 1.82 x; stopped and saved"
+    )
+    assert [(found["rank"], found["host"], found["lost"]) for found in status_of(run)["slow"]] == [
+        (3, "n3", 0.4), (5, "n5", 0.4)
+    ]  # fmt: skip
+    for more, left in (({"event": "slow_rank_over", "rank": 3}, ["n5"]), ({"event": "resume", "step": 500}, [])):
+        with events.open("a") as file:
+            file.write(json.dumps(more) + "\n")
+        assert [found["host"] for found in status_of(run)["slow"]] == left

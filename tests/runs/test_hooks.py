@@ -22,6 +22,7 @@ from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.processes.signals import Request
 from megabiomed.runs.hooks import standard_hooks
+from megabiomed.runs.hooks.encoder_balance import EncoderBalance
 from megabiomed.runs.hooks.hang import MEASURED, Heartbeat
 from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.hooks.saving import Saving
@@ -68,6 +69,8 @@ def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
         "Heartbeat",
         "Profile",
         "FirstStep",
+        "SlowRanks",
+        "EncoderBalance",
         "Reports",
     ]
 
@@ -205,3 +208,17 @@ def test_before_a_run_leaves_it_waits_for_its_last_save() -> None:
     assert [told[0] for told in held.guard] == ["beat"]
     assert [told[0] for told in held.checkpoints] == ["save", "wait", "committed"]
     assert [told[:2] for told in held.reporter] == [("event", "save")]
+
+
+def test_the_balance_of_encoders_is_that_of_the_steps_of_a_window() -> None:
+    engine = SimpleNamespace(busiest=1.0)
+    hook, run = EncoderBalance(), training(0, module=SimpleNamespace(engine=engine))
+    run.config = run.config.model_copy(update={"train": run.config.train.model_copy(update={"log_every": 10})})
+    for number in range(1, 21):
+        engine.busiest = 1.0 + (number == 7)
+        hook.after_step(run, SimpleNamespace(number=number))  # type: ignore[arg-type]
+    assert run.reporter == [
+        ("add", {"encoders/busiest_mean": 1.1, "encoders/busiest_worst": 2.0}),
+        ("add", {"encoders/busiest_mean": 1.0, "encoders/busiest_worst": 1.0}),
+    ]
+    EncoderBalance().after_step(training(0), SimpleNamespace(number=10))  # type: ignore[arg-type]

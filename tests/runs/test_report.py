@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from megabiomed.config import RunConfig
+from megabiomed.config import RunConfig, load_config
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.runs.effective import keep
 from megabiomed.runs.environment import keep_environment
-from megabiomed.runs.report.facts import read_facts
+from megabiomed.runs.report.facts import RunFacts, read_facts
+from megabiomed.runs.report.reading import reading_part
 from megabiomed.runs.report.write import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -50,6 +51,17 @@ def make_run(folder: Path, lr: float = 1e-3) -> RunConfig:
         {"time": at(110), "event": "resume", "step": 4, "changed": ["optimizer.lr: 0.002 -> 0.001 <b>"]},
         {"time": at(111), "event": "first_step", "step": 5, "seconds": 6.0},
         {"time": at(114), "event": "warning", "what": "a <strange> paper", "step": 7},
+        {
+            "time": at(115),
+            "event": "slow_rank",
+            "step": 8,
+            "rank": 1,
+            "host": "node-7",
+            "work": "stage 0",
+            "part": "compute",
+            "factor": 1.8,
+            "lost": 0.4,
+        },
         {"time": at(120), "event": "save", "step": 10, "pause_s": 1.0},
         {"time": at(121), "event": "finished", "step": 10, "sample": 40, "ids_hash": "cafe"},
     ]
@@ -59,10 +71,14 @@ def make_run(folder: Path, lr: float = 1e-3) -> RunConfig:
         line(20, 7, 500.0, 2.5),  # five steps in four seconds, three of them in vain
         line(116, 8, 200.0, "not finite"),  # type: ignore[arg-type]
         line(119, 10, 800.0, 2.0, **{"train/own_figure": 5.0}),
+        {"step": 10, "time": at(119), "ranks/compute_s": 0.5, "ranks/wait_s": 0.25, "ranks/data_s": 0.0},
         {"step": 10, "time": at(120), "validation/loss": 2.1, "evaluation/a_perplexity": 6.0},
     ]
     for name, held in (("events.jsonl", events), ("metrics.jsonl", metrics)):
         (folder / name).write_text("".join(json.dumps(each) + "\n" for each in held))
+    times = [{"rank": n, "host": f"node-{n}", "work": "stage 0", "compute_s": 0.4 + n / 5, "wait_s": 0.2, "data_s": 0.0}
+             for n in range(2)]  # fmt: skip
+    (folder / "ranks.json").write_text(json.dumps({"step": 10, "ranks": times}))
     return config
 
 
@@ -118,6 +134,7 @@ def test_the_page_tells_state_curves_starts_changes_and_events(tmp_path: Path) -
     for said in (
         "finished, 10 steps, 4,000 tokens", "35.0% of the time", "optimizer.lr: 0.002 -&gt; 0.001 &lt;b&gt;",
         "a &lt;strange&gt; paper", "cafe", "train/own_figure", "-33.3%", "last train/loss", "2.0000 at step 10",
+        "<td>node-7</td><td>stage 0</td><td>compute</td><td>1.8 x</td><td>8</td>", "rank 1 on node-1, 0.6 s",
     ):  # fmt: skip
         assert said in page, said
     assert "<script" not in page
@@ -128,6 +145,17 @@ def test_the_page_tells_state_curves_starts_changes_and_events(tmp_path: Path) -
     assert rows["10"]["train/loss"] == "2.0"
     assert rows["8"]["train/loss"] == "nan"
     assert rows["2"]["validation/loss"] == "2.9"
+
+
+def test_the_page_says_what_was_read_and_nothing_without_the_data(run_file: Path, tmp_path: Path) -> None:
+    config = load_config(str(run_file))
+    facts = RunFacts(tmp_path, config, [{"event": "finished", "step": 2, "sample": 8}], {}, [])
+    part = reading_part(facts)
+    assert "8 samples were read; the shares of tokens are those of all." in part
+    assert f"<td>{config.data.train[0].path}</td><td>" in part
+    moved = config.model_copy(update={"data": config.data.model_copy(
+        update={"train": [config.data.train[0].model_copy(update={"path": tmp_path / "gone"})]})})  # fmt: skip
+    assert reading_part(RunFacts(tmp_path, moved, facts.events, {}, [])) == ""
 
 
 def test_two_runs_are_compared_with_the_settings_in_which_they_differ(tmp_path: Path) -> None:
@@ -160,6 +188,14 @@ def test_a_headless_browser_shows_the_page(tmp_path: Path) -> None:
          "--dump-dom", (tmp_path / "r.html").as_uri()],
         capture_output=True, text=True, timeout=90, check=True,
     )  # fmt: skip
-    titles = ["Loss", "Speed and memory", "Where the time went", "Starts", "Questions and perplexities", "Events"]
+    titles = [
+        "Loss",
+        "Speed and memory",
+        "Where the time went",
+        "Ranks",
+        "Starts",
+        "Questions and perplexities",
+        "Events",
+    ]
     assert [title for title in titles if f"<h2>{title}</h2>" in done.stdout] == titles
     assert done.stdout.count("<svg") >= 5

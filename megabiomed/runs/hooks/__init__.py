@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.runs.hooks.base import Hook
+from megabiomed.runs.hooks.encoder_balance import EncoderBalance
 from megabiomed.runs.hooks.evaluation import Evaluation
 from megabiomed.runs.hooks.first_step import FirstStep
 from megabiomed.runs.hooks.hang import Heartbeat
@@ -12,6 +13,7 @@ from megabiomed.runs.hooks.profile import Profile
 from megabiomed.runs.hooks.replicas import ReplicaCheck
 from megabiomed.runs.hooks.reports import Reports
 from megabiomed.runs.hooks.saving import Saving
+from megabiomed.runs.hooks.slow_ranks import SlowRanks
 from megabiomed.runs.hooks.validation import Validation
 
 
@@ -31,6 +33,8 @@ def standard_hooks(evaluation: TrainingEvaluation | None) -> list[Hook]:
         Heartbeat(),
         Profile(),
         FirstStep(),
+        SlowRanks(),
+        EncoderBalance(),
         Reports(),
     ]
 

@@ -16,6 +16,8 @@ from megabiomed.runs.environment import ENVIRONMENT
 from megabiomed.runs.report.charts import lines, shares
 from megabiomed.runs.report.facts import Curve, RunFacts
 from megabiomed.runs.report.papers import papers_part
+from megabiomed.runs.report.ranks import ranks_part
+from megabiomed.runs.report.reading import reading_part
 
 _QUIET = ("start", "resume", "first_step", "save")
 """Kinds of events that other parts of the page show."""
@@ -35,6 +37,9 @@ def _parts(facts: RunFacts) -> Iterator[str]:
         ("Gradient norm and learning rate", _of_steps(facts)),
         ("Speed and memory", _speed(facts)),
         ("Where the time went", _time(facts)),
+        ("Ranks", ranks_part(facts)),
+        ("Balance of encoders", _encoders(facts)),
+        ("What was read", reading_part(facts)),
         ("Starts", _starts(facts)),
         ("Questions and perplexities", _measured(facts)),
         ("Other figures", _others(facts)),
@@ -144,13 +149,24 @@ def _change(curve: Curve) -> str:
     return f"{last / first - 1:+.1%}" if first and math.isfinite(first) and math.isfinite(last) else ""
 
 
+def _encoders(facts: RunFacts) -> str:
+    names = {"busiest_mean": "mean of the steps", "busiest_worst": "worst step"}
+    curves = {
+        text: facts.curves[f"encoders/{name}"] for name, text in names.items() if f"encoders/{name}" in facts.curves
+    }
+    if not curves:
+        return ""
+    note = "<p>Encoding work that is dealt to the busiest rank over the mean of the encoding ranks; 1 is ideal.</p>"
+    return lines(curves, "busiest rank / mean", [], 2.2) + note
+
+
 def _others(facts: RunFacts) -> str:
     """Figures that no other part shows: of encoders, adaptors, or a user's own."""
     known = ("loss", "grad_norm", "lr", "mfu", "hfu", "memory_bytes", "eta_s", "model_flops_per_s")
     found = ""
     for name, curve in facts.curves.items():
         group, _, what = name.partition("/")
-        if group == "evaluation" or what in known or "tokens_per_s" in what:
+        if group in ("evaluation", "ranks", "encoders") or what in known or "tokens_per_s" in what:
             continue
         found += lines({name: curve}, name, [], 1.8)
     return found
