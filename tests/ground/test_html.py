@@ -26,12 +26,12 @@ SCORES = {"value": 0.97, "low": 0.9, "high": 1.0, "items": 123_456}
 def plots() -> Iterator[tuple[str, Any]]:
     yield "bars", lambda: bars({name: 10**number for number, name in enumerate(NAMES, 5)}, "tokens")
     yield "bars without length", lambda: bars(dict.fromkeys(NAMES, 0), "papers")
-    yield "many bars", lambda: bars({f"{name} {n}": n for name in NAMES for n in range(30)}, "papers")
+    yield "many bars", lambda: bars({f"{name} {n}": n for name in NAMES for n in range(8)}, "papers")
     yield "lengths", lambda: corpus._histogram([np.arange(1, 100_000)])
     yield "accuracies", lambda: evaluation._accuracies(dict.fromkeys(NAMES, SCORES), dict.fromkeys(NAMES, 0.3))
     yield "confusion", lambda: evaluation._confusion(["yes", "no", LONG], [[12345] * 4] * 3)
     yield "margins", lambda: evaluation._margins([{"logprobs": [-1.0, -2.0], "correct": True}] * 3)  # type: ignore[list-item]
-    yield "curves", lambda: charts.lines({f"{name} {n}": STEPS for name in NAMES for n in range(9)}, "perplexity", [])
+    yield "curves", lambda: charts.lines({f"{name} {n}": STEPS for name in NAMES for n in range(5)}, "perplexity", [])
     yield (
         "time",
         lambda: charts.shares({"steps": 1e6, "steps done again": 1.0, "start-up": 2.0, "validation and other": 3.0}),
