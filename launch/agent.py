@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.fence import Fence, holder
 from megabiomed.ground.errors import MegabiomedError, UserError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.capacity import can_start, within_capacity
-from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run
+from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_repeated
+from megabiomed.launch.causes import Failure, first_failure
+from megabiomed.launch.decision import WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
+from megabiomed.launch.room import lacking
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover
 from megabiomed.processes.hang_page import suspects, write_page
 
@@ -43,6 +45,9 @@ def begin(run: Path, incarnation: str) -> Decision:
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
     decision = before_run(finished, killed, history, step, job["max_failures"])
+    # A start without room for its next checkpoint would compute until its first save and lose all of that.
+    if decision.verb == "run" and (short := lacking(run)):
+        decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {_make_room(run)}")
     kind = "begin" if decision.verb == "run" else "refused"
     (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     nodes = os.environ.get(NODES, "")
@@ -107,10 +112,8 @@ def judge(run: Path, incarnation: str) -> Decision:
     decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     own: set[str] = set()
     if decision.exclude:
-        script = run / records.SLURM / records.SCRIPT
-        own = _excluded(job) - {node for record in records.history(run) for node in record.get("exclude", ())}
-        own |= set(_expanded(job.get("exclude")))
-        decision = within_capacity(decision, bad, own, partial(can_start, _job(), script, len(nodes)))
+        own = of_operator(run, job, _job())
+        decision = as_far_as_possible(run, decision, bad, own, _job(), len(nodes))
     outcome = {
         "exclude": [node for node in decision.exclude if node not in own],
         "all": len(bad) == len(nodes),
@@ -134,40 +137,76 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         outcome = "finished"
         with _unwritable():
             records.note_event(run, "finished", fence)  # as a training run does itself
+    failure = first_failure(run, incarnation) if code and not outcome else None
     ending = Ending(
         outcome=outcome,
-        code=code,
+        # srun's code for a program that is not there is the one of a wrong input.
+        code=1 if failure is not None and failure.blames_node and code == WRONG_INPUT else code,
         active=_is_active(),
         before=mine[-1]["step"] if mine else 0,
         after=records.committed_step(run),
         warned=warned,
         **_times(run, mine[-1] if mine and job["kind"] != records.COMMAND else {}),
     )
-    decision = after_run(ending, history, job["max_failures"])
+    decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
+    decision = without_repeated(run, decision, failure, _job(), len(_nodes()))
+    noted = _note_end(run, incarnation, fence, ending, decision, failure)
+    return decision if noted else after_takeover(run, _owner(incarnation))
+
+
+def _with_cause(run: Path, incarnation: str, decision: Decision, ending: Ending, failure: Failure | None) -> Decision:
+    """A decision with what ended the start: the page about a hang, or the first task that failed."""
+    job = records.read_job(run)
     with _unwritable():
         page = write_page(run / "logs" / incarnation, job["ranks"])
         if page is not None:
-            decision = replace(decision, reason=f"{decision.reason}: {suspects(page)}")
+            return replace(decision, reason=f"{decision.reason}: {suspects(page)}")
+    # A start that was asked to leave ends its tasks itself.
+    if ending.active and failure is not None and not (ending.warned and failure.follows):
+        return replace(decision, reason=f"{decision.reason}: {failure}")
+    return replace(decision, reason=f"{decision.reason}: see rank_0.log") if decision.code == WRONG_INPUT else decision
+
+
+def _note_end(
+    run: Path, incarnation: str, fence: Fence | None, ending: Ending, decision: Decision, failure: Failure | None
+) -> bool:
+    """Whether the end of a start stands in the records, or cannot be written; False when a later start has the run."""
     values: dict[str, Any] = {
         "outcome": ending.outcome,
-        "code": code,
-        "warned": warned and not ending.outcome,
+        "code": ending.code,
+        "warned": ending.warned and not ending.outcome,
         "before": ending.before,
         "after": ending.after,
     }
     values |= {"crawled": True} if ending.outcome == "stopped" and ending.crawled else {}
+    values |= {"first_failure": failure.record()} if failure is not None else {}
+    values |= {"exclude": [failure.suspect]} if failure is not None and decision.exclude else {}
     values |= {"decision": decision.verb, "reason": decision.reason}
     with _unwritable():
-        if not records.append(run, "end", fence, incarnation=incarnation, **values):
-            return after_takeover(run, _owner(incarnation))
-    return decision
+        return records.append(run, "end", fence, incarnation=incarnation, **values)
+    return True
+
+
+def _nodes() -> list[str]:
+    """Nodes of this start; empty when the controller does not answer."""
+    try:
+        return scheduler.hostnames(os.environ[NODES])
+    except (MegabiomedError, KeyError):
+        return []
 
 
 def _cannot_write(run: Path, error: OSError) -> Decision:
     if error.errno not in _REFUSED:
         return Decision("leave", f"{run}: {error.strerror or error}")
-    remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
-    return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}, then megabiomed resubmit {run}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "; ".join(filter(None, (error.strerror, lacking(run))))
+        return Decision("fail", f"{run} cannot be written ({why}): {_make_room(run)}")
+    remedy = f"make it writable, then megabiomed resubmit {run}"
+    return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}")
+
+
+def _make_room(run: Path) -> str:
+    return f"make room, then megabiomed resubmit {run}"
 
 
 def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
@@ -216,15 +255,6 @@ def _is_active() -> bool:
     job = _job()
     mine = os.environ.get("SLURM_RESTART_COUNT", "0")
     return job.get("JobState", "RUNNING") == "RUNNING" and job.get("Restarts", mine) == mine
-
-
-def _excluded(job: dict[str, Any]) -> set[str]:
-    """Nodes that the job avoids already; those that its operator excluded are recorded, should the controller not answer."""
-    return {node for nodes in (_job().get("ExcNodeList"), job.get("exclude")) for node in _expanded(nodes)}
-
-
-def _expanded(nodes: str | None) -> list[str]:
-    return scheduler.hostnames(nodes) if nodes not in (None, "", "(null)") else []
 
 
 @cache

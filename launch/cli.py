@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.launch.status_table import Group
 
 if TYPE_CHECKING:
     from megabiomed.launch.stage import ChainStage
@@ -79,71 +81,73 @@ def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
 
 def status(
     run: Annotated[Path | None, typer.Argument(help="Run folder; default: all below runs/.")] = None,
+    state: Annotated[Group | None, typer.Option(help="Only runs in this state; `ended` includes failed ones.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the state of submitted runs: step, loss, speed, last checkpoint, ETA including requeues, how they ended.
 
-    Example: megabiomed status runs/biomedgpt-lm-7b --watch
+    Examples: megabiomed status runs/biomedgpt-lm-7b --watch; megabiomed status --state failed
     """
     from rich.console import Console
     from rich.live import Live
-
-    from megabiomed.launch.status import find_runs, status_of
-
-    def rows() -> list[dict[str, Any]]:
-        return [status_of(folder) for folder in find_runs(run)]
-
-    found = rows()
-    if not found:
-        raise LaunchError(
-            "nothing was submitted there", got=run or "runs/", do="megabiomed submit RUN --cluster CLUSTER"
-        )
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    elif watch:
-        console = Console()
-        with Live(_table(found, console), console=console, refresh_per_second=1) as live:
-            while True:
-                time.sleep(5)
-                live.update(_table(rows(), console))
-    else:
-        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-        console.print(_table(found, console))
-
-
-def _table(found: list[dict[str, Any]], console: Any) -> Any:
-    """A table if it fits, otherwise some lines per stage."""
     from rich.text import Text
 
-    from megabiomed.ground.tables import bordered, fits
-    from megabiomed.launch.status import COLUMNS, lines, row
+    from megabiomed.launch.status import find_runs, statuses
+    from megabiomed.launch.status_table import belongs, table
 
-    table = bordered(COLUMNS, map(row, found))
-    if console.is_terminal and not fits(console, table):
-        return Text("\n".join(line for item in found for line in lines(item)), overflow="fold")
-    return table
+    def rows() -> list[dict[str, Any]]:
+        runs = find_runs(run)
+        if not runs:
+            raise LaunchError(
+                "nothing was submitted there", got=run or "runs/", do="megabiomed submit RUN --cluster CLUSTER"
+            )
+        return [item for item in statuses(runs) if state is None or belongs(item, state)]
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(width=_PIPE_WIDTH if piped else None)
+    if as_json:
+        typer.echo(json.dumps(rows(), indent=1))
+    elif watch:
+        with Live(table(rows(), console), console=console, refresh_per_second=1) as live:
+            while True:
+                time.sleep(5)
+                live.update(table(rows(), console))
+    elif found := rows():
+        shown = table(found, console)
+        console.print(shown, soft_wrap=isinstance(shown, Text))  # paths stay whole
+    else:
+        typer.echo(f"no run is {state}")
 
 
 def logs(
     run: Run,
     rank: Annotated[int, typer.Option(min=0, help="Rank.")] = 0,
     job: Annotated[bool, typer.Option("--job", help="Show the log of the batch script instead.")] = False,
+    first_failure: Annotated[
+        bool, typer.Option("--first-failure", help="Show the log of the task that failed first, and on which node.")
+    ] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines to show.")] = 40,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Continue as the log grows, into later incarnations.")
+        bool, typer.Option("--follow", "-f", help="Continue as the log grows, into later starts.")
     ] = False,
 ) -> None:
-    """Show the log of a rank in the newest incarnation.
+    """Show the log of a rank in the newest start.
 
-    Example: megabiomed logs runs/demo --rank 3 --follow
+    Examples: megabiomed logs runs/demo --rank 3 --follow; megabiomed logs runs/demo --first-failure
     """
-    from megabiomed.launch.follow import newest_log, tail
+    from megabiomed.launch.follow import failed_log, newest_log, tail
 
-    file = run / "slurm" / "job.log" if job else newest_log(run, rank)
-    if file is None or not file.is_file():
+    if first_failure:
+        said, file = failed_log(run)
+        typer.echo(said)
+        if file is not None:
+            tail(file, lines, None)
+        return
+    chosen = run / "slurm" / "job.log" if job else newest_log(run, rank)
+    if chosen is None or not chosen.is_file():
         raise LaunchError(f"{run} has no such log", got=f"rank {rank}", do="look into its logs/ folder")
-    tail(file, lines, (lambda: file if job else newest_log(run, rank)) if follow else None)
+    tail(chosen, lines, (lambda: chosen if job else newest_log(run, rank)) if follow else None)
 
 
 def cancel(
@@ -170,7 +174,7 @@ def save(run: Run) -> None:
     """
     from megabiomed.launch import control
 
-    typer.echo(f"asked: {control.ask(run, 'save')}")
+    typer.echo(control.save(run))
 
 
 def hold(run: Run) -> None:

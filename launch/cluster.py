@@ -78,6 +78,8 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
     for flag, value in flags.items():
         if not _FLAG.fullmatch(flag):
             raise ValueError(f"{flag!r} is not an sbatch option; write it without dashes in front, e.g. `exclude: n3`")
+        if flag == "array":
+            raise ValueError("job arrays are not supported: submit each run of a sweep with its own run_dir")
         if flag in OWN_FLAGS:
             raise ValueError(
                 f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from megabiomed.ground.errors import LaunchError
+from megabiomed.checkpoint.fence import holder
+from megabiomed.ground.errors import LaunchError, UserError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
@@ -36,6 +37,37 @@ def ask(run: Path, what: str) -> Path:
     (run / "control").mkdir(exist_ok=True)
     write_atomic(run / "control" / what, records.now() + "\n")
     return run / "control" / what
+
+
+def save(run: Path) -> str:
+    """Ask a run to save at its next step; returns what to tell.
+
+    Raises:
+        LaunchError: it does not run, so that the request would wait in its folder and fire in a later start.
+    """
+    folders = [run] if records.read_job(run) else submitted_below(run)
+    if run.is_dir() and all(records.is_finished(folder) for folder in folders or [run]):
+        raise LaunchError(f"nothing to save: {run} is finished", do=f"megabiomed status {run}")
+    unsure = ""
+    if folders and not any(_runs_by_hand(folder) for folder in folders):
+        try:
+            states = [scheduler.job_of(folder, False).get("JobState", "not in the queue") for folder in folders]
+        except LaunchError:
+            states, unsure = [], ", if it runs (the scheduler does not answer)"
+        if states and not set(states) & set(scheduler.STARTED):
+            raise LaunchError(
+                f"nothing to save: {run} does not run", got=", ".join(states), do="ask again when it runs"
+            )
+    return f"asked{unsure}: {ask(run, 'save')}; `megabiomed status` shows the new step under `saved`"
+
+
+def _runs_by_hand(run: Path) -> bool:
+    """Whether the newest start of a run was no job, so that the scheduler knows nothing of it."""
+    try:
+        owner = holder(run).rpartition("-")[0]
+    except (UserError, OSError):
+        return False
+    return owner not in ("", records.RESUBMITTED) and not owner.partition(".")[0].isdigit()
 
 
 def cancel(run: Path, save: bool, chain: bool) -> Iterator[str]:

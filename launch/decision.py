@@ -92,15 +92,17 @@ def after_run(ending: Ending, history: list[dict[str, Any]], max_failures: int) 
         return _after_stop(ending, history, max_failures)
     # The next start would read the same input.
     if ending.code == WRONG_INPUT:
-        return Decision("fail", "the input is wrong: see rank_0.log", code=WRONG_INPUT)
+        return Decision("fail", "the input is wrong", code=WRONG_INPUT)
     # Short time limits, frequent preemption: the stop came before the first step. That is no failure of the run, but its
     # patience is limited too.
     if ending.warned and patience(history, ending.after) < max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("requeue", f"asked to leave before it could save, at step {ending.after}")
     # Progress is what was committed: steps computed and lost again do not bring a run to its end. A start that committed
     # something begins the count again, its own death being the first.
-    count = 1 if ending.after > ending.before else failures(history, ending.after) + 1
-    text = f"failure {count} of {max_failures} without progress, exit code {ending.code}, step {ending.after}"
+    saved = ending.after - ending.before
+    count = 1 if saved > 0 else failures(history, ending.after) + 1
+    since = f"after {saved} more saved steps" if saved > 0 else "without progress"
+    text = f"failure {count} of {max_failures} {since}, exit code {ending.code}, step {ending.after}"
     return Decision("requeue", text) if count < max_failures else Decision("fail", text)
 
 
@@ -134,7 +136,7 @@ def before_run(finished: bool, killed: bool, history: list[dict[str, Any]], step
         return Decision("fail", "the kill switch is set (control/end)", code=KILLED)
     lost = lost_begins(since_submission(history), step)
     if lost >= max_failures * LOST_FOR_EACH_FAILURE:
-        return Decision("fail", f"{lost} incarnations were lost without progress at step {step}")
+        return Decision("fail", f"{lost} starts were lost without progress at step {step}")
     return Decision("run", f"begin at step {step}")
 
 
@@ -163,6 +165,17 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
     # The scheduler replaces a job's list of excluded nodes, so the earlier ones are named again.
     known = {node for record in history for node in record.get("exclude", ())}
     return Decision("requeue", f"bad nodes: {text}", tuple(sorted(known | set(bad))))
+
+
+def failed_there_before(history: list[dict[str, Any]], node: str) -> bool:
+    """Whether the start before this one failed on the same node, and on no other.
+
+    Args:
+        history: records of earlier decisions, oldest first.
+    """
+    last: dict[str, Any] = next((each for each in reversed(since_submission(history)) if each["kind"] == "end"), {})
+    failure = last.get("first_failure")
+    return isinstance(failure, dict) and failure.get("suspect") == node
 
 
 def failures(history: list[dict[str, Any]], step: int) -> int:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from megabiomed.ground.errors import LaunchError
+from megabiomed.launch.causes import first_failure
+
 _POLL_S = 0.5
 
 
@@ -14,6 +17,21 @@ def newest_log(run: Path, rank: int) -> Path | None:
     """The log of a rank in the incarnation that wrote last, of the run or of one of its stages."""
     files = [file for where in ("logs", "*/logs") for file in run.glob(f"{where}/*/rank_{rank}.log")]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def failed_log(run: Path) -> tuple[str, Path | None]:
+    """What failed first in the newest start in which something did, and the log of that task.
+
+    Raises:
+        LaunchError: nothing failed.
+    """
+    folders = [path for where in ("logs", "*/logs") for path in run.glob(f"{where}/*/") if path.is_dir()]
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+        if (failure := first_failure(folder.parent.parent, folder.name)) is not None:
+            when = f"{failure.time}, " if failure.time else ""
+            where = f"\n--- {failure.log}" if failure.log is not None else ""
+            return f"{when}start {folder.name}: {failure}{where}", failure.log
+    raise LaunchError(f"no task of {run} failed", got=f"{len(folders)} starts", do=f"megabiomed logs {run} --job")
 
 
 def tail(file: Path, lines: int, newest: Callable[[], Path | None] | None) -> None:

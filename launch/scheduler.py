@@ -174,10 +174,10 @@ def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
     # Text in a format of our own: squeue's JSON has other types in every other version (a state was text, then a list).
     text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
     rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
-    return {number.split("+")[0]: state for number, state, command in rows if _is_script(command, script)}
+    return {number.split("+")[0]: state for number, state, command in rows if is_script(command, script)}
 
 
-def _is_script(command: str | None, script: Path) -> bool:
+def is_script(command: str | None, script: Path) -> bool:
     """Whether SLURM's name of a job's script leads to this one. The folder decides: a script may be gone meanwhile."""
     if command is None or Path(command).name != script.name:
         return False
@@ -211,7 +211,7 @@ def job_of(run: Path, patient: bool = True) -> dict[str, str]:
         active = [number for number, state in jobs_of_script(script, patient).items() if state in ACTIVE]
         job_id = next(iter(active), None)
     fields = job(str(job_id), patient) if job_id else {}
-    return fields if _is_script(fields.get("Command"), script) else {}
+    return fields if is_script(fields.get("Command"), script) else {}
 
 
 def hostnames(nodes: str) -> list[str]:

@@ -139,12 +139,11 @@ def _training(chain: str, config: ChainStageConfig, cluster: ClusterConfig, over
     run = run.model_copy(update={"run_dir": run.folder.absolute()})
     part = [config.stage] if config.stage else []
     file = Path(config.run).absolute() if Path(config.run).is_file() else config.run
-    here = f"run_dir={run.folder}"
     typed = [
         kind.name,
         str(file),
-        *(masked_by_form(change) for change in changes),
-        *([] if here in changes else [here]),
+        *(masked_by_form(change) for change in changes if not change.startswith("run_dir=")),
+        f"run_dir={run.folder}",
         *(["--stage", *part] if part else []),
     ]
     return ChainStage(

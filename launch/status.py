@@ -9,30 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import LaunchError
-from megabiomed.ground.figures import NOT_FINITE, shown
+from megabiomed.ground.figures import NOT_FINITE
 from megabiomed.ground.json_lines import parsed_object
 from megabiomed.ground.places import same_place
-from megabiomed.launch import records, scheduler
+from megabiomed.launch import accounting, queue, records, scheduler
 from megabiomed.launch.cluster import seconds_of
+from megabiomed.launch.decision import failures
 from megabiomed.launch.pending import excluded_nodes, explained
 
-COLUMNS = (
-    "run",
-    "stage",
-    "job",
-    "state",
-    "incarnation",
-    "step",
-    "loss",
-    "tokens/s",
-    "mfu",
-    "saved",
-    "eta",
-    "nodes",
-    "last",
-)
 # Bytes from the end of metrics.jsonl: more than a hundred records.
 _TAIL = 1 << 16
+_BROKEN = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
+"""States in which SLURM leaves a job for good, other than by somebody's wish."""
 
 
 def find_runs(where: Path | None) -> list[Path]:
@@ -73,42 +61,97 @@ def submitted_below(folder: Path) -> list[Path]:
     return sorted(runs, key=place)
 
 
+def statuses(runs: list[Path]) -> list[dict[str, Any]]:
+    """Everything that is known about runs; what is not known is None. One call of the controller for all of them.
+
+    What the controller has forgotten is asked from its accounting, in one call too.
+    """
+    queued: list[dict[str, str]] | None
+    try:
+        queued = queue.listed()
+    except LaunchError:
+        queued = None  # the rest of a row comes from the run's own files
+    known = {run: records.read_job(run) for run in runs}
+    jobs = {run: queue.job_among(queued or [], run, record) for run, record in known.items()}
+    forgotten = {
+        str(record["job_id"]): f"{record.get('chain')}-{record.get('stage')}"
+        for run, record in known.items()
+        if record.get("job_id") and not jobs[run] and not records.is_finished(run)
+    }
+    past = accounting.endings(forgotten)
+    return [
+        _status(run, known[run], jobs[run], past.get(str(known[run].get("job_id")), []), queued is None) for run in runs
+    ]
+
+
 def status_of(run: Path) -> dict[str, Any]:
-    """Everything that is known about one run; what is not known is None."""
-    job, history = records.read_job(run), records.history(run)
-    slurm, away = _ask(run)
-    metrics, ends = _last_metrics(run), [record for record in history if _is_ending(record)]
-    begins = [record for record in history if record["kind"] == "begin"]
-    event = records.last_event(run)
+    """As `statuses`, of one run."""
+    return statuses([run])[0]
+
+
+def _status(
+    run: Path, job: dict[str, Any], slurm: dict[str, str], past: list[dict[str, str]], away: bool
+) -> dict[str, Any]:
+    history, event = records.history(run), records.last_event(run)
+    metrics = _last_metrics(run)
+    ends = [record for record in history if _is_ending(record)]
+    last = ends[-1] if ends else {}
     total = records.last_event(run, "total_steps").get("total_steps")
+    step, reason = records.committed_step(run), slurm.get("Reason")
     return {
         "run": str(run),
         "chain": job.get("chain"),
         "stage": job.get("stage"),
         "job": slurm.get("JobId") or job.get("job_id"),
-        "state": _state(slurm, event, away),
-        "reason": slurm.get("Reason") if slurm.get("Reason") not in (None, "None") else None,
-        "incarnations": len(begins),
+        "state": _state(slurm, event, past, away),
+        "reason": reason if reason not in (None, "None") else None,
+        "starts": sum(record["kind"] == "begin" for record in history),
+        "failures": failures(records.since_submission(history), step),
+        "max_failures": job.get("max_failures"),
+        "elapsed": slurm.get("RunTime") if slurm.get("JobState") in scheduler.STARTED else None,
+        "limit": _limit(slurm, job),
         "step": _known(metrics, "step"),
-        "total_steps": total if _is_figure(total) else None,
+        "total_steps": total if is_figure(total) else None,
         "loss": metrics.get("train/loss"),
         "tokens_per_s": _known(metrics, "train/tokens_per_s"),
         "mfu": _known(metrics, "train/mfu"),
-        "checkpoint_step": records.committed_step(run),
+        "checkpoint_step": step,
         "checkpoint_age_s": _checkpoint_age(run),
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
         "excluded": excluded_nodes(slurm),
-        "blocked": explained(slurm),
+        "blocked": explained(slurm) or _abandoned(run, slurm, past, history),
         "slow": [
             {key: found.get(key) for key in ("rank", "host", "work", "part", "factor", "lost", "step")}
             for found in records.slow_ranks(run)
         ],
-        "last": ends[-1].get("reason") if ends else None,
+        "last": last.get("reason"),
+        "last_time": last.get("time"),
+        "first_failure": last.get("first_failure"),
         "endings": [
-            {key: record.get(key) for key in ("time", "decision", "reason", "code", "after")} for record in ends
+            {key: record.get(key) for key in ("time", "decision", "reason", "code", "after", "first_failure")}
+            for record in ends
         ],
+        "accounting": past,
     }
+
+
+def _limit(slurm: dict[str, str], job: dict[str, Any]) -> str | None:
+    """The time limit of a start; a job that waits to be requeued has none in some versions of SLURM."""
+    limit = slurm.get("TimeLimit", "")
+    return limit if limit[:1].isdigit() else job.get("time")
+
+
+def _abandoned(
+    run: Path, slurm: dict[str, str], past: list[dict[str, str]], history: list[dict[str, Any]]
+) -> str | None:
+    """What to type when a job failed without a decision: its batch script was killed, or the controller forgot its request."""
+    state = slurm.get("JobState") or (past[-1]["State"] if past else "")
+    begun = records.last_begin(run).get("incarnation")
+    heard = {record.get("incarnation") for record in history if _is_ending(record)}
+    if state.split(" ")[0] not in _BROKEN or begun is None or begun in heard or records.is_finished(run):
+        return None
+    return f"its batch script was killed before it could decide: megabiomed resubmit {run}"
 
 
 def _is_ending(record: dict[str, Any]) -> bool:
@@ -118,20 +161,16 @@ def _is_ending(record: dict[str, Any]) -> bool:
     return record["kind"] in ("end", "refused", "no_agent")
 
 
-def _ask(run: Path) -> tuple[dict[str, str], bool]:
-    """The scheduler's answer, and whether there was none: the rest of a row comes from the run's own files."""
-    try:
-        return scheduler.job_of(run, patient=False), False
-    except LaunchError:
-        return {}, True
-
-
-def _state(slurm: dict[str, str], event: dict[str, Any], away: bool) -> str:
+def _state(slurm: dict[str, str], event: dict[str, Any], past: list[dict[str, str]], away: bool) -> str:
     if event.get("event") == "finished":
         return "FINISHED"
+    if slurm.get("JobState"):
+        return slurm["JobState"]
+    if (ended := accounting.state_of(past)) is not None:
+        return ended
     if away:
         return "scheduler does not answer"
-    return slurm.get("JobState") or (f"not in the queue ({event['event']})" if event else "not in the queue")
+    return f"not in the queue ({event['event']})" if event else "not in the queue"
 
 
 def _last_metrics(run: Path) -> dict[str, Any]:
@@ -145,15 +184,15 @@ def _last_metrics(run: Path) -> dict[str, Any]:
     for line in reversed(lines):
         record = parsed_object(line)
         if record is not None and "train/loss" in record:
-            return {key: value for key, value in record.items() if _is_figure(value) or value == NOT_FINITE}
+            return {key: value for key, value in record.items() if is_figure(value) or value == NOT_FINITE}
     return {}
 
 
 def _known(metrics: dict[str, Any], key: str) -> Any:
-    return metrics[key] if _is_figure(metrics.get(key)) else None
+    return metrics[key] if is_figure(metrics.get(key)) else None
 
 
-def _is_figure(value: object) -> bool:
+def is_figure(value: object) -> bool:
     """Whether it is a finite number; a damaged file holds anything."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -175,72 +214,10 @@ def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) ->
 
 def _requeue_pause(slurm: dict[str, str]) -> float:
     """Seconds from a requeue to the next start: at least SLURM's own 121 s, plus what this job last waited in the queue."""
-    # A requeued job may start cred_expire + 1 seconds later (by default 121), when no node accepts its old credential.
+    # A requeued job may start cred_expire + 1 seconds later (by default 121), when no node accepts its old credential. A
+    # requeue is a submission for SLURM, so its wait has that pause in it.
     try:
-        begin, submit = (datetime.fromisoformat(slurm[key]) for key in ("StartTime", "EligibleTime"))
+        begin, submit = (datetime.fromisoformat(slurm[key]) for key in ("StartTime", "SubmitTime"))
     except (KeyError, ValueError):
         return 121.0
-    return 121.0 + max(0.0, (begin - submit).total_seconds())
-
-
-def row(status: dict[str, Any]) -> tuple[str, ...]:
-    """A status as cells of the table."""
-    state = status["state"] + (f" ({status['reason']})" if status["reason"] else "")
-    step = f"{status['step']:,}/{status['total_steps']:,}" if status["step"] and status["total_steps"] else None
-    speed = f"{status['tokens_per_s']:,.0f}" if status["tokens_per_s"] else None
-    age = (
-        f"step {status['checkpoint_step']:,}, {_ago(status['checkpoint_age_s'])} ago"
-        if status["checkpoint_step"]
-        else None
-    )
-    loss = shown(status["loss"], ".4f") if status["loss"] is not None else None
-    mfu = f"{status['mfu']:.1%}" if status["mfu"] is not None else None
-    cells = (
-        *(
-            Path(status["run"]).name,
-            status["stage"],
-            status["job"],
-            state,
-            str(status["incarnations"]),
-            step,
-            loss,
-            speed,
-        ),
-        *(mfu, age, _ago(status["eta_s"]) if status["eta_s"] is not None else None, status["nodes"], _last(status)),
-    )
-    return tuple(cell or "-" for cell in cells)
-
-
-def _last(status: dict[str, Any]) -> str | None:
-    """What keeps the job from ever starting; slow ranks; the last decision; the nodes that it avoids."""
-    avoids = f"without {status['excluded']}" if status["excluded"] and not status["blocked"] else None
-    return "; ".join(filter(None, (status["blocked"], _slow(status), status["last"], avoids))) or None
-
-
-def _slow(status: dict[str, Any]) -> str | None:
-    """The slow ranks of a start that is under way, with their nodes and by how much."""
-    found = [
-        f"rank {slow['rank']} on {slow['host']}" + (f" {slow['factor']:.3g} x" if _is_figure(slow["factor"]) else "")
-        for slow in status["slow"]
-    ]
-    return f"slow: {', '.join(found)}" if found else None
-
-
-def lines(status: dict[str, Any]) -> list[str]:
-    """A status for a narrow terminal."""
-    cell = dict(zip(COLUMNS, row(status)))
-    return [
-        f"{cell['run']} {cell['stage']}: {cell['state']}, job {cell['job']}, incarnation {cell['incarnation']}",
-        f"  step {cell['step']}  loss {cell['loss']}  tokens/s {cell['tokens/s']}  mfu {cell['mfu']}  eta {cell['eta']}",
-        f"  saved {cell['saved']}  nodes {cell['nodes']}",
-        f"  last: {cell['last']}",
-    ]
-
-
-def _ago(seconds: float) -> str:
-    minutes, _ = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours}h"
-    return f"{hours}h {minutes:02d}m" if hours else (f"{minutes} min" if minutes else f"{int(seconds)} s")
+    return max(121.0, (begin - submit).total_seconds())

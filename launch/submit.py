@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.stage import ChainStage
+from megabiomed.launch.undo import Before, in_one_line, restore, take_back
 from megabiomed.processes.torchrun import torchrun
 
 _TEMPLATE = "job.sh.j2"
@@ -198,7 +198,7 @@ def excluded(stage: ChainStage) -> str | None:
 def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     """Check every script with the scheduler, then submit them in order; stages that are done are left out.
 
-    If a job of the chain cannot be submitted, those before it are cancelled.
+    If a job of the chain cannot be submitted, those before it are cancelled, and their folders are as they were.
 
     Returns:
         stage -> job id; stage -> what the scheduler said about its start.
@@ -212,24 +212,34 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
     jobs = [job for job in jobs if job.stage in todo]
     if jobs:
         scheduler.need("sbatch")
-    with records.submitting(job.stage.folder for job in jobs):
-        for job in jobs:
-            refuse_second(job.stage.folder)
+    before = [Before(job.stage.folder) for job in jobs]
+    with records.submitting(job.stage.folder for job in jobs), in_one_line():
         ids: dict[str, str] = {}
         try:
             for job in jobs:
-                prepare(job, members)
-            # All of them before the first is submitted: a wrong last stage must not be found when the first one runs.
-            said = {job.stage.name: scheduler.check_script(job.path) for job in jobs}
+                refuse_second(job.stage.folder)
+            said = _checked(jobs, members)
+        except BaseException:
+            restore(before)
+            raise
+        try:
             for job in jobs:
                 _submit(job, members, ids)
             refuse_hopeless(ids)
-        except BaseException as error:  # Ctrl-C, too
-            _take_back(jobs, ids)
-            if isinstance(error, OSError):
-                raise LaunchError("nothing was submitted: a run folder cannot be written", got=error) from None
+        except BaseException:  # Ctrl-C, too
+            # A job that may be in the queue still is found by its folder.
+            if take_back([job.path for job in jobs], ids.values()):
+                restore(before)
             raise
     return ids, dict(estimates([job.stage for job in jobs], said))
+
+
+def _checked(jobs: list[Job], members: list[Path]) -> dict[str, str]:
+    """Write all scripts and ask the scheduler about each; stage -> its answer."""
+    for job in jobs:
+        prepare(job, members)
+    # All of them before the first is submitted: a wrong last stage must not be found when the first one runs.
+    return {job.stage.name: scheduler.check_script(job.path) for job in jobs}
 
 
 def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
@@ -242,17 +252,6 @@ def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
     ids[job.stage.name] = scheduler.submit(job.path, before, job.stage.secrets)
     record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
     write_json(job.stage.folder / records.SLURM / records.JOB, record)
-
-
-def _take_back(jobs: list[Job], ids: dict[str, str]) -> None:
-    """Cancel what was submitted, including a job whose id never arrived. None of the scripts was in the queue before."""
-    numbers = list(ids.values())
-    with suppress(LaunchError):
-        queued = (scheduler.jobs_of_script(job.path).items() for job in jobs)
-        numbers += [n for states in queued for n, state in states if state in scheduler.ACTIVE and n not in numbers]
-    for number in numbers:
-        with suppress(LaunchError):
-            scheduler.call("scancel", number)
 
 
 def refuse_second(run: Path) -> None:

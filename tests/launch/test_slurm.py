@@ -60,7 +60,7 @@ def test_a_chain_saves_is_killed_and_submitted_again_and_its_second_stage_starts
     operator.ends_as(one, reference, SHORT)
     assert (events(two)[0]["event"], events(two)[0]["step"]) == ("resume", SHORT)
     rows = operator.status(one)
-    assert [(row["stage"], row["state"], row["step"], row["incarnations"]) for row in rows] == [
+    assert [(row["stage"], row["state"], row["step"], row["starts"]) for row in rows] == [
         ("first", "FINISHED", SHORT, 2),
         ("second", "FINISHED", SHORT + 2, 1),
     ]

@@ -125,7 +125,7 @@ def test_every_kind_of_stage_runs_and_an_interrupted_alignment_goes_on(
     operator.final(ids["scores"], tmp_path / "runs" / "whole-scores", 900)
     rows = {row["stage"]: row for row in operator.status(tmp_path / "runs" / "a")}
     assert {name: row["state"] for name, row in rows.items()} == {"align-one": "FINISHED", "align-two": "FINISHED"}
-    assert (rows["align-two"]["incarnations"], rows["align-two"]["endings"][0]["decision"]) == (2, "requeue")
+    assert (rows["align-two"]["starts"], rows["align-two"]["endings"][0]["decision"]) == (2, "requeue")
     assert {row["stage"]: row["state"] for row in operator.status(two)} == dict.fromkeys(ids, "FINISHED")
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]
 

@@ -54,7 +54,7 @@ def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
     operator.kill_rank(run, 3, signal.SIGSTOP)
     finished(operator, job, run, reference, 60)
     assert "time limit reached: requeue" in (run / "slurm" / "job.log").read_text()
-    assert operator.status(run)[0]["incarnations"] > 1
+    assert operator.status(run)[0]["starts"] > 1
 
 
 def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, reference: Reference) -> None:

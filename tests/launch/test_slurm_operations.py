@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from support.operator import Operator
 from support.scheduling import planned
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.launch import scheduler
 from megabiomed.launch.capacity import can_start
 from megabiomed.launch.control import cancel, resubmit, scontrol
-from megabiomed.launch.status import row, status_of
+from megabiomed.launch.follow import failed_log
+from megabiomed.launch.status import status_of, statuses
+from megabiomed.launch.status_table import row
 from megabiomed.launch.submit import render, submit_all
 from megabiomed.launch.successor import hand_over
 
@@ -126,3 +130,44 @@ def test_what_would_wait_for_ever_is_taken_back_with_its_chain(
     said = submit_all([first, waits])[1]
     assert said["pretrain"].startswith("to start at")
     assert said["second"] == "after pretrain"
+
+
+def test_the_first_failing_task_is_named_by_its_node_and_a_killed_script_by_what_to_type(
+    operator: Operator, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that are shell scripts; then two runs are shown by one call of the controller."""
+    for name, does in {"dies": "[ $SLURM_PROCID = 1 ] && kill -9 $$", "stays": ":"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\necho begun; {does}\nsleep 100\n")
+        (tmp_path / name).chmod(0o755)
+    run, stage = tmp_path / "run", planned(run_file, tmp_path / "run").stage
+    cluster = stage.cluster.model_copy(
+        update={
+            "python": tmp_path / "dies",
+            "host_python": Path(sys.executable),
+            "preflight": False,
+            "max_failures": 1,
+            "tasks_per_node": 1,
+        }
+    )
+    (job,) = submit_all([render(replace(stage, cluster=cluster, nodes=2))])[0].values()
+    assert operator.final(job, run)["JobState"] == "FAILED"
+    found = status_of(run)
+    assert found["last"].endswith(": rank 1 on n2 failed first: Killed (SIGKILL)")
+    assert (found["first_failure"]["node"], found["failures"], found["starts"]) == ("n2", 1, 1)
+    said, file = failed_log(run)
+    assert (said.count("rank 1 on n2"), file and file.read_text()) == (1, "begun\n")
+
+    other, stays = tmp_path / "other", cluster.model_copy(update={"python": tmp_path / "stays"})
+    (second,) = submit_all([render(replace(stage, folder=other, cluster=stays, nodes=2))])[0].values()
+    operator.until(lambda: "starting the ranks" in operator.logs(other), other)
+    operator.cluster.run("scancel", "--batch", "--signal=KILL", second)
+    assert operator.final(second, other)["JobState"] == "FAILED"
+    assert status_of(other)["blocked"].endswith(f"megabiomed resubmit {other}")
+
+    calls: list[tuple[str, ...]] = []
+    called = scheduler.call
+    monkeypatch.setattr(
+        scheduler, "call", lambda *words, patient=True: [calls.append(words), called(*words, patient=patient)][1]
+    )
+    assert [item["job"] for item in statuses([run, other] * 20)] == [job, second] * 20
+    assert [words[0] for words in calls if words[0] != "sacct"] == ["squeue"]

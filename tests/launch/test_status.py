@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scheduling import program
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import scheduler
 from megabiomed.launch.control import cancel, jobs_of, resubmit
-from megabiomed.launch.status import COLUMNS, find_runs, lines, row, status_of
+from megabiomed.launch.status import find_runs, status_of, statuses
+from megabiomed.launch.status_table import COLUMNS, Group, belongs, first_clause, lines, row
 
 JOB = {
     "chain": "c",
@@ -56,7 +58,7 @@ def submitted(folder: Path, stage: str, members: list[Path]) -> Path:
 def test_everything_that_a_run_wrote_is_shown_without_a_scheduler(run: Path) -> None:
     found = status_of(run)
     assert found["state"] == "scheduler does not answer"
-    assert (found["step"], found["total_steps"], found["incarnations"], found["checkpoint_step"]) == (500, 1000, 2, 480)
+    assert (found["step"], found["total_steps"], found["starts"], found["checkpoint_step"]) == (500, 1000, 2, 480)
     assert found["last"] == "stopped and saved"
     # 200,000 s are left, 85,800 of them fit into one incarnation: two more requeues, each 121 s at least.
     assert found["eta_s"] == 200000 + 2 * 121
@@ -75,6 +77,98 @@ def test_a_finished_run_says_so(run: Path) -> None:
     with (run / "events.jsonl").open("a") as file:
         file.write(json.dumps({"event": "finished", "step": 1000}) + "\n")
     assert (status_of(run)["state"], status_of(run)["eta_s"]) == ("FINISHED", 0.0)
+
+
+def test_one_call_of_the_controller_and_one_of_its_accounting_are_enough_for_a_table_of_any_length(
+    run: Path, tools: Path, tmp_path: Path
+) -> None:
+    """Jobs of other scripts under the same number are nobody's; components of one job are one."""
+    runs = [run, *(submitted(tmp_path / f"runs/r{n}", f"s{n}", []) for n in range(8, 40))]
+    for folder in runs[1:]:
+        job = json.loads((folder / "slurm/job.json").read_text()) | {"job_id": folder.name[1:]}
+        (folder / "slurm/job.json").write_text(json.dumps(job))
+    (runs[-1] / "slurm/job.json").write_text(json.dumps(job | {"job_id": None}))  # its submission was cut off
+    script = "Command={}/slurm/job.sh"
+    queued = [
+        "JobId=7+0|JobState=RUNNING|Reason=None|NodeList=n1|RunTime=1:02|TimeLimit=10:00|" + script.format(run),
+        "JobId=7+1|JobState=RUNNING|Reason=None|NodeList=n[2-3]|" + script.format(run),
+        "JobId=8|JobState=PENDING|Reason=Job's account not permitted|ExcNodeList=n3|" + script.format(runs[1]),
+        "JobId=9|JobState=RUNNING|Reason=None|" + script.format("/somebody/elses"),
+        "JobId=99|JobState=PENDING|Reason=Priority|" + script.format(runs[-1]),
+    ]
+    program(tools, "squeue", f"echo x >> {tmp_path}/asked\n" + "\n".join(f'echo "{line}"' for line in queued))
+    program(tools, "scontrol", f"echo x >> {tmp_path}/asked")
+    past = [
+        "9|c-s9|REQUEUED|0|1|1|0:0|n1|None",
+        "9|c-s9|CANCELLED by 1000|1|2|1|0:0|n2|DependencyNeverSatisfied",
+        "10|other|FAILED|1|2|1|1:0|n2|None",
+    ]
+    program(
+        tools, "sacct",
+        f'echo x >> {tmp_path}/accounted\ncase "$*" in *,Reason*) echo "error: Invalid field requested" >&2; exit 1;; esac\n'
+        + "\n".join(f'echo "{line.rpartition("|")[0]}"' for line in past),
+    )  # fmt: skip
+    found = statuses(runs)
+    assert [(item["state"], item["nodes"], item["job"]) for item in found[:4]] == [
+        ("RUNNING", "n1,n[2-3]", "7"), ("PENDING", None, "8"), ("CANCELLED", None, "9"), ("not in the queue", None, "10"),
+    ]  # fmt: skip
+    assert (found[0]["elapsed"], found[0]["limit"], found[1]["excluded"]) == ("1:02", "10:00", "n3")
+    assert "account" in found[1]["blocked"]
+    assert [start["State"] for start in found[2]["accounting"]] == ["REQUEUED", "CANCELLED by 1000"]
+    assert (found[-1]["job"], found[-1]["reason"]) == ("99", "Priority")
+    assert (tmp_path / "asked").read_text() == "x\n"
+    assert (tmp_path / "accounted").read_text() == "x\nx\n"  # without a field that this version does not know
+    program(tools, "sacct", "\n".join(f'echo "{line}"' for line in past))
+    assert statuses(runs)[2]["state"] == "CANCELLED (DependencyNeverSatisfied)"
+    assert [sum(belongs(item, group) for item in found) for group in Group] == [1, 2, 30, 30]
+
+
+def test_a_job_whose_script_was_killed_says_what_to_type(run: Path, tools: Path) -> None:
+    line = f"JobId=7|JobState={{}}|Reason=JobLaunchFailure|Command={run}/slurm/job.sh"
+    program(tools, "squeue", f'echo "{line.format("FAILED")}"')
+    assert status_of(run)["blocked"] == f"its batch script was killed before it could decide: megabiomed resubmit {run}"
+    assert row(status_of(run))[-1].startswith("its batch script was killed")
+    program(tools, "squeue", f'echo "{line.format("RUNNING")}"')
+    assert status_of(run)["blocked"] is None
+    program(tools, "squeue", f'echo "{line.format("FAILED")}"')
+    with (run / "slurm/incarnations.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "end", "incarnation": "7.1.2", "decision": "fail", "reason": "x"}) + "\n")
+    assert status_of(run)["blocked"] is None
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_long_reason_is_cut_at_a_clause_and_says_where_to_read_on(run: Path, width: int) -> None:
+    failure = (
+        "failure 2 of 3 without progress, exit code 143, step 480: rank 12 on node017 failed first: Killed (SIGKILL)"
+    )
+    history = (run / "slurm/incarnations.jsonl").read_text().splitlines()
+    ended = {"kind": "end", "incarnation": "7.0.1", "before": 480, "after": 480, "time": "2026-01-01T00:00:00+00:00"}
+    reasons = {
+        f"{failure}; its last error: {'torch ' * 40}": f"{failure}; its last error: torch torch",
+        f"{failure}: the run hung: {'rank 3: no answer; ' * 9}see {run}/hang.md": f"{run}/hang.md",
+        "x" * 300: f"x ...; see megabiomed logs {run} --job",
+        failure: failure,
+    }
+    for reason, expected in reasons.items():
+        (run / "slurm/incarnations.jsonl").write_text(
+            "\n".join([*history, json.dumps(ended | {"reason": reason})]) + "\n"
+        )
+        status = status_of(run)
+        assert expected in row(status)[-1]
+        assert len(first_clause(reason, "r")) < 300
+        shown = lines(status, width)
+        assert max(len(line) for line in shown if "/" not in line and "xxx" not in line) <= width
+        assert " ago)" in " ".join(shown)
+        assert f"starts {status['starts']}" in "\n".join(shown)
+
+
+def test_failures_are_counted_as_the_budget_counts_them(run: Path) -> None:
+    job = json.loads((run / "slurm/job.json").read_text())
+    (run / "slurm/job.json").write_text(json.dumps(job | {"max_failures": 3}))
+    ended = {"kind": "end", "incarnation": "7.1.2", "before": 480, "after": 480, "outcome": ""}
+    with (run / "slurm/incarnations.jsonl").open("a") as file:
+        file.write(json.dumps(ended | {"outcome": "stopped"}) + "\n" + f"{json.dumps(ended)}\n" * 2)
+    assert dict(zip(COLUMNS, row(status_of(run))))["failures"] == "2 of 3"
 
 
 def test_a_chain_is_found_from_each_of_its_stages_and_from_the_folder_of_all_runs(run: Path, tmp_path: Path) -> None:

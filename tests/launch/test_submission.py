@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from support.scheduling import planned
 
+from megabiomed.checkpoint.fence import Fence
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
-from megabiomed.launch.control import cancel, resubmit
+from megabiomed.launch.control import cancel, resubmit, save
 from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import submit_all
 
@@ -78,8 +79,57 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_copy(
     monkeypatch.setattr("megabiomed.launch.snapshot.shutil.copytree", full)
     with pytest.raises(LaunchError, match=r"run folder cannot be written: got \[Errno 28\] No space left on device$"):
         submit_all([planned(run_file, run)])
-    assert sorted(file.name for file in (run / "slurm").iterdir()) == ["config.yaml", "submit.lock", "verdicts"]
+    assert not run.exists()
     assert list(base.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", ["by the check", "by the reasons", "because one is queued already"])
+def test_a_refused_submission_leaves_every_folder_as_it_was(
+    run_file: Path, queue: Any, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    base = queue()
+    one, two = planned(run_file, tmp_path / "deep" / "one"), planned(run_file, tmp_path / "two")
+    submit_all([two])
+    record = (tmp_path / "two/slurm/job.json").read_bytes()
+    if refused != "because one is queued already":
+        (base / "7").write_text(f"COMPLETED|{two.path}\n")
+    if refused == "by the check":
+        text = (tools / "sbatch").read_text()
+        (tools / "sbatch").write_text(text.replace("exit 0", "{ echo no such partition >&2; exit 1; }"))
+    monkeypatch.setattr(
+        "megabiomed.launch.submit.refuse_hopeless",
+        lambda ids: (_ for _ in ()).throw(LaunchError("the scheduler would never start stage a")),
+    )
+    chain = [replace(job, stage=replace(job.stage, name=name)) for name, job in zip("ab", (one, two))]
+    with pytest.raises(LaunchError):
+        submit_all(chain)
+    assert not (tmp_path / "deep").exists()
+    assert (tmp_path / "two/slurm/job.json").read_bytes() == record
+    states = {file.name: file.read_text().partition("|")[0] for file in base.iterdir()}
+    assert states["7"] == ("PENDING" if refused == "because one is queued already" else "COMPLETED")
+    assert set(states.values()) <= {"PENDING", "COMPLETED", "CANCELLED"}
+    assert len(states) == (3 if "reasons" in refused else 1)
+
+
+def test_a_save_is_asked_only_of_a_run_that_runs(run_file: Path, queue: Any, tmp_path: Path) -> None:
+    base, run = queue(), tmp_path / "run"
+    submit_all([planned(run_file, run)])
+    for state in ("PENDING", "CANCELLED"):
+        (base / "7").write_text(f"{state}|{run}/slurm/job.sh\n")
+        with pytest.raises(LaunchError, match=f"nothing to save: .*run does not run: got {state}; ask again"):
+            save(run)
+    assert not (run / "control/save").exists()
+    (base / "7").write_text(f"RUNNING|{run}/slurm/job.sh\n")
+    assert save(run).startswith(f"asked: {run}/control/save; ")
+    Path(f"{base}.away").touch()
+    assert save(run).startswith("asked, if it runs (the scheduler does not answer): ")
+    Path(f"{base}.away").unlink()
+    (base / "7").write_text("COMPLETED|x\n")
+    Fence.claim(run, "host.123")  # a start that was typed on this machine, of which the scheduler knows nothing
+    assert save(run).startswith("asked: ")
+    records.note_event(run, "finished", None)
+    with pytest.raises(LaunchError, match=r"nothing to save: .* is finished"):
+        save(run)
 
 
 def test_a_submission_of_a_run_that_began_is_noted(

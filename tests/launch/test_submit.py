@@ -66,6 +66,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
         ({"time": "0:30"}, "shorter than SLURM's smallest limit"),
         ({"partition": "main; rm -rf /"}, "characters that a line of a batch script cannot carry"),
         ({"sbatch": {"dependency": "afterok:1"}}, "megabiomed sets --dependency itself"),
+        ({"sbatch": {"array": "0-3"}}, "job arrays are not supported"),
         ({"sbatch": {"--qos": "x"}}, "write it without dashes"),
         ({"sbatch": {"comment": "a\nb"}}, "characters that a line"),
         ({"environment": {"A B": "1"}}, "not a name of an environment variable"),

@@ -13,7 +13,10 @@ QUEUE = """#!/bin/bash
 # A scheduler in a folder: one file a job, named by its id, with state and script.
 [ -e {base}.away ] && {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
 case $(basename $0) in
-    squeue) for file in {base}/[0-9]*; do [ -e "$file" ] && echo "$(basename $file)|$(cat $file)"; done; true ;;
+    squeue) [[ "$*" == *JobId=* ]] && {{ for file in {base}/[0-9]*; do [ -e "$file" ] || continue
+            IFS='|' read -r state script < "$file"
+            echo "JobId=$(basename $file)|JobState=$state|Command=$script"; done; exit 0; }}
+        for file in {base}/[0-9]*; do [ -e "$file" ] && echo "$(basename $file)|$(cat $file)"; done; true ;;
     scancel) echo "CANCELLED|x" > {base}/$1 ;;
     scontrol) [ -e {base}/$4 ] || {{ echo "Invalid job id specified" >&2; exit 1; }}
         IFS='|' read -r state script < {base}/$4; echo "JobId=$4 JobState=$state Command=$script" ;;
