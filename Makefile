@@ -17,7 +17,7 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
 .PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
-.PHONY: bench-cpu bench-checkpoint bench-data bench-eval bench-gpu bench-align
+.PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align
 
 
 install: $(STAMP)
@@ -78,6 +78,10 @@ bench-checkpoint: install
 bench-data: install
 	cd tests && OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 		$(abspath $(BIN))/python -W ignore -m bench.bench_data
+
+# What cleaning loses and leaves on the real papers below DATA.
+bench-clean: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_clean $(abspath $(DATA))
 
 # Kernels and a training step against their peers, correctness first; needs a CUDA device. Without a network see
 # docs/kernels.md. One section of it: cd tests && python -m bench.bench_gpu --section NAME (--list names them)

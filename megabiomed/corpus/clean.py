@@ -7,21 +7,22 @@ characters run on what is left.
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 from megabiomed.corpus.back_matter import KINDS as BACK_MATTER
+from megabiomed.corpus.back_matter_text import BackMatterRules, back_matter_sections, remove_back_matter
+from megabiomed.corpus.citation_brackets import citation_core, remove_marks
+from megabiomed.corpus.citation_marks import MARK, mark_unmarked
 from megabiomed.corpus.citations import citation_markers
+from megabiomed.corpus.clean_text import collapse_whitespace, normalise_characters, remove_emails, remove_urls
+from megabiomed.corpus.headers import empty_sections, lone_headers, placeholders
+from megabiomed.corpus.intervals import Interval, covered, meets, merge
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.corpus.select import SelectRules, why_dropped, why_dropped_unread
 from megabiomed.corpus.unpack import UnpackLimits
-
-Interval = tuple[int, int]
 
 _REMOVABLE = {
     "authors": ("author", "authorfirstname", "authorlastname", "authoraffiliation"),
@@ -38,21 +39,9 @@ _BODY = ("abstract", "sectionheader", "paragraph")
 MAX_FRONT_MATTER = 5000
 """Characters; see `front_matter`."""
 
-# The repeats are bounded by RFC 5321 (64 characters before the @, 63 in a part of the domain): without bounds a line of
-# a million letters without an address would be searched once from each of them.
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_URL = re.compile(r"(?:\b[a-z]{2,10}://|\bwww\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]", re.IGNORECASE)
-_EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
-_SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
-# What str.splitlines and editors take for line ends. One of them in a document would split it in a file of lines.
-_LINE_END_CHARACTERS = "\r\v\f\x85\u2028\u2029"
-_LINE_ENDS = re.compile(f"\r\n|[{_LINE_END_CHARACTERS}]")
-# Control, format (soft hyphen, zero width), surrogate, private use (what is left of a PDF's symbol fonts), unassigned.
-_DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-
 
 @dataclass(frozen=True)
-class CleanRules(SelectRules, UnpackLimits):
+class CleanRules(SelectRules, UnpackLimits, BackMatterRules):
     """Which rules run: limits of packed files, rules that select papers, and rules that remove text, named after it."""
 
     authors: bool = True
@@ -62,13 +51,19 @@ class CleanRules(SelectRules, UnpackLimits):
     """Remove figures and their captions."""
     tables: bool = True
     citations: bool = True
-    """Remove citation markers such as "[3]", and brackets that this leaves empty."""
+    """Remove marked citations such as "[3]", and brackets that hold nothing else; those that are nouns of a sentence stay."""
+    unmarked_citations: bool = True
+    """Remove citations that no span marks: "[12]", "(Roe et al., 2010)"."""
     publication: bool = True
     """Remove names of publisher and venue."""
     front_matter: bool = True
     """Remove what surrounds the title before the abstract or first section: links, dates, licence lines."""
     empty_sections: bool = True
     """Remove a header when everything below it was removed, such as "References"."""
+    lone_headers: bool = True
+    """Remove a header that nothing follows."""
+    placeholders: bool = True
+    """Remove titles, abstracts and paragraphs that are nothing but "nan", "null" or the like."""
     emails: bool = True
     urls: bool = False
     """Remove web addresses, as MEDITRON does."""
@@ -95,13 +90,7 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
         return None
     counts["characters: in"] += len(paper.text)
     markers = citation_markers(paper) if rules.mark_citations else {}
-    text = cut(paper, *intervals_to_remove(paper, rules, counts, markers))
-    text = remove_emails(text, counts) if rules.emails else text
-    text = remove_urls(text, counts) if rules.urls else text
-    text = normalise_characters(text, counts)
-    # Brackets are empty only once citations and invisible characters are gone; all of these leave gaps, so gaps are last.
-    text = remove_empty_brackets(text, counts) if rules.citations else text
-    text = collapse_whitespace(text, counts)
+    text = rewritten(cut(paper, *intervals_to_remove(paper, rules, counts, markers)), rules, counts)
     if reason := why_dropped(text, rules):
         counts[f"papers: dropped, {reason}"] += 1
         counts["characters: in papers dropped"] += len(text)
@@ -109,6 +98,18 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
     counts["papers: kept"] += 1
     counts["characters: out"] += len(text)
     return text
+
+
+def rewritten(text: str, rules: CleanRules, counts: Counter[str]) -> str:
+    """Apply the rules that rewrite text."""
+    text = remove_emails(text, counts) if rules.emails else text
+    text = remove_urls(text, counts) if rules.urls else text
+    # Marks are no characters of a text and would be dropped as such, so brackets come before characters.
+    text = mark_unmarked(text, counts) if rules.unmarked_citations else text
+    text = remove_marks(text, counts) if rules.citations or rules.unmarked_citations else text
+    text = remove_back_matter(text, rules, counts)
+    # All of these leave gaps, so gaps are last.
+    return collapse_whitespace(normalise_characters(text, counts), counts)
 
 
 def intervals_to_remove(
@@ -126,8 +127,8 @@ def intervals_to_remove(
 
     def take(name: str, more: Iterable[Interval]) -> None:
         nonlocal removed
-        before, removed = _covered(removed), merge([*removed, *more])
-        counts[f"characters: {name}"] += _covered(removed) - before
+        before, removed = covered(removed), merge([*removed, *more])
+        counts[f"characters: {name}"] += covered(removed) - before
 
     for name, kinds in _REMOVABLE.items():
         if getattr(rules, name):
@@ -135,26 +136,25 @@ def intervals_to_remove(
     if rules.front_matter:
         take("front matter", front_matter(paper))
     # A citation inside a caption or a table went with it: a marker would be all that is left of the sentence around it.
-    marked = {start: text for start, (end, text) in markers.items() if not _meets(removed, start, end)}
+    marked = {start: text for start, (end, text) in markers.items() if not meets(removed, start, end)}
     if rules.mark_citations:
         counts["citations: marked"] += len(marked)
         take("citations", ((start, markers[start][0]) for start in marked))
     if rules.citations:
-        take("citations", ((span.start, span.end) for span in paper.spans.get("bibref", [])))
-    if rules.empty_sections:  # last, because it asks what the others have left
+        cores = [citation_core(paper.text, span) for span in paper.spans.get("bibref", [])]
+        cores = [(start, end) for start, end in cores if start < end and not meets(removed, start, end)]
+        marked |= {start: MARK for start, _ in cores}
+        counts["citations: removed"] += len(cores)
+        take("citations", cores)
+    if rules.back_matter_headers:
+        take("back_matter_headers", back_matter_sections(paper))
+    if rules.placeholders:
+        take("placeholders", placeholders(paper))
+    if rules.empty_sections:  # after all others, because it asks what they have left
         take("empty sections", empty_sections(paper, removed))
+    if rules.lone_headers:
+        take("lone headers", lone_headers(paper, removed))
     return removed, marked
-
-
-def merge(intervals: Iterable[Interval]) -> list[Interval]:
-    """Unite overlapping and touching intervals; sorted by start."""
-    merged: list[Interval] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def front_matter(paper: Paper) -> list[Interval]:
@@ -174,22 +174,12 @@ def front_matter(paper: Paper) -> list[Interval]:
     return [gap for gap in ((0, title.start), (title.end, body)) if 0 < gap[1] - gap[0] <= MAX_FRONT_MATTER]
 
 
-def empty_sections(paper: Paper, removed: list[Interval]) -> list[Interval]:
-    """Headers below which, up to the next header or the end, text was removed and nothing is left."""
-    headers = paper.spans.get("sectionheader", [])
-    ends = [*(header.start for header in headers[1:]), len(paper.text)]
-    return [
-        (header.start, header.end)
-        for header, end in zip(headers, ends)
-        if paper.text[header.end : end].strip() and not _remaining(paper.text, header.end, end, removed).strip()
-    ]
-
-
 def cut(paper: Paper, removed: list[Interval], inserted: Mapping[int, str]) -> str:
     """Leave out merged intervals, break the line around titles, headers and paragraphs, and insert texts at places."""
     breaks = _breaks(paper.spans)
     # Between two neighbouring edges everything is removed or nothing, so one pass over the edges builds the text.
     edges = sorted({0, len(paper.text), *breaks, *inserted, *(edge for interval in removed for edge in interval)})
+    text = paper.text.replace(MARK, "\ufffd")  # it stands for citations from here on
     starts, ends = {start for start, _ in removed}, {end for _, end in removed}
     pieces, inside = [], False
     for start, end in pairwise(edges):
@@ -198,87 +188,8 @@ def cut(paper: Paper, removed: list[Interval], inserted: Mapping[int, str]) -> s
         pieces.append(breaks.get(start, ""))
         pieces.append(inserted.get(start, ""))
         if not inside:
-            pieces.append(paper.text[start:end])
+            pieces.append(text[start:end])
     return "".join(pieces)
-
-
-def remove_emails(text: str, counts: Counter[str]) -> str:
-    """Remove e-mail addresses, which also stand outside of author spans."""
-    return _credit(text, _in_lines_with(("@",), _EMAIL, text), "emails", counts)
-
-
-def remove_urls(text: str, counts: Counter[str]) -> str:
-    """Remove web addresses."""
-    return _credit(text, _in_lines_with(("://", "www."), _URL, text), "urls", counts)
-
-
-def normalise_characters(text: str, counts: Counter[str]) -> str:
-    """Unicode NFC; one kind of line end; no control, format (soft hyphen, zero width), surrogate or unassigned ones."""
-    if any(end in text for end in _LINE_END_CHARACTERS):
-        text = _LINE_ENDS.sub("\n", text)
-    kept = text
-    # A paper has a few hundred different characters and a hundred thousand places: look at each character once.
-    for character in set(text) - {"\n", "\t"}:
-        if _is_unwanted(character):
-            kept = kept.replace(character, "")
-    return unicodedata.normalize("NFC", _credit(text, kept, "control characters", counts))
-
-
-def remove_empty_brackets(text: str, counts: Counter[str]) -> str:
-    """Remove "( ; )" and "[, ]" that lost their citations, and the space this leaves before a full stop."""
-    pieces, start = [], 0
-    for bracket in _EMPTY_BRACKETS.finditer(text):
-        # The space before it goes too: a full stop may follow.
-        space = bracket.start() > start and text[bracket.start() - 1] == " "
-        pieces.append(text[start : bracket.start() - space])
-        start = bracket.end()
-    kept = _in_lines_with((" .", " ,", " ;"), _SPACE_BEFORE_POINT, "".join([*pieces, text[start:]]))
-    return _credit(text, kept, "brackets and gaps left by citations", counts)
-
-
-def _in_lines_with(marks: Sequence[str], pattern: re.Pattern[str], text: str) -> str:
-    """Remove what a pattern matches within lines. Only lines that contain a mark are searched: the search is what costs."""
-    if not any(mark in text for mark in marks):
-        return text
-    lines = text.split("\n")
-    return "\n".join([pattern.sub("", line) if any(mark in line for mark in marks) else line for line in lines])
-
-
-def collapse_whitespace(text: str, counts: Counter[str]) -> str:
-    """One space within a line, no space at its ends, at most one blank line."""
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return _credit(text, re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), "whitespace", counts)
-
-
-def _is_unwanted(character: str) -> bool:
-    # U+FFFD: what an earlier program could not decode.
-    return unicodedata.category(character) in _DROPPED_CATEGORIES or character == "\ufffd"
-
-
-def _credit(before: str, after: str, name: str, counts: Counter[str]) -> str:
-    counts[f"characters: {name}"] += len(before) - len(after)
-    return after
-
-
-def _covered(intervals: list[Interval]) -> int:
-    return sum(end - start for start, end in intervals)
-
-
-def _meets(intervals: list[Interval], start: int, end: int) -> bool:
-    """Whether one of merged intervals meets [start, end)."""
-    # The first interval that ends after `start`.
-    place = bisect_right(intervals, start, key=lambda interval: interval[1])
-    return place < len(intervals) and intervals[place][0] < end
-
-
-def _remaining(text: str, start: int, end: int, removed: list[Interval]) -> str:
-    pieces = []
-    for low, high in removed:
-        if high <= start or low >= end:
-            continue
-        pieces.append(text[start : max(start, low)])
-        start = high
-    return "".join([*pieces, text[start:end]])
 
 
 def _breaks(spans: dict[str, list[Span]]) -> dict[int, str]:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from megabiomed.corpus.headers import is_placeholder
 from megabiomed.corpus.licences import kind_of_licence, licences_among
+from megabiomed.corpus.quality import why_not_fineweb, why_not_gopher
 from megabiomed.corpus.records import Paper
 from megabiomed.ground.errors import DataError
 
@@ -40,6 +42,10 @@ class SelectRules:
     """Only papers with one of these licences, separated by commas (cc-by,cc0); papers without one are dropped."""
     language: str = ""
     """Only papers whose first 2,000 characters are of this language (en, de, ...), by py3langid."""
+    gopher_quality: bool = False
+    """Only papers that pass the quality filter of Gopher's MassiveText, which FineWeb and others use."""
+    fineweb_quality: bool = False
+    """Only papers that pass FineWeb's own filter of lines."""
     max_word_share: float = 0.0
     """Only papers whose most frequent word is made of letters and at most this share of all words (peS2o: 0.075)."""
 
@@ -51,7 +57,7 @@ def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
         return "no PMC or PubMed id"
     if rules.require_title and not paper.title.strip():
         return "no title"
-    if rules.require_abstract and not paper.spans.get("abstract"):
+    if rules.require_abstract and not has_abstract(paper):
         return "no abstract"
     if paper.year is not None and paper.year < rules.min_year:
         return f"before {rules.min_year}"
@@ -75,12 +81,20 @@ def why_dropped(text: str, rules: SelectRules) -> str:
     if rules.max_word_share and is_repetitive(words, rules.max_word_share):
         # Tables of numbers, and text in which the parser lost the spaces.
         return f"one word is more than {rules.max_word_share:g} of all, or is no word"
-    return ""
+    if rules.gopher_quality and (reason := why_not_gopher(text, words)):
+        return reason
+    return why_not_fineweb(text) if rules.fineweb_quality else ""
 
 
 def has_medical_id(paper: Paper) -> bool:
     """Whether a paper is in PubMed Central or PubMed, BioMedGPT's selection."""
     return "pmc" in paper.ids or "pubmed" in paper.ids
+
+
+def has_abstract(paper: Paper) -> bool:
+    """Whether a paper has a marked abstract with text; "nan" is none."""
+    spans = paper.spans.get("abstract", [])
+    return any(not is_placeholder(paper.text[span.start : span.end]) for span in spans)
 
 
 def language_of(text: str) -> str:

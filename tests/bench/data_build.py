@@ -13,7 +13,8 @@ import numpy as np
 
 from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus
-from megabiomed.corpus.clean import CleanRules, clean, collapse_whitespace
+from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.clean_text import collapse_whitespace
 from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from megabiomed.corpus.clean import MAX_FRONT_MATTER, CleanRules, clean, merge
+from megabiomed.corpus.clean import MAX_FRONT_MATTER, CleanRules, clean
 from megabiomed.corpus.generate import write_records
+from megabiomed.corpus.intervals import merge
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects, Span
 
