@@ -24,6 +24,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
     *("warned", "srun_pid", "code", "asked", "threads", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
+    *("watch_pid", "began", "stop_at"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")

@@ -6,13 +6,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 CONTROL = "control"
-STOP_AT = "MEGABIOMED_STOP_AT"
+STOP_AT, LOGS = "MEGABIOMED_STOP_AT", "MEGABIOMED_LOGS"
+LATER = "stop_at"
+"""File in the folder of logs: when to stop, after an operator has changed the time limit of a running job."""
 
 
 class Request(IntEnum):
@@ -31,7 +34,7 @@ class StopFlag:
     """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed.
 
     A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning; rank 0 alone
-    obeys it.
+    obeys it. At that time it looks whether the batch script has noted a later one.
     """
 
     def __init__(self) -> None:
@@ -74,9 +77,16 @@ class StopFlag:
         if any((control / "end").exists() for control in self._controls):
             self.received = self.received or "kill switch"
             return Request.END
-        if self.received is None and time.time() >= self._deadline:
+        if self.received is None and self._limit_is_near():
             self.received = "time limit"
         return Request.NONE if self.received is None else Request.STOP
+
+    def _limit_is_near(self) -> bool:
+        if time.time() < self._deadline:
+            return False
+        with suppress(KeyError, OSError, ValueError):  # not changed, or no job of a scheduler
+            self._deadline = float((Path(os.environ[LOGS]) / LATER).read_text())
+        return time.time() >= self._deadline
 
     def agreed(self, leaving: bool = False) -> Request:
         """The largest request of any rank. Collective: all ranks call it at the same step boundary.

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
     finished(operator, job, run, reference, 60)
     assert "time limit reached: requeue" in (run / "slurm" / "job.log").read_text()
     assert operator.status(run)[0]["starts"] > 1
+
+
+def test_a_limit_that_is_extended_while_the_job_runs_is_obeyed(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(time="00:02:00", grace_seconds=30)
+    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=0")).values()
+    operator.until(lambda: operator.step(run) >= 2, run)
+    operator.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=10")
+    with operator.frozen(run):  # until the first limit is over
+        operator.until(lambda: "the time limit was extended" in (run / "slurm" / "job.log").read_text(), run)
+        (noted,) = run.glob("logs/*/stop_at")
+        operator.until(lambda: time.time() > float(noted.read_text()) - 8 * 60, run)
+    assert finished(operator, job, run, reference, 60)["Restarts"] == "0"
 
 
 def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, reference: Reference) -> None:

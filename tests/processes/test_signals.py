@@ -44,7 +44,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
 CONTROLS = """
 import os, sys, time
 from pathlib import Path
-from megabiomed.processes.signals import STOP_AT, Request, StopFlag
+from megabiomed.processes.signals import LATER, LOGS, STOP_AT, Request, StopFlag
 run, stage = Path(sys.argv[1], "run"), Path(sys.argv[1], "run", "stage")
 (run / "control").mkdir(parents=True)
 (stage / "control").mkdir(parents=True)
@@ -65,6 +65,11 @@ assert StopFlag().mine() == Request.NONE
 os.environ[STOP_AT] = str(time.time() - 1)
 late = StopFlag()
 assert (late.mine(), late.received) == (Request.STOP, "time limit")
+os.environ[LOGS] = sys.argv[1]
+(Path(sys.argv[1]) / LATER).write_text(str(time.time() + 3600))  # an operator has extended the limit
+assert StopFlag().mine() == Request.NONE
+(Path(sys.argv[1]) / LATER).write_text("")
+assert StopFlag().mine() == Request.STOP
 os.environ["RANK"] = "1"  # on a node whose clock may be wrong
 assert StopFlag().mine() == Request.NONE
 """
