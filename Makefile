@@ -9,6 +9,8 @@ DEMO ?= runs
 DATA ?=
 MODEL ?=
 STAMP := $(VENV)/.installed
+# Tests run in so many processes at once; each starts up to eight ranks of its own.
+WORKERS ?= 2
 
 # torch first and exactly: a range lets pip take another build. Without a GPU, gigabytes of CUDA packages are saved by
 # make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -42,7 +44,7 @@ real-model: install
 	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" MODEL="$(MODEL)" bash launch/real_model.sh
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-all: install
 	$(BIN)/python -m pytest -q -m "not gpu"

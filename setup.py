@@ -40,6 +40,7 @@ REQUIRES = [
     "torch-geometric>=2.6,<3",
 ]
 DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]
+DEV += ["pytest-xdist>=3.8,<4"]  # `make test` runs the tests in two processes
 TENSORBOARD = ["tensorboard>=2.20,<3"]
 DEV += TENSORBOARD
 DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test

@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from support.runs import RUN
+from support.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler, share_cores
 from support.zygote import run_python
+
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
 # Triton decides when it is imported whether kernels are interpreted, and other rooms' tests may import it first.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+share_cores()
 
 
 @pytest.fixture(scope="session")

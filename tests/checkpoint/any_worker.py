@@ -54,7 +54,7 @@ def config_of(parallel: dict[str, Any], store: str, optimizer: Mapping[str, Any]
             "seed": 7,
             "model": MODEL,
             "parallel": parallel,
-            "data": {"train": [{"path": store}], "seq_length": 32, "micro_batch_size": 1, "global_batch_size": 4},
+            "data": {"train": [{"path": store}], "seq_length": 32, "micro_batch_size": 2, "global_batch_size": 4},
             "optimizer": {**OPTIMIZER, **optimizer},
             "train": {"steps": STEPS, "precision": "fp32"},
         }

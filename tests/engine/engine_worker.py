@@ -50,7 +50,8 @@ def micro_batches(engine: TrainEngine) -> list[list[MicroBatch]]:
     for _, windows in zip(range(STEPS), global_batches(engine.config)):
         share = len(windows) // mesh.size("replicas")
         mine = windows[mesh.coordinate("replicas") * share : (mesh.coordinate("replicas") + 1) * share]
-        steps.append([MicroBatch.from_windows([window]) for window in mine])
+        size = engine.config.data.micro_batch_size
+        steps.append([MicroBatch.from_windows(mine[i : i + size]) for i in range(0, share, size)])
     return steps
 
 

@@ -31,6 +31,7 @@ def case(family: str, name: str, kv: int = 4, lora: bool = False, tied: bool = F
     model = {"kind": family, "num_key_value_heads": kv, "tie_word_embeddings": tied, **FAMILIES[family]}
     found = {
         "name": f"{family}-{name}{'-tied' * tied}", "model": model, "parallel": parallel_of(**parallel),
+        "micro_batch_size": 2,
     }  # fmt: skip
     return {**found, "lora": LORA, "optimizer": OPTIMIZER} if lora else found
 

@@ -29,7 +29,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "tp2-zero3": {"zero_stage": 3, "tensor_parallel_size": 2},
 }
 CASES = {
-    f"{name}-{precision}": {"parallel": parallel, "precision": precision}
+    f"{name}-{precision}": {"parallel": parallel, "precision": precision, "micro_batch_size": 2}
     for (name, parallel), precision in product(ENGINES.items(), ("fp32", "bf16"))
     # ZeRO-0 refuses bf16; where the ranks stand changes which elements they hold, whatever the precision.
     if precision == "fp32" or name in {"zero1", "zero3", "fsdp2"}

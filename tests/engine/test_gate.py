@@ -30,7 +30,8 @@ CASES: list[dict[str, Any]] = [
 @pytest.mark.timeout(240)
 def test_a_refused_step_equals_a_run_without_its_batch_to_the_bit(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
-    run_ranks(2, [str(WORKER), "refused", str(output), json.dumps(CASES)], tmp_path / "logs", 200)
+    cases = json.dumps([{**case, "micro_batch_size": 2} for case in CASES])
+    run_ranks(2, [str(WORKER), "refused", str(output), cases], tmp_path / "logs", 200)
     for case, found in zip(CASES, json.loads(output.read_text()), strict=True):
         assert found["applied"] == [True, False, False, True], case
         assert found["finite"] == [True, False, True, True], case

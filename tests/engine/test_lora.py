@@ -24,6 +24,7 @@ def case(name: str, lora: dict[str, Any] | None = None, precision: str = "fp32",
     return {
         "name": name,
         "precision": precision,
+        "micro_batch_size": 2,
         "parallel": parallel_of(**parallel),
         "lora": adapters,
         "optimizer": OPTIMIZER,

@@ -26,7 +26,13 @@ WAYS = ("hook", "bits", "auto")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gradients")
     cases = [
-        {"name": f"{name}-{way}", "precision": "bf16", "parallel": parallel, "kernels": {"weight_gradient": way}}
+        {
+            "name": f"{name}-{way}",
+            "precision": "bf16",
+            "micro_batch_size": 2,
+            "parallel": parallel,
+            "kernels": {"weight_gradient": way},
+        }
         for name, parallel in TOPOLOGIES.items()
         for way in WAYS
     ]

@@ -15,7 +15,7 @@ WORKER = Path(__file__).with_name("parity_worker.py")
 Case = dict[str, Any]
 
 
-def case(name: str, precision: str = "fp32", micro_batch_size: int = 1, **parallel: Any) -> Case:
+def case(name: str, precision: str = "fp32", micro_batch_size: int = 2, **parallel: Any) -> Case:
     return {
         "name": name,
         "precision": precision,
@@ -35,13 +35,13 @@ ONE = [
 TWO = [
     case("tp2", tp=2, zero=0),
     case("tp2-sp-zero3", tp=2, sp=True, zero=3),
-    case("pp2-1f1b-zero1", pp=2, zero=1),
+    case("pp2-1f1b-zero1", pp=2, zero=1, micro_batch_size=1),
     case("pp2-1f1b-zero3", pp=2, zero=3),
     case("pp2-gpipe-zero2", pp=2, zero=2, pipeline_schedule="gpipe"),
     *(case(f"pp2-interleaved-zero{stage}", pp=2, zero=stage, **INTERLEAVED) for stage in range(4)),
     case("dp2-zero0", zero=0),
     case("dp2-zero1", zero=1),
-    case("dp2-zero2", zero=2, micro_batch_size=2),
+    case("dp2-zero2", zero=2),
     case("dp2-zero3", zero=3),
     case("dp2-zero3-offload", zero=3, offload_optimizer=True),
     case("dp2-zero1-offload", zero=1, offload_optimizer=True),
@@ -69,7 +69,7 @@ WIDE = {"intermediate_size": 192}  # whose half is a multiple of 16
 FOUR = [
     case("tp4", tp=4, zero=0),
     case("pp4-zero1", pp=4, zero=1),
-    case("dp4-zero3", zero=3),
+    case("dp4-zero3", zero=3, micro_batch_size=1),
     case("tp2-dp2-sp-zero2", tp=2, sp=True, zero=2),
     case("pp2-dp2-interleaved-zero3", pp=2, zero=3, **INTERLEAVED),
     case("tp2-pp2-sp-full-recompute", tp=2, pp=2, sp=True, zero=1, activation_checkpointing="full"),
@@ -77,7 +77,7 @@ FOUR = [
     case("pp2-dp2-fsdp2", pp=2, **FSDP),
 ]
 FOUR_SLOW = [
-    *(case(f"dp4-zero{stage}", zero=stage) for stage in range(3)),
+    *(case(f"dp4-zero{stage}", zero=stage, micro_batch_size=1) for stage in range(3)),
     case("tp2-dp2-zero3", tp=2, zero=3),
     case("pp2-dp2-zero0", pp=2, zero=0),
     case("pp2-dp2-zero3", pp=2, zero=3),

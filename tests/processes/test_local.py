@@ -42,8 +42,8 @@ def launch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """Runs a body of worker code as ranks; returns the log folder."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)  # what Python does with that variable when it starts
-    if not request.param:
-        monkeypatch.setattr(local, "can_fork", lambda: False)
+    # pytest's process may have other threads, of torch or of a worker of pytest-xdist; these ranks need none of them.
+    monkeypatch.setattr(local, "can_fork", lambda: request.param)
 
     def run(body: str, world: int = 2) -> Path:
         (tmp_path / "small_worker.py").write_text(WORKER + body)

@@ -23,8 +23,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.timeout(400)
 def test_runs_that_are_killed_again_and_again_end_as_if_nothing_had_happened() -> None:
     """The short form of `make test-crash`."""
-    command = [sys.executable, "-W", "ignore", "-m", "support.crash", "--kills", "10", "--kills-per-run", "5"]
-    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=380)
+    words = ["--kills", "10", "--kills-per-run", "5", "--steps", "24"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "support.crash", *words],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=380,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     tally = json.loads(done.stdout[done.stdout.index("{") :])
     assert tally["kills"] == 10

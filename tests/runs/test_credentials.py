@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.runs import losses
+from support.zygote import run_python
 
 from megabiomed.checkpoint.locate import locate
 from megabiomed.config import RunConfig
@@ -78,8 +77,7 @@ def test_a_run_and_its_resume_show_and_store_no_credential(
     outside = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": TOKEN}
 
     def pretrain(file: Path, *more: str, **variables: str) -> None:
-        command = [sys.executable, "-m", "megabiomed.cli", "pretrain", str(file), *more]
-        done = subprocess.run(command, env=outside | variables, capture_output=True, text=True, timeout=100)
+        done = run_python(["-m", "megabiomed.cli", "pretrain", str(file), *more], outside | variables, timeout_s=180)
         said = done.stdout + done.stderr
         assert (done.returncode, PASSWORD in said, TOKEN in said) == (0, False, False), said[-3000:]
         assert "warning: MLflow fails: " in said

@@ -31,7 +31,6 @@ from support.runs import events, losses
 from support.stores import make_store
 
 WORLD = 2
-STEPS = 40
 SAVE_EVERY = 2
 TOPOLOGIES: dict[str, dict[str, Any]] = {
     "tp2-zero3": {"tensor_parallel_size": 2, "zero_stage": 3},
@@ -67,7 +66,15 @@ class Tally:
     woken: Counter[str] = field(default_factory=Counter)
 
 
-def config_of(topology: str, store: Path, run_dir: Path) -> RunConfig:
+@dataclass(frozen=True)
+class Data:
+    """What every run trains on, and for how many steps."""
+
+    store: Path
+    steps: int
+
+
+def config_of(topology: str, data: Data, run_dir: Path) -> RunConfig:
     """A tiny run that saves at every second step and checks every byte when it resumes."""
     return RunConfig.model_validate(
         {
@@ -76,9 +83,14 @@ def config_of(topology: str, store: Path, run_dir: Path) -> RunConfig:
             "run_dir": str(run_dir),
             "model": MODEL,
             "parallel": TOPOLOGIES[topology],
-            "data": {"train": [{"path": str(store)}], "seq_length": 32, "micro_batch_size": 2, "global_batch_size": 4},
+            "data": {
+                "train": [{"path": str(data.store)}],
+                "seq_length": 32,
+                "micro_batch_size": 2,
+                "global_batch_size": 4,
+            },
             "optimizer": {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5, "warmup_steps": 3},
-            "train": {"steps": STEPS, "precision": "fp32", "log_every": 1},
+            "train": {"steps": data.steps, "precision": "fp32", "log_every": 1},
             "checkpoint": {"save_every": SAVE_EVERY, "keep_last": 3, "verify": "hash"},
             "tracking": {"mlflow": False},
         }
@@ -88,9 +100,9 @@ def config_of(topology: str, store: Path, run_dir: Path) -> RunConfig:
 class Victim:
     """One run that is killed until its share of kills is used up, and then left to finish."""
 
-    def __init__(self, topology: str, store: Path, folder: Path, rng: random.Random, tally: Tally) -> None:
+    def __init__(self, topology: str, data: Data, folder: Path, rng: random.Random, tally: Tally) -> None:
         self.topology = topology
-        self.store = store
+        self.data = data
         self.folder = folder
         self.rng = rng
         self.tally = tally
@@ -116,7 +128,7 @@ class Victim:
         self.tally.topologies[topology] += 1
         began = time.monotonic()
         log_dir = self.folder / "logs" / f"{self.tally.incarnations:04d}"
-        ranks = crash_ranks.start(config_of(topology, self.store, self.folder), WORLD, log_dir)
+        ranks = crash_ranks.start(config_of(topology, self.data, self.folder), WORLD, log_dir)
         found = None if strike is None else crash_ranks.hit(ranks, strike, self.checkpoints)
         if strike is not None and strike.freeze and found:
             self.frozen.append(ranks)
@@ -186,34 +198,35 @@ def events_of(folder: Path) -> list[str]:
     return [event["event"] for event in events(folder)] if (folder / "events.jsonl").exists() else []
 
 
-def compare(folder: Path, whole: Path, exact: bool) -> None:
+def compare(folder: Path, whole: Path, steps: int, exact: bool) -> None:
     """Every loss that was ever logged, retrained steps too, and the final ids equal the untouched run's."""
     reference = losses(whole)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     logged = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
-    assert {step for step, _ in logged} == set(range(1, STEPS + 1))
+    assert {step for step, _ in logged} == set(range(1, steps + 1))
     for step, loss in logged:
         off = abs(loss - reference[step])
         assert off == 0 if exact else off <= 1e-5 * reference[step], f"step {step}: {loss}, not {reference[step]}"
     assert events(folder)[-1]["ids_hash"] == events(whole)[-1]["ids_hash"]
 
 
-def campaign(kills: int, kills_per_run: int, seed: int, folder: Path) -> Tally:
+def campaign(kills: int, kills_per_run: int, seed: int, steps: int, folder: Path) -> Tally:
     """Kill until `kills` have been dealt, in runs over all topologies in turn."""
     train_tokenizer(iter([TEXT]), folder / "tokenizer.model", MODEL["vocab_size"])
-    store = make_store(folder / "store", folder / "tokenizer.model", [5, 40, 17, 3, 60, 24] * 12).path
+    data = Data(make_store(folder / "store", folder / "tokenizer.model", [5, 40, 17, 3, 60, 24] * 12).path, steps)
     tally = Tally()
     rng = random.Random(seed)
     began = time.monotonic()
-    for name in TOPOLOGIES:
-        Victim(name, store, folder / f"whole-{name}", rng, Tally()).survive(0)
     number = 0
     while tally.kills < kills:
         topology = [ROTATING, *TOPOLOGIES][number % (len(TOPOLOGIES) + 1)]
         run_dir = folder / f"run{number:03d}-{topology}"
-        Victim(topology, store, run_dir, rng, tally).survive(min(kills_per_run, kills - tally.kills))
-        compare(run_dir, folder / f"whole-{next(iter(TOPOLOGIES)) if topology == ROTATING else topology}",
-                exact=topology != ROTATING)  # fmt: skip
+        Victim(topology, data, run_dir, rng, tally).survive(min(kills_per_run, kills - tally.kills))
+        alone = next(iter(TOPOLOGIES)) if topology == ROTATING else topology
+        whole = folder / f"whole-{alone}"
+        if not whole.is_dir():
+            Victim(alone, data, whole, rng, Tally()).survive(0)
+        compare(run_dir, whole, steps, exact=topology != ROTATING)
         number += 1
         rate = (time.monotonic() - began) / tally.kills
         print(f"run {number} ({topology}): equal to the untouched one; kills: {tally.kills}/{kills} "
@@ -221,12 +234,12 @@ def campaign(kills: int, kills_per_run: int, seed: int, folder: Path) -> Tally:
     return tally
 
 
-def report(tally: Tally, seed: int, seconds: float) -> dict[str, Any]:
+def report(tally: Tally, seed: int, steps: int, seconds: float) -> dict[str, Any]:
     """The result as JSON values."""
     return {
         "seed": seed,
         "seconds": round(seconds),
-        "steps_of_a_run": STEPS,
+        "steps_of_a_run": steps,
         "save_every": SAVE_EVERY,
         **{key: dict(value) if isinstance(value, Counter) else value for key, value in vars(tally).items()},
         "longest_exit_s": round(tally.longest_exit_s, 2),
@@ -237,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--kills-per-run", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=40, help="length of every run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help="write docs/benchmarks/crash.json")
     arguments = parser.parse_args()
@@ -247,8 +261,8 @@ def main() -> None:
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        tally = campaign(arguments.kills, arguments.kills_per_run, arguments.seed, Path(folder))
-    result = report(tally, arguments.seed, time.monotonic() - began)
+        tally = campaign(arguments.kills, arguments.kills_per_run, arguments.seed, arguments.steps, Path(folder))
+    result = report(tally, arguments.seed, arguments.steps, time.monotonic() - began)
     print(json.dumps(result, indent=1))
     assert tally.survivors_killed == 0, f"{tally.survivors_killed} times ranks did not leave after a death"
     if arguments.record:

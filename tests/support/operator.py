@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import yaml
 from support import slurm
 from support.reference import Reference
 from support.runs import events, losses
+from support.zygote import run_python
 
 # A constant learning rate makes a short run the beginning of a long one.
 TOPOLOGY = ("parallel.data_parallel_size=2", "optimizer.schedule=constant")
@@ -55,10 +54,9 @@ class Operator:
 
     def type(self, *words: object, code: int = 0) -> str:
         """Output of a command; fails the test when the exit code is another one."""
-        command = [sys.executable, "-m", "megabiomed.cli", *map(str, words)]
-        done = subprocess.run(
-            command, env=self.cluster.environment, cwd=self.folder, capture_output=True, text=True, timeout=180
-        )
+        command = ["-m", "megabiomed.cli", *map(str, words)]
+        environment = {**self.cluster.environment, "OMP_NUM_THREADS": "1"}
+        done = run_python(command, environment, timeout_s=180, where=self.folder)
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 

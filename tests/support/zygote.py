@@ -157,13 +157,15 @@ _shared: list[_Zygote] = []
 
 
 def start_python(
-    arguments: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path, fork: bool = True
-) -> Child | subprocess.Popen[bytes]:
+    arguments: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path, fork: bool = True,
+    folder: Path | None = None,
+) -> Child | subprocess.Popen[bytes]:  # fmt: skip
     """Start `python ARGUMENTS`, forked where that comes to the same; its output is appended to the files.
 
     Args:
         environment: all its variables.
         fork: False where it imports other files than these tests do.
+        folder: its working directory; without it, that of the tests.
     """
     if fork and sys.platform.startswith("linux") and not has_cuda():
         if not _shared:
@@ -174,21 +176,26 @@ def start_python(
                 {
                     "arguments": list(arguments),
                     "environment": dict(environment),
-                    "folder": os.getcwd(),
+                    "folder": str(folder or Path.cwd()),
                     "stdout": str(stdout.absolute()),
                     "stderr": str(stderr.absolute()),
                 }
             )
     with stdout.open("ab") as out, stderr.open("ab") as error:
         return subprocess.Popen(
-            [sys.executable, *arguments], env=dict(environment), stdout=out, stderr=error, stdin=subprocess.DEVNULL
+            [sys.executable, *arguments],
+            env=dict(environment),
+            cwd=folder,
+            stdout=out,
+            stderr=error,
+            stdin=subprocess.DEVNULL,
         )
 
 
 def run_python(
-    arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float
+    arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float, where: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` to its end.
+    """Run `python ARGUMENTS` to its end, in the folder `where` if it is given.
 
     Raises:
         subprocess.TimeoutExpired: it was ended after `timeout_s` seconds.
@@ -197,7 +204,7 @@ def run_python(
         out, error = Path(folder) / "out", Path(folder) / "error"
         out.touch()
         error.touch()
-        process = start_python(arguments, environment, out, error)
+        process = start_python(arguments, environment, out, error, folder=where)
         try:
             code = process.wait(timeout_s)
         finally:
