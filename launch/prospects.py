@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from megabiomed.ground.errors import LaunchError
-from megabiomed.launch import queue, scheduler
+from megabiomed.launch import scheduler
 from megabiomed.launch.pending import never_starts, outside_limits
 from megabiomed.launch.stage import ChainStage
 
@@ -26,12 +26,11 @@ def hopeless(ids: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for pause in (*_LOOK_S, None):
         reasons: set[str] = set()
-        try:
-            jobs = {fields["JobId"]: fields for fields in queue.listed()}
-        except LaunchError:  # its jobs are queued all the same, and `status` has the reason later
-            jobs = {}
         for name, job_id in ids.items():
-            job = jobs.get(job_id, {})
+            try:
+                job = scheduler.job(job_id, patient=False)
+            except LaunchError:  # its jobs are queued all the same, and `status` has the reason later
+                continue
             reason = job.get("Reason", "")
             reasons.add(reason)
             why = never_starts(job) if reason != _ABOUT_OTHERS else None

@@ -26,6 +26,7 @@ COMMANDS = [
     ["corpus", "build"],
     ["corpus", "generate"],
     ["corpus", "inspect"],
+    ["corpus", "datasheet"],
     ["data", "trace"],
     ["tokenizer", "train"],
     ["tokenizer", "check"],

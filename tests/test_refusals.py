@@ -27,7 +27,7 @@ PATHS, VALUES = 2, 2
 TEXTUAL, CHANGES = (".json", ".jsonl", ".safetensors", ".arrow", ".yaml"), 5
 """Files that are damaged, and in how many ways."""
 READERS = {
-    "run": ["plot", "status", "resubmit", "checkpoint inspect"],
+    "run": ["plot", "status", "resubmit", "checkpoint inspect", "explain"],
     "hf": ["generate", "checkpoint import-hf"],
     "corpus": ["corpus inspect"],
     "split": ["multimodal inspect"],

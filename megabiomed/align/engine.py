@@ -159,8 +159,12 @@ class AlignEngine(TrainEngine):
         norm = self.encoders.reduce() if self.encoders.held else torch.zeros((), device=device)
         known = platform.Later(norm)
         self.gate.begin(torch.tensor(loss, device=device), norm)
+        self.gradient_norms.begin()
+        if self.encoders.held:
+            self.gradient_norms.add(self.encoders.gradient_parts())
         # The model first: what the ranks agree on needs its norm.
         of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) if self.trains_language_model else 0.0
+        self.gradient_norms.finish()
         applied = math.isfinite(of_encoders := known.read())
         if self.gate.limits is not None:
             applied = self.gate.allows(0.0)  # of ranks that step no language model; the others have asked

@@ -139,10 +139,15 @@ class Placement:
         # Flat ranges become boxes only while the rows of both have the same length.
         assert all(piece.box.shape[1:] == self.local_shape[1:] for piece in self.pieces), self
 
+    @property
+    def row_elements(self) -> int:
+        """Elements of a row of the local parameter, and of every piece."""
+        return prod(self.local_shape[1:])
+
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, Box]]:
         """Boxes of the elements [start, stop) of the flattened local parameter, with their flat ranges in it."""
         stop = prod(self.local_shape) if stop is None else stop
-        width = prod(self.local_shape[1:])
+        width = self.row_elements
         for piece in self.pieces:
             # Rows follow one another in the flattened parameter, so a piece is one flat range of it.
             first = piece.local_row * width

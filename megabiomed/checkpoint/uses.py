@@ -69,6 +69,8 @@ RECORD = Use("a run folder, a stage of an alignment or a checkpoint", frozenset(
 """The folder in which one run keeps its metrics."""
 OWN_FOLDER = Use("a run folder or a stage of an alignment", frozenset({Kind.RUN, Kind.STAGE}))
 """The folder of one run, named itself: something in it is removed."""
+TRAINED = Use("a run folder, an alignment or a stage of it", frozenset({Kind.RUN, Kind.STAGE, Kind.ALIGNMENT}))
+"""The folder of a run, whose steps are looked at."""
 SUBMITTED = Use(
     "a run folder, a checkpoint or a folder of runs", frozenset(_SAVED | ALIGNMENTS | {Kind.RUNS, Kind.FOLDER})
 )

@@ -27,6 +27,9 @@ class HealthConfig(Section):
 
     check_every: NonNegativeInt = 0
     """Steps between comparisons of weights that several ranks hold alike; then also before each save. 0: never."""
+    record_gradients: Literal["off", "events", "log"] = "events"
+    """Which steps leave the gradient norm of each tensor in gradients.jsonl, for `megabiomed replay`. events: those that are
+    not finite, and spikes; log: also every `train.log_every` steps."""
 
     slow_share: float = Field(0.1, ge=0, lt=1)
     """Share of a step for which other ranks must wait for one until it is called slow. 0: nothing is measured."""

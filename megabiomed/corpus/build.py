@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from megabiomed.corpus.datasheet import write_datasheet
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.dedup import SHARED_IDS, repeated
@@ -126,6 +127,7 @@ class _Build:
         report["seconds"] = round(time.monotonic() - started, 2)
         write_atomic(final / REJECTS, "".join(self._reject_lines()))
         write_json(final / REPORT, report)
+        write_datasheet(final, report, self.options.output.name)
         return report
 
     def _clean(self) -> list[tuple[str, str]]:

@@ -148,6 +148,24 @@ def inspect(
         typer.echo(f"page: {target}")
 
 
+@corpus_app.command(epilog="Example: megabiomed corpus datasheet corpus/s2orc")
+def datasheet(path: Annotated[Path, typer.Argument(help="A built corpus.")]) -> None:
+    """Write datasheet.md and datasheet.html into a corpus: sources, licences, fields, years, languages, drops, hashes."""
+    report = path / "report.json"
+    if not report.is_file():
+        raise DataError(f"{path} is not a built corpus", got="no report.json", do="run `megabiomed corpus build`")
+    from megabiomed.corpus.datasheet import write_datasheet
+    from megabiomed.corpus.report import read_report
+
+    try:
+        written = write_datasheet(path, read_report(report), path.resolve().name)
+    except OSError as error:
+        raise DataError(
+            f"no datasheet can be written into {path}", got=error.strerror, do="check the permissions"
+        ) from None
+    typer.echo(f"datasheet: {', '.join(map(str, written))}")
+
+
 def _show(path: Path, report: dict[str, Any]) -> None:
     from rich.console import Console
 

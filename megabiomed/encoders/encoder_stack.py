@@ -6,7 +6,7 @@ Gradients are SUMs over all ranks of the gradient of the global mean loss; there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -28,6 +28,7 @@ from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
 from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import flat_fragments, set_steps, state_before_training
+from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
 
@@ -245,6 +246,14 @@ class EncoderStack:
             (sharded if isinstance(parameter, DTensor) else replicated).append(_local(parameter.grad))
         return replicated, sharded
 
+    def gradient_parts(self) -> Iterator[GradientPart]:
+        """The parts of the reduced gradients that this rank answers for."""
+        for number, (name, parameter) in enumerate(self._named()):
+            if parameter.requires_grad and parameter.grad is not None:
+                placement, start, owner = self._part(number, name, parameter)
+                if owner:
+                    yield GradientPart(placement, start, _local(parameter.grad))
+
     def gradient_scale(self, modality: str) -> float:
         """FSDP averages over its ranks; what enters it is multiplied by their number to be a sum."""
         return float(self.world) if isinstance(self.encoders[modality], FSDPModule) else 1.0
@@ -262,16 +271,20 @@ class EncoderStack:
             state = self.optimizer.state.get(parameter, {})
             views = {"param": parameter, **{kind: state[kind] for kind in self.settings.rule.moments if kind in state}}
             flats = {kind: _local(view).detach().view(-1) for kind, view in views.items()}
-            shape = self.shapes[name]
-            placement = Placement(shape, (PlacedBox(0, Box.whole(name, shape)),))
-            if not isinstance(parameter, DTensor):
-                # Owners take turns, so that all ranks write about equally much.
-                found.extend(flat_fragments(placement, 0, flats, owner=number % self.world == self.rank))
-            elif flats["param"].numel():
-                # FSDP2 cuts dimension 0 into chunks of ceil(rows / ranks).
-                start = self.rank * -(-shape[0] // self.world) * (parameter.numel() // shape[0])
-                found.extend(flat_fragments(placement, start, flats, owner=True))
+            placement, start, owner = self._part(number, name, parameter)
+            if flats["param"].numel():
+                found.extend(flat_fragments(placement, start, flats, owner))
         return found
+
+    def _part(self, number: int, name: str, parameter: nn.Parameter) -> tuple[Placement, int, bool]:
+        """Of a parameter: where it belongs, the first element that is here, and whether this rank answers for what is here."""
+        shape = self.shapes[name]
+        placement = Placement(shape, (PlacedBox(0, Box.whole(name, shape)),))
+        if not isinstance(parameter, DTensor):
+            # Owners take turns, so that all ranks write about equally much.
+            return placement, 0, number % self.world == self.rank
+        # FSDP2 cuts dimension 0 into chunks of ceil(rows / ranks).
+        return placement, self.rank * -(-shape[0] // self.world) * (parameter.numel() // shape[0]), True
 
     def set_step_count(self, step: int) -> None:
         """AdamW's step number, after loading moments."""

@@ -13,6 +13,7 @@ from megabiomed.config.grid import Span
 from megabiomed.config.optimizers import Optimizer
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.gate import UpdateGate
+from megabiomed.engine.gradient_norms import GradientNorms
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
 
@@ -22,11 +23,17 @@ class DataParallelEngine(ABC):
 
     Contract: the loss handed to backward is already divided by the global token count and multiplied by the number of
     shards, because all engines average gradients over those; the optimizer then sees the gradient of the global mean.
+
+    Attributes:
+        gradient_norms: told of the reduced gradients in each step, before they are clipped.
     """
 
-    mesh: Mesh
     stage: PipelineStage
-    gate: UpdateGate
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.gate = UpdateGate()
+        self.gradient_norms = GradientNorms()
 
     @abstractmethod
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:

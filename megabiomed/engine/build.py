@@ -53,6 +53,7 @@ class TrainEngine:
 
     Attributes:
         gate: refuses updates; the same object as the data-parallel engine's.
+        gradient_norms: of each tensor in the last step, where `record_gradients` asked for them.
         optimizer_step_count: steps computed, those included whose update was refused.
     """
 
@@ -61,6 +62,7 @@ class TrainEngine:
         self.mesh = mesh
         self.data_parallel = engine
         self.gate = engine.gate
+        self.gradient_norms = engine.gradient_norms
         micro_batches = config.data.global_batch_size // (config.data.micro_batch_size * mesh.size("replicas"))
         self.pipeline = Pipeline(config, mesh, engine, micro_batches)
         self.optimizer_step_count = 0
@@ -74,6 +76,10 @@ class TrainEngine:
     def stored_tensors(self) -> dict[str, tuple[int, ...]]:
         """Full shape of every tensor that a checkpoint of this engine must hold: what is trained."""
         return architecture_of(self.config.model).trained_shapes(self.config.lora)
+
+    def record_gradients(self, wanted: bool) -> None:
+        """Take the norm of each tensor's gradient in the steps that follow, or no longer. The same on every rank."""
+        self.gradient_norms.record(self.stored_tensors() if wanted else ())
 
     def extra_state(self) -> EngineState:
         """What belongs into trainer.json besides the progress of the run."""
@@ -126,7 +132,9 @@ class TrainEngine:
         mean = self._mean(self.pipeline.run(batches, mesh.size("shards") / max(tokens, 1.0)))
         loss = platform.Later(mean)
         self.gate.begin(mean)
+        self.gradient_norms.begin()
         grad_norm = self.data_parallel.step(lr)
+        self.gradient_norms.finish()
         self.optimizer_step_count += 1
         return self.agreed(StepResult(loss.read(), grad_norm, int(tokens), int(pairs)))
 

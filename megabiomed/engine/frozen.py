@@ -13,7 +13,6 @@ from megabiomed.config import RunConfig
 from megabiomed.config.grid import Span
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, held_alike, read_local
-from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.processes import platform
@@ -23,8 +22,7 @@ class FrozenEngine(DataParallelEngine):
     """The stage of this rank, replicated over the data-parallel ranks. Gradients pass through it to the embeddings."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self.mesh = mesh
-        self.gate = UpdateGate()
+        super().__init__(mesh)
         with torch.device(platform.device()):
             self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type], frozen=True)
         self.stage.requires_grad_(False)

@@ -18,7 +18,7 @@ from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
-from megabiomed.engine.gate import UpdateGate
+from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
 from megabiomed.engine.stage import PipelineStage, optimizer_groups, set_rates
@@ -33,8 +33,8 @@ class FsdpEngine(DataParallelEngine):
     """
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self.mesh, self.config = mesh, config
-        self.gate = UpdateGate()
+        super().__init__(mesh)
+        self.config = config
         # A whole stage in fp32 may exceed one device: memory comes after sharding, for this rank's part alone.
         with torch.device("meta"):
             self.stage = PipelineStage(config, mesh, torch.float32)
@@ -80,10 +80,25 @@ class FsdpEngine(DataParallelEngine):
             if parameter.grad is not None
         ]
         norm = global_grad_norm(pairs, self.mesh, sharded=True)
+        self.gradient_norms.add(self._gradients())
         value = self._update([gradient for gradient, _ in pairs], norm)
         self.optimizer.zero_grad()
         self.stage.weights_changed()
         return value
+
+    def _gradients(self) -> Iterator[GradientPart]:
+        for name, parameter in self._trained().items():
+            if parameter.grad is not None and self._counts(name):
+                start = self._first_row(parameter) * (parameter.numel() // parameter.shape[0])
+                yield GradientPart(self.stage.placements[name], start, _local(parameter.grad))
+
+    def _counts(self, name: str) -> bool:
+        """Whether this tensor rank answers for its part of a parameter."""
+        return self.mesh.coordinate("tp") == 0 or not self.stage.placements[name].replicated
+
+    def _first_row(self, parameter: nn.Parameter) -> int:
+        """FSDP2 cuts dimension 0 into chunks of ceil(rows / shards)."""
+        return self.mesh.coordinate("shards") * -(-parameter.shape[0] // self.mesh.size("shards"))
 
     def _update(self, gradients: list[Tensor], norm: Tensor) -> float:
         """Clip and step, unless it is refused; returns the norm, for which the host waits, but not for the step."""
@@ -109,7 +124,7 @@ class FsdpEngine(DataParallelEngine):
         self.stage.train(mode)
 
     def fragments(self) -> list[Fragment]:
-        """See the base class. FSDP2 shards dimension 0 in chunks of ceil(rows / shards)."""
+        """See the base class."""
         found: list[Fragment] = []
         for name, parameter in self._trained().items():
             state = self.optimizer.state[parameter]
@@ -129,12 +144,9 @@ class FsdpEngine(DataParallelEngine):
         # With fewer rows than shards, the last ranks hold nothing.
         if local.numel() == 0:
             return
-        rows = -(-parameter.shape[0] // self.mesh.size("shards"))
-        start = self.mesh.coordinate("shards") * rows * (parameter.numel() // parameter.shape[0])
+        start = self._first_row(parameter) * (parameter.numel() // parameter.shape[0])
         flats = {kind: view.detach().view(-1) for kind, view in {"param": local, **moments}.items()}
-        yield from flat_fragments(
-            placement, start, flats, owner=self.mesh.coordinate("tp") == 0 or not placement.replicated
-        )
+        yield from flat_fragments(placement, start, flats, owner=self._counts(name))
 
     @torch.no_grad()
     def publish(self, source: TensorSource) -> None:
@@ -144,8 +156,7 @@ class FsdpEngine(DataParallelEngine):
         for name, parameter in self.stage.named_parameters():
             placement = self.stage.placements[name]
             rows = sum(piece.box.shape[0] for piece in placement.pieces)
-            first = self.mesh.coordinate("shards") * -(-parameter.shape[0] // self.mesh.size("shards"))
-            local = _local(parameter)
+            first, local = self._first_row(parameter), _local(parameter)
             # No source holds the padding, and `to_empty` may have left inf there.
             if first + local.shape[0] > rows:
                 local[max(0, rows - first) :].zero_()

@@ -7,16 +7,10 @@ from torch import Tensor
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.data.packing import MicroBatch
 from megabiomed.engine.base import DataParallelEngine
-from megabiomed.engine.gate import UpdateGate
-from megabiomed.engine.mesh import Mesh
 
 
 class NoModelEngine(DataParallelEngine):
     """Holds, reads, stores and updates nothing."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
-        self.gate = UpdateGate()
 
     def forward(self, chunk: int, x: Tensor | None, batch: MicroBatch, return_logits: bool = False) -> Tensor:
         """Never called: this rank is in no pipeline."""

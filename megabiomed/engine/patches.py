@@ -47,6 +47,7 @@ _ZERO12 = f"{_RUN}.zero.stage_1_and_2.DeepSpeedZeroOptimizer"
 _BF16 = f"{_RUN}.bf16_optimizer.BF16_Optimizer"
 _NORM = "clips in a pass of its own by a norm that the optimizer does not learn"
 _CAST = "casts masters in a pass of its own"
+_GRADIENT = "hides the reduced gradient of a parameter from whoever wants its norm"
 _TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
 
 
@@ -113,6 +114,8 @@ PATCHES = (
     _zero("3", f"{_ZERO3}.persistent_parameters", "gathers small parameters before weights are loaded"),
     _zero("1", f"{_BF16}._global_grad_norm", _NORM),
     _zero("12", f"{_ZERO12}._global_grad_norm", _NORM),
+    _zero("12", "deepspeed.utils.tensor_fragment.get_lp_grad_fragment", _GRADIENT),
+    _zero("3", f"{_ZERO3}.get_local_fp32_grad_for_param", _GRADIENT),
     _zero("3", f"{_ZERO3}._global_grad_norm", _NORM),
     _zero("1", f"{_BF16}.update_lp_params", _CAST),
     _zero("1", f"{_BF16}.bf16_partitioned_groups", _CAST),

@@ -27,7 +27,8 @@ from megabiomed.engine.base import (
     state_before_training,
 )
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
-from megabiomed.engine.gate import UpdateGate, guard_step
+from megabiomed.engine.gate import guard_step
+from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
@@ -44,8 +45,8 @@ class ZeroEngine(DataParallelEngine):
     """One DeepSpeed engine over this rank's chunks; the schedule around it is not DeepSpeed's."""
 
     def __init__(self, config: RunConfig, mesh: Mesh) -> None:
-        self.mesh, self.config = mesh, config
-        self.gate = UpdateGate()
+        super().__init__(mesh)
+        self.config = config
         self.stage_number = config.parallel.zero_stage
         self.rule = config.optimizer.rule
         deepspeed = import_deepspeed()
@@ -73,6 +74,8 @@ class ZeroEngine(DataParallelEngine):
         self._known: platform.Later | None = None
         if self.stage_number == 0:
             workarounds.clip_with(self.deepspeed, self._clip_replicated)
+        else:
+            zero_step.before(self.optimizer, lambda: self.gradient_norms.add(self._gradients()))
         inner = self.torch_optimizer()
         if isinstance(inner, FusedAdamW):
             self._step_in_one_pass(inner)
@@ -174,8 +177,29 @@ class ZeroEngine(DataParallelEngine):
         named = [(n, p) for n, p in self.stage.named_parameters() if p.grad is not None]
         pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
         self._norm = global_grad_norm(pairs, self.mesh, sharded=False)
+        self.gradient_norms.add(self._gradients())
         if not isinstance(self.torch_optimizer(), FusedAdamW):
             clip_([g for g, _ in pairs], self._norm, self.config.optimizer.clip_grad_norm)
+
+    def _gradients(self) -> Iterator[GradientPart]:
+        """This rank's parts of the reduced gradients, while DeepSpeed's step has not touched them yet."""
+        for name, parameter in self.stage.named_parameters():
+            if not parameter.requires_grad or not self._owns(name):
+                continue
+            placement = self.stage.placements[name]
+            if self.stage_number == 0:
+                held = None if parameter.grad is None else (0, parameter.grad)
+            else:
+                held = zero_parts.gradient(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
+            if held is not None:
+                yield GradientPart(placement, *held)
+
+    def _owns(self, name: str) -> bool:
+        """Whether this rank answers for its part of a parameter, of those that hold the same part."""
+        if self.mesh.coordinate("tp") and self.stage.placements[name].replicated:
+            return False
+        # Stage 0 keeps all state on every shard.
+        return self.stage_number > 0 or self.mesh.coordinate("shards") == 0
 
     def _step_in_one_pass(self, optimizer: FusedAdamW) -> None:
         """Let the optimizer clip and cast, and DeepSpeed do neither."""
@@ -217,12 +241,8 @@ class ZeroEngine(DataParallelEngine):
             if not parameter.requires_grad:
                 continue
             placement = self.stage.placements[name]
-            owner = self.mesh.coordinate("tp") == 0 or not placement.replicated
-            if self.stage_number == 0:
-                # Stage 0 keeps all state on every shard; one of them saves it.
-                owner = owner and self.mesh.coordinate("shards") == 0
             for start, flats in self._flat_state(parameter):
-                found.extend(flat_fragments(placement, start, flats, owner))
+                found.extend(flat_fragments(placement, start, flats, self._owns(name)))
         return found
 
     def frozen_fragments(self) -> list[Fragment]:

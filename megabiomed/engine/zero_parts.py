@@ -52,6 +52,22 @@ def held_part(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: i
     return HeldPart(master, mapping.hp_fragment_address.start, address.start, address.numel)
 
 
+def gradient(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: int) -> tuple[int, Tensor] | None:
+    """This rank's part of a trained parameter's reduced gradient, before the step: (first element in it, values [n])."""
+    if zero_stage == 3:
+        start, length = partition(parameter, shard)
+        held = optimizer.get_local_fp32_grad_for_param(parameter) if length else None
+        return None if held is None else (start, held.reshape(-1)[:length])
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    address = mapping.lp_fragment_address
+    values = mapping.get_lp_grad_fragment(parameter._index_in_param_group).reshape(-1)
+    if values.numel() > address.numel:  # ZeRO-1 in bf16 adds up the whole gradient on each rank
+        values = values[address.start : address.start + address.numel]
+    return address.start, values
+
+
 @contextmanager
 def persistent_apart(optimizer: Any) -> Iterator[None]:
     """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""

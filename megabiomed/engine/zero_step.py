@@ -5,6 +5,7 @@ DeepSpeed is told not to clip (`gradient_clipping: 0`) and computes the norm all
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,17 @@ import torch
 from torch import Tensor
 
 from megabiomed.processes import platform
+
+
+def before(optimizer: Any, act: Callable[[], None]) -> None:
+    """Do something when the gradients are reduced, before DeepSpeed's optimizer uses them or drops what is not finite."""
+    step = optimizer.step
+
+    def step_after(*args: Any, **kwargs: Any) -> Any:
+        act()
+        return step(*args, **kwargs)
+
+    optimizer.step = step_after
 
 
 def norm(optimizer: Any) -> Tensor:

@@ -34,6 +34,12 @@ def train(config: AlignRunConfig, part: str | None, stop: StopFlag) -> str:
     return outcome
 
 
+def run_of(config: AlignRunConfig, part: str | None) -> AlignStage:
+    """What one stage trains on what."""
+    assert part is not None
+    return AlignStage(config, config.parts.index(part))
+
+
 class AlignStage(Run):
     """Windows with molecules and proteins, and a model with encoders.
 

@@ -1,4 +1,4 @@
-"""`megabiomed run | pretrain | align | finetune | plot | report | track | explain`."""
+"""`megabiomed run | pretrain | align | finetune | plot | report | track | explain | replay`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,34 @@ def track(run: Annotated[Path, typer.Argument(help="Folder of a run that is over
         typer.echo(f"{name}: {told}")
 
 
+def replay(
+    run: Annotated[Path, typer.Argument(help="Run folder, alignment or stage of one.")],
+    step: Annotated[int, typer.Option(min=1, help="Step to compute again.")],
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as `tp=2 pp=2 zero=1`, or `tp=1` for one process; default: that of the run's last start."
+        ),
+    ] = None,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Of a step that was computed more than once (rewind): which time.")
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin with the first weights of the run, not with a checkpoint.")
+    ] = False,
+    stage: Annotated[str | None, typer.Option(help="Stage of an alignment.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compute one step again from the newest checkpoint before it, on any topology, and compare it with what was recorded.
+
+    Names the first tensor whose gradient differs, or the layer and the document where the first value is not finite.
+    """
+    from megabiomed.runs.replay.start import ReplayOptions
+    from megabiomed.runs.replay.start import replay as compute
+
+    compute(run, ReplayOptions(step, topology, attempt, from_start, stage), as_json)
+
+
 def _start(
     kind: str | None, run: str, overrides: list[str] | None, nproc: int | None, stage: str | None, dry_run: bool
 ) -> None:
@@ -101,6 +129,7 @@ def register(app: typer.Typer) -> None:
         report: "report runs/demo --output demo.html --csv demo.csv",
         track: "track runs/demo",
         explain: "explain runs/demo --step 12 --quarantine worst",
+        replay: "replay runs/demo --step 37 --topology tp=1",
     }
     for command, example in examples.items():
         app.command(epilog=f"Example: megabiomed {example}")(command)

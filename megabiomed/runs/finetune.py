@@ -21,7 +21,12 @@ from megabiomed.samples.questions.sources import check_tokenizers, opened
 
 def train(config: FinetuneRunConfig, part: str | None, stop: StopFlag) -> str:
     """Fine-tune on this rank; says how it ended."""
-    return Trainer(FinetuneRun(config), stop).train()
+    return Trainer(run_of(config, part), stop).train()
+
+
+def run_of(config: FinetuneRunConfig, part: str | None) -> FinetuneRun:
+    """What is trained on what; there are no parts."""
+    return FinetuneRun(config)
 
 
 class FinetuneRun(Run):

@@ -43,21 +43,26 @@ def run_steps(config: RunConfig) -> RunSteps:
     stretches: list[Stretch] = []
     for event in read_events(config.folder):
         kind = event["event"]
-        step, sample = event.get("step"), event.get("sample")
-        if not isinstance(step, int):
+        step, sample = _whole(event, "step"), _whole(event, "sample")
+        after = _whole(event, "to_step") if kind == "rewind" else step
+        if step is None:
             continue
-        if stretches and kind not in _BEGINS:
-            stretches[-1] = _reached(stretches[-1], step)
-        if kind not in _BEGINS or not isinstance(sample, int):
+        if kind not in _BEGINS or sample is None or after is None:
+            stretches[-1:] = [_reached(each, step) for each in stretches[-1:]]
             continue
-        after = event["to_step"] if kind == "rewind" else step
         # Within a start the size stays, and events of earlier releases do not have it.
         held = stretches[-1].size if kind == "rewind" and stretches else size
         stretches[-1:] = [_reached(each, step) for each in stretches[-1:]]
-        stretches.append(Stretch(after, sample, event.get("global_batch_size", held), after))
+        stretches.append(Stretch(after, sample, _whole(event, "global_batch_size") or held, after))
     if not stretches:
         return RunSteps([Stretch(first_step, 0, size)])
     return RunSteps([*stretches[:-1], replace(stretches[-1], last=None)])
+
+
+def _whole(event: dict[str, Any], key: str) -> int | None:
+    """A number of steps or samples; None where a line has none there."""
+    value = event.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _reached(stretch: Stretch, step: int) -> Stretch:

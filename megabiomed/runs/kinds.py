@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from megabiomed.config import RunConfig, kinds, load_config, shipped
 from megabiomed.config.kinds import ConfigKind
@@ -19,6 +19,9 @@ from megabiomed.ground.registry import attribute
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.history import check_place
 from megabiomed.runs.tying import with_tying
+
+if TYPE_CHECKING:
+    from megabiomed.runs.module import Run
 
 WORKER = "megabiomed.runs.worker"
 """Module that every rank of a run of any kind runs."""
@@ -33,12 +36,14 @@ class Kind(ConfigKind):
         trainer: trains on one rank: (configuration, part or None, stop flag) -> "finished", "stopped" or "ended".
         check: refuses what cannot run on so many processes: (configuration, processes) -> None. The topology was checked.
         describe: what the run would compute and hold, for a dry run: (configuration, processes) -> lines.
+        run: what is trained on what: (configuration, part or None) -> `runs.module.Run`; None: no step can be replayed.
     """
 
     title: str
     trainer: str
     check: str
     describe: str
+    run: str | None = None
 
     def read(self, run: str, overrides: list[str]) -> RunConfig:
         """The configuration of a run file of this kind, with what it leaves to the model that the run begins with.
@@ -53,6 +58,16 @@ class Kind(ConfigKind):
     def train(self, config: RunConfig, part: str | None, stop: StopFlag) -> str:
         """Train on this rank; says how it ended."""
         return cast(Callable[[RunConfig, str | None, StopFlag], str], attribute(self.trainer))(config, part, stop)
+
+    def run_of(self, config: RunConfig, part: str | None) -> Run:
+        """What a run, or one part of it, trains on what.
+
+        Raises:
+            ConfigError: the kind does not say.
+        """
+        if self.run is None:
+            raise ConfigError(f"steps of {self.title} cannot be replayed", do="name `run` in its `Kind`")
+        return cast("Callable[[RunConfig, str | None], Run]", attribute(self.run))(config, part)
 
     def check_start(self, config: RunConfig, world: int) -> None:
         """Refuse what cannot run; a few milliseconds to seconds, no rank is started."""
@@ -69,6 +84,7 @@ def _shipped(config: ConfigKind, title: str) -> Kind:
     return Kind(
         name, config.section, config.config, title,
         trainer=f"megabiomed.runs.{name}:train", check=f"{preview}:check", describe=f"{preview}:describe",
+        run=f"megabiomed.runs.{name}:run_of",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.config import RunConfig
-from megabiomed.ground.figures import NOT_FINITE, shown
+from megabiomed.ground.figures import NOT_FINITE, shown, stored
 from megabiomed.model.flops import training_flops, utilization
 from megabiomed.processes import platform
 from megabiomed.runs.environment import keep_environment
@@ -89,6 +89,17 @@ class Reporter:
     def add(self, values: dict[str, float]) -> None:
         """Report these figures, by names like `ranks/wait_s`, with those of the next step line."""
         self._more |= values
+
+    def gradients(self, step: int, sample: int, figures: dict[str, float], norms: dict[str, float]) -> None:
+        """Keep the gradient norm of each tensor of a step in gradients.jsonl.
+
+        Args:
+            sample: global number of the step's first one, which tells the steps of one number apart after a rewind.
+            figures: loss and gradient norm.
+        """
+        if self._files is not None and not self._taken_over():
+            kept, of_tensors = ({name: stored(value) for name, value in held.items()} for held in (figures, norms))
+            self._files.gradients({"step": step, "sample": sample, **kept, "norms": of_tensors})
 
     def start_clock(self) -> None:
         """Begin measuring speed here (after set-up and after every evaluation or save)."""

@@ -19,7 +19,12 @@ from megabiomed.tokenizer.check import check_tokenizer
 
 def train(config: RunConfig, part: str | None, stop: StopFlag) -> str:
     """Pretrain on this rank; says how it ended."""
-    return Trainer(PretrainRun(config), stop).train()
+    return Trainer(run_of(config, part), stop).train()
+
+
+def run_of(config: RunConfig, part: str | None) -> PretrainRun:
+    """What is trained on what; there are no parts."""
+    return PretrainRun(config)
 
 
 class PretrainRun(Run):

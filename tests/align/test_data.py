@@ -13,6 +13,7 @@ from megabiomed.config import DataConfig
 from megabiomed.config.align import AlignConfig
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import IGNORE_INDEX
+from megabiomed.data.quarantine import Quarantine
 from megabiomed.data.windows import window_count
 from megabiomed.encoders.modality import modality_of
 from megabiomed.ground.errors import DataError
@@ -106,6 +107,13 @@ def test_loss_falls_on_answer_and_eos_only(questions: Path) -> None:
         answers = [windows.store.text(record)[2] for record in windows.records(window)]
         expected = [i for answer in answers for i in [*tokenizer.encode(answer), tokenizer.eos_id]]
         assert labels.tolist() == expected
+        parts = loader.documents[0].parts(window)
+        assert [part.document for part in parts] == windows.records(window)
+        hidden = Quarantine(["x"], {(0, window): [(parts[-1].place, parts[-1].place + parts[-1].size)]})
+        batch = hidden.masked(loader.read([[0, 0, window]]), [[0, 0, window]], 96)
+        last = [*tokenizer.encode(answers[-1]), tokenizer.eos_id]
+        assert batch.labels[batch.labels != IGNORE_INDEX].tolist() == expected[: -len(last)]
+        assert batch.num_loss_tokens == len(expected) - len(last)
         covered = np.concatenate([np.arange(item.at, item.at + item.places) for item in placed.items])
         assert len(set(covered.tolist())) == len(covered)
         assert (placed.window.labels[covered[:-1]] == IGNORE_INDEX).all()

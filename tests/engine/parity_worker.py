@@ -34,9 +34,11 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     engine = build_engine(config, mesh)
     engine.base = adapter_chain(None, config.model, config.seed) if config.lora else None
     engine.load_weights(engine.base or SeededInit(config.model, config.seed))
+    engine.record_gradients(True)
     losses = []
     norms = []
     pairs = []
+    tensors = []
     for step, windows in zip(range(STEPS), global_batches(config)):
         share = len(windows) // mesh.size("replicas")
         mine = windows[mesh.coordinate("replicas") * share : (mesh.coordinate("replicas") + 1) * share]
@@ -47,6 +49,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
         result = engine.train_step(batches, lr=config.optimizer.lr)
         losses.append(result.loss)
         norms.append(result.grad_norm)
+        tensors.append(engine.gradient_norms.read())
         pairs.append(result.visible_pairs)
     held = {}
     for number, fragment in enumerate(engine.fragments()):
@@ -57,7 +60,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(held, folder / f"rank_{mesh.rank}.safetensors")
     if mesh.rank == 0:
-        curve = {"loss": losses, "grad_norm": norms, "visible_pairs": pairs}
+        curve = {"loss": losses, "grad_norm": norms, "visible_pairs": pairs, "gradient_norms": tensors}
         curve["optimizer_elements"] = optimizer_elements(engine)
         (folder / "curve.json").write_text(json.dumps(curve))
     dist.barrier()

@@ -132,6 +132,9 @@ def test_fp32_equals_one_process(world: int, name: str, computed: Any, oracle: d
     result = read_case(computed(world, name))
     assert relative(result["loss"], oracle["loss"]) <= 1e-5
     assert relative(result["grad_norm"], oracle["grad_norm"]) <= 1e-5
+    for ours, theirs in zip(result["gradient_norms"], oracle["gradient_norms"], strict=True):
+        assert ours.keys() == theirs.keys()
+        assert relative(list(ours.values()), [theirs[key] for key in ours]) <= 2e-5
     assert result["visible_pairs"] == oracle["visible_pairs"]  # the same FLOPs, however the work is spread
     assert result["parameters"].keys() == oracle["parameters"].keys()
     for key, expected in oracle["parameters"].items():
@@ -145,6 +148,8 @@ def test_bf16_stays_within_its_bound(world: int, name: str, computed: Any, oracl
     result = read_case(computed(world, name))
     assert relative(result["loss"], oracle["loss"]) <= 2e-3
     assert relative(result["grad_norm"][:1], oracle["grad_norm"][:1]) <= 5e-3
+    ours, theirs = result["gradient_norms"][0], oracle["gradient_norms"][0]
+    assert relative(list(ours.values()), [theirs[key] for key in ours]) <= 2e-2
     for key, values in result["parameters"].items():
         assert values.dtype == torch.float32, key  # masters stay fp32
 

@@ -44,6 +44,7 @@ def test_losses_are_on_the_answers_and_questions_do_not_see_each_other(
     data = DataConfig(seq_length=512, micro_batch_size=1, global_batch_size=4)
     loader = FinetuneLoader([store], FinetuneConfig.model_validate({"train": [{"path": str(tmp_path)}]}), data, seed=1)
     windows, seen = loader.windows[0], []
+    documents = loader.documents[0]
     for number in range(len(windows)):
         window = windows.read(number)
         assert len(windows.records(number)) > 1  # packed
@@ -58,6 +59,9 @@ def test_losses_are_on_the_answers_and_questions_do_not_see_each_other(
             assert tokenizer.decode(ids[store.answer_start[record] : -1].tolist()) in "ABCD"
             assert ids[-1] == tokenizer.eos_id
             assert set(window.start[place:stop]) == {place}
+            assert (record, place, len(ids) - 1, 0) in documents.parts(number)
+            assert list(documents.windows(record)) == [number]
+            assert (documents.origin(record)["paper_id"], record) in documents.find([str(store.idents[record])])
             place = stop
             seen.append(record)
         assert (window.labels[place:] == IGNORE_INDEX).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.scheduling import planned
 
-from megabiomed.launch import prospects, queue, scheduler
+from megabiomed.launch import prospects, scheduler
 from megabiomed.launch.pending import explained, is_shut_out, never_starts, outside_limits
 
 VIP = "Job's_account_not_known,_so_it_can't_use_this_partition_(vip_allows_vip)"
@@ -75,9 +75,7 @@ def test_the_reason_is_read_until_the_scheduler_has_considered_the_job(monkeypat
     }
     monkeypatch.setattr(prospects, "_LOOK_S", (0.0,) * 9)
     monkeypatch.setattr(
-        queue,
-        "listed",
-        lambda: [{"JobId": number, "JobState": "PENDING", "Reason": next(said)} for number, said in answers.items()],
+        scheduler, "job", lambda number, patient: {"JobState": "PENDING", "Reason": next(answers[number])}
     )
     found = prospects.hopeless({"one": "7", "two": "8", "three": "9"})
     assert {name: reason for name, (reason, _) in found.items()} == {"one": "PartitionTimeLimit", "two": VIP}

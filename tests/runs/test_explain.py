@@ -33,7 +33,7 @@ def trained(corpus: Path, tmp_path: Path, alone: None) -> Any:
         "parallel": {"zero_stage": 1}, "checkpoint": {"save_every": 4, "keep_last": 9}, "tracking": {"kind": None},
         "health": {"spike": "warn", "window": 8, "sigma": 0.01},
     }  # fmt: skip
-    return lambda *overrides: train_here(tmp_path, "run", values, *overrides)
+    return lambda *overrides, name="run": train_here(tmp_path, name, values, *overrides)
 
 
 def test_losses_of_the_documents_add_up_to_the_loss_of_the_step(trained: Any, tmp_path: Path) -> None:
@@ -81,6 +81,21 @@ def test_a_quarantined_paper_is_masked_from_the_next_start_on_and_everything_say
     (folder / QUARANTINE).write_text('{"paper_id": "no-such"}\n')
     with pytest.raises(DataError, match="line 1: no training data of this run has the paper: got no-such"):
         trained("train.steps=13")
+
+
+def test_masked_runs_are_the_same_in_one_go_and_after_a_resume(trained: Any, tmp_path: Path) -> None:
+    clean = Checkpoint.open(trained(name="clean") / "checkpoints" / "step_00000012")
+    paper = explain(tmp_path / "clean", 8, None, False, lambda line: None).pieces[0].paper_id
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+        add_entry(tmp_path / name, paper, "test")
+    whole = trained(name="whole")
+    trained("train.stop_after=6", name="cut")
+    ends = [Checkpoint.open(folder / "checkpoints" / "step_00000012") for folder in (whole, trained(name="cut"))]
+    assert ends[0].trainer.data == ends[1].trainer.data
+    assert ends[0].trainer.data.ids_hash != clean.trainer.data.ids_hash
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert losses(tmp_path / "whole")[8] != losses(tmp_path / "clean")[8]  # reads the paper
 
 
 def test_what_is_not_finite_comes_first_and_stays_readable() -> None:

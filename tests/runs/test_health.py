@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.hooks import step, training
-from support.in_process import train_here
+from support.in_process import replay_of, train_here
 from support.runs import events, losses
 
 from megabiomed.checkpoint.logical import Box
@@ -21,12 +21,14 @@ from megabiomed.config import HealthConfig, RunConfig
 from megabiomed.data.loader import SampleLoader, StepBatch
 from megabiomed.engine.build import StepResult
 from megabiomed.engine.gate import UpdateGate
+from megabiomed.engine.gradient_norms import GradientNorms
 from megabiomed.ground.errors import CheckpointError, NonFiniteError, SpikeError
 from megabiomed.runs.health import LEAST_DEVIATION, RunHealth, Spread
 from megabiomed.runs.history import run_steps
 from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.kinds import read_run
 from megabiomed.runs.language_model import LanguageModel
+from megabiomed.runs.replay.start import ReplayOptions, judge, prepare
 from megabiomed.runs.training import RewindAsked
 
 SETTINGS = HealthConfig(spike="skip", window=8, sigma=4)
@@ -114,7 +116,7 @@ def held_training(**health: Any) -> Any:
     found = training(2)
     settings = HealthConfig.model_validate(health)
     found.config = found.config.model_copy(update={"health": settings})
-    found.module = SimpleNamespace(engine=SimpleNamespace(gate=UpdateGate()))
+    found.module = SimpleNamespace(engine=SimpleNamespace(gate=UpdateGate(), gradient_norms=GradientNorms()))
     found.position.health = RunHealth(losses=[1.0, 1.1] * 4, grad_norms=[2.0, 2.1] * 4)
     return found
 
@@ -237,8 +239,25 @@ def test_skips_are_decided_alike_in_one_go_and_after_a_resume(trained: Any) -> N
     records = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "health/spike" in record] == [10]
     assert len(losses(whole)) == 12  # a skipped step is a step: its rate and its samples are used up
+    kept = [json.loads(line) for line in (whole / "gradients.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["sample"]) for line in kept] == [(4, NAN_AT), (10, SPIKE_AT)]
+    assert set(kept[0]["norms"].values()) == {"not finite"}
     clean = trained("warned", "health.spike=warn", "health.non_finite=skip")
     assert state(clean)[0].data.ids_hash != told.data.ids_hash
+
+
+def test_a_step_behind_a_skipped_one_is_replayed_with_the_same_bits(trained: Any, tmp_path: Path) -> None:
+    prepared = prepare(trained("whole"), ReplayOptions(12), tmp_path)
+    assert [(each.step, each.applied) for each in prepared.plan.steps] == [
+        (9, True),
+        (10, False),
+        (11, True),
+        (12, True),
+    ]
+    found = replay_of(prepared).compute()
+    assert found is not None
+    result = judge(prepared, found)
+    assert (result["verdict"], result["recorded_in"]) == ("equal", ["metrics.jsonl"])
 
 
 def test_a_rewind_is_the_same_in_one_go_and_after_a_resume(trained: Any, tmp_path: Path) -> None:

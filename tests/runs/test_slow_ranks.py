@@ -27,9 +27,9 @@ def judged(*windows: list[Times], peers: list[Peer] = STAGES, share: float = 0.1
     return [[f"{slow.peer.rank} {slow.peer.host} {slow.part}" for slow in watch.judge(times)] for times in windows]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_busy_rank_of_real_processes_is_named_and_none_before_it_is_busy(tmp_path: Path) -> None:
-    run_ranks(4, [WORKER, str(tmp_path), "3"], tmp_path / "logs", timeout_s=100)
+    run_ranks(4, [WORKER, str(tmp_path), "3"], tmp_path / "logs", timeout_s=200)
     told = json.loads((tmp_path / "told_0.json").read_text())
     found = [dict(values) for kind, name, *values in told if kind == "event" and name == "slow_rank"]
     assert [(event["rank"], event["host"], event["work"], event["part"]) for event in found] == [

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from megabiomed.processes.signals import StopFlag
-from megabiomed.runs.kinds import kind_of_file, read_run
+from megabiomed.runs.kinds import kind_of_config, kind_of_file, read_run
+from megabiomed.runs.replay.recompute import Replay
+from megabiomed.runs.replay.start import Prepared
 
 
 def train_here(folder: Path, name: str, values: dict[str, Any], *overrides: str) -> Path:
@@ -19,3 +21,9 @@ def train_here(folder: Path, name: str, values: dict[str, Any], *overrides: str)
     kind.check_start(config, 1)
     assert kind.train(config, None, StopFlag()) in ("finished", "stopped")
     return config.folder
+
+
+def replay_of(prepared: Prepared) -> Replay:
+    """A replay that is about to compute."""
+    kind = kind_of_config(prepared.whole)
+    return Replay(prepared.plan, kind.run_of(prepared.whole, prepared.plan.part), StopFlag(), lambda line: None)

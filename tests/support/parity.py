@@ -95,6 +95,7 @@ def reference(config: RunConfig) -> dict[str, Any]:
     losses = []
     norms = []
     pairs = []
+    tensors = []
     for _, windows in zip(range(STEPS), global_batches(config)):
         count = sum(int((w.labels != IGNORE_INDEX).sum()) for w in windows)
         total = 0.0
@@ -102,13 +103,16 @@ def reference(config: RunConfig) -> dict[str, Any]:
             loss = _hugging_face_loss(model, window) / count
             loss.backward()
             total += float(loss)
+        tensors.append({name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None})
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad_norm)))
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
         pairs.append(sum(int(_visible(window).sum()) for window in windows))
     parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
-    return {"loss": losses, "grad_norm": norms, "visible_pairs": pairs, "parameters": parameters}
+    return {
+        "loss": losses, "grad_norm": norms, "visible_pairs": pairs, "parameters": parameters, "gradient_norms": tensors,
+    }  # fmt: skip
 
 
 def _hugging_face(config: ModelConfig, source: SeededInit) -> Any:

@@ -14,6 +14,13 @@ from megabiomed.runs.training import RewindAsked, Step, Training
 class HealthCheck(Hook):
     """Judges every step. The engine refuses updates by the same limits, so that the answer is that of every rank."""
 
+    def __init__(self) -> None:
+        self._kept: Step | None = None  # the last one whose gradient norms were written
+
+    def at_start(self, training: Training) -> None:
+        """See the base class."""
+        training.module.engine.record_gradients(training.config.health.record_gradients != "off")
+
     def before_step(self, training: Training, batch: StepBatch) -> None:
         """See the base class."""
         settings = training.config.health
@@ -36,6 +43,7 @@ class HealthCheck(Hook):
             return
         policy = settings.non_finite if found.kind == "non_finite" else settings.spike
         _tell(training, step, found, policy)
+        self._keep_gradients(training, step)
         if policy == "stop":
             raise _error(step, found, "", f"set health.{found.kind}=skip to go on without the step")
         if policy != "warn" and not health.spend(step.number, settings):
@@ -49,10 +57,20 @@ class HealthCheck(Hook):
     def after_step(self, training: Training, step: Step) -> None:
         """See the base class."""
         health = training.position.health
+        if training.config.health.record_gradients == "log" and step.number % training.config.train.log_every == 0:
+            self._keep_gradients(training, step)
         if step.result.applied:
             health.count(step.result.loss, step.result.grad_norm, training.config.health)
         else:
             health.skipped_steps += 1
+
+    def _keep_gradients(self, training: Training, step: Step) -> None:
+        """For a replay: steps of every number, finite or not, in one file."""
+        norms = training.module.engine.gradient_norms.read()
+        if norms and step is not self._kept:
+            self._kept, result = step, step.result
+            figures = {"loss": result.loss, "grad_norm": result.grad_norm}
+            training.reporter.gradients(step.number, step.batch.first_sample, figures, norms)
 
 
 def _tell(training: Training, step: Step, found: Finding, policy: str) -> None:

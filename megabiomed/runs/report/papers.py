@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from megabiomed.ground.damage import reading
 from megabiomed.ground.figures import shown
 from megabiomed.ground.html import table
-from megabiomed.runs.explain.found import kept
+from megabiomed.runs.explain.found import FOLDER, kept
+from megabiomed.runs.history import EVENTS
 from megabiomed.runs.report.facts import RunFacts
 
 _JUDGED = ("non_finite", "spike")
@@ -18,11 +20,12 @@ _MOST_PAPERS = 10
 
 def papers_part(facts: RunFacts) -> str:
     """The newest events and everything that was explained, by step."""
-    explained = {(held["step"], held["first_sample"]): held for held in kept(facts.folder)}
-    told = [event for event in facts.events if event["event"] in _JUDGED and isinstance(event.get("samples"), list)]
-    events = {(event["step"], event["samples"][0]): event for event in told[-_MOST_EVENTS:]}
-    parts = (_step(facts, key, events.get(key), explained.get(key)) for key in sorted({*events, *explained}))
-    return "".join(part for each in parts for part in each)
+    with reading(facts.folder, f"remove the folder {FOLDER}, or the line of {EVENTS}"):
+        explained = {(held["step"], held["first_sample"]): held for held in kept(facts.folder)}
+        told = [event for event in facts.events if event["event"] in _JUDGED and event.get("samples")]
+        events = {(event["step"], event["samples"][0]): event for event in told[-_MOST_EVENTS:]}
+        parts = (_step(facts, key, events.get(key), explained.get(key)) for key in sorted({*events, *explained}))
+        return "".join(part for each in parts for part in each)
 
 
 def _step(

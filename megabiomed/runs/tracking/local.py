@@ -37,6 +37,11 @@ class LocalFiles:
         claim = {CLAIM: self._fence.number} if self._fence is not None else {}
         self._append("events.jsonl", _line({"time": _now("seconds"), "event": kind, **masked_values(values), **claim}))
 
+    def gradients(self, record: dict[str, Any]) -> None:
+        """Norm of the gradient of each tensor in a step."""
+        claim = {CLAIM: self._fence.number} if self._fence is not None else {}
+        self._append("gradients.jsonl", _line({"time": _now("seconds"), **record, **claim}))
+
     def finish(self) -> None:
         """The start is over: what a full disk refused is tried once more."""
         for name in list(self._kept):
