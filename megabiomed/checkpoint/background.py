@@ -11,6 +11,7 @@ import torch
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
+from megabiomed.kernels.checksums import checksums
 
 
 class BackgroundSaver:
@@ -34,7 +35,13 @@ class BackgroundSaver:
         """Copy the state and start writing it. Waits first for the save before, and raises what that one raised."""
         # One save at a time: the next copy would overwrite what the thread is still writing.
         self.wait()
-        held = [self._hold(fragment) for fragment in fragments if fragment.owner]
+        owned = [fragment for fragment in fragments if fragment.owner]
+        held = [self._hold(fragment) for fragment in owned]
+        # Of the state itself, not of the copies: what happens to those until they are hashed is found by the writer.
+        views = [(number, kind) for number, fragment in enumerate(owned) for kind in fragment.views]
+        sums = checksums(owned[number].views[kind] for number, kind in views).tolist() if views else []
+        for (number, kind), value in zip(views, sums, strict=True):
+            held[number].sums[kind] = value
         # Copies into page-locked memory are asynchronous, and the next optimizer step changes the state in place.
         if torch.cuda.is_available():
             torch.cuda.synchronize()

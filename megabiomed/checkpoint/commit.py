@@ -35,7 +35,7 @@ from megabiomed.checkpoint.manifest import (
 from megabiomed.checkpoint.space import check_space, stored_bytes
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records
-from megabiomed.ground.errors import CheckpointError, FileError, SaveError
+from megabiomed.ground.errors import CheckpointError, CorruptionError, FileError, SaveError
 from megabiomed.ground.files import (
     discard_tree,
     fsync_directory,
@@ -49,6 +49,7 @@ from megabiomed.ground.files import (
     write_json,
 )
 from megabiomed.processes.messages import broadcast, gather
+from megabiomed.processes.ranks import node_name
 from megabiomed.tokenizer.files import companions, copy_into
 
 T = TypeVar("T")
@@ -128,6 +129,7 @@ class CheckpointWriter:
 
         Raises:
             SaveError: naming the rank that failed and why; also when the fence was claimed by a later start.
+        CorruptionError: a copy of the state was damaged in memory; names the nodes.
         """
         final = self.folder / step_name(step)
         # The end of the run, or a stop signal, may follow right after a regular save of the same step.
@@ -160,7 +162,7 @@ class CheckpointWriter:
     def _together(self, step: int, what: str, work: Callable[[], T]) -> list[T]:
         """Do `work` on every rank: rank 0 gets all results, or every rank raises the first failure."""
         failure: Exception | None = None
-        passing = False
+        passing, nodes = False, []
         # No rank may leave by its own exception: the others would wait in the gather for ever.
         try:
             mine: Any = work()
@@ -168,9 +170,13 @@ class CheckpointWriter:
             failure, mine = error, f"{type(error).__name__}: {error}"
             # A file that cannot be read is storage that is away (of the fence, say); a lost fence is another error.
             passing = isinstance(error, OSError | FileError)
-        found = self.ranks.gather((failure is None, mine, passing)) or []
-        failed = [(rank, value, passing) for rank, (fine, value, passing) in enumerate(found) if not fine]
-        first = self.ranks.broadcast([*failed[0][:2], all(passes for *_, passes in failed)] if failed else None)
+            nodes = [node_name()] if isinstance(error, CorruptionError) else []
+        found = self.ranks.gather((failure is None, mine, passing, nodes)) or []
+        failed = [(rank, *told) for rank, (fine, *told) in enumerate(found) if not fine]
+        bad = sorted({node for *_, nodes in failed for node in nodes})
+        first = self.ranks.broadcast([*failed[0][:2], all(told[2] for told in failed), bad] if failed else None)
+        if first is not None and first[3]:
+            raise _damaged(step, first[1], first[3]) from failure
         if first is not None:
             refused = SaveError(
                 f"checkpoint of step {step} was not {what}: rank {first[0]} failed",
@@ -179,7 +185,7 @@ class CheckpointWriter:
             )
             refused.passing = first[2]
             raise refused from failure
-        return [value for _, value, _ in found]
+        return [value for _, value, *_ in found]
 
     def _prepare(self, temporary: Path, sizes: list[int]) -> None:
         # Before any byte is written: a writer that was replaced must not fill its successor's disk.
@@ -259,6 +265,15 @@ def _write_state(folder: Path, step: int, state: RunState) -> dict[str, FileReco
         copy = copy_into(folder / TOKENIZER, state.tokenizer)
         names += [f"{TOKENIZER}/{file.name}" for file in (copy, *companions(copy))]
     return {name: FileRecord(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
+
+
+def _damaged(step: int, said: str, nodes: list[str]) -> CorruptionError:
+    error = CorruptionError(
+        f"checkpoint of step {step} was not written: its copy in memory was damaged on {', '.join(nodes)}",
+        got=said, do="earlier checkpoints are as they were; exclude the node and start the run again",
+    )  # fmt: skip
+    error.nodes = tuple(nodes)
+    return error
 
 
 def _check_complete(saved: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]] | None) -> None:

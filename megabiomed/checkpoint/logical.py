@@ -168,11 +168,13 @@ class Fragment:
         views: by kind ("param" is the fp32 master; the others are the optimizer's moments), of shape `box.shape`, sharing
             storage with the engine.
         owner: True on exactly one of the ranks that hold the same box; only the owner saves.
+        sums: by kind, checksums (`kernels.checksums`) of the state that the views are copies of; none: not known.
     """
 
     box: Box
     views: dict[str, torch.Tensor] = field(default_factory=dict)
     owner: bool = True
+    sums: dict[str, int] = field(default_factory=dict)
 
 
 class TensorSource(Protocol):

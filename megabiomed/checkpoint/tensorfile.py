@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.ground.errors import CheckpointError, CorruptionError
 from megabiomed.ground.files import refuse_pointer
+from megabiomed.kernels.checksums import checksums
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """The element types that are stored, with their names in a safetensors header."""
@@ -41,12 +42,14 @@ class LazyTensor:
     Attributes:
         key: its name in the file.
         load: gives the values, of `shape` and `dtype`, on any device.
+        checksum: what `kernels.checksums` must give of the values; None: nobody knows.
     """
 
     key: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor]
+    checksum: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -97,6 +100,13 @@ def _stream(tensors: Sequence[LazyTensor], metadata: dict[str, str]) -> Any:
         raw = memoryview(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         for low in range(0, len(raw), _CHUNK):
             yield raw[low : low + _CHUNK]
+        # After they were hashed and written: until then the memory may change.
+        if tensor.checksum is not None and int(checksums([values])[0]) != tensor.checksum:
+            raise CorruptionError(
+                f"{tensor.key} changed in the memory of this host between its copy and its hash",
+                got="another checksum", expected="that of the training state",
+                do="nothing of it was committed; exclude the node and start the run again",
+            )  # fmt: skip
 
 
 class TensorFiles:

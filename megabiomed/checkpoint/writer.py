@@ -41,6 +41,9 @@ def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankF
 
     Args:
         folder: the temporary folder of the checkpoint, on storage that all ranks share.
+
+    Raises:
+        CorruptionError: what was written is not the state that was copied (`Fragment.sums`).
     """
     # A fixed order: the same state gives the same bytes, and readers go through a file from front to back.
     owned = sorted((fragment for fragment in fragments if fragment.owner), key=lambda fragment: fragment.box)
@@ -51,7 +54,7 @@ def save_shards(folder: Path, rank: int, fragments: Iterable[Fragment]) -> RankF
         for kind, view in fragment.views.items():
             _check_view(box, kind, view)
             # `view.detach` is called when its turn comes, so no second copy of the state exists.
-            tensor = LazyTensor(box_key(box, kind), view.dtype, box.shape, view.detach)
+            tensor = LazyTensor(box_key(box, kind), view.dtype, box.shape, view.detach, fragment.sums.get(kind))
             tensors.setdefault(shard_path(kind, rank), []).append(tensor)
         dtypes = {kind: DTYPES[view.dtype] for kind, view in fragment.views.items()}
         boxes.append((box, StoredBox(offset=box.offset, shape=box.shape, rank=rank, dtypes=dtypes)))

@@ -92,7 +92,13 @@ class RendezvousError(WorkerError):
 
 
 class CorruptionError(MegabiomedError):
-    """Ranks that must hold the same do not."""
+    """Ranks that must hold the same do not, or memory is not what was put into it.
+
+    Attributes:
+        nodes: those that are known to be at fault; they are named in the verdict of a start.
+    """
+
+    nodes: tuple[str, ...] = ()
 
 
 class NonFiniteError(MegabiomedError):

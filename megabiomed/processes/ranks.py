@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.errors import CorruptionError, MegabiomedError
 from megabiomed.ground.files import write_json
 from megabiomed.ground.outcome import explain
 from megabiomed.ground.secrets import guard_process, masked
@@ -19,6 +21,8 @@ from megabiomed.processes.phases import START
 from megabiomed.processes.signals import StopFlag
 
 VERDICT = "MEGABIOMED_VERDICT"
+BAD_NODES = "bad_nodes"
+"""Key of a verdict: node -> why the next start is to do without it."""
 _PARTNER_GONE = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -53,6 +57,8 @@ def join(read: Callable[[], T], work: Callable[[T, StopFlag], str]) -> int:
         _shut_down()
         return 0
     except Exception as error:
+        if isinstance(error, CorruptionError):
+            _accuse(error)
         code, text = _explained(error)
         _report(text)
         return code
@@ -88,6 +94,19 @@ def _tell(outcome: str) -> None:
     path = os.environ.get(VERDICT)
     if path and dist.get_rank() == 0:
         write_json(Path(path), {"outcome": outcome})
+
+
+def node_name() -> str:
+    """This node, as the scheduler calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _accuse(error: CorruptionError) -> None:
+    """Tell the launcher which nodes are at fault. One rank of each node does: srun may end any of them at the first exit."""
+    path = os.environ.get(VERDICT)
+    if path and error.nodes and os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):
+            write_json(Path(path), {"outcome": "", BAD_NODES: dict.fromkeys(error.nodes, f"corruption: {error.got}")})
 
 
 def _shut_down() -> None:

@@ -14,7 +14,8 @@ from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.tensorfile import write_tensors
-from megabiomed.ground.errors import CheckpointError
+from megabiomed.checkpoint.writer import save_shards
+from megabiomed.ground.errors import CheckpointError, CorruptionError
 
 WHOLE = Box.whole("w", (4, 4))
 
@@ -57,3 +58,26 @@ def test_a_save_that_failed_is_reported_once_by_the_next_call(tmp_path: Path, ru
         saver.save(2, [Fragment(WHOLE, {"param": torch.ones(4, 4)})], run)
     saver.wait()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_that_changes_in_memory_before_it_is_hashed_is_never_committed(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    saver = BackgroundSaver(CheckpointWriter(tmp_path))
+    state = Fragment(WHOLE, {"param": torch.ones(4, 4), "exp_avg": torch.zeros(4, 4, dtype=torch.bfloat16)})
+    saver.save(1, [state], run)
+    saver.wait()
+
+    def damaged(folder: Path, rank: int, fragments: list[Fragment]) -> Any:
+        fragments[0].views["exp_avg"].view(torch.int16)[2, 3] ^= 1  # the smallest bit of one number
+        return save_shards(folder, rank, fragments)
+
+    monkeypatch.setattr("megabiomed.checkpoint.commit.save_shards", damaged)
+    saver.save(2, [state], run)
+    with pytest.raises(CorruptionError, match="step 2 was not written: its copy in memory was damaged on n7") as found:
+        saver.wait()
+    assert found.value.nodes == ("n7",)
+    assert "w" in str(found.value.got)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert torch.equal(Checkpoint.open(tmp_path / "step_00000001", "hash").read(WHOLE), torch.ones(4, 4))

@@ -155,7 +155,7 @@ def test_a_long_reason_is_cut_at_a_clause_and_says_where_to_read_on(run: Path, w
         )
         status = status_of(run)
         assert expected in row(status)[-1]
-        assert len(first_clause(reason, "r")) < 300
+        assert len(first_clause(reason, "r")) < 300 + len(str(run))
         shown = lines(status, width)
         assert max(len(line) for line in shown if "/" not in line and "xxx" not in line) <= width
         assert " ago)" in " ".join(shown)

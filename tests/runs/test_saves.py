@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from megabiomed.checkpoint import tensorfile
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.logical import Box, Fragment
 from megabiomed.checkpoint.writer import save_shards
@@ -71,6 +73,87 @@ def files_up_to(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def _not_permitted(folder: Path) -> AbstractContextManager[None]:
+    """A folder in which nobody may make anything; the superuser, whom permissions do not bind, is somebody else inside."""
+
+    @contextmanager
+    def fault() -> Iterator[None]:
+        folder.chmod(0o555)
+        mine = os.geteuid()
+        if not mine:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(mine)
+            folder.chmod(0o755)
+
+    return fault()
+
+
+def _full(folder: Path) -> AbstractContextManager[None]:
+    """Files whose every write says that the device is full."""
+    return _opened_as(lambda: Path("/dev/full"))
+
+
+def _input_output_error(folder: Path) -> AbstractContextManager[None]:
+    """Files that take every byte and cannot be made durable, as on a disk that fails."""
+
+    def refused(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    @contextmanager
+    def fault() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("megabiomed.checkpoint.tensorfile.os.fsync", refused)
+            yield
+
+    return fault()
+
+
+@contextmanager
+def _opened_as(place: Callable[[], Path]) -> Iterator[None]:
+    """Inside, the tensors of a checkpoint are written to another place."""
+    with pytest.MonkeyPatch.context() as patch:
+        write = tensorfile.write_tensors
+        patch.setattr("megabiomed.checkpoint.writer.write_tensors", lambda path, *more: write(place(), *more))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (_not_permitted, "Permission denied"),
+        (_full, "No space left on device"),
+        (_input_output_error, "Input/output error"),
+    ],
+)
+def test_storage_that_refuses_for_a_while_costs_no_checkpoint_and_storage_that_refuses_for_long_ends_the_run(
+    make: Callable[..., Checkpoints], tmp_path: Path, now: list[float],
+    fault: Callable[[Path], AbstractContextManager[None]], said: str,
+) -> None:  # fmt: skip
+    checkpoints, folder = make(save_every=1, keep_last=9, max_unsaved_steps=6), tmp_path / "r" / "checkpoints"
+    after(checkpoints, 1)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    for first, began in ((2, 0.0), (20, 100.0)):
+        with fault(folder):
+            for step, passed in enumerate((0, 0, 2.5, 2.5, 7, 7), first):
+                now[0] = began + passed
+                after(checkpoints, step)
+            failures = checkpoints.failures()
+        assert [(failure["step"] - first, failure["again_s"]) for failure in failures] == [(0, 2), (2, 4), (4, 8)]
+        assert all(said in failure["error"] for failure in failures)
+        assert {file: file.read_bytes() for file in before} == before
+        if first == 2:
+            now[0] = 50
+            assert after(checkpoints, 8) == Trouble.RETRY
+            assert checkpoints.wait() is None
+    with pytest.raises(SaveError, match=said):
+        after(checkpoints, 27)
+    kept, skipped = latest_valid(folder, "hash")
+    assert (kept and kept.step, skipped) == (8, [])
 
 
 def test_a_failed_save_is_tried_again_after_growing_pauses_with_the_newest_state(
