@@ -20,7 +20,7 @@ from typing import Any
 from megabiomed.checkpoint.fence import Fence, holder
 from megabiomed.ground.errors import MegabiomedError, UserError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_repeated
+from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_accused, without_repeated
 from megabiomed.launch.causes import Failure, first_failure
 from megabiomed.launch.decision import WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
@@ -131,7 +131,8 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     fence, lost = _claimed(run, incarnation)
     if lost:
         return after_takeover(run, _owner(incarnation))
-    outcome = str(records.verdict(run, incarnation).get("outcome", ""))
+    told = records.verdict(run, incarnation)
+    outcome, accused = str(told.get("outcome", "")), records.bad_nodes(told)
     # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
@@ -150,7 +151,12 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     )
     decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
     decision = without_repeated(run, decision, failure, _job(), len(_nodes()))
-    noted = _note_end(run, incarnation, fence, ending, decision, failure)
+    if accused:
+        decision = without_accused(run, decision, accused, _job(), len(_nodes()))
+    excluded = [node for node in accused if node in decision.exclude]
+    if not excluded and failure is not None and failure.suspect is not None and decision.exclude:
+        excluded = [failure.suspect]
+    noted = _note_end(run, incarnation, fence, ending, decision, failure, excluded)
     return decision if noted else after_takeover(run, _owner(incarnation))
 
 
@@ -168,7 +174,13 @@ def _with_cause(run: Path, incarnation: str, decision: Decision, ending: Ending,
 
 
 def _note_end(
-    run: Path, incarnation: str, fence: Fence | None, ending: Ending, decision: Decision, failure: Failure | None
+    run: Path,
+    incarnation: str,
+    fence: Fence | None,
+    ending: Ending,
+    decision: Decision,
+    failure: Failure | None,
+    excluded: list[str],
 ) -> bool:
     """Whether the end of a start stands in the records, or cannot be written; False when a later start has the run."""
     values: dict[str, Any] = {
@@ -180,7 +192,7 @@ def _note_end(
     }
     values |= {"crawled": True} if ending.outcome == "stopped" and ending.crawled else {}
     values |= {"first_failure": failure.record()} if failure is not None else {}
-    values |= {"exclude": [failure.suspect]} if failure is not None and decision.exclude else {}
+    values |= {"exclude": excluded} if excluded else {}
     values |= {"decision": decision.verb, "reason": decision.reason}
     with _unwritable():
         return records.append(run, "end", fence, incarnation=incarnation, **values)

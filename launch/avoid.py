@@ -11,7 +11,7 @@ from typing import Any
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.capacity import can_start, within_capacity
 from megabiomed.launch.causes import Failure
-from megabiomed.launch.decision import Decision, failed_there_before
+from megabiomed.launch.decision import Decision, failed_there_before, without_bad
 
 
 def found_bad(history: list[dict[str, Any]]) -> set[str]:
@@ -53,6 +53,21 @@ def without_repeated(
     wish = replace(decision, reason=reason, exclude=tuple(sorted(found_bad(history) | {node})))
     found = as_far_as_possible(run, wish, {node: "failed twice"}, of_operator(run, job, queued), queued, needed)
     return found if found.verb == "requeue" and node in found.exclude else decision
+
+
+def without_accused(
+    run: Path, decision: Decision, bad: dict[str, str], queued: Mapping[str, str], needed: int
+) -> Decision:
+    """A requeue after the ranks found nodes bad by their verdict: without those, as far as enough others are left.
+
+    Args:
+        bad: node -> why.
+    """
+    history = records.history(run)
+    wish = without_bad(decision, bad, needed, history)
+    if wish == decision:
+        return decision
+    return as_far_as_possible(run, wish, bad, of_operator(run, records.read_job(run), queued), queued, needed)
 
 
 def _expanded(nodes: str | None) -> list[str]:

@@ -7,7 +7,7 @@ srun ends the other ranks at the first code that is not 0, in the middle of thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from megabiomed.launch.records import since_submission
@@ -162,9 +162,25 @@ def after_preflight(bad: dict[str, str], nodes: int, history: list[dict[str, Any
     met = sum(bool(record.get("exclude")) for record in before) + 1
     if met > max_failures * LOST_FOR_EACH_FAILURE:
         return Decision("fail", f"bad nodes for the {met}th time: {text}")
-    # The scheduler replaces a job's list of excluded nodes, so the earlier ones are named again.
-    known = {node for record in history for node in record.get("exclude", ())}
-    return Decision("requeue", f"bad nodes: {text}", tuple(sorted(known | set(bad))))
+    return Decision("requeue", f"bad nodes: {text}", _with_earlier(bad, history))
+
+
+def without_bad(decision: Decision, bad: dict[str, str], nodes: int, history: list[dict[str, Any]]) -> Decision:
+    """What follows an incarnation whose ranks found bad nodes: a requeue leaves them out, unless all of several are.
+
+    Args:
+        decision: from `after_run`.
+        bad: node -> why.
+    """
+    if not bad or decision.verb != "requeue" or (len(bad) >= nodes > 1):
+        return decision
+    text = "; ".join(f"{node}: {why}" for node, why in sorted(bad.items()))
+    return replace(decision, reason=f"{decision.reason}; bad nodes: {text}", exclude=_with_earlier(bad, history))
+
+
+def _with_earlier(bad: dict[str, str], history: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The scheduler replaces a job's list of excluded nodes, so the earlier ones are named again."""
+    return tuple(sorted({node for record in history for node in record.get("exclude", ())} | set(bad)))
 
 
 def failed_there_before(history: list[dict[str, Any]], node: str) -> bool:

@@ -26,6 +26,7 @@ from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
 from megabiomed.ground.places import same_place
 from megabiomed.ground.secrets import masked_values
+from megabiomed.processes.ranks import BAD_NODES
 
 SLURM = "slurm"
 JOB = "job.json"
@@ -185,6 +186,12 @@ def verdict(run: Path, incarnation: str) -> dict[str, Any]:
         return read_json(run / SLURM / VERDICTS / f"{incarnation}.json", dict)
     except FileError:
         return {}
+
+
+def bad_nodes(told: dict[str, Any]) -> dict[str, str]:
+    """Node -> why, of those that the ranks of an incarnation found bad by their verdict."""
+    found = told.get(BAD_NODES)
+    return {str(node): str(why) for node, why in found.items()} if isinstance(found, dict) else {}
 
 
 def committed_step(run: Path) -> int:

@@ -34,12 +34,13 @@ from megabiomed.encoders.exchange import Exchange
 from megabiomed.encoders.lora import item_noise
 from megabiomed.encoders.modality import modality_of
 from megabiomed.encoders.schedule import busiest, check_ranks, deal, largest
-from megabiomed.engine.base import DataParallelEngine
+from megabiomed.engine.base import DataParallelEngine, Held
 from megabiomed.engine.build import StepResult, TrainEngine, skipped_steps
 from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.no_model import NoModelEngine
+from megabiomed.engine.replicas import Sums
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.kernels.dropout import Noise
 from megabiomed.model.registry import architecture_of
@@ -84,6 +85,7 @@ class AlignEngine(TrainEngine):
         self.dtype = platform.DTYPES[config.train.compute_type]
         self.template = ""
         self.busiest = 1.0
+        self._compares = False
 
     @property
     def trains_language_model(self) -> bool:
@@ -104,12 +106,29 @@ class AlignEngine(TrainEngine):
             found["stage_lora"] = self.config.lora
         return found
 
+    def held(self) -> list[Held]:
+        """See the base class."""
+        return [*super().held(), *(self.encoders.parts_held() if self.encoders.held else ())]
+
+    def compare_next(self) -> None:
+        """See the base class."""
+        super().compare_next()
+        self._compares = self.encoders.held
+
+    def before_update(self) -> None:
+        """See the base class."""
+        super().before_update()
+        if self._compares:
+            self._compares = False
+            self.compared.append(Sums.of(list(self.encoders.reduced())))
+
     def fragments(self) -> list[Fragment]:
         """See the base class."""
         return [*self.data_parallel.fragments(), *self.encoders.fragments()]
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the language model; encoders and adaptors keep their own start where the source has none of them."""
+        self.watch.forget()
         load_fragments(source, self.data_parallel.fragments(), ("param",))
         self.data_parallel.publish(source)
         self._load_encoders(source, ("param",))
@@ -162,6 +181,7 @@ class AlignEngine(TrainEngine):
         self.gradient_norms.begin()
         if self.encoders.held:
             self.gradient_norms.add(self.encoders.gradient_parts())
+        self.before_update()
         # The model first: what the ranks agree on needs its norm.
         of_model = self.data_parallel.step(self.stage.lm_lr * share_of_peak) if self.trains_language_model else 0.0
         self.gradient_norms.finish()

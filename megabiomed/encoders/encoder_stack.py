@@ -27,7 +27,7 @@ from megabiomed.encoders.encoder import Batch, Cacheable, encoder_of
 from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
 from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
-from megabiomed.engine.base import flat_fragments, set_steps, state_before_training
+from megabiomed.engine.base import Held, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
@@ -253,6 +253,23 @@ class EncoderStack:
                 placement, start, owner = self._part(number, name, parameter)
                 if owner:
                     yield GradientPart(placement, start, _local(parameter.grad))
+
+    def parts_held(self) -> Iterator[Held]:
+        """Parameters and moments on this rank; what is whole is alike on all ranks that have it."""
+        for name, parameter in self._named():
+            groups = () if isinstance(parameter, DTensor) or self.world == 1 else (self.group or dist.group.WORLD,)
+            yield Held(name, None if parameter.is_meta else _local(parameter), groups)
+            if parameter.requires_grad:
+                state = self.optimizer.state[parameter]
+                yield from (
+                    Held(f"{name} ({kind})", _local(state[kind]), groups) for kind in self.settings.rule.moments
+                )
+
+    def reduced(self) -> Iterator[Held]:
+        """Gradients that all ranks hold alike, between `reduce` and `update`."""
+        for name, parameter in self._named() if self.world > 1 else ():
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
+                yield Held(f"gradient of {name}", parameter.grad, (self.group or dist.group.WORLD,))
 
     def gradient_scale(self, modality: str) -> float:
         """FSDP averages over its ranks; what enters it is multiplied by their number to be a sum."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, Placement, TensorSource, fill
@@ -16,6 +18,21 @@ from megabiomed.engine.gate import UpdateGate
 from megabiomed.engine.gradient_norms import GradientNorms
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor of the training state on this rank, or a reduced gradient, for those who compare.
+
+    Attributes:
+        name: of the parameter in its module, and what of it: `chunks.0.norm.weight (exp_avg)`.
+        tensor: None where this rank takes part in the comparison and holds nothing.
+        alike: groups whose ranks hold the same bits.
+    """
+
+    name: str
+    tensor: Tensor | None
+    alike: tuple[dist.ProcessGroup, ...] = ()
 
 
 class DataParallelEngine(ABC):
@@ -29,6 +46,8 @@ class DataParallelEngine(ABC):
     """
 
     stage: PipelineStage
+    see_gradients: Callable[[], None] | None = None
+    """Called in `step` when gradients are reduced and nothing was updated; `reduced_gradients` gives them then."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
@@ -47,9 +66,27 @@ class DataParallelEngine(ABC):
     def step(self, lr: float) -> float:
         """Reduce what is left to reduce, clip, update where `gate` allows it; returns the global norm before clipping."""
 
-    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
-        """Weights that all ranks along a span hold alike; none unless an engine says so."""
+    @abstractmethod
+    def held(self) -> Iterator[Held]:
+        """All that lies here from one update to the next: weights, masters, moments. The same names along each group."""
+
+    def reduced_gradients(self) -> Iterator[Held]:
+        """Reduced gradients that several ranks hold alike, while `see_gradients` is called."""
         return iter(())
+
+    def alike(self, name: str, over_shards: bool) -> tuple[dist.ProcessGroup, ...]:
+        """Groups of more than one rank that hold a parameter, or the same part of it, with the same bits.
+
+        Args:
+            over_shards: every data-parallel rank holds all of it.
+        """
+        spans: list[Span] = ["shards"] if over_shards else []
+        spans += ["tp"] if self.stage.placements[name].replicated else []
+        return tuple(self.mesh.group(span) for span in spans if self.mesh.size(span) > 1)
+
+    def _show_gradients(self) -> None:
+        if self.see_gradients is not None:
+            self.see_gradients()
 
     @abstractmethod
     def train(self, mode: bool) -> None:
@@ -107,11 +144,3 @@ def set_steps(optimizer: torch.optim.Optimizer, step: int) -> None:
     for state in optimizer.state.values():
         if "step" in state:
             state["step"].fill_(float(step))
-
-
-def held_alike(stage: PipelineStage) -> Iterator[tuple[str, Tensor, Span]]:
-    """All parameters of a stage that every replica holds whole; those that tensor ranks do not cut, along both spans."""
-    for name, parameter in stage.named_parameters():
-        yield name, parameter, "shards"
-        if stage.placements[name].replicated:
-            yield name, parameter, "tp"

@@ -16,10 +16,11 @@ from megabiomed.checkpoint.sources import ChainSource
 from megabiomed.checkpoint.state import EngineState, Frozen
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import DataParallelEngine
+from megabiomed.engine.base import DataParallelEngine, Held
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.pipeline import Pipeline
+from megabiomed.engine.replicas import Sums, Watch
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.kernels.dropout import Noise
@@ -68,6 +69,39 @@ class TrainEngine:
         self.optimizer_step_count = 0
         self.base: ChainSource | None = None
         self.frozen: Frozen = {}
+        self.watch = Watch()
+        self.compared: list[Sums] = []
+
+    def held(self) -> list[Held]:
+        """All that lies on this rank from one update to the next."""
+        return list(self.data_parallel.held())
+
+    def compare_next(self) -> None:
+        """In the next step, put sums of the reduced gradients and of tied copies into `compared`."""
+        self.compared = []
+        if next(iter(self.data_parallel.reduced_gradients()), None) is not None:
+            self.data_parallel.see_gradients = self._see_gradients
+        tied = self.data_parallel.stage.tied_end if self.mesh.in_model else None
+        if tied is not None:
+            tied.sums_next()
+
+    @property
+    def waits_for_gradients(self) -> bool:
+        """Whether the step did not show what `compare_next` asked for: DeepSpeed left it out, perhaps on this rank alone."""
+        return self.data_parallel.see_gradients is not None
+
+    def _see_gradients(self) -> None:
+        self.data_parallel.see_gradients = None
+        self.compared.append(Sums.of(list(self.data_parallel.reduced_gradients())))
+
+    def before_update(self) -> None:
+        """Look at what is about to be used, where somebody asked for it: before any optimizer's step."""
+        if self.watch.waits:
+            self.watch.before_update(self.held())
+        tied = self.data_parallel.stage.tied_end if self.mesh.in_model else None
+        if tied is not None and (total := tied.take_sum()) is not None:
+            copy = Held("tied copy of the embedding", total, (tied.group,))
+            self.compared.append(Sums((copy,), total.reshape(1)))
 
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
@@ -88,6 +122,7 @@ class TrainEngine:
 
     def load_weights(self, source: TensorSource) -> None:
         """Fill the weights from a Hugging Face folder or a fresh initialisation; the optimizer starts from zero."""
+        self.watch.forget()
         load_fragments(source, self.fragments(), ("param",))
         self.data_parallel.publish(source)
 
@@ -108,6 +143,7 @@ class TrainEngine:
 
     def load_trained(self, source: TensorSource) -> None:
         """Weights and moments of what is trained; the compute weights are not made from them yet."""
+        self.watch.forget()
         kinds, settings = self.config.optimizer.rule.kinds, self.config.optimizer
         if isinstance(source, Checkpoint) and not set(kinds) <= set(source.manifest.kinds()):
             raise CheckpointError(
@@ -133,6 +169,7 @@ class TrainEngine:
         loss = platform.Later(mean)
         self.gate.begin(mean)
         self.gradient_norms.begin()
+        self.before_update()
         grad_norm = self.data_parallel.step(lr)
         self.gradient_norms.finish()
         self.optimizer_step_count += 1

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.config import RunConfig
-from megabiomed.config.grid import Span
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import DataParallelEngine, flat_fragments, held_alike, read_local
+from megabiomed.engine.base import DataParallelEngine, Held, flat_fragments, read_local
 from megabiomed.engine.mesh import Mesh
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.processes import platform
@@ -38,9 +37,10 @@ class FrozenEngine(DataParallelEngine):
         """Nothing to update."""
         return 0.0
 
-    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
+    def held(self) -> Iterator[Held]:
         """See the base class."""
-        return held_alike(self.stage)
+        for name, parameter in self.stage.named_parameters():
+            yield Held(name, parameter, self.alike(name, over_shards=True))
 
     def train(self, mode: bool) -> None:
         """See the base class."""

@@ -16,7 +16,7 @@ from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import DataParallelEngine, flat_fragments, set_steps, state_before_training
+from megabiomed.engine.base import DataParallelEngine, Held, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
 from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.engine.mesh import Mesh
@@ -79,6 +79,7 @@ class FsdpEngine(DataParallelEngine):
             for name, parameter in self.stage.named_parameters()
             if parameter.grad is not None
         ]
+        self._show_gradients()
         norm = global_grad_norm(pairs, self.mesh, sharded=True)
         self.gradient_norms.add(self._gradients())
         value = self._update([gradient for gradient, _ in pairs], norm)
@@ -118,6 +119,23 @@ class FsdpEngine(DataParallelEngine):
         if not math.isfinite(value) or (verdict and not verdict.applied):
             optimizer.forget_step()
         return value
+
+    def held(self) -> Iterator[Held]:
+        """See the base class."""
+        for name, parameter in self.stage.named_parameters():
+            groups = self.alike(name, over_shards=False)
+            yield Held(name, _local(parameter), groups)
+            if parameter.requires_grad:
+                state = self.optimizer.state[parameter]
+                yield from (Held(f"{name} ({kind})", _local(state[kind]), groups) for kind in self.rule.moments)
+
+    def reduced_gradients(self) -> Iterator[Held]:
+        """See the base class."""
+        for name, parameter in self._trained().items():
+            groups = self.alike(name, over_shards=False)
+            if groups:
+                gradient = None if parameter.grad is None else _local(parameter.grad)
+                yield Held(f"gradient of {name}", gradient, groups)
 
     def train(self, mode: bool) -> None:
         """See the base class."""

@@ -105,6 +105,17 @@ class UpdateGate:
         return Verdict(loss, norm, not refused)
 
 
+def before_step(optimizer: torch.optim.Optimizer, work: Callable[[], None]) -> None:
+    """Do some work before each step of an optimizer."""
+    step = optimizer.step
+
+    def work_and_step(*args: Any, **kwargs: Any) -> Any:
+        work()
+        return step(*args, **kwargs)
+
+    optimizer.step = work_and_step
+
+
 def guard_step(optimizer: torch.optim.Optimizer, allowed: Callable[[], bool]) -> None:
     """Let an optimizer step only while `allowed()`; it is asked in every step."""
     step = optimizer.step

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine.base import DataParallelEngine
+from megabiomed.engine.base import DataParallelEngine, Held
 
 
 class NoModelEngine(DataParallelEngine):
@@ -22,6 +24,10 @@ class NoModelEngine(DataParallelEngine):
     def step(self, lr: float) -> float:
         """Nothing to update."""
         return 0.0
+
+    def held(self) -> Iterator[Held]:
+        """Nothing."""
+        return iter(())
 
     def train(self, mode: bool) -> None:
         """Nothing to switch."""

@@ -15,19 +15,18 @@ from torch import Tensor, nn
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
-from megabiomed.config.grid import Span
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine import patches, workarounds, zero_parts, zero_step
+from megabiomed.engine import patches, workarounds, zero_held, zero_parts, zero_step
 from megabiomed.engine.base import (
     DataParallelEngine,
+    Held,
     flat_fragments,
-    held_alike,
     read_local,
     set_steps,
     state_before_training,
 )
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of, steps_in_one_pass
-from megabiomed.engine.gate import guard_step
+from megabiomed.engine.gate import before_step, guard_step
 from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
@@ -72,6 +71,7 @@ class ZeroEngine(DataParallelEngine):
         self.optimizer: Any = self.deepspeed.optimizer
         self._norm = torch.tensor(float("nan"))
         self._known: platform.Later | None = None
+        self._shown = False
         if self.stage_number == 0:
             workarounds.clip_with(self.deepspeed, self._clip_replicated)
         else:
@@ -81,6 +81,7 @@ class ZeroEngine(DataParallelEngine):
             self._step_in_one_pass(inner)
         else:
             guard_step(inner, lambda: self.gate.allows(self._last_norm()))
+        before_step(inner, self._show_once)
         if self.stage_number == 3:
             workarounds.order_by_streams()
             workarounds.check_traces_inside(self.optimizer, mesh.group("shards"))
@@ -134,6 +135,7 @@ class ZeroEngine(DataParallelEngine):
         inner = self.torch_optimizer()
         if isinstance(inner, FusedAdamW):
             inner.begin_step()
+        self._shown = self.stage_number == 0  # before it clips
         self.deepspeed.step()
         if self.config.parallel.offload_optimizer and self.stage_number < 3:
             workarounds.drop_refused_gradients(self.optimizer)
@@ -164,18 +166,29 @@ class ZeroEngine(DataParallelEngine):
     def _gated(self, scale: Tensor) -> Tensor:
         return self.gate.scaled(scale, self._last_norm())
 
-    def replicated(self) -> Iterator[tuple[str, Tensor, Span]]:
-        """See the base class. Under ZeRO-3 a rank has its own part of every parameter."""
-        return held_alike(self.stage) if self.stage_number < 3 else iter(())
+    def held(self) -> Iterator[Held]:
+        """See the base class."""
+        return zero_held.held(self)
+
+    def reduced_gradients(self) -> Iterator[Held]:
+        """See the base class."""
+        return zero_held.gradients(self)
 
     def train(self, mode: bool) -> None:
         """See the base class."""
         self.deepspeed.train(mode)
 
+    def _show_once(self) -> None:
+        """DeepSpeed steps ZeRO-3 group by group."""
+        if not self._shown:
+            self._shown = True
+            self._show_gradients()
+
     def _clip_replicated(self) -> None:
         # Stage 0 in fp32: DeepSpeed clips by a norm that it does not report; ours is the rule of all engines.
         named = [(n, p) for n, p in self.stage.named_parameters() if p.grad is not None]
         pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
+        self._show_gradients()
         self._norm = global_grad_norm(pairs, self.mesh, sharded=False)
         self.gradient_norms.add(self._gradients())
         if not isinstance(self.torch_optimizer(), FusedAdamW):
@@ -241,7 +254,7 @@ class ZeroEngine(DataParallelEngine):
             if not parameter.requires_grad:
                 continue
             placement = self.stage.placements[name]
-            for start, flats in self._flat_state(parameter):
+            for start, flats in self.flat_state(parameter):
                 found.extend(flat_fragments(placement, start, flats, self._owns(name)))
         return found
 
@@ -258,7 +271,7 @@ class ZeroEngine(DataParallelEngine):
             found.extend(flat_fragments(self.stage.placements[name], start, {"param": flat.view(-1)}, owner=False))
         return found
 
-    def _flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def flat_state(self, parameter: nn.Parameter) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first element, flat fp32 views) of the part of one parameter that this rank owns; nothing if it owns none."""
         state = self.torch_optimizer().state
         if self.stage_number == 0:
@@ -287,7 +300,7 @@ class ZeroEngine(DataParallelEngine):
             for parameter in self.stage.parameters():
                 if not parameter.requires_grad:
                     continue
-                for _, flats in self._flat_state(parameter):
+                for _, flats in self.flat_state(parameter):
                     length = flats["param"].numel()
                     parameter.ds_tensor.data.view(-1)[:length].copy_(flats["param"])
 

@@ -68,6 +68,23 @@ def gradient(optimizer: Any, parameter: nn.Parameter, zero_stage: int, shard: in
     return address.start, values
 
 
+def reduces_whole(optimizer: Any) -> bool:
+    """Whether every rank gets all of each reduced gradient: DeepSpeed's optimizer of ZeRO-1 in bf16."""
+    return hasattr(optimizer, "fp32_groups_gradients")
+
+
+def whole_gradients(optimizer: Any) -> dict[nn.Parameter, Tensor]:
+    """The reduced fp32 gradients, where `reduces_whole`; flat or in the parameter's shape."""
+    groups = zip(optimizer.bf16_groups, optimizer.fp32_groups_gradients, strict=True)
+    return {parameter: value for group, values in groups for parameter, value in zip(group, values, strict=True)}
+
+
+def gradient_part(optimizer: Any, parameter: nn.Parameter, shard: int) -> Tensor:
+    """ZeRO-3: the reduced gradient of what this rank holds of a parameter, without padding."""
+    whole: Tensor = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition[parameter.ds_id]
+    return whole.view(-1)[: partition(parameter, shard)[1]]
+
+
 @contextmanager
 def persistent_apart(optimizer: Any) -> Iterator[None]:
     """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""

@@ -95,7 +95,7 @@ class CorruptionError(MegabiomedError):
     """Ranks that must hold the same do not, or memory is not what was put into it.
 
     Attributes:
-        nodes: those that are known to be at fault; they are named in the verdict of a start.
+        nodes: those that are known to be at fault, which the launcher leaves out of the next start.
     """
 
     nodes: tuple[str, ...] = ()

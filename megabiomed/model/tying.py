@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megabiomed.kernels.checksums import checksums
 from megabiomed.kernels.weight_gradient import PRODUCTS, MainGradient, main_gradient
 from megabiomed.processes import platform
 from megabiomed.processes.megatron_core import VocabParallelEmbedding
@@ -40,6 +41,7 @@ class OwnedEnd:
         self.group, self.micro_batches = group, micro_batches
         self._stale, self._left = False, 0
         self._sent: tuple[dist.Work, Tensor] | None = None  # held until it has arrived
+        self._wanted, self._sum = False, cast(Tensor | None, None)
         _connect(group)
 
     def begin_step(self) -> None:
@@ -62,8 +64,22 @@ class OwnedEnd:
         gradients = torch.is_grad_enabled() and weight.requires_grad
         return cast(Tensor, _Deposit.apply(y, weight, self)) if gradients else y
 
+    def sums_next(self) -> None:
+        """Keep a checksum of the weights that the next step computes with."""
+        self._wanted = self._stale
+        # Sent already, by a measurement between the steps.
+        if not self._stale and self._sent is not None:
+            self._sum = checksums([self._sent[1]])[0]
+
+    def take_sum(self) -> Tensor | None:
+        """The checksum of what was sent, [] int64, once; None if nobody asked for it before."""
+        found, self._sum = self._sum, None
+        return found
+
     def _send(self, weight: Tensor) -> None:
         self._arrived()
+        if self._wanted:
+            self._wanted, self._sum = False, checksums([weight])[0]
         work = dist.broadcast(weight, group=self.group, group_src=_FIRST, async_op=True)
         assert work is not None
         self._sent, self._stale = (work, weight), False
@@ -107,6 +123,7 @@ class CopiedEnd:
         self._weight: Tensor | None = None
         self._stale = False
         self._sent: dist.Work | None = None
+        self._wanted = False
         _connect(group)
 
     def hold(self, rows: int, columns: int) -> None:
@@ -128,6 +145,15 @@ class CopiedEnd:
     def weights_changed(self) -> None:
         """See `OwnedEnd`: the next use fetches them."""
         self._stale = True
+
+    def sums_next(self) -> None:
+        """See `OwnedEnd`."""
+        self._wanted = True
+
+    def take_sum(self) -> Tensor | None:
+        """See `OwnedEnd`: of the copy, after the passes that have used it."""
+        wanted, self._wanted = self._wanted, False
+        return checksums([self._held])[0] if wanted else None
 
     def weight(self) -> Tensor:
         """[v/tp, h], as the first stage has them now."""

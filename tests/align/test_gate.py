@@ -24,4 +24,4 @@ def test_a_refused_step_of_an_alignment_equals_a_run_without_its_batch(tmp_path:
     command = [str(Path(__file__).with_name("gate_worker.py")), str(tmp_path / "cases.json"), str(tmp_path / "found")]
     run_ranks(2, command, tmp_path / "logs", 100)
     for case, found in zip(CASES, json.loads((tmp_path / "found").read_text()), strict=True):
-        assert found == {"broken": 0, "applied": [True, False, True]}, case
+        assert found == {"broken": 0, "applied": [True, False, True], "missed": 0, "clean": []}, case

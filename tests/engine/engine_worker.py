@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from megabiomed.engine.frozen import FrozenEngine
 from megabiomed.engine.fsdp import FsdpEngine
 from megabiomed.engine.gate import Limits
 from megabiomed.engine.mesh import build_mesh
-from megabiomed.engine.replicas import differences
+from megabiomed.engine.replicas import Sums
 from megabiomed.engine.stage import PipelineStage
 from megabiomed.engine.zero import ZeroEngine
 from megabiomed.ground.errors import CorruptionError
 from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.start_from import adapter_chain
+from megabiomed.model.tying import CopiedEnd
 from megabiomed.processes import platform
 from megabiomed.runs.hooks.replicas import ReplicaCheck
 
@@ -220,50 +221,100 @@ def _counts(engine: TrainEngine) -> list[float]:
     return sorted({float(state["step"]) for state in optimizer.state.values() if "step" in state})
 
 
-FLIPS = 40
+FLIPS = 12
 
 
 def replicas(cases: list[dict[str, Any]]) -> Any:
-    """Two steps, then one bit flipped on the last rank, again and again; all tensors and ranks that were told."""
-    found = []
-    for case in cases:
-        engine, dice = engine_of(case), np.random.default_rng(1)
-        for batches in micro_batches(engine)[:2]:
-            engine.train_step(batches, lr=0.01)
-        clean = differences(engine)
-        held = list(engine.data_parallel.replicated())
-        shared = [(name, tensor) for name, tensor, span in held if engine.mesh.size(span) > 1]
-        told = []
-        for _ in range(FLIPS if shared else 0):
-            name, tensor = shared[int(dice.integers(len(shared)))]
-            place, bit = int(dice.integers(tensor.numel())), int(dice.integers(8 * tensor.element_size()))
-            flip(tensor, place, bit)
-            told.append([name, differences(engine)])
-            flip(tensor, place, bit)
-        found.append({"clean": clean + differences(engine), "told": told, "hook": _hook(engine, shared)})
-    return found
+    """One bit flipped on the last rank, again and again: in the state, in reduced gradients, in the copy of a tied head."""
+    return [_replicas(case) for case in cases]
 
 
-def _hook(engine: TrainEngine, shared: list[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-    """What a run says of a flipped bit before a save, and what its events do."""
+def _replicas(case: dict[str, Any]) -> dict[str, Any]:
+    engine, dice = engine_of(case), np.random.default_rng(1)
+    steps = micro_batches(engine)
+    engine.train_step(steps[0], lr=0.01)
+    held, rank = engine.held(), dist.get_rank()
+    before = Sums.of(held)
+    engine.watch.after_update(before)
+    engine.compare_next()
+    engine.train_step(steps[1], lr=0.01)
+    clean = before.differences() + engine.watch.changed(rank) + Sums.joined(engine.compared).differences()
+    held = [each for each in engine.held() if each.tensor is not None and each.tensor.numel()]
+    told: list[Any] = []
+    for _ in range(FLIPS):
+        chosen = held[int(dice.integers(len(held)))]
+        assert chosen.tensor is not None
+        place, bit = int(dice.integers(chosen.tensor.numel())), int(dice.integers(8 * chosen.tensor.element_size()))
+        engine.watch.after_update(Sums.of(held))
+        flip(chosen.tensor, place, bit)
+        engine.watch.before_update(held)
+        told.append([chosen.name, len(chosen.alike), Sums.of(held).differences(), engine.watch.changed(rank)])
+        flip(chosen.tensor, place, bit)
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, told)
+    return {
+        "clean": clean, "told": everywhere[-1], "first": everywhere[0], "used": _flipped_in_use(engine, steps[2]),
+        "hook": _hook(engine),
+    }  # fmt: skip
+
+
+def _flipped_in_use(engine: TrainEngine, batches: list[MicroBatch]) -> list[Any]:
+    """A step in which a reduced gradient, or else the copy of a tied head, gets a flipped bit."""
+    engine.compare_next()
+    see, tied = engine.data_parallel.see_gradients, engine.data_parallel.stage.tied_end
+    if see is not None:
+
+        def flipped() -> None:
+            gradients = list(engine.data_parallel.reduced_gradients())
+            assert gradients[-1].tensor is not None
+            flip(gradients[-1].tensor, 0, 3)
+            see()
+
+        engine.data_parallel.see_gradients = flipped
+    elif isinstance(tied, CopiedEnd):
+        take = tied.take_sum
+
+        def damaged() -> Any:
+            flip(tied.weight(), 5, 2)
+            return take()
+
+        tied.take_sum = damaged  # type: ignore[method-assign]
+    engine.train_step(batches, lr=0.01)
+    return Sums.joined(engine.compared).differences()
+
+
+def _hook(engine: TrainEngine) -> dict[str, Any]:
+    """What a run says of a bit that was flipped between a check and a save, and what its events do."""
     events: list[Any] = []
     reporter = SimpleNamespace(event=lambda kind, **told: events.append([kind, told]), say=events.append)
-    config = SimpleNamespace(health=SimpleNamespace(check_every=10))
+    config = SimpleNamespace(
+        health=SimpleNamespace(check_every=4), checkpoint=SimpleNamespace(save_every=0, keep_every=0)
+    )
+    mesh = SimpleNamespace(rank=dist.get_rank())
     training: Any = SimpleNamespace(
-        config=config, step=3, module=SimpleNamespace(engine=engine), reporter=reporter
+        config=config, step=4, module=SimpleNamespace(engine=engine), reporter=reporter, mesh=mesh
     )  # fmt: skip
     check, error = ReplicaCheck(), ""
+    nodes: tuple[str, ...] = ()
     check.at_start(training)
-    for name, tensor in shared[:1]:
-        flip(tensor, 0, 0)
-        training.step = 4
-        try:
-            check.check(training)
-        except CorruptionError as raised:
-            error = str(raised)
-        flip(tensor, 0, 0)
-        events.append(name)
-    return {"events": events, "error": error}
+    engine.watch.forget()
+    state = engine.held()
+    # The flip that `_flipped_in_use` left in a gradient has made weights unlike; that is found as well.
+    for each in (each for each in state if each.tensor is not None):
+        for group in each.alike:
+            dist.broadcast(each.tensor.detach(), group=group, group_src=0)
+    check.after_step(training, cast(Any, None))
+    name, tensor = next(
+        (each.name, each.tensor) for each in reversed(state) if each.tensor is not None and each.tensor.numel()
+    )
+    flip(tensor, 0, 0)
+    try:
+        check.check(training)
+    except CorruptionError as raised:
+        error, nodes = str(raised), raised.nodes
+    names: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(names, name)
+    return {"events": events, "error": error, "nodes": nodes, "name": names[-1]}
 
 
 def flip(tensor: torch.Tensor, place: int, bit: int) -> None:

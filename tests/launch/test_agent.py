@@ -12,11 +12,14 @@ import pytest
 from support.scheduling import program
 
 from megabiomed.checkpoint.fence import Fence
+from megabiomed.ground.errors import CorruptionError
 from megabiomed.launch import agent, records
 from megabiomed.launch.control import resubmit
 from megabiomed.launch.decision import SUPERSEDED, Decision
 from megabiomed.launch.status import status_of
 from megabiomed.launch.successor import TAKEN_OVER, dependents
+from megabiomed.processes import ranks
+from megabiomed.processes.ranks import VERDICT, node_name
 
 Call = Callable[[Path], object]
 JOB = {
@@ -175,3 +178,24 @@ def test_the_owner_still_writes_all_of_it(run: Path) -> None:
     assert records.last_event(run)["event"] == "finished"
     records.renew(run)
     assert records.last_event(run)["event"] == "reopened"
+
+
+def test_a_node_that_the_ranks_found_bad_is_left_out_of_the_next_start(
+    run: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = run / records.SLURM / records.VERDICTS / "7.0.1.json"
+    monkeypatch.setenv(VERDICT, str(verdict))
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    monkeypatch.setenv(agent.NODES, "n[1-2]")
+    program(
+        tools, "scontrol", '[ "$2" = hostnames ] && tr , "\\n" <<< "${3/n\\[1-2\\]/n1,n2}" || '
+        'echo "JobId=7 JobState=RUNNING Restarts=0 Command=x ExcNodeList=n9"'
+    )  # fmt: skip
+    agent._job.cache_clear()
+    error = CorruptionError("state after step 4 is damaged", got="norm.weight on rank 1 (n2)")
+    error.nodes = (node_name(),)
+    ranks._accuse(error)
+    decision = agent.end(run, "7.0.1", 1, warned=False)
+    assert (decision.verb, decision.exclude) == ("requeue", ("n2", "n9"))
+    assert "bad nodes: n2: corruption: norm.weight on rank 1 (n2)" in decision.reason
+    assert records.history(run)[-1]["exclude"] == ["n2"]

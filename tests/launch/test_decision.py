@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megabiomed.launch import records
-from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run, failures
+from megabiomed.launch.decision import Decision, Ending, after_preflight, after_run, before_run, failures, without_bad
 
 
 def ended(outcome: str = "", code: int = 1, before: int = 10, after: int = 10, active: bool = True) -> Ending:
@@ -129,6 +129,16 @@ def test_bad_nodes_are_excluded_together_with_those_known_before() -> None:
     found = after_preflight({"n2": "2 of 8 GPUs are visible"}, 4, history, 3)
     assert (found.verb, found.exclude) == ("requeue", ("n2", "n7"))
     assert found.line() == "requeue|n2,n7|bad nodes: n2: 2 of 8 GPUs are visible"
+
+
+def test_nodes_that_the_ranks_found_bad_are_excluded_unless_all_of_several_are_or_nothing_follows() -> None:
+    again, end = Decision("requeue", "failure 1 of 3"), Decision("fail", "failure 3 of 3")
+    known = [{"kind": "preflight", "exclude": ["n9"]}]
+    assert without_bad(again, {"n2": "corruption"}, 2, known).exclude == ("n2", "n9")
+    assert without_bad(again, {"n2": "corruption"}, 1, known).exclude == ("n2", "n9")
+    assert without_bad(again, {"n1": "corruption", "n2": "corruption"}, 2, known) == again
+    assert without_bad(end, {"n2": "corruption"}, 2, known) == end
+    assert without_bad(again, {}, 2, known) == again
 
 
 def test_all_nodes_bad_is_tried_again_on_the_same_nodes_and_then_given_up() -> None:
