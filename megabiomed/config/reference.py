@@ -81,9 +81,10 @@ def _type(annotation: Any) -> str:
         "megabiomed.config.rope.",
         "<class '",
         "'>",
-        "Annotated[int, Gt(gt=0)]",
     ):
-        text = text.replace(noise, "int > 0" if noise.startswith("Annotated") else "")
+        text = text.replace(noise, "")
+    text = re.sub(r"Annotated\[int, Gt\(gt=(\d+)\)\]", r"int > \1", text)
+    text = re.sub(r"Annotated\[int, Ge\(ge=(\d+)\)\]", r"int >= \1", text)
     text = re.sub(r"Annotated\[(\w+), SerializeAsAny\(\)\]", r"\1", text)
     text = text.replace("Literal[", "one of [").replace("NoneType", "null").replace("None", "null")
     return f"`{text}`".replace("|", "\\|")

@@ -19,6 +19,7 @@ from support.spawn import run_ranks
 from megabiomed.checkpoint.state import Health
 from megabiomed.config.time_limits import LONGEST_S
 from megabiomed.data.progress import DataProgress
+from megabiomed.engine.gradient_norms import GradientNorms
 from megabiomed.ground.errors import NonFiniteError
 from megabiomed.processes.signals import Request
 from megabiomed.runs.hooks import standard_hooks
@@ -77,7 +78,7 @@ def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
 
 @given(st.floats(), st.floats())
 def test_a_step_counts_when_loss_and_norm_are_numbers(loss: float, grad_norm: float) -> None:
-    held = training(2)
+    held = training(2, module=SimpleNamespace(engine=SimpleNamespace(gradient_norms=GradientNorms())))
     if math.isfinite(loss) and math.isfinite(grad_norm):
         HealthCheck().check_step(held, step(loss, grad_norm))
         assert not held.reporter
