@@ -19,7 +19,7 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
 .PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
-.PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align
+.PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align bench-health
 
 
 install: $(STAMP)
@@ -75,6 +75,11 @@ bench-eval: install
 
 bench-checkpoint: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_checkpoint
+
+# What spoils a run, injected into real runs: noticed or missed, false alarms, what policies cost. KIND=nan: one kind alone.
+bench-health: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_health $(if $(KIND),--kind $(KIND)) \
+		$(if $(EVENTS),--events $(EVENTS)) $(if $(CLEAN_STEPS),--clean-steps $(CLEAN_STEPS))
 
 # One thread a candidate: the figures are tokens a second of one core.
 bench-data: install
