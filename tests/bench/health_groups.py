@@ -147,6 +147,21 @@ def _cost(policy: str, found: Result, folder: Path, told: list[dict[str, Any]]) 
     return {"lost_steps": round(lost, 1), "lost_s": round(lost * seconds + took, 4), "step_s": round(seconds, 4)}
 
 
+def bits(group: Group, folder: Path) -> Result:
+    """Flipped bits in one long run, which goes back to a sound state after each."""
+    gap = 4
+    at = spaced(group.events, gap, group.plan(folder, 0).dice("at"), first=8)
+    steps = 8 + gap * group.events + gap
+    plan = group.plan(folder / "run", steps, at, health={"check_every": 1, "non_finite": "skip", "budget": 10**6})
+    found, _ = train(plan)
+    told = found[0]["told"]
+    late = [each["step"] - each["at"] + 1 for each in told]
+    return {
+        "events": len(at), "found": len({each["at"] for each in told}), "alarms": found[0]["alarms"], "steps": steps,
+        "after_steps": round(statistics.mean(late), 2) if late else None,
+    }  # fmt: skip
+
+
 def failing_saves(group: Group, folder: Path) -> Result:
     """Storage that is away again and again in one run, and the same run without."""
     gap, every = 20, 10
@@ -233,6 +248,9 @@ ALL = ("zero1", "zero3", "tp2")
 KINDS: dict[str, Callable[[str, Asked], list[Group]]] = {
     "nan": _each(bad_steps, ALL, ("skip", "rewind")),
     "garbage": _each(bad_steps, ALL, ("skip", "rewind")),
+    "parameter": _each(bits, ALL),
+    "moment": _each(bits, ALL),
+    "gradient": _each(bits, ("zero0", "tp2")),
     "stopped": _each(stopped, ALL),
     "slowed": _each(slowed, ALL),
     "disk_full": _each(failing_saves, ALL),

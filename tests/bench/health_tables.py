@@ -6,6 +6,7 @@ from typing import Any
 
 NAMES = {
     "nan": "a loss that is NaN or infinite on one rank", "garbage": "a batch of random tokens",
+    "parameter": "one bit of one weight on one rank", "gradient": "one bit of one gradient", "moment": "one bit of one moment",
     "stopped": "a rank stopped (SIGSTOP)", "slowed": "a rank slowed", "disk_full": "disk full for a while",
     "eio": "EIO of the device on one rank",
 }  # fmt: skip
@@ -55,7 +56,9 @@ def alarms(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _after(found: dict[str, Any]) -> str:
     if found.get("after_s") is not None:
         return f"{found['after_s']} s"
-    return {"slowed": "3 windows"}.get(found["kind"], "the same step" if found["policy"] else "the same save")
+    if found.get("after_steps") is not None:
+        return f"{found['after_steps']:.1f} steps"
+    return "the same step" if found["policy"] else "the same save"
 
 
 def _yes(exact: bool | None) -> str:

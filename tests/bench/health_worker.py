@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.health_bits import Bits
 from bench.health_plan import Plan
 from bench.health_ranks import Slowed, Stopped
 from bench.health_saves import FailingStorage
@@ -38,7 +39,7 @@ class Injection(Protocol):
 
 
 INJECTIONS: dict[str, Callable[[Plan], Injection]] = {
-    "nan": BadSteps, "garbage": BadSteps,
+    "nan": BadSteps, "garbage": BadSteps, "parameter": Bits, "gradient": Bits, "moment": Bits,
     "disk_full": FailingStorage, "eio": FailingStorage, "stopped": Stopped, "slowed": Slowed,
 }  # fmt: skip
 

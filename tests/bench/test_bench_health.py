@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import torch
+
+from bench.health_bits import flip
 from bench.health_groups import KINDS, Asked
 from bench.health_plan import Plan, spaced
 from bench.health_tables import NAMES, alarms, detections, policies
@@ -22,6 +25,14 @@ def test_a_run_reads_what_another_one_read_without_what_that_one_passed_over() -
     passed = ((8, 8), (32, 24))
     read = [sample for sample in range(0, 96, 8) if sample not in (8, 32, 40, 48)]
     assert [_past(passed, sample) for sample in range(0, 8 * len(read), 8)] == read
+
+
+def test_a_flip_changes_one_bit() -> None:
+    tensor = torch.ones(7)
+    before = tensor.clone().view(torch.int32)
+    flip(tensor, random.Random(3))
+    (changed,) = (before ^ tensor.view(torch.int32)).nonzero()
+    assert int((before ^ tensor.view(torch.int32))[changed]).bit_count() == 1
 
 
 def test_a_plan_is_the_same_on_every_rank(tmp_path: Path) -> None:
