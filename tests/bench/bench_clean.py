@@ -1,7 +1,8 @@
 """`make bench-clean DATA=FOLDER`: what cleaning costs on real papers: words lost that should stay, rests that should go.
 
 Truth by hand: clean_truth.json has, for 24 papers chosen by the hash of their ids, the places (offsets into the text, checked
-by its SHA-256) of every citation and every sentence of back matter that should go. Each bracket with a digit in them was read.
+by its SHA-256) of every citation and every sentence of back matter that should go. The rules proposed places, which were then
+judged; brackets of figures, tables, n, P and per cent were left out of that list.
 Truth by markup: in papers with spans of citations, the rule for unmarked ones, run without the spans, is compared with them.
 """
 
