@@ -57,7 +57,7 @@ class Bits(Hook):
         if number not in self._plan.at:
             return
         # One that nobody noticed goes first.
-        self._forget(training)  # one that nobody noticed
+        self._forget(training)
         dice = self._plan.dice(number)  # the same on every rank
         self._flipped.append(number)
         self._dirty = True
@@ -104,7 +104,7 @@ def _in_gradients(training: Training, dice: random.Random) -> None:
     engine = training.module.engine
 
     def flip_and_show() -> None:
-        held = [each.tensor for each in engine.data_parallel.gradients() if each.tensor is not None]
+        held = [each.tensor for each in engine.data_parallel.reduced_gradients() if each.tensor is not None]
         there: list[bool] = [False] * training.mesh.world
         dist.all_gather_object(there, any(tensor.numel() for tensor in held))
         if dice.choice([rank for rank, any_held in enumerate(there) if any_held]) == training.mesh.rank:
