@@ -48,13 +48,14 @@ OPTIMIZER = {"lr": 1e-2, "eps": 1e-4, "weight_decay": 0.1, "clip_grad_norm": 0.5
 
 def config_of(parallel: dict[str, Any], store: str, optimizer: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
     """Warm-up and decay, so that a wrong step number shows in the losses."""
+    windows = 1 if parallel.get("pipeline_parallel_size", 1) > 1 else 2  # a pipeline needs several micro-batches
     return RunConfig.model_validate(
         {
             "name": "any",
             "seed": 7,
             "model": MODEL,
             "parallel": parallel,
-            "data": {"train": [{"path": store}], "seq_length": 32, "micro_batch_size": 2, "global_batch_size": 4},
+            "data": {"train": [{"path": store}], "seq_length": 32, "micro_batch_size": windows, "global_batch_size": 4},
             "optimizer": {**OPTIMIZER, **optimizer},
             "train": {"steps": STEPS, "precision": "fp32"},
         }
