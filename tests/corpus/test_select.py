@@ -46,6 +46,8 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("licence", "cc-by", {"licence": ""}, "licence unknown"),
     ("language", "en", {"text": GERMAN}, "language de"),
     ("max_word_share", 0.3, {"text": "7 7 7 " + ENGLISH[:40]}, "one word is more than 0.3 of all, or is no word"),
+    ("gopher_quality", True, {"text": GERMAN}, "gopher, stop words"),
+    ("fineweb_quality", True, {"text": ENGLISH.replace(".", "")}, "fineweb, lines that end with punctuation"),
 ]
 
 
