@@ -143,7 +143,6 @@ class TrainEngine:
 
     def load_trained(self, source: TensorSource) -> None:
         """Weights and moments of what is trained; the compute weights are not made from them yet."""
-        self.watch.forget()
         kinds, settings = self.config.optimizer.rule.kinds, self.config.optimizer
         if isinstance(source, Checkpoint) and not set(kinds) <= set(source.manifest.kinds()):
             raise CheckpointError(
@@ -151,6 +150,7 @@ class TrainEngine:
                 got=", ".join(source.manifest.kinds()), expected=", ".join(kinds),
                 do="set optimizer.kind to the one that it was saved with, or start a new run from its weights",
             )  # fmt: skip
+        self.watch.forget()
         load_fragments(source, self.fragments(), kinds)
 
     def fragments(self) -> list[Fragment]:
