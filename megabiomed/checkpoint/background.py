@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from megabiomed.checkpoint.checksums import checksums
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.logical import Box, Fragment
-from megabiomed.kernels.checksums import checksums
 
 
 class BackgroundSaver:

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from megabiomed.checkpoint.checksums import checksums
 from megabiomed.ground.errors import CheckpointError, CorruptionError
 from megabiomed.ground.files import refuse_pointer
-from megabiomed.kernels.checksums import checksums
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """The element types that are stored, with their names in a safetensors header."""

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megabiomed.checkpoint.checksums import checksums
 from megabiomed.engine.base import Held
-from megabiomed.kernels.checksums import checksums
 from megabiomed.processes import platform
 
 Difference = dict[str, Any]
@@ -107,7 +107,12 @@ class Watch:
         if self._after is None:
             return
         began = time.monotonic()
-        self._changed = platform.Later((Sums.of(held).values != self._after.values).double())
+        now = Sums.of(held)
+        both = [one.tensor is not None and other.tensor is not None for one, other in zip(self._after.held, now.held)]
+        changed = (now.values != self._after.values).double()  # [n]
+        if not all(both):
+            changed *= torch.tensor(both, device=changed.device)
+        self._changed = platform.Later(changed)
         self.seconds += time.monotonic() - began
 
     @property

@@ -23,7 +23,8 @@ def held(engine: ZeroEngine) -> Iterator[Held]:
             _, length = zero_parts.partition(parameter, engine.mesh.coordinate("shards"))
             yield Held(f"{name} (part)", parameter.ds_tensor.detach().view(-1)[:length], part)
             if parameter.ds_persist:
-                yield Held(name, parameter, whole)
+                # Not gathered after a step whose gradients were not finite.
+                yield Held(name, parameter if parameter.data.numel() else None, whole)
         if parameter.requires_grad:
             for _, flats in engine.flat_state(parameter):
                 for kind, flat in flats.items():

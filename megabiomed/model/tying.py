@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megabiomed.kernels.checksums import checksums
+from megabiomed.checkpoint.checksums import checksums
 from megabiomed.kernels.weight_gradient import PRODUCTS, MainGradient, main_gradient
 from megabiomed.processes import platform
 from megabiomed.processes.megatron_core import VocabParallelEmbedding

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from bench.health_plan import Plan
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.data.loader import StepBatch
 from megabiomed.ground.errors import CorruptionError
+from megabiomed.processes import messages
 from megabiomed.runs.checkpointing import load
 from megabiomed.runs.hooks import Hook
 from megabiomed.runs.trainer import Trainer
@@ -105,8 +105,7 @@ def _in_gradients(training: Training, dice: random.Random) -> None:
 
     def flip_and_show() -> None:
         held = [each.tensor for each in engine.data_parallel.reduced_gradients() if each.tensor is not None]
-        there: list[bool] = [False] * training.mesh.world
-        dist.all_gather_object(there, any(tensor.numel() for tensor in held))
+        there = messages.broadcast(messages.gather(any(tensor.numel() for tensor in held)))
         if dice.choice([rank for rank, any_held in enumerate(there) if any_held]) == training.mesh.rank:
             flip(dice.choice([tensor for tensor in held if tensor.numel()]), dice)
         engine._see_gradients()

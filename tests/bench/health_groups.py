@@ -204,7 +204,8 @@ def stopped(group: Group, folder: Path) -> Result:
 
 def slowed(group: Group, folder: Path) -> Result:
     """One rank after another that takes longer than the others for three windows of steps, by the shipped settings."""
-    gap, last, window = 50, 32, 10
+    gap, last = 50, 32
+    window = 10
     at = tuple(1 + gap + number * gap for number in range(group.events))
     steps = gap * (group.events + 1)
     plan = group.plan(folder / "run", steps, at, train={"log_every": window})

@@ -64,7 +64,8 @@ class Stopper:
     def run(self, events: int) -> dict[str, Any]:
         """Figures of so many events; the run is asked to end after them."""
         self._until(lambda: min(self._steps()) >= 10)
-        named, seconds, alarms = 0, [], 0
+        named, alarms = 0, 0
+        seconds = []
         for number in range(events):
             dice = self._plan.dice(number)
             time.sleep(dice.uniform(0, 0.05))

@@ -31,7 +31,7 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.model.registry import architecture_of
 from megabiomed.model.start_from import adapter_chain
 from megabiomed.model.tying import CopiedEnd
-from megabiomed.processes import platform
+from megabiomed.processes import messages, platform
 from megabiomed.runs.hooks.replicas import ReplicaCheck
 
 
@@ -250,8 +250,7 @@ def _replicas(case: dict[str, Any]) -> dict[str, Any]:
         engine.watch.before_update(held)
         told.append([chosen.name, len(chosen.alike), Sums.of(held).differences(), engine.watch.changed(rank)])
         flip(chosen.tensor, place, bit)
-    everywhere: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everywhere, told)
+    everywhere = messages.broadcast(messages.gather(told))
     return {
         "clean": clean, "told": everywhere[-1], "first": everywhere[0], "used": _flipped_in_use(engine, steps[2]),
         "hook": _hook(engine),
@@ -312,8 +311,7 @@ def _hook(engine: TrainEngine) -> dict[str, Any]:
         check.check(training)
     except CorruptionError as raised:
         error, nodes = str(raised), raised.nodes
-    names: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(names, name)
+    names = messages.broadcast(messages.gather(name))
     return {"events": events, "error": error, "nodes": nodes, "name": names[-1]}
 
 

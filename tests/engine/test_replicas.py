@@ -10,8 +10,8 @@ import pytest
 import torch
 from support.spawn import run_ranks
 
+from megabiomed.checkpoint.checksums import checksums
 from megabiomed.engine.replicas import _odd
-from megabiomed.kernels.checksums import checksums
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 CASES: list[dict[str, Any]] = [

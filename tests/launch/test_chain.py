@@ -90,6 +90,11 @@ PLANS = {
 }
 
 
+def started(script: str) -> str:
+    """The last line of the command that starts the ranks."""
+    return next(line for line in reversed(script.splitlines()) if line.startswith("  -m "))
+
+
 @pytest.mark.parametrize("name", shipped.names("chains"))
 def test_every_shipped_chain_is_planned_by_a_dry_run_without_a_scheduler(tmp_path: Path, name: str) -> None:
     for folder in (
@@ -127,7 +132,7 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert score.after == (third.name,)
     assert second.folder == tmp_path / "runs" / "align-demo" / "s2-encoders"
     assert second.controls == [second.folder, second.folder.parent]
-    last = render(second).script.splitlines()[-6]
+    last = started(render(second).script)
     assert last == f"  -m megabiomed.runs.worker {second.folder}/slurm/config.yaml s2-encoders &"
     assert "MASTER_ADDR=" not in render(score).script  # alone: it must not think that it was started as a rank
 
@@ -139,7 +144,7 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
     tune = {"name": "tune", "run": "finetune-demo", "overrides": [*words, "lora.rank=8"]}
     _, stage = load(first, tune)
     assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
-    last = render(stage).script.splitlines()[-6]
+    last = started(render(stage).script)
     assert last == f"  -m megabiomed.runs.worker {stage.folder}/slurm/config.yaml &"
     with pytest.raises(ConfigError, match=r"finetune\.start_from of stage tune does not exist"):
         load(first, tune | {"after": []})

@@ -283,4 +283,4 @@ def test_the_command_without_slurm_names_every_host_setting(run_file: Path, tmp_
     (stage,) = load_stages(str(run_file), cluster, [f"run_dir={tmp_path}/r", "parallel.data_parallel_size=2"], 2)
     (said,) = typed_commands(stage)
     assert said.startswith("env 'A=b c' torchrun --nnodes=2 --nproc_per_node=2 --node_rank=\"$NODE_RANK\"")
-    assert said.endswith(f"-m megabiomed.cli pretrain {run_file} run_dir={tmp_path}/r parallel.data_parallel_size=2")
+    assert said.endswith(f"-m megabiomed.cli pretrain {run_file} parallel.data_parallel_size=2 run_dir={tmp_path}/r")
