@@ -70,6 +70,7 @@ class Bits(Hook):
         position = training.position
         training.checkpoints.save(position.step, position.progress, position.tokens, True, position.health.record())
         training.checkpoints.wait()
+        training.checkpoints.committed()  # no save of the run, so no event
         self._sound = Checkpoint.open(self._plan.place / "checkpoints" / f"step_{_KEPT:08d}")
 
     def _noticed(self, training: Training, error: CorruptionError) -> None:

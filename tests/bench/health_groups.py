@@ -167,7 +167,7 @@ def failing_saves(group: Group, folder: Path) -> Result:
     gap, every = 20, 10
     at = tuple(number * gap + every for number in range(group.events))
     steps = gap * group.events + gap
-    away = {"away_s": 0.06}
+    away = {"tries": 2.0}
     plan = group.plan(
         folder / "run", steps, at, checkpoint={"save_every": every, "keep_last": 3}, train={"log_every": 1}
     )

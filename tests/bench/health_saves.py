@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,15 +19,15 @@ PAUSE_S = 0.02
 
 
 class FailingStorage(Hook):
-    """From each step of the plan on, writes into checkpoints fail for some time on one rank, or on all for a full disk.
+    """From each step of the plan on, some tries to write a checkpoint fail on one rank, or on all for a full disk.
 
     A full disk refuses the bytes of a tensor in the midst of a file; a failing device refuses to make them durable.
-    The pauses of the run between its tries are scaled with the time.
+    Tries are counted instead of seconds, or a slow machine would begin to save when the storage is back.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._until = 0.0
+        self._left = 0
         self._refused = 0
         self._rank = 0
         self._events: list[dict[str, Any]] = []
@@ -51,7 +50,7 @@ class FailingStorage(Hook):
         dice = self._plan.dice(training.step)
         struck = dice.randrange(self._plan.world)
         if self._plan.kind == "disk_full" or struck == self._rank:
-            self._until = time.monotonic() + (self._plan.settings or {})["away_s"]
+            self._left = int((self._plan.settings or {})["tries"])
 
     def found(self) -> dict[str, Any]:
         """See `health_worker.Injection`."""
@@ -59,11 +58,12 @@ class FailingStorage(Hook):
         return {"refused": self._refused}
 
     def _note(self) -> None:
-        self._until = 0.0
+        self._left = 0
 
     def _away(self) -> bool:
-        if time.monotonic() >= self._until:
+        if not self._left:
             return False
+        self._left -= 1
         self._refused += 1
         return True
 
