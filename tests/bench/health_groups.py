@@ -251,7 +251,7 @@ KINDS: dict[str, Callable[[str, Asked], list[Group]]] = {
     "garbage": _each(bad_steps, ALL, ("skip", "rewind")),
     "parameter": _each(bits, ALL),
     "moment": _each(bits, ALL),
-    "gradient": _each(bits, ("zero0", "tp2")),
+    "gradient": _each(bits, ("zero0",)),  # the others have no reduced gradient that two ranks hold
     "stopped": _each(stopped, ALL),
     "slowed": _each(slowed, ALL),
     "disk_full": _each(failing_saves, ALL),
