@@ -58,6 +58,8 @@ def _after(found: dict[str, Any]) -> str:
         return f"{found['after_s']} s"
     if found.get("after_steps") is not None:
         return f"{found['after_steps']:.1f} steps"
+    if found["kind"] == "slowed":
+        return "three windows"
     return "the same step" if found["policy"] else "the same save"
 
 
