@@ -48,8 +48,8 @@ from megabiomed.ground.files import (
     write_atomic_at,
     write_json,
 )
+from megabiomed.ground.node import node_name
 from megabiomed.processes.messages import broadcast, gather
-from megabiomed.processes.ranks import node_name
 from megabiomed.tokenizer.files import companions, copy_into
 
 T = TypeVar("T")

@@ -168,7 +168,7 @@ class Fragment:
         views: by kind ("param" is the fp32 master; the others are the optimizer's moments), of shape `box.shape`, sharing
             storage with the engine.
         owner: True on exactly one of the ranks that hold the same box; only the owner saves.
-        sums: by kind, checksums (`kernels.checksums`) of the state that the views are copies of; none: not known.
+        sums: by kind, checksums (`checkpoint.checksums`) of the state that the views are copies of; none: not known.
     """
 
     box: Box

@@ -42,7 +42,7 @@ class LazyTensor:
     Attributes:
         key: its name in the file.
         load: gives the values, of `shape` and `dtype`, on any device.
-        checksum: what `kernels.checksums` must give of the values; None: nobody knows.
+        checksum: what `checkpoint.checksums` must give of the values; None: nobody knows.
     """
 
     key: str

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import resource
-import socket
 import sys
 import time
 import warnings
@@ -266,11 +265,6 @@ class Mark:
             return self._seconds - earlier._seconds
         self._event.synchronize()
         return float(earlier._event.elapsed_time(self._event)) / 1000
-
-
-def host() -> str:
-    """This node's name, as SLURM knows it where SLURM started this process."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def on_any_rank(here: bool) -> bool:

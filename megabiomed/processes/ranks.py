@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -94,11 +93,6 @@ def _tell(outcome: str) -> None:
     path = os.environ.get(VERDICT)
     if path and dist.get_rank() == 0:
         write_json(Path(path), {"outcome": outcome})
-
-
-def node_name() -> str:
-    """This node, as the scheduler calls it."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _accuse(error: CorruptionError) -> None:

@@ -13,13 +13,14 @@ from support.scheduling import program
 
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.ground.errors import CorruptionError
+from megabiomed.ground.node import node_name
 from megabiomed.launch import agent, records
 from megabiomed.launch.control import resubmit
 from megabiomed.launch.decision import SUPERSEDED, Decision
 from megabiomed.launch.status import status_of
 from megabiomed.launch.successor import TAKEN_OVER, dependents
 from megabiomed.processes import ranks
-from megabiomed.processes.ranks import VERDICT, node_name
+from megabiomed.processes.ranks import VERDICT
 
 Call = Callable[[Path], object]
 JOB = {

@@ -31,13 +31,19 @@ def finished(operator: Operator, job: str, run: Path, reference: Reference, step
     return found
 
 
-def test_it_leaves_before_its_time_limit_and_comes_back(
-    operator: Operator, tmp_path: Path, reference: Reference
-) -> None:
-    run = tmp_path / "run"
+def limited(operator: Operator, folder: Path) -> tuple[str, Path]:
+    """Job and folder of a run of 60 steps with a limit of two minutes, which trains and has saved nothing."""
+    run = folder / "run"
     operator.configure(time="00:02:00", grace_seconds=30)
     (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=0")).values()
     operator.until(lambda: operator.step(run) >= 2, run)
+    return job, run
+
+
+def test_it_leaves_before_its_time_limit_and_comes_back(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    job, run = limited(operator, tmp_path)
     with operator.frozen(run):  # or a fast machine would finish first
         operator.until(lambda: "time limit or preemption" in (run / "slurm" / "job.log").read_text(), run)
     restarts = int(finished(operator, job, run, reference, 60)["Restarts"])  # more than one on a machine that is slow
@@ -48,10 +54,7 @@ def test_it_leaves_before_its_time_limit_and_comes_back(
 def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
     operator: Operator, tmp_path: Path, reference: Reference
 ) -> None:
-    run = tmp_path / "run"
-    operator.configure(time="00:02:00", grace_seconds=30)
-    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=0")).values()
-    operator.until(lambda: operator.step(run) >= 2, run)
+    job, run = limited(operator, tmp_path)
     operator.kill_rank(run, 3, signal.SIGSTOP)
     finished(operator, job, run, reference, 60)
     assert "time limit reached: requeue" in (run / "slurm" / "job.log").read_text()
@@ -61,10 +64,7 @@ def test_a_run_that_cannot_save_in_time_is_requeued_at_the_limit(
 def test_a_limit_that_is_extended_while_the_job_runs_is_obeyed(
     operator: Operator, tmp_path: Path, reference: Reference
 ) -> None:
-    run = tmp_path / "run"
-    operator.configure(time="00:02:00", grace_seconds=30)
-    (job,) = operator.submit(None, *run_words(run, 60, "checkpoint.save_every=0")).values()
-    operator.until(lambda: operator.step(run) >= 2, run)
+    job, run = limited(operator, tmp_path)
     operator.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=10")
     with operator.frozen(run):  # until the first limit is over
         operator.until(lambda: "the time limit was extended" in (run / "slurm" / "job.log").read_text(), run)

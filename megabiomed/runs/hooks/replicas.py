@@ -9,8 +9,8 @@ from typing import Any
 from megabiomed.data.loader import StepBatch
 from megabiomed.engine.replicas import Difference, Sums
 from megabiomed.ground.errors import CorruptionError
+from megabiomed.ground.node import node_name
 from megabiomed.processes import messages, platform
-from megabiomed.processes.ranks import node_name
 from megabiomed.runs.hooks.base import Hook
 from megabiomed.runs.training import Step, Training
 

@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from megabiomed.engine.mesh import Mesh
 from megabiomed.ground.files import write_json
-from megabiomed.processes import messages, platform
+from megabiomed.ground.node import node_name
+from megabiomed.processes import messages
 from megabiomed.runs.hooks.base import Hook
 from megabiomed.runs.slow_ranks import Peer, SlowRank, Watch
 from megabiomed.runs.step_times import Times
@@ -39,7 +40,7 @@ class SlowRanks(Hook):
         settings = training.config.health
         if not settings.slow_share:
             return
-        told = messages.gather([platform.host(), _work(training.mesh)]) or []
+        told = messages.gather([node_name(), _work(training.mesh)]) or []
         peers = [Peer(rank, host, work) for rank, (host, work) in enumerate(told)]
         self._watch = Watch(peers, settings.slow_share, settings.slow_windows)
 
