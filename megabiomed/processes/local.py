@@ -47,6 +47,18 @@ def under_launcher() -> bool:
     return "MASTER_ADDR" in os.environ and ("RANK" in os.environ or "SLURM_PROCID" in os.environ)
 
 
+def write_error(path: Path, text: str) -> None:
+    """Write a rank's own error, whole at once and with the exact time, by which the launcher finds the first one.
+
+    A file system's own times may be coarser than what passes between a cause and its first consequence.
+    """
+    written = path.with_suffix(".writing")
+    written.write_text(text)
+    now = time.time_ns()
+    os.utime(written, ns=(now, now))
+    written.replace(path)
+
+
 def run_workers(module: str, arguments: Sequence[str], world: int, log_dir: Path) -> None:
     """Run `python -m module arguments...` as `world` ranks; rank 0 writes to this terminal too.
 

@@ -15,7 +15,7 @@ from megabiomed.ground.errors import CorruptionError, MegabiomedError
 from megabiomed.ground.files import write_json
 from megabiomed.ground.outcome import explain
 from megabiomed.ground.secrets import guard_process, masked
-from megabiomed.processes.local import ERROR_FILE
+from megabiomed.processes.local import ERROR_FILE, write_error
 from megabiomed.processes.phases import START
 from megabiomed.processes.signals import StopFlag
 
@@ -83,7 +83,8 @@ def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
     path = os.environ.get(ERROR_FILE)
     if path:
-        Path(path).write_text(text + "\n")
+        with suppress(OSError):  # a full disk; the launcher then shows the end of the log
+            write_error(Path(path), text + "\n")
 
 
 def _tell(outcome: str) -> None:

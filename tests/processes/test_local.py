@@ -20,12 +20,15 @@ from megabiomed.processes.local import run_workers, under_launcher
 
 pytestmark = pytest.mark.timeout(60)
 
+ROOT = Path(__file__).parents[2]
+
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
+from megabiomed.processes.local import write_error
 rank = int(os.environ["RANK"])
 def leave(text, code):
-    Path(os.environ["MEGABIOMED_ERROR_FILE"]).write_text(text)
+    write_error(Path(os.environ["MEGABIOMED_ERROR_FILE"]), text)
     os._exit(code)
 def sleep_until_ended():
     Path(sys.argv[1], f"pid_{rank}").write_text(str(os.getpid()))
@@ -40,7 +43,7 @@ def wait_for(name):
 @pytest.fixture(params=[True, False], ids=["forked", "new"])
 def launch(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Runs a body of worker code as ranks; returns the log folder."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.syspath_prepend(tmp_path)  # what Python does with that variable when it starts
     # pytest's process may have other threads, of torch or of a worker of pytest-xdist; these ranks need none of them.
     monkeypatch.setattr(local, "can_fork", lambda: request.param)
