@@ -16,7 +16,7 @@ from megabiomed.ground.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from megabiomed.config.schema import OptimizerConfig
+    from megabiomed.config.optimization import OptimizerConfig
 
 ParameterGroup = dict[str, object]
 """torch's: `params` and what is different for them, here `weight_decay` and `lr_scale`."""

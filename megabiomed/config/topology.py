@@ -6,9 +6,11 @@ from contextlib import suppress
 
 from megabiomed.config.grid import Grid
 from megabiomed.config.models import ModelConfig
+from megabiomed.config.optimization import OptimizerConfig
 from megabiomed.config.optimizers import OPTIMIZERS, SCHEDULES
+from megabiomed.config.parallel import ParallelConfig
 from megabiomed.config.pipeline_schedules import PIPELINE_SCHEDULES
-from megabiomed.config.schema import DataConfig, OptimizerConfig, ParallelConfig, RunConfig
+from megabiomed.config.schema import DataConfig, RunConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 
 _SEARCHED = 2000  # numbers of replicas below and above, for an advice

@@ -9,7 +9,7 @@ import yaml
 
 from megabiomed.config import LoraConfig, ModelConfig, OptimizerConfig, RunConfig
 from megabiomed.config.base import parse
-from megabiomed.config.schema import ParallelConfig
+from megabiomed.config.parallel import ParallelConfig
 from megabiomed.config.topology import check_run, grid_of
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.mappings import leaves

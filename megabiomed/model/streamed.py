@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from megabiomed.config.schema import KernelsConfig
+from megabiomed.config.parallel import KernelsConfig
 from megabiomed.kernels.documents import Documents
 from megabiomed.kernels.rms_norm import add_rms_norm, rms_norm
 from megabiomed.model.architecture import Architecture
