@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.progress import Progress
 
+from megabiomed.corpus.build_bars import byte_bar
+from megabiomed.corpus.build_losses import REJECTS, keep_rejects, kept_rejects, losses, reject_lines, rejects_of
+from megabiomed.corpus.build_select import Selection
+from megabiomed.corpus.build_tokens import Tokenizing, build_tokenizer
 from megabiomed.corpus.datasheet import write_datasheet
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
-from megabiomed.corpus.dedup import SHARED_IDS, repeated
-from megabiomed.corpus.encoding import choose_encoding
-from megabiomed.corpus.near import near_repeated
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
 from megabiomed.corpus.pool import run_jobs
 from megabiomed.corpus.records import Rejects
-from megabiomed.corpus.shards import CleanJob, TokenJob, clean_shard, read_part, tokenize_part
-from megabiomed.data.store import TokenStoreWriter
+from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
 from megabiomed.ground.errors import DataError, UserError, WorkerError
-from megabiomed.ground.files import (
-    fsync_directory,
-    fsync_tree,
-    remove_tree,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
-from megabiomed.tokenizer.files import SENTENCEPIECE, copy_into, find_in, open_tokenizer
-from megabiomed.tokenizer.interface import Tokenizer
-from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
+from megabiomed.ground.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
+from megabiomed.tokenizer.files import copy_into
 
 __all__ = ["BuildOptions", "build_corpus"]
-REJECTS = "rejects.jsonl"
 IDENTITY = "identity.json"
-SPLITS = ("train", "validation")
-"""A document's split is its index here."""
-DROPPED = -1
 
 
 def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dict[str, Any]:
@@ -76,7 +58,7 @@ def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dic
             do="make room on the disk and run the same command again: finished parts are kept",
         ) from error
     remove_tree(working)
-    _kept_rejects(options).unlink(missing_ok=True)  # of an earlier try that kept no paper
+    kept_rejects(options).unlink(missing_ok=True)  # of an earlier try that kept no paper
     return report
 
 
@@ -105,11 +87,12 @@ class _Build:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         hashes = self._clean()
-        splits = self._split()
+        splits = Selection(self.options, self.parts, self.counts).run()
         if not self.counts["train"]:
-            raise DataError("nothing is left to train on", got=self._losses(), do=self._keep_rejects())
+            got, do = losses(self.counts, self.rejects), keep_rejects(self.options, self.rejects)
+            raise DataError("nothing is left to train on", got=got, do=do)
         # Only now: it is trained on what is left for training.
-        tokenizer = self._tokenizer(splits)
+        tokenizer = build_tokenizer(self.options, self.working, self.parts, splits, self.progress)
         final = self.working / "corpus"
         # A build that was killed here has left a part of it.
         remove_tree(final)
@@ -118,14 +101,16 @@ class _Build:
             "counts": dict(sorted(self.counts.items())),
             "rejects": {"counts": dict(self.rejects.counts), "samples": self.rejects.samples},
             "rules": asdict(self.options.rules),
-            **self._tokenize(splits, tokenizer, hashes, final),
+            **Tokenizing(self.parts, splits, tokenizer, self.working, self.options.workers).run(
+                hashes, final, self.progress
+            ),
         }
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
         copy_into(final / "tokenizer", tokenizer.path)
         self._report_contamination(report, final)
         report["seconds"] = round(time.monotonic() - started, 2)
-        write_atomic(final / REJECTS, "".join(self._reject_lines()))
+        write_atomic(final / REJECTS, "".join(reject_lines(self.rejects)))
         write_json(final / REPORT, report)
         write_datasheet(final, report, self.options.output.name)
         return report
@@ -147,66 +132,16 @@ class _Build:
         ]
         # Bytes stand for work: how many papers there are is known only when all are read.
         sizes = [path.stat().st_size for path in o.inputs]
-        accounts = run_jobs(clean_shard, jobs, o.workers, self._bar("clean", sum(sizes), sizes, "papers"))
+        accounts = run_jobs(clean_shard, jobs, o.workers, byte_bar(self.progress, "clean", sizes, "papers"))
         for job, account in zip(jobs, accounts):
             self.counts.update(account["counts"])
-            self.rejects.merge(_rejects(account["rejects"]))
+            self.rejects.merge(rejects_of(account["rejects"]))
             self.tainted.extend(account["tainted"])
             self.parts.extend(job.folder / part for part in account["parts"])
         hashes = {account["file"]: account["sha256"] for account in accounts}
         files = source_files(o)
         # Parses that are joined have no job of their own, so their hash is taken here.
         return [(path.name, hashes.get(path.name) or sha256_file(path)) for path in files]
-
-    def _split(self) -> list[Path]:
-        """Decide for every document of every part: train (0), validation (1), or dropped."""
-        # Mapped, not read: the keys of a full corpus are gigabytes, and `repeated` looks at a sixteenth at a time.
-        keys = [np.load(part.with_name(f"{part.name}.keys.npy"), mmap_mode="r") for part in self.parts]
-        alive = [np.ones(len(part), dtype=np.bool_) for part in keys]
-        # From the surest reason to the weakest: a paper is counted under the first one that applies to it. Near duplicates
-        # come after all exact ones, because their table holds every paper that is still alive.
-        for kind in ("id", *SHARED_IDS):
-            self._drop_known(kind, keys, alive)
-        if self.options.exact_dedup:
-            self._discard(repeated([part["text"] for part in keys], alive), alive, "text seen before")
-        if self.options.near_dedup:
-            signatures = [np.load(part.with_name(f"{part.name}.minhash.npy"), mmap_mode="r") for part in self.parts]
-            self._discard(near_repeated(signatures, alive), alive, "near duplicate")
-        tainted = [part["tainted"] & kept for part, kept in zip(keys, alive)]
-        if self.options.remove_contaminated:
-            self._discard(tainted, alive, "evaluation items in them")
-        paths = []
-        for part, key, kept in zip(self.parts, keys, alive):
-            # The hash of its id decides, not a draw: a paper that was held out once is held out by every later build, of a
-            # larger corpus too, so a model that continues from an older one is not validated on what that one has read.
-            validation = key["split"] < np.uint64(math.ceil(self.options.validation_fraction * 2**64))
-            split = np.where(kept, validation.astype(np.int8), np.int8(DROPPED))
-            for number, name in enumerate(SPLITS):
-                self.counts[name] += int((split == number).sum())
-            paths.append(part.with_name(f"{part.name}.split.npy"))
-            np.save(paths[-1], split)
-        self.counts["papers: kept"] = self.counts["train"] + self.counts["validation"]
-        return paths
-
-    def _drop_known(self, kind: str, keys: list[NDArray[Any]], alive: list[NDArray[np.bool_]]) -> None:
-        """Drop papers with an id that an earlier one has; an abstract counts as later than any full text.
-
-        Papers dropped for another id are compared as well: of papers that share ids in a chain, only the first is kept.
-        """
-        abstract = [part["abstract"] for part in keys]
-        # A key of zeros stands for "no such id", which two papers do not share.
-        present = [np.asarray(part[kind].any(axis=1)) for part in keys]
-        known = repeated([part[kind] for part in keys], present, abstract)
-        reasons = {False: f"{kind} seen before", True: f"an abstract whose {kind} was seen before"}
-        for is_abstract, reason in reasons.items():
-            self._discard([k & (a == is_abstract) for k, a in zip(known, abstract)], alive, reason)
-
-    def _discard(self, unwanted: list[NDArray[np.bool_]], alive: list[NDArray[np.bool_]], reason: str) -> None:
-        """Take papers out of `alive`, in place, and count those that were still in it."""
-        if dropped := sum(int((part & kept).sum()) for kept, part in zip(alive, unwanted)):
-            self.counts[f"papers: dropped, {reason}"] += dropped
-        for kept, part in zip(alive, unwanted):
-            kept &= ~part
 
     def _report_contamination(self, report: dict[str, Any], final: Path) -> None:
         """Write decontamination.json into both stores, when evaluation sets were given."""
@@ -223,128 +158,6 @@ class _Build:
             "items_found": len(account["items"]),
             "papers": len(account["papers"]),
         }
-
-    def _reject_lines(self) -> Iterator[str]:
-        """One JSON line for each sample of damage: reason, how often it occurred in all, and the place."""
-        for reason, samples in self.rejects.samples.items():
-            for sample in samples:
-                row = {"reason": reason, "count": self.rejects.counts[reason], "sample": sample}
-                yield json.dumps(row, ensure_ascii=False) + "\n"
-
-    def _keep_rejects(self) -> str:
-        """Write the rejects beside the output, which nothing else would keep of this build; returns what to do."""
-        do = "check the input layout and the cleaning rules"
-        if not self.rejects.counts:
-            return do
-        path = _kept_rejects(self.options)
-        write_atomic(path, "".join(self._reject_lines()))
-        return f"{do}; {path} has examples"
-
-    def _losses(self) -> str:
-        """The most frequent reasons why papers are missing, with an example of the first one that is a damage."""
-        dropped = {what: n for what, n in self.counts.items() if what.startswith("papers: dropped")}
-        reasons = Counter({**self.rejects.counts, **dropped})
-        losses = [f"{count} x {reason}" for reason, count in reasons.most_common(6)]
-        example = next((self.rejects.samples[reason][0] for reason, _ in self.rejects.counts.most_common(1)), "")
-        return ", ".join(losses) + (f" ({example})" if example else "") if losses else "no records"
-
-    def _training_texts(self, splits: list[Path]) -> Iterator[str]:
-        """Papers of the training split alone: a tokenizer that has seen the validation papers would cut them better."""
-        for part, split in zip(self.parts, splits):
-            for number, document in zip(np.load(split).tolist(), read_part(_text_file(part))):
-                if number == 0:
-                    yield document["text"]
-
-    def _tokenizer(self, splits: list[Path]) -> Tokenizer:
-        # A build that goes on must use the tokenizer that cut its finished parts.
-        held = find_in(self.working)
-        if held is not None:
-            return open_tokenizer(held)
-        if self.options.tokenizer is not None:
-            return open_tokenizer(copy_into(self.working, self.options.tokenizer))
-        task = self.progress.add_task("train tokenizer", total=None) if self.progress else None
-        tokenizer = train_tokenizer(self._training_texts(splits), self.working / SENTENCEPIECE, self.options.vocab_size)
-        if self.progress and task is not None:
-            self.progress.update(task, total=1, completed=1)
-        return tokenizer
-
-    def _tokenize(
-        self, splits: list[Path], tokenizer: Tokenizer, hashes: list[tuple[str, str]], final: Path
-    ) -> dict[str, Any]:
-        """Tokenize all parts and join them, in order, into one store per split.
-
-        Returns:
-            the figures of each split, and under "encoder" what encoded them.
-        """
-        started = time.monotonic()
-        encoding = choose_encoding(tokenizer, [_text_file(part) for part in self.parts], splits, self.working)
-        folders = [self.working / "tokens" / f"{part.parent.name}-{part.name}" for part in self.parts]
-        jobs = [
-            TokenJob(_text_file(part), split, folder, tokenizer.path, encoding.converted)
-            for part, split, folder in zip(self.parts, splits, folders)
-        ]
-        sizes = [job.part.stat().st_size for job in jobs]
-        bar = self._bar("tokenize", sum(sizes), sizes, "tokens")
-        accounts = run_jobs(tokenize_part, jobs, self.options.workers, bar)
-        seconds = time.monotonic() - started
-        encoder = encoding.account([account.get("refused", {}) for account in accounts])
-        figures: dict[str, Any] = {"encoder": encoder}
-        for split in SPLITS:
-            documents, licences = Counter[str](), Counter[str]()
-            for account in accounts:
-                documents.update(account[split]["sources"])
-                licences.update(account[split].get("licences", {}))
-            sources = [{"file": name, "sha256": sha256, "documents": documents[name]} for name, sha256 in hashes]
-            with TokenStoreWriter(
-                final / split,
-                tokenizer.path,
-                tokenizer.vocab_size,
-                sources,
-                tokenizer.bos_id,
-                tokenizer.eos_id,
-                encoder,
-            ) as store:
-                # In the order of the inputs, whichever worker was done first: the bytes do not depend on the workers.
-                for folder in folders:
-                    store.append(folder / f"{split}.bin", np.load(folder / f"{split}.npy"), folder / f"{split}.jsonl")
-            tokens = sum(account[split]["tokens"] for account in accounts)
-            figures[split] = {
-                "documents": self.counts[split],
-                "tokens": tokens,
-                "tokens_per_s": round(tokens / max(seconds, 1e-9)),
-                "licences": dict(sorted(licences.items())),
-            }
-        return figures
-
-    def _bar(self, name: str, total: int, sizes: list[int], unit: str) -> Callable[[int, int], None] | None:
-        """A progress bar over bytes, with the work done and its rate in the label."""
-        if self.progress is None:
-            return None
-        progress, started = self.progress, time.monotonic()
-        task, ends = progress.add_task(name, total=total), [0, *np.cumsum(sizes).tolist()]
-
-        def update(done: int, amount: int) -> None:
-            rate = amount / max(time.monotonic() - started, 1e-9)
-            label = f"{name} ({amount:,} {unit}, {rate:,.0f}/s)"
-            progress.update(task, completed=ends[done], description=label)
-
-        return update
-
-
-def _kept_rejects(options: BuildOptions) -> Path:
-    """Where the rejects of a build without papers stay."""
-    return options.output.with_name(f"{options.output.name}.{REJECTS}")
-
-
-def _text_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.jsonl")
-
-
-def _rejects(account: dict[str, Any]) -> Rejects:
-    rejects = Rejects()
-    rejects.counts.update(account["counts"])
-    rejects.samples.update(account["samples"])
-    return rejects
 
 
 def _publish(working: Path, output: Path) -> None:

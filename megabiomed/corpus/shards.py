@@ -33,6 +33,8 @@ from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
 
 DONE = "done.json"
+SPLITS = ("train", "validation")
+"""A document's split is its index here."""
 # A kill costs at most one part of work, and each part is several files: smaller parts would make millions of files out of a
 # full S2ORC, which the file systems of clusters handle badly.
 PART_CHARACTERS = 64_000_000
@@ -151,6 +153,11 @@ def _close(folder: Path, names: list[str], part: _Part | None) -> None:
             np.save(folder / f"{names[-1]}.minhash.npy", np.stack(part.signatures))
 
 
+def text_file(part: Path) -> Path:
+    """The documents of a cleaned part."""
+    return part.with_name(f"{part.name}.jsonl")
+
+
 def read_part(part: Path) -> Iterator[dict[str, Any]]:
     """The documents of a cleaned part."""
     with part.open(encoding="utf-8") as file:
@@ -173,14 +180,14 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     tokenizer, encoder = _encoder(job.tokenizer, sha256_file(job.tokenizer), job.converted)
     split = np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
-    account: dict[str, Any] = {name: {**_NOTHING, "sources": {}, "licences": {}} for name in ("train", "validation")}
+    account: dict[str, Any] = {name: {**_NOTHING, "sources": {}, "licences": {}} for name in SPLITS}
     dtype = token_dtype(tokenizer.vocab_size)
     with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
             # The text leaves the row here; what is left of it is the provenance.
             encoded = encoder.encode([document.pop("text") for _, document in batch], dtype)
             for (number, document), ids in zip(batch, encoded):
-                name = ("train", "validation")[number]
+                name = SPLITS[number]
                 tokens = files.add(name, ids, document)
                 account[name]["documents"] += 1
                 account[name]["tokens"] += tokens
@@ -211,7 +218,7 @@ class _SplitFiles:
 
     def __init__(self, folder: Path, itemsize: int) -> None:
         self._folder, self._itemsize = folder, itemsize
-        self._lengths: dict[str, list[int]] = {"train": [], "validation": []}
+        self._lengths: dict[str, list[int]] = {name: [] for name in SPLITS}
 
     def __enter__(self) -> _SplitFiles:
         self._bins = {name: (self._folder / f"{name}.bin").open("wb") for name in self._lengths}

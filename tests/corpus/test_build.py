@@ -165,7 +165,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_build_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from megabiomed.corpus import build as module
+    from megabiomed.corpus import build, build_tokens
 
     inputs = [tmp_path / f"{n}.jsonl.gz" for n in range(3)]
     for n, path in enumerate(inputs):
@@ -184,7 +184,7 @@ def test_a_killed_build_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeyp
         return step
 
     resumed = replace(whole, output=tmp_path / "resumed")
-    for name in ("clean_shard", "tokenize_part"):
+    for module, name in ((build, "clean_shard"), (build_tokens, "tokenize_part")):
         done.clear()
         with monkeypatch.context() as patch:
             patch.setattr(module, name, stop_after(1, getattr(module, name)))
