@@ -34,6 +34,12 @@ def saved_step(folder: Path) -> int:
     return max((step for step in steps if isinstance(step, int)), default=0)
 
 
+def reached_step(folder: Path) -> int:
+    """The highest step that the events and figures of a run tell of; 0 where none does."""
+    steps = (record.get("step") for record in (*read_events(folder), *read_objects(folder / METRICS)))
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
 def run_steps(config: RunConfig) -> RunSteps:
     """Which samples each step of a run has read or will read, after the events in its folder.
 

@@ -67,7 +67,9 @@ def test_losses_of_the_documents_add_up_to_the_loss_of_the_step(trained: Any, tm
 
 def test_a_quarantined_paper_is_masked_from_the_next_start_on_and_everything_says_so(trained: Any) -> None:
     folder = trained("train.stop_after=6")
-    explained = explain(folder, 8, None, False, lambda line: None)
+    said: list[str] = []
+    explained = explain(folder, 8, None, False, said.append)
+    assert said == ["the run has come to step 6: what follows is what step 8 would read"]
     paper = explained.pieces[0].paper_id
     before = Checkpoint.open(folder / "checkpoints" / "step_00000006").trainer.data
     assert before.quarantined == []

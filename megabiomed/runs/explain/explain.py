@@ -22,7 +22,7 @@ from megabiomed.data.steps import RunSteps, StepSamples
 from megabiomed.ground.errors import CheckpointError, ConfigError, DataError
 from megabiomed.runs.effective import FILE
 from megabiomed.runs.explain.found import Explanation, Piece
-from megabiomed.runs.history import read_events, run_steps
+from megabiomed.runs.history import reached_step, read_events, run_steps
 from megabiomed.runs.kinds import kind_of_config, part_run, read_run
 from megabiomed.tokenizer.files import open_in, open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
@@ -49,6 +49,8 @@ def explain(path: Path, step: int, attempt: int | None, losses: bool, say: Calla
     chosen, note = steps.choose(step, attempt or _attempt_of(steps, step, events))
     if note:
         say(note)
+    if step > (reached := reached_step(folder)):
+        say(f"the run has come to step {reached}: what follows is what step {step} would read")
     loader = _open_loader(config, folder, part)
     event = next((held for held in reversed(events) if held.get("samples") == [chosen.first, chosen.size]), None)
     found = Explanation(str(folder), step, chosen.first, chosen.size, chosen.stands)

@@ -14,8 +14,7 @@ from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.config import RunConfig
 from megabiomed.data.steps import RunSteps, StepSamples
 from megabiomed.ground.errors import CheckpointError, DataError
-from megabiomed.ground.json_lines import read_objects
-from megabiomed.runs.history import METRICS, read_events, run_steps
+from megabiomed.runs.history import reached_step, read_events, run_steps
 from megabiomed.runs.replay.recorded import JUDGED, refused_steps
 
 
@@ -62,7 +61,7 @@ def attempt_of(config: RunConfig, step: int, attempt: int | None) -> tuple[StepS
         DataError: the run did not come to the step, or not so often.
     """
     steps, folder = run_steps(config), config.folder
-    reached = max((step for step in _told_steps(folder)), default=0)
+    reached = reached_step(folder)
     if step > reached:
         raise DataError(
             f"the run did not come to step {step}", got=f"{reached} steps so far", do="give a step that was computed"
@@ -77,12 +76,6 @@ def attempt_of(config: RunConfig, step: int, attempt: int | None) -> tuple[StepS
         attempt = numbers[-1] if numbers else None
     chosen, note = steps.choose(step, attempt)
     return chosen, steps, [note] if note else []
-
-
-def _told_steps(folder: Path) -> Iterator[int]:
-    for record in (*read_events(folder), *read_objects(folder / METRICS)):
-        if isinstance(record.get("step"), int):
-            yield record["step"]
 
 
 def path_from(
