@@ -68,5 +68,7 @@ def alone() -> Iterator[None]:
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    if dist.is_initialized():
+        platform.end_groups()
     if started:
         dist.destroy_process_group()

@@ -113,6 +113,7 @@ def call(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         patched.setattr(platform, "leave", left)
         yield run
     if dist.is_initialized():
+        platform.end_groups()
         dist.destroy_process_group()
     for number, handler in handlers.items():
         signal.signal(number, handler)

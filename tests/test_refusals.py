@@ -57,6 +57,7 @@ def _stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     for number, handler in handlers.items():
         signal.signal(number, handler)
     if started and dist.is_initialized():
+        platform.end_groups()
         dist.destroy_process_group()
 
 

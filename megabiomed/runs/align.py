@@ -15,6 +15,7 @@ from megabiomed.engine.mesh import Mesh
 from megabiomed.evaluate.in_training import TrainingEvaluation
 from megabiomed.ground.errors import DataError
 from megabiomed.model.frozen import check_frozen
+from megabiomed.processes import platform
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.module import Run, RunData
 from megabiomed.runs.trainer import Trainer
@@ -31,6 +32,7 @@ def train(config: AlignRunConfig, part: str | None, stop: StopFlag) -> str:
         # A stage starts from a finished one: after a stop request no other begins.
         if part in (None, stage.name) and outcome == "finished":
             outcome = Trainer(AlignStage(config, number), stop).train()
+            platform.end_groups()
     return outcome
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from support.alignment import align_config, global_batch, replica_batch, run_config
+from support.cases import one_by_one
 
 from megabiomed.align.engine import AlignEngine
 from megabiomed.engine.gate import Limits
@@ -74,7 +75,7 @@ def _compared(engine: AlignEngine, before: Sums) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     platform.init_distributed(timeout_s=60)
-    found = [run_case(case) for case in json.loads(Path(sys.argv[1]).read_text())]
+    found = one_by_one(json.loads(Path(sys.argv[1]).read_text()), run_case)
     if dist.get_rank() == 0:
         Path(sys.argv[2]).write_text(json.dumps(found))
     dist.destroy_process_group()

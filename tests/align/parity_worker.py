@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from support.alignment import align_config, global_batch, replica_batch, run_config
+from support.cases import one_by_one
 from torch.distributed.tensor import DTensor
 
 from megabiomed.align.engine import AlignEngine
@@ -50,8 +51,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     platform.init_distributed(timeout_s=60)
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        run_case(case, Path(sys.argv[2]))
+    one_by_one(json.loads(Path(sys.argv[1]).read_text()), lambda case: run_case(case, Path(sys.argv[2])))
     dist.destroy_process_group()
     platform.leave()
 

@@ -131,6 +131,7 @@ def main() -> None:
         else:
             for other in writers[name]:
                 load(name, other, engine, config, folder)
+        platform.end_groups()
     dist.barrier()
     platform.leave()
 

@@ -18,7 +18,7 @@ if __name__ == "__main__":
         workarounds.barriers_among = lambda ranks: nullcontext()
     platform.init_distributed(timeout_s=5 if "bare" in sys.argv else 60)
     config = case_config({"name": "beside", "parallel": {"zero_stage": 3}})
-    mesh = build_mesh(config.parallel, beside=1)
+    mesh = build_mesh(config.parallel, extra_ranks=1)
     if mesh.in_model:
         ZeroEngine(config, mesh)
     dist.monitored_barrier(dist.new_group(backend="gloo"))

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from support.cases import one_by_one
 from support.parity import STEPS, case_config, global_batches
 
 from megabiomed.checkpoint.logical import Box
@@ -58,23 +59,24 @@ def micro_batches(engine: TrainEngine) -> list[list[MicroBatch]]:
 
 def decay(cases: list[dict[str, Any]]) -> Any:
     """A step whose gradient is zero: only weight decay moves anything. Returns the factor of every tensor."""
-    found = []
-    for case in cases:
-        engine = engine_of(case)
-        before = {f.box: f.views["param"].clone() for f in engine.fragments()}
-        empty = [MicroBatch.from_windows([padding_window(32)])] * (8 // engine.mesh.size("replicas"))
-        engine.train_step(empty, lr=0.01)
-        factors: dict[str, float] = {}
-        for fragment in engine.fragments():
-            old = before[fragment.box]
-            factors[fragment.box.name] = float(fragment.views["param"].norm() / old.norm())
-        found.append(factors)
-    return found
+    return one_by_one(cases, _decay)
+
+
+def _decay(case: dict[str, Any]) -> dict[str, float]:
+    engine = engine_of(case)
+    before = {f.box: f.views["param"].clone() for f in engine.fragments()}
+    empty = [MicroBatch.from_windows([padding_window(32)])] * (8 // engine.mesh.size("replicas"))
+    engine.train_step(empty, lr=0.01)
+    factors: dict[str, float] = {}
+    for fragment in engine.fragments():
+        old = before[fragment.box]
+        factors[fragment.box.name] = float(fragment.views["param"].norm() / old.norm())
+    return factors
 
 
 def memory(cases: list[dict[str, Any]]) -> Any:
     """Peak memory of constructing the stage, and of the loaded engine, over what was there before (largest rank)."""
-    return [_memory_of(case) for case in cases]
+    return one_by_one(cases, _memory_of)
 
 
 def _memory_of(case: dict[str, Any]) -> dict[str, float]:
@@ -158,12 +160,13 @@ def _autotp_step(peer: Any, batches: list[MicroBatch]) -> float:
 
 def evaluation(cases: list[dict[str, Any]]) -> Any:
     """Summed loss of the same windows, forward only, per case."""
-    found = []
-    for case in cases:
-        engine = engine_of(case)
-        total, tokens = engine.evaluate(micro_batches(engine)[0])
-        found.append([total, tokens])
-    return found
+    return one_by_one(cases, _evaluation)
+
+
+def _evaluation(case: dict[str, Any]) -> list[float]:
+    engine = engine_of(case)
+    total, tokens = engine.evaluate(micro_batches(engine)[0])
+    return [total, tokens]
 
 
 def trace_check(cases: list[dict[str, Any]]) -> Any:
@@ -189,7 +192,7 @@ def refused(cases: list[dict[str, Any]]) -> Any:
 
     The second step is not a number on the last rank alone, the third one has a norm above the limit.
     """
-    return [_refused(case) for case in cases]
+    return one_by_one(cases, _refused)
 
 
 def _refused(case: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +229,7 @@ FLIPS = 12
 
 def replicas(cases: list[dict[str, Any]]) -> Any:
     """One bit flipped on the last rank, again and again: in the state, in reduced gradients, in the copy of a tied head."""
-    return [_replicas(case) for case in cases]
+    return one_by_one(cases, _replicas)
 
 
 def _replicas(case: dict[str, Any]) -> dict[str, Any]:

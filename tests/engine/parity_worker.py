@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from support.cases import one_by_one
 from support.parity import STEPS, case_config, global_batches
 from torch.distributed.tensor import DTensor
 
@@ -81,8 +82,7 @@ def main() -> None:
     # torch.empty then holds NaN, so nothing that is read before it is written can pass by luck.
     torch.use_deterministic_algorithms(True, warn_only=True)
     platform.init_distributed(timeout_s=120)
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        run_case(case, Path(sys.argv[2]))
+    one_by_one(json.loads(Path(sys.argv[1]).read_text()), lambda case: run_case(case, Path(sys.argv[2])))
     dist.destroy_process_group()
     platform.leave()
 

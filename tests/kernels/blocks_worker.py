@@ -40,6 +40,7 @@ def train(kernels: dict[str, Any], parallel: dict[str, Any], z_loss: float) -> l
         batches = [MicroBatch.from_windows([window]) for window in windows[:1]]
         result = engine.train_step(batches, lr=1e-2)
         curve.append((result.loss, result.grad_norm))
+    platform.end_groups()
     return curve
 
 

@@ -34,6 +34,7 @@ def main() -> None:
         logits = engine.logits(MicroBatch.from_windows([pack_window(stream, stream[:0])]))
         if dist.get_rank() == 0:
             torch.save(logits, folder / f"tp{size}.pt")
+        platform.end_groups()
     dist.barrier()
     dist.destroy_process_group()
     platform.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -100,3 +101,23 @@ def test_the_limit_of_collectives_reaches_every_group_but_patient_ones(alone: No
         group._get_backend(torch.device("cpu")).options._timeout for group in (dist.group.WORLD, ordinary, patient)
     ]
     assert limits == [timedelta(seconds=123), timedelta(seconds=123), timedelta(seconds=7000)]
+
+
+def test_groups_of_a_model_that_is_done_with_end_with_their_threads(alone: None) -> None:
+    """The groups of hundreds of cases in one process took more time than the cases."""
+
+    def loops() -> int:
+        names = []
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has just ended
+                names.append((thread / "comm").read_text())
+        return names.count("gloo_tcp_loop\n")
+
+    platform.end_groups()
+    before = loops()
+    groups = [dist.new_group() for _ in range(5)] + [platform.patient_group(7000)]
+    assert loops() > before
+    del groups
+    platform.end_groups()
+    assert loops() == before
+    dist.all_reduce(torch.ones(2))  # that of the world stays

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from megabiomed.processes import platform
 from megabiomed.processes.signals import StopFlag
 from megabiomed.runs.kinds import kind_of_config, kind_of_file, read_run
 from megabiomed.runs.replay.recompute import Replay
@@ -20,6 +21,7 @@ def train_here(folder: Path, name: str, values: dict[str, Any], *overrides: str)
     config, kind = read_run(str(file), list(overrides)), kind_of_file(str(file), list(overrides))
     kind.check_start(config, 1)
     assert kind.train(config, None, StopFlag()) in ("finished", "stopped")
+    platform.end_groups()
     return config.folder
 
 
