@@ -6,11 +6,8 @@ time limit's warning.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -19,17 +16,16 @@ from typing import Any
 
 from megabiomed.checkpoint.fence import Fence, holder
 from megabiomed.ground.errors import MegabiomedError, UserError
-from megabiomed.launch import records, scheduler
+from megabiomed.launch import records, restart, scheduler
 from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_accused, without_repeated
 from megabiomed.launch.causes import Failure, first_failure
-from megabiomed.launch.decision import WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
+from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.preflight_verdict import bad_nodes
 from megabiomed.launch.room import lacking
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover
+from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
 from megabiomed.processes.hang_page import suspects, write_page
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What storage answers on every node alike. Other errors may be this node's alone, so the job tries another one."""
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of the first only
 
 
@@ -47,7 +43,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     decision = before_run(finished, killed, history, step, job["max_failures"])
     # A start without room for its next checkpoint would compute until its first save and lose all of that.
     if decision.verb == "run" and (short := lacking(run)):
-        decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {_make_room(run)}")
+        decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {make_room(run)}")
     kind = "begin" if decision.verb == "run" else "refused"
     (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     nodes = os.environ.get(NODES, "")
@@ -55,7 +51,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     # beginning after its own.
     noted = records.append(
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
-        **{records.INPUTS: _inputs(job)},
+        **{records.INPUTS: _inputs(job)}, **restart.placed(nodes),
     )  # fmt: skip
     return decision if noted else after_takeover(run, _owner(incarnation))
 
@@ -111,11 +107,14 @@ def judge(run: Path, incarnation: str) -> Decision:
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
     own: set[str] = set()
-    if decision.exclude:
+    place = restart.allocation(job, nodes)
+    if bad and (chosen := place.choose(bad)) is not None:
+        decision = restart.on_spares(bad, chosen)
+    elif decision.exclude:
         own = of_operator(run, job, _job())
-        decision = as_far_as_possible(run, decision, bad, own, _job(), len(nodes))
+        decision = as_far_as_possible(run, decision, bad, own, _job(), place.needed)
     outcome = {
-        "exclude": [node for node in decision.exclude if node not in own],
+        "exclude": sorted(bad) if decision.nodes else [node for node in decision.exclude if node not in own],
         "all": len(bad) == len(nodes),
         "decision": decision.verb,
         "reason": decision.reason,
@@ -136,7 +135,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
-        with _unwritable():
+        with unwritable():
             records.note_event(run, "finished", fence)  # as a training run does itself
     failure = first_failure(run, incarnation) if code and not outcome else None
     ending = Ending(
@@ -150,20 +149,41 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         **_times(run, mine[-1] if mine and job["kind"] != records.COMMAND else {}),
     )
     decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
-    decision = without_repeated(run, decision, failure, _job(), len(_nodes()))
-    if accused:
-        decision = without_accused(run, decision, accused, _job(), len(_nodes()))
-    excluded = [node for node in accused if node in decision.exclude]
-    if not excluded and failure is not None and failure.suspect is not None and decision.exclude:
-        excluded = [failure.suspect]
+    decision, excluded = _on_nodes(run, incarnation, decision, ending, failure, accused)
     noted = _note_end(run, incarnation, fence, ending, decision, failure, excluded)
     return decision if noted else after_takeover(run, _owner(incarnation))
+
+
+def _on_nodes(
+    run: Path, incarnation: str, decision: Decision, ending: Ending, failure: Failure | None, accused: dict[str, str]
+) -> tuple[Decision, list[str]]:
+    """The next start on the nodes that this job has, or a requeue on others; and the nodes that this start leaves out."""
+    history, job = records.history(run), records.read_job(run)
+    place = restart.allocation(job, _nodes())
+    bad = restart.replaced_before(history, incarnation)
+    why = restart.refused(job, decision, ending, accused) if place.nodes else ""
+    if why is None:
+        decision, left_out = restart.restarted(run, incarnation, place, decision, failure, accused)
+        if decision.verb == AGAIN:
+            return decision, sorted(left_out)
+        bad |= left_out  # one that is gone looks idle to the scheduler for minutes
+    elif why:
+        decision = replace(decision, reason=f"{decision.reason}; not restarted in the allocation: {why}")
+    decision = without_repeated(run, decision, failure, _job(), place.needed)
+    if bad | accused:
+        wish = without_accused(run, decision, bad | accused, _job(), place.needed)
+        # One that only did not answer may come back: the scheduler waits for it, where no other is left.
+        decision = wish if accused or wish.verb == "requeue" else decision
+    excluded = [node for node in bad | accused if node in decision.exclude]
+    if not excluded and failure is not None and failure.suspect is not None and decision.exclude:
+        excluded = [failure.suspect]
+    return decision, excluded
 
 
 def _with_cause(run: Path, incarnation: str, decision: Decision, ending: Ending, failure: Failure | None) -> Decision:
     """A decision with what ended the start: the page about a hang, or the first task that failed."""
     job = records.read_job(run)
-    with _unwritable():
+    with unwritable():
         page = write_page(run / "logs" / incarnation, job["ranks"])
         if page is not None:
             return replace(decision, reason=f"{decision.reason}: {suspects(page)}")
@@ -194,7 +214,7 @@ def _note_end(
     values |= {"first_failure": failure.record()} if failure is not None else {}
     values |= {"exclude": excluded} if excluded else {}
     values |= {"decision": decision.verb, "reason": decision.reason}
-    with _unwritable():
+    with unwritable():
         return records.append(run, "end", fence, incarnation=incarnation, **values)
     return True
 
@@ -205,20 +225,6 @@ def _nodes() -> list[str]:
         return scheduler.hostnames(os.environ[NODES])
     except (MegabiomedError, KeyError):
         return []
-
-
-def _cannot_write(run: Path, error: OSError) -> Decision:
-    if error.errno not in _REFUSED:
-        return Decision("leave", f"{run}: {error.strerror or error}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why = "; ".join(filter(None, (error.strerror, lacking(run))))
-        return Decision("fail", f"{run} cannot be written ({why}): {_make_room(run)}")
-    remedy = f"make it writable, then megabiomed resubmit {run}"
-    return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}")
-
-
-def _make_room(run: Path) -> str:
-    return f"make room, then megabiomed resubmit {run}"
 
 
 def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
@@ -232,17 +238,6 @@ def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
     # The first step of an earlier start says that this one had none.
     trained = (now - stepped).total_seconds() if stepped is not None and stepped >= began else 0.0
     return {"lasted_s": (now - began).total_seconds(), "trained_s": trained}
-
-
-@contextmanager
-def _unwritable() -> Iterator[None]:
-    """Go on although the disk is full or read-only and nothing can be noted: the next start will refuse to begin on it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
-        print(f"not noted: {error}", file=sys.stderr)
 
 
 def _claimed(run: Path, incarnation: str) -> tuple[Fence | None, bool]:
@@ -288,7 +283,7 @@ def main(arguments: list[str]) -> None:
             decision = actions[verb](Path(run), incarnation)
     except OSError as error:
         # No start begins on a full disk: it would compute until its first save and lose all of that.
-        decision = _cannot_write(Path(run), error)
+        decision = after_refusal(Path(run), error)
     print(decision.line())
 
 

@@ -24,7 +24,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
     *("warned", "srun_pid", "code", "asked", "threads", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
-    *("watch_pid", "began", "stop_at"),
+    *("began", "stop_at", "chosen", "overlap", "repeat", "helpers", "log_size"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")
@@ -41,7 +41,7 @@ OWN_FLAGS = (
         "kill-on-invalid-dep",
     ),
     *("nodes", "ntasks", "ntasks-per-node", "chdir", "time", "array", "wrap", "parsable", "test-only", "hold"),
-    *("cpus-per-task",),
+    *("cpus-per-task", "no-kill"),
 )
 _OWN_OF_SRUN = (
     *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "het-group", "kill-on-bad-exit", "wait", "export"),
@@ -172,6 +172,12 @@ class ClusterConfig(Section):
     """Copy this package into the run folder and run from there, so that later changes of the installation do not matter."""
     max_failures: PositiveInt = 3
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
+    restart_in_allocation: bool = True
+    """Start the ranks of a failed start again on the nodes that the job has; requeue it only where that cannot be."""
+    spare_nodes: int = Field(0, ge=0)
+    """Nodes that a run takes in addition, if they are free when it starts; each replaces a bad or lost one at once."""
+    no_kill: bool | None = None
+    """Whether a job outlives the loss of one of its nodes (sbatch's --no-kill); null: where there are spare nodes."""
     preflight: bool = True
     """Check every node before the start; a bad one is excluded and the job goes back to the queue."""
     preflight_minutes: PositiveInt = 15

@@ -15,6 +15,8 @@ from megabiomed.launch.records import since_submission
 WRONG_INPUT = 2
 KILLED = 3
 SUPERSEDED = 4
+AGAIN = "again"
+"""Verb: start the ranks again in this allocation."""
 # Incarnations that vanished without a word (node or head node lost, preempted without grace) are not the run's fault, so five
 # of them count as much as one failure. They must count, or a run that never gets anywhere would take nodes for ever.
 LOST_FOR_EACH_FAILURE = 5
@@ -27,8 +29,10 @@ class Decision:
     """What the batch script does next.
 
     Attributes:
-        verb: `run`, `done`, `requeue`, `fail`, or `leave` for another node, because this one cannot reach the run folder.
+        verb: `run`, `again` in the same allocation, `done`, `requeue`, `fail`, or `leave` for another node, because this one
+            cannot reach the run folder.
         exclude: nodes that the next incarnation must avoid.
+        nodes: of `run` and `again`, where the ranks start; empty leaves that to the batch script.
         code: exit code of `fail`; dependents of a job that fails are cancelled.
     """
 
@@ -36,10 +40,11 @@ class Decision:
     reason: str
     exclude: tuple[str, ...] = ()
     code: int = 1
+    nodes: tuple[str, ...] = ()
 
     def line(self) -> str:
-        """For the batch script: `verb|exclude or code|reason`."""
-        middle = str(self.code) if self.verb == "fail" else ",".join(self.exclude)
+        """For the batch script: `verb|exclude, nodes or code|reason`."""
+        middle = str(self.code) if self.verb == "fail" else ",".join(self.nodes or self.exclude)
         return f"{self.verb}|{middle}|{' '.join(self.reason.split())}"
 
 

@@ -43,7 +43,7 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
     target.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"node": node, "group": group, "problems": [], "measured": measured, "meeting": None}
     checks = {
-        "storage": lambda: _storage(run) + _code(run),
+        "storage": lambda: storage(run) + _code(run),
         "devices": lambda: _devices(gpus, gpu_type),
         "matrix product": lambda: _work(measured),
     }
@@ -81,7 +81,8 @@ def _outcome(check: Callable[[], list[str]]) -> list[str]:
         return [f"{type(error).__name__}: {error}"]
 
 
-def _storage(run: Path) -> list[str]:
+def storage(run: Path) -> list[str]:
+    """Whether the run folder is visible here, and has room."""
     if not (run / "slurm" / "job.json").is_file():
         return [f"the run folder {run} is not visible"]
     make_writable(run / "slurm" / "preflight")
@@ -114,10 +115,11 @@ def _devices(gpus: int, gpu_type: str) -> list[str]:
             problems.append(f"GPU {index} is {name}, not {gpu_type}")
         if free < 0.9 * total:  # a process of an earlier job is still there; the driver itself takes less than a tenth
             problems.append(f"GPU {index} has {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    return problems + (_nvidia_smi() if gpus else [])
+    return problems + (graphics() if gpus else [])
 
 
-def _nvidia_smi() -> list[str]:
+def graphics() -> list[str]:
+    """What nvidia-smi complains about."""
     query = f"--query-gpu=index,{','.join(SMI_FIELDS)}"
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     return smi_problems(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)

@@ -19,6 +19,7 @@ from megabiomed.launch.pending import excluded_nodes, explained
 
 # Bytes from the end of metrics.jsonl: more than a hundred records.
 _TAIL = 1 << 16
+_ENDING = ("incarnation", "time", "decision", "reason", "code", "after", "first_failure")
 _BROKEN = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
 """States in which SLURM leaves a job for good, other than by somebody's wish."""
 
@@ -128,10 +129,8 @@ def _status(
         "last": last.get("reason"),
         "last_time": last.get("time"),
         "first_failure": last.get("first_failure"),
-        "endings": [
-            {key: record.get(key) for key in ("time", "decision", "reason", "code", "after", "first_failure")}
-            for record in ends
-        ],
+        "endings": [{key: record.get(key) for key in _ENDING} for record in ends],
+        "recoveries": [record for record in history if record["kind"] == "recovery"],
         "accounting": past,
     }
 

@@ -91,7 +91,16 @@ def _last(status: dict[str, Any]) -> str | None:
     decision = first_clause(status["last"], status["run"]) if status["last"] else None
     if decision and (age := _since(status["last_time"])):
         decision = f"{decision} ({age} ago)"
-    return "; ".join(filter(None, (status["blocked"], _slow(status), decision, avoids))) or None
+    return "; ".join(filter(None, (status["blocked"], _slow(status), decision, _recovery(status), avoids))) or None
+
+
+def _recovery(status: dict[str, Any]) -> str | None:
+    """How long the run needed for the next step after its last failure; nothing when it failed again, or ended otherwise."""
+    found = status["recoveries"][-1] if status.get("recoveries") else {}
+    last = status["endings"][-1] if status["endings"] else {}
+    if not found or found.get("after") != last.get("incarnation"):
+        return None
+    return f"recovered in {found.get('total_s')} s ({found.get('imports_s')} s of it imports)"
 
 
 def _slow(status: dict[str, Any]) -> str | None:

@@ -65,6 +65,9 @@ def render(stage: ChainStage) -> Job:
         secrets=list(cluster.secrets),
         cpus_per_task=stage.cpus_per_task,
         ranks_per_node=stage.ranks_per_node,
+        nodes_with_ranks=stage.nodes,
+        spare=spare_nodes(stage),
+        no_kill=outlives_nodes(stage),
         preflight=cluster.preflight,
         preflight_minutes=cluster.preflight_minutes,
         joins=stage.kind != records.COMMAND,
@@ -100,13 +103,15 @@ def directives(stage: ChainStage) -> list[str]:
                 got=repr(str(path)),
                 do="use one without spaces, quotes and %",
             )
-    cluster = stage.cluster
+    cluster, spare = stage.cluster, spare_nodes(stage)
     values = {
         "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
         **_common(stage, cluster.gpus_per_node, cluster.gpu_type, {}),
         "job-name": f"{stage.chain}-{stage.name}",
-        "nodes": stage.nodes,
+        # A range: no run waits for a spare.
+        "nodes": f"{stage.nodes}-{stage.nodes + spare}" if spare else stage.nodes,
         "ntasks-per-node": stage.ranks_per_node,
+        "no-kill": outlives_nodes(stage),
         # B: the batch shell alone, which passes it on to the ranks. Without it the signal would reach every process of the
         # job, and end those that do not expect it, such as the loaders' workers.
         "signal": f"B:USR1@{cluster.grace_seconds}",
@@ -116,6 +121,16 @@ def directives(stage: ChainStage) -> list[str]:
         "output": f"{stage.folder}/slurm/job.log",
     }
     return _lines(values)
+
+
+def spare_nodes(stage: ChainStage) -> int:
+    """Nodes without ranks. A command has none, and nodes of one kind cannot stand in for those of another."""
+    return 0 if stage.kind == records.COMMAND or stage.components else stage.cluster.spare_nodes
+
+
+def outlives_nodes(stage: ChainStage) -> bool:
+    """Whether a job goes on when it loses a node."""
+    return spare_nodes(stage) > 0 if stage.cluster.no_kill is None else stage.cluster.no_kill
 
 
 def component_directives(stage: ChainStage, part: ComponentConfig) -> list[str]:
@@ -177,6 +192,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "nodes": stage.nodes,
         "ranks_per_node": stage.ranks_per_node,
         "ranks": stage.ranks,
+        "spare_nodes": spare_nodes(stage),
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,

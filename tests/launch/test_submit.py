@@ -180,7 +180,7 @@ def test_variables_of_the_batch_script_cannot_be_replaced(run_file: Path) -> Non
     text = re.sub(r"^\w+\(\) \{(.*\}|\n(.*\n)*?\})$", "", text, flags=re.MULTILINE)
     assigned = set(re.findall(r"(?<=[\s;])([A-Za-z_]\w*)=", re.sub(r"^#.*", "", text, flags=re.MULTILINE)))
     shared = {"PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "OMP_NUM_THREADS"}  # added to, or the user's to set
-    assert {"run", "srun_pid", "MEGABIOMED_LOGS"} <= assigned
+    assert {"run", "srun_pid", "MEGABIOMED_NODES"} <= assigned
     for name in {*(assigned - shared), "group_head", "IFS", "RANK", "SLURM_JOB_ID", "SLURMD_NODENAME"}:
         with pytest.raises(ValidationError, match=f"{name} belongs to the batch script"):
             ClusterConfig(environment={name: "x"})

@@ -1,0 +1,58 @@
+"""A failed start is followed by the next one in the same job, on a real SLURM."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.operator import SHORT, Operator, run_words
+from support.reference import Reference
+
+from megabiomed.launch import records
+from megabiomed.launch.recovery import RECOVERY
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+
+def starts(run: Path) -> list[dict[str, Any]]:
+    return [record for record in records.history(run) if record["kind"] == "begin"]
+
+
+def stands_still(operator: Operator, run: Path, count: int) -> None:
+    """The ranks of so many starts have trained; those of the last one stand still."""
+    operator.until(lambda: len(starts(run)) == count, run)
+    log = run / "logs" / starts(run)[-1]["incarnation"] / "rank_0.log"
+    operator.until(lambda: log.is_file() and "step: " in log.read_text(), run)
+    operator.kill_rank(run, 3, signal.SIGSTOP)
+
+
+def nodes_of(operator: Operator, nodes: str) -> list[str]:
+    return operator.cluster.run("scontrol", "show", "hostnames", nodes).split()
+
+
+def test_a_killed_rank_and_a_node_without_power_cost_neither_the_job_nor_a_wait(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(spare_nodes=1, max_failures=3)
+    (job,) = operator.submit(None, *run_words(run, SHORT, "train.log_every=1", "checkpoint.save_every=2")).values()
+    stands_still(operator, run, 1)
+    operator.kill_rank(run, 3)
+    stands_still(operator, run, 2)
+    first, last = nodes_of(operator, starts(run)[-1]["ranks_on"])
+    (spare,) = {*nodes_of(operator, starts(run)[-1]["nodes"])} - {first, last}
+    operator.cluster.power_off(last)
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "0"), operator.logs(run)
+    operator.ends_as(run, reference, SHORT)
+    assert nodes_of(operator, starts(run)[-1]["ranks_on"]) == [first, spare]
+    ends = [record for record in records.history(run) if record["kind"] == "end"]
+    assert [record["decision"] for record in ends] == ["again", "again", "done"]
+    assert f"rank 3 on {last} failed first: Killed (SIGKILL)" in ends[0]["reason"]
+    assert f"{last}: no answer (last words of the ranks at " in ends[1]["reason"]
+    assert ends[1]["exclude"] == [last]
+    kept = [record for record in records.history(run) if record["kind"] == RECOVERY]
+    assert all(record["inside"] and record["total_s"] > 0 for record in kept)
+    assert (run / "slurm" / "job.log").read_text().count("recovered in ") == len(kept) > 0
