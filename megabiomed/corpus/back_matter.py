@@ -32,6 +32,7 @@ _HEADERS = (
     ),
     (ACKNOWLEDGEMENTS, r"^acknowledge?ments?\b"),
 )
+_COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _HEADERS)
 _NUMBER = re.compile(r"^[\divx]+(\.\d+)*\.?\s+")
 _POSSESSIVE = re.compile("['’]s|s['’]")
 _LONGEST_HEADER = 80
@@ -52,4 +53,4 @@ def kind_of_section(markup: str | None, header: str) -> str:
     ).strip(" .:")
     if not text or len(text) > _LONGEST_HEADER:
         return ""
-    return next((kind for kind, pattern in _HEADERS if re.search(pattern, text)), "")
+    return next((kind for kind, pattern in _COMPILED if pattern.search(text)), "")

@@ -97,10 +97,12 @@ def remove_back_matter(text: str, rules: BackMatterRules, counts: Counter[str]) 
 
 def _is_header(line: str) -> bool:
     """Whether a line names a section of back matter and nothing more: "Conflicts of interest in trials" is a title."""
-    if not 4 < len(line) <= 80 or not kind_of_section(None, line):
+    if not 4 < len(line) <= 80:
         return False
     text = _HEADER_NUMBER.sub("", line.strip().lower().replace("’", "'"))
-    return all(_HEADER_WORD.fullmatch(word) for word in text.strip(" .:").replace("/", " ").split())
+    # The words first: the first one settles it for most lines, at a tenth of what the kinds cost.
+    words = text.strip(" .:").replace("/", " ").split()
+    return all(map(_HEADER_WORD.fullmatch, words)) and bool(kind_of_section(None, line))
 
 
 def _without_sections(lines: list[str]) -> list[str]:

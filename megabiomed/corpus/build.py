@@ -12,11 +12,12 @@ from rich.progress import Progress
 
 from megabiomed.corpus.build_bars import byte_bar
 from megabiomed.corpus.build_losses import REJECTS, keep_rejects, kept_rejects, losses, reject_lines, rejects_of
-from megabiomed.corpus.build_select import Selection
+from megabiomed.corpus.build_select import select_papers
 from megabiomed.corpus.build_tokens import Tokenizing, build_tokenizer
 from megabiomed.corpus.datasheet import write_datasheet
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
+from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
 from megabiomed.corpus.pool import run_jobs
 from megabiomed.corpus.records import Rejects
@@ -83,11 +84,12 @@ class _Build:
         self.rejects = Rejects()
         self.parts: list[Path] = []
         self.tainted: list[dict[str, Any]] = []
+        self.accounts: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         hashes = self._clean()
-        splits = Selection(self.options, self.parts, self.counts).run()
+        splits = select_papers(self.options, self.working, self.accounts, self.counts, self.progress)
         if not self.counts["train"]:
             got, do = losses(self.counts, self.rejects), keep_rejects(self.options, self.rejects)
             raise DataError("nothing is left to train on", got=got, do=do)
@@ -118,30 +120,26 @@ class _Build:
     def _clean(self) -> list[tuple[str, str]]:
         """Clean all source files; returns (name, sha256) of every file that papers come from."""
         o = self.options
+        evaluation, clean = tuple(o.evaluation), self.working / "clean"
         jobs = [
-            CleanJob(
-                path,
-                self.working / "clean" / f"shard-{n:05d}",
-                o.layout,
-                o.pdf_parses,
-                o.rules,
-                tuple(o.evaluation),
-                o.near_dedup,
-            )
+            CleanJob(path, clean, n, o.layout, o.pdf_parses, o.rules, evaluation, o.exact_dedup, o.near_dedup)
             for n, path in enumerate(o.inputs)
         ]
         # Bytes stand for work: how many papers there are is known only when all are read.
         sizes = [path.stat().st_size for path in o.inputs]
-        accounts = run_jobs(clean_shard, jobs, o.workers, byte_bar(self.progress, "clean", sizes, "papers"))
+        self.accounts = accounts = run_jobs(
+            clean_shard, jobs, o.workers, byte_bar(self.progress, "clean", sizes, "papers")
+        )
         for job, account in zip(jobs, accounts):
             self.counts.update(account["counts"])
             self.rejects.merge(rejects_of(account["rejects"]))
             self.tainted.extend(account["tainted"])
-            self.parts.extend(job.folder / part for part in account["parts"])
-        hashes = {account["file"]: account["sha256"] for account in accounts}
-        files = source_files(o)
-        # Parses that are joined have no job of their own, so their hash is taken here.
-        return [(path.name, hashes.get(path.name) or sha256_file(path)) for path in files]
+            self.parts.extend(shard_folder(clean, job.shard) / part for part in account["parts"])
+        hashes = {job.path: str(account["sha256"]) for job, account in zip(jobs, accounts)}
+        # Parses that are joined have no job of their own so far, and one of them may be read by several.
+        joined = [path for path in source_files(o) if path not in hashes]
+        hashes |= dict(zip(joined, run_jobs(sha256_file, joined, o.workers)))
+        return [(path.name, hashes[path]) for path in source_files(o)]
 
     def _report_contamination(self, report: dict[str, Any], final: Path) -> None:
         """Write decontamination.json into both stores, when evaluation sets were given."""

@@ -12,11 +12,13 @@ import numpy as np
 from rich.progress import Progress
 
 from megabiomed.corpus.build_bars import byte_bar
+from megabiomed.corpus.cleaned_parts import read_part, text_file
 from megabiomed.corpus.encoding import choose_encoding
 from megabiomed.corpus.options import BuildOptions
 from megabiomed.corpus.pool import run_jobs
-from megabiomed.corpus.shards import SPLITS, TokenJob, read_part, text_file, tokenize_part
-from megabiomed.data.store import TokenStoreWriter
+from megabiomed.corpus.shards import COUNTED, SPLITS, TokenJob, tokenize_part
+from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
+from megabiomed.ground.files import sha256_file
 from megabiomed.tokenizer.files import SENTENCEPIECE, copy_into, find_in, open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
@@ -90,43 +92,63 @@ class Tokenizing:
         accounts = run_jobs(tokenize_part, jobs, self._workers, bar)
         seconds = time.monotonic() - started
         encoder = encoding.account([account.get("refused", {}) for account in accounts])
-        figures: dict[str, Any] = {"encoder": encoder}
-        for split in SPLITS:
-            self._join(split, accounts, hashes, final, encoder)
-            figures[split] = _figures([account[split] for account in accounts], seconds)
-        return figures
+        self._join(accounts, hashes, final, encoder)
+        figures = {split: _figures([account[split] for account in accounts], seconds) for split in SPLITS}
+        return {"encoder": encoder, **figures}
 
     def _join(
         self,
-        split: str,
         accounts: Sequence[Mapping[str, Any]],
         hashes: Sequence[tuple[str, str]],
         final: Path,
         encoder: Mapping[str, Any],
     ) -> None:
-        documents = Counter[str]()
-        for account in accounts:
-            documents.update(account[split]["sources"])
-        sources = [{"file": name, "sha256": sha256, "documents": documents[name]} for name, sha256 in hashes]
+        """Join the parts of both splits, job by job, then hash the files, each in a job."""
         tokenizer = self._tokenizer
-        ids = (tokenizer.bos_id, tokenizer.eos_id)
-        with TokenStoreWriter(
-            final / split, tokenizer.path, tokenizer.vocab_size, sources, *ids, encoder=encoder
-        ) as store:
+        stores = []
+        for split in SPLITS:
+            own = [account[split] for account in accounts]
+            documents = _summed(own, "sources")
+            more = {
+                "bos_id": tokenizer.bos_id,
+                "eos_id": tokenizer.eos_id,
+                "sources": [{"file": n, "sha256": sha256, "documents": documents[n]} for n, sha256 in hashes],
+                "encoder": dict(encoder),
+            }
             # In the order of the inputs, whichever worker was done first: the bytes do not depend on the workers.
-            for folder in self._folders:
-                store.append(folder / f"{split}.bin", np.load(folder / f"{split}.npy"), folder / f"{split}.jsonl")
+            parts = [_store_part(folder, split, account) for folder, account in zip(self._folders, own)]
+            stores.append(StoreFromParts(final / split, parts, tokenizer.path, tokenizer.vocab_size, more))
+        run_jobs(copy_parts, [job for store in stores for job in store.jobs], self._workers)
+        files = [file for store in stores for file in store.files]
+        found = dict(zip(files, run_jobs(sha256_file, files, self._workers)))
+        for store in stores:
+            store.publish({file.name: found[file] for file in store.files})
+
+
+def _store_part(folder: Path, split: str, account: Mapping[str, Any]) -> StorePart:
+    return StorePart(
+        folder / f"{split}.bin",
+        folder / f"{split}.npy",
+        folder / f"{split}.jsonl",
+        account["documents"],
+        account["tokens"],
+        account["provenance_bytes"],
+    )
 
 
 def _figures(accounts: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
     """Of one split; `seconds` are those of tokenizing both."""
-    licences = Counter[str]()
-    for account in accounts:
-        licences.update(account.get("licences", {}))
     tokens = sum(account["tokens"] for account in accounts)
     return {
         "documents": sum(account["documents"] for account in accounts),
         "tokens": tokens,
         "tokens_per_s": round(tokens / max(seconds, 1e-9)),
-        "licences": dict(sorted(licences.items())),
+        **{key: dict(sorted(_summed(accounts, key).items())) for key in COUNTED if key != "sources"},
     }
+
+
+def _summed(accounts: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:
+    total = Counter[str]()
+    for account in accounts:
+        total.update(account[key])
+    return total

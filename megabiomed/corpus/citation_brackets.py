@@ -15,7 +15,8 @@ from megabiomed.corpus.clean_text import credit, in_lines_with
 from megabiomed.corpus.records import Span
 
 _EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
-_SPACE_BEFORE_POINT = re.compile(r"(?<=\S) +(?=[.,;](?:\s|$))")
+# "(?<=\S) +" would be tried at every character: a pattern that begins with a space is searched for as one.
+_SPACE_BEFORE_POINT = re.compile(r" (?<=\S ) *(?=[.,;](?:\s|$))")
 _GROUP = re.compile(r"[(\[]([^()\[\]\n]{1,3000})[)\]]")
 _RUN = re.compile(rf" ?{MARK}(?:(?:[\s,;&–-]|and\b){{0,6}}{MARK})*")
 _ANY_BRACKET = re.compile(r"[()\[\]]")

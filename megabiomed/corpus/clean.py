@@ -124,11 +124,15 @@ def intervals_to_remove(
         the intervals, and by their place the markers of those citations that no other rule has removed.
     """
     removed: list[Interval] = []
+    held = 0
 
     def take(name: str, more: Iterable[Interval]) -> None:
-        nonlocal removed
-        before, removed = covered(removed), merge([*removed, *more])
-        counts[f"characters: {name}"] += covered(removed) - before
+        nonlocal removed, held
+        before = held
+        if found := list(more):  # most rules find nothing in most papers
+            removed = merge([*removed, *found])
+            held = covered(removed)
+        counts[f"characters: {name}"] += held - before
 
     for name, kinds in _REMOVABLE.items():
         if getattr(rules, name):

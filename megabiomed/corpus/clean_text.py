@@ -15,6 +15,8 @@ _URL = re.compile(r"(?:\b[a-z]{2,10}://|\bwww\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]", r
 _LINE_END_CHARACTERS = "\r\v\f\x85\u2028\u2029"
 _LINE_ENDS = re.compile(f"\r\n|[{_LINE_END_CHARACTERS}]")
 # Control, format (soft hyphen, zero width), surrogate, private use (what is left of a PDF's symbol fonts), unassigned.
+_WANTED = {"\n", "\t"}
+"""Characters that were looked at and stay."""
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
@@ -34,9 +36,11 @@ def normalise_characters(text: str, counts: Counter[str]) -> str:
         text = _LINE_ENDS.sub("\n", text)
     kept = text
     # A paper has a few hundred different characters and a hundred thousand places: look at each character once.
-    for character in set(text) - {"\n", "\t"}:
+    for character in set(text) - _WANTED:
         if _is_unwanted(character):
             kept = kept.replace(character, "")
+        else:
+            _WANTED.add(character)  # at most all of Unicode: a few hundred in most corpora
     return unicodedata.normalize("NFC", credit(text, kept, "control characters", counts))
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megabiomed.corpus.licences import kind_of_licence
 from megabiomed.corpus.select import language_of
+from megabiomed.corpus.shards import COUNTED, counted
 from megabiomed.data.store import DOCUMENTS, TokenStore, origin_of
 from megabiomed.ground.files import write_atomic
 from megabiomed.ground.html import page, table
@@ -59,14 +59,14 @@ def _sections(corpus: Path, report: dict[str, Any]) -> Iterator[Section]:
     stores = {split: TokenStore.open(corpus / split) for split in _SPLITS if report[split]["documents"]}
     rows = [(name, f"{report[name]['documents']:,}", f"{report[name]['tokens']:,}") for name in _SPLITS]
     yield Section("Size", ("split", "documents", "tokens"), rows)
-    counted = _counted(stores)
+    totals = _counted(stores, report)
     sources = [
         (source["file"], f"{sum(_documents(store, source['file']) for store in stores.values()):,}", source["sha256"])
         for source in next(iter(stores.values())).manifest["sources"]
     ]
     yield Section("Sources", ("file", "documents", "sha256"), sources)
     for kind in ("licences", "fields of study", "years"):
-        found = counted[kind]
+        found = totals[kind]
         order = (
             sorted(found.items()) if kind == "years" else sorted(found.items(), key=lambda item: (-item[1], item[0]))
         )
@@ -99,15 +99,22 @@ def _counts(title: str, name: str, values: dict[str, int]) -> Section:
     return Section(title, (name, "number"), [(what, f"{number:,}") for what, number in sorted(values.items())])
 
 
-def _counted(stores: dict[str, TokenStore]) -> dict[str, Counter[str]]:
+def _counted(stores: dict[str, TokenStore], report: dict[str, Any]) -> dict[str, Counter[str]]:
     found = {kind: Counter[str]() for kind in ("licences", "fields of study", "years")}
-    for store in stores.values():
-        with (store.path / DOCUMENTS).open("rb") as file:
-            for number, line in enumerate(file):
-                origin = origin_of(line, store.path, number)
-                found["licences"][kind_of_licence(str(origin.get("licence") or ""))] += 1
-                found["years"][str(origin.get("year") or "unknown")] += 1
-                found["fields of study"].update(map(str, origin.get("fields") or ("unknown",)))
+    for split, store in stores.items():
+        # A build counts while it tokenizes; of older corpora the provenance of every document is read.
+        held = report[split] if all(kind in report[split] for kind in found) else _counted_in(store)
+        for kind, total in found.items():
+            total.update(held[kind])
+    return found
+
+
+def _counted_in(store: TokenStore) -> dict[str, Counter[str]]:
+    found = {kind: Counter[str]() for kind in COUNTED}
+    with (store.path / DOCUMENTS).open("rb") as file:
+        for number, line in enumerate(file):
+            for kind, values in counted(origin_of(line, store.path, number)).items():
+                found[kind].update(values)
     return found
 
 
@@ -124,7 +131,7 @@ def _languages(store: TokenStore, corpus: Path) -> Counter[str]:
     step = math.ceil(store.num_documents / SAMPLE)
     found = Counter[str]()
     for number in range(0, store.num_documents, step):
-        start, end = store.document_bounds(number)
+        start, end = store.indexed_bounds(number)
         ids = store.tokens(start, min(end, start + _TOKENS_OF_SAMPLE)).tolist()
         found[language_of(tokenizer.decode(ids)) or "unknown"] += 1
     return found

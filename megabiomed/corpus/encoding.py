@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.corpus.shards import read_part
+from megabiomed.corpus.cleaned_parts import read_part
 from megabiomed.ground.files import write_atomic
 from megabiomed.tokenizer.choose_encoder import EncoderChoice, choose_encoder
 from megabiomed.tokenizer.interface import Tokenizer

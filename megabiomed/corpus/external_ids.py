@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from megabiomed.corpus.records import Rejects
@@ -73,7 +74,12 @@ def first_of(value: dict[str, Any], *names: str) -> Any:
 
 def plain_key(key: Any) -> str:
     """A key in lower case without separators: `external_ids`, `externalIds` and `externalids` are one."""
-    return str(key).lower().replace("_", "").replace("-", "")
+    return _plain(key) if isinstance(key, str) else _plain(str(key))
+
+
+@lru_cache(maxsize=1024)  # the keys of a layout are few, and come with every record
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]] | None:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from megabiomed.corpus.clean import CleanRules, clean
+from megabiomed.corpus.cleaned_parts import PartWriter, read_part
 from megabiomed.corpus.decontaminate import Contamination, read_items
-from megabiomed.corpus.dedup import KEY, SHARED_IDS, key_of, shared_key, split_hash, text_key
+from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.licences import kind_of_licence
-from megabiomed.corpus.near import signature
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
@@ -35,25 +36,30 @@ from megabiomed.tokenizer.interface import Tokenizer
 DONE = "done.json"
 SPLITS = ("train", "validation")
 """A document's split is its index here."""
-# A kill costs at most one part of work, and each part is several files: smaller parts would make millions of files out of a
-# full S2ORC, which the file systems of clusters handle badly.
-PART_CHARACTERS = 64_000_000
-"""Characters of a cleaned part: the unit of tokenizing and of its resume."""
 BATCH = 64
 """Documents that are encoded together."""
 _NOTHING = {"documents": 0, "tokens": 0}
+COUNTED = ("sources", "licences", "years", "fields of study")
 
 
 @dataclass(frozen=True)
 class CleanJob:
-    """One source file to read and clean into `folder`."""
+    """One source file to read and clean.
+
+    Attributes:
+        clean: folder of the shards.
+        shard: number of the file.
+        exact_dedup, near_dedup: whether equal and similar texts will be looked for.
+    """
 
     path: Path
-    folder: Path
+    clean: Path
+    shard: int
     layout: str
     pdf_parses: Path | None
     rules: CleanRules
     evaluation: tuple[Path, ...] = ()
+    exact_dedup: bool = True
     near_dedup: bool = False
 
 
@@ -72,36 +78,33 @@ class TokenJob:
     converted: Path | None
 
 
-@dataclass
-class _Part:
-    file: IO[str]
-    keys: list[Any] = field(default_factory=list)
-    signatures: list[Any] = field(default_factory=list)
-    characters: int = 0
-
-
 def clean_shard(job: CleanJob) -> dict[str, Any]:
-    """Clean a file unless that is done already, and return its account: parts, counts, rejects, sha256."""
-    marker = job.folder / DONE
+    """Clean a file unless that is done already, and return its account: parts, entries of keys, counts, rejects, sha256."""
+    folder = shard_folder(job.clean, job.shard)
+    marker = folder / DONE
     if marker.is_file():
         return dict(read_json(marker))
-    remove_tree(job.folder)
-    job.folder.mkdir(parents=True)
+    remove_tree(folder)
+    folder.mkdir(parents=True)
     counts: Counter[str] = Counter()
     rejects = Rejects()
-    tainted: list[dict[str, Any]] = []
-    with unpacking(job.rules):
-        parts = _write_parts(job, _cleaned(job, counts, rejects), tainted)
+    items = [item for path in job.evaluation for item in read_items(path)]
+    written = PartWriter(job.clean, job.shard, Contamination(items) if items else None, job.exact_dedup, job.near_dedup)
+    with unpacking(job.rules), closing(written):
+        for paper, text in _cleaned(job, counts, rejects):
+            written.add(paper, text)
     account = {
         "file": job.path.name,
         "sha256": sha256_file(job.path),
-        "parts": parts,
-        "tainted": tainted,
+        "parts": written.names,
+        "entry_files": written.entries.files,
+        "entries": written.entries.entries,
+        "tainted": written.tainted,
         "counts": dict(counts),
         "rejects": {"counts": dict(rejects.counts), "samples": rejects.samples},
     }
     # The marker vouches for these files, so they are durable before it.
-    fsync_tree(job.folder)
+    fsync_tree(folder)
     write_json(marker, account)
     return account
 
@@ -115,62 +118,12 @@ def _cleaned(job: CleanJob, counts: Counter[str], rejects: Rejects) -> Iterator[
             yield paper, text
 
 
-def _write_parts(job: CleanJob, papers: Iterator[tuple[Paper, str]], tainted: list[dict[str, Any]]) -> list[str]:
-    names: list[str] = []
-    contamination = Contamination([item for path in job.evaluation for item in read_items(path)])
-    part: _Part | None = None
-    # Keys are kept apart from the text: which papers stay is decided from them alone, for the corpus as a whole.
-    for paper, text in papers:
-        if part is None or part.characters >= PART_CHARACTERS:
-            _close(job.folder, names, part)
-            names.append(f"part-{len(names):05d}")
-            part = _Part((job.folder / f"{names[-1]}.jsonl").open("w", encoding="utf-8"))
-        # Travels with the document to the store, where `data trace` finds the paper in its file again.
-        origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
-        more: dict[str, Any] = {"year": paper.year} if paper.year is not None else {}
-        more |= {"fields": paper.fields} if paper.fields else {}
-        more |= {"licence": paper.licence} if paper.licence else {}
-        row = {"text": text, **origin, "ids": paper.ids, **more}
-        part.file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        items = contamination.find(text) if job.evaluation else []
-        if items:
-            tainted.append({**origin, "items": items})
-        shared = (shared_key(kind, paper.ids.get(kind)) for kind in SHARED_IDS)
-        keys = (key_of(paper.paper_id), *shared, text_key(text))
-        part.keys.append((*keys, split_hash(paper.paper_id), bool(items), paper.is_abstract))
-        if job.near_dedup:
-            part.signatures.append(signature(text))
-        part.characters += len(text)
-    _close(job.folder, names, part)
-    return names
-
-
-def _close(folder: Path, names: list[str], part: _Part | None) -> None:
-    if part is not None:
-        part.file.close()
-        np.save(folder / f"{names[-1]}.keys.npy", np.array(part.keys, dtype=KEY))
-        if part.signatures:
-            np.save(folder / f"{names[-1]}.minhash.npy", np.stack(part.signatures))
-
-
-def text_file(part: Path) -> Path:
-    """The documents of a cleaned part."""
-    return part.with_name(f"{part.name}.jsonl")
-
-
-def read_part(part: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a cleaned part."""
-    with part.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
-
-
 def tokenize_part(job: TokenJob) -> dict[str, Any]:
     """Tokenize a part unless that is done already.
 
     Returns:
-        documents, tokens and documents by source and by licence of each split, and under "refused" how many texts
-        GigaToken refused.
+        of each split documents, tokens, bytes of provenance, and documents by source, licence, year and field of study;
+        under "refused" how many texts GigaToken refused.
     """
     marker = job.folder / DONE
     if marker.is_file():
@@ -180,7 +133,7 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     tokenizer, encoder = _encoder(job.tokenizer, sha256_file(job.tokenizer), job.converted)
     split = np.load(job.split)
     rows = iter(zip(split.tolist(), read_part(job.part)))
-    account: dict[str, Any] = {name: {**_NOTHING, "sources": {}, "licences": {}} for name in SPLITS}
+    account: dict[str, Any] = {name: {**_NOTHING, **{key: {} for key in COUNTED}} for name in SPLITS}
     dtype = token_dtype(tokenizer.vocab_size)
     with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
         while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
@@ -192,17 +145,26 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
                 account[name]["documents"] += 1
                 account[name]["tokens"] += tokens
                 count_work(tokens)
-                for key, found in _counted(document).items():
-                    account[name][key][found] = account[name][key].get(found, 0) + 1
+                for key, values in counted(document).items():
+                    held = account[name][key]
+                    for value in values:
+                        held[value] = held.get(value, 0) + 1
+    for name in SPLITS:
+        account[name]["provenance_bytes"] = (job.folder / f"{name}.jsonl").stat().st_size
     account["refused"] = encoder.taken_refusals()
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
 
 
-def _counted(document: dict[str, Any]) -> dict[str, str]:
-    """By what the documents of a split are counted."""
-    return {"sources": document["source"], "licences": kind_of_licence(document.get("licence", ""))}
+def counted(origin: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """By what the documents of a split are counted, from a document's provenance."""
+    return {
+        "sources": [str(origin.get("source"))],
+        "licences": [kind_of_licence(str(origin.get("licence") or ""))],
+        "years": [str(origin.get("year") or "unknown")],
+        "fields of study": [str(field) for field in origin.get("fields") or ("unknown",)],
+    }
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,6 @@ manifest.json             counts and the hash of every file; written last, so a 
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from array import array
 from collections.abc import Mapping, Sequence
@@ -112,30 +111,6 @@ class TokenStoreWriter:
         self._lengths.append(len(ids))
         self._documents.write((json.dumps(dict(provenance), ensure_ascii=False) + "\n").encode())
 
-    def append(self, tokens: Path, lengths: NDArray[np.int32], documents: Path) -> None:
-        """Append many documents from files that another process wrote.
-
-        Args:
-            tokens: token ids in this store's type, one document after the other.
-            lengths: [documents] tokens of each.
-            documents: one JSON line of provenance per document.
-
-        Raises:
-            DataError: the tokens are not as many as the lengths say.
-        """
-        described = int(lengths.sum(dtype=np.int64)) * np.dtype(self._dtype).itemsize
-        if tokens.stat().st_size != described:
-            raise DataError(
-                f"{tokens} is damaged",
-                got=f"{tokens.stat().st_size} bytes",
-                expected=f"{described} bytes",
-                do="remove the unfinished build and start it again",
-            )
-        for source, target in ((tokens, self._bin), (documents, self._documents)):
-            with source.open("rb") as file:
-                shutil.copyfileobj(file, target, 1 << 22)
-        self._lengths.frombytes(np.ascontiguousarray(lengths, dtype=np.int32).tobytes())
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -161,29 +136,49 @@ class TokenStoreWriter:
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         ends = np.cumsum(lengths, dtype=np.int64) * np.dtype(self._dtype).itemsize
         pointers = np.concatenate(([0], ends[:-1])).astype(np.int64) if len(lengths) else ends
-        # megatron-core allows several sequences per document; here each document is one sequence.
         documents = np.arange(len(lengths) + 1, dtype=np.int64)
         with (self._temporary / IDX).open("wb") as file:
-            file.write(_HEADER.pack(_MAGIC, 1, _TYPE_CODES[self._dtype], len(lengths), len(documents)))
+            file.write(index_header(self._dtype, len(lengths)))
             for part in (lengths, pointers, documents):
                 file.write(part.tobytes())
 
     def _manifest(self, tokenizer: Path) -> dict[str, Any]:
-        files = {}
-        for name in (BIN, IDX, DOCUMENTS, tokenizer.name, *(file.name for file in companions(tokenizer))):
-            file = self._temporary / name
-            files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        return {
-            "version": VERSION,
-            "vocab_size": self._vocab_size,
-            "dtype": np.dtype(self._dtype).name,
-            "documents": len(self._lengths),
-            "tokens": sum(self._lengths),
-            "tokenizer_sha256": fingerprint(tokenizer),
-            **self._identity,
-            **self._encoder,
-            "files": files,
-        }
+        hashes = {name: sha256_file(self._temporary / name) for name in (BIN, IDX, DOCUMENTS)}
+        counts = {"documents": len(self._lengths), "tokens": sum(self._lengths)}
+        return manifest_of(tokenizer, self._vocab_size, counts, {**self._identity, **self._encoder}, hashes)
+
+
+def index_header(dtype: type[Any], documents: int) -> bytes:
+    """How an index begins: lengths, pointers and document numbers follow."""
+    # megatron-core allows several sequences per document; here each document is one sequence.
+    return _HEADER.pack(_MAGIC, 1, _TYPE_CODES[dtype], documents, documents + 1)
+
+
+def manifest_of(
+    tokenizer: Path, vocab_size: int, counts: Mapping[str, int], more: Mapping[str, Any], hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The manifest of a store whose files are written.
+
+    Args:
+        tokenizer: its file in the store's folder.
+        counts: `documents` and `tokens`.
+        more: what else it says.
+        hashes: sha256 of BIN, IDX and DOCUMENTS.
+    """
+    own = {file.name: sha256_file(file) for file in (tokenizer, *companions(tokenizer))}
+    files = {
+        name: {"bytes": (tokenizer.parent / name).stat().st_size, "sha256": sha256}
+        for name, sha256 in {**hashes, **own}.items()
+    }
+    return {
+        "version": VERSION,
+        "vocab_size": vocab_size,
+        "dtype": np.dtype(token_dtype(vocab_size)).name,
+        **counts,
+        "tokenizer_sha256": fingerprint(tokenizer),
+        **more,
+        "files": files,
+    }
 
 
 class TokenStore:
@@ -268,6 +263,15 @@ class TokenStore:
         """[low, high) of a document in the stream."""
         ends = self.document_ends
         return int(ends[document - 1]) if document else 0, int(ends[document])
+
+    def indexed_bounds(self, document: int) -> tuple[int, int]:
+        """As `document_bounds`, from the index on disk: for a few documents, without the ends of all in memory."""
+        start = _HEADER.size + 4 * self.num_documents + 8 * document
+        with (self.path / IDX).open("rb") as file:
+            file.seek(start)
+            low, high = struct.unpack("<2q", file.read(16))
+        last = document == self.num_documents - 1  # document numbers follow the last pointer
+        return low // self._tokens.itemsize, self.num_tokens if last else high // self._tokens.itemsize
 
     @cached_property
     def _line_starts(self) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
-"""`make bench-data`: encoding texts, building a token store, reading it, how full its windows are, and opening one of 26
-billion tokens; ours against Megatron-LM's way, `datasets.map`, and megatron-core's GPTDataset under a DataLoader, in one run.
+"""`make bench-data`: encoding texts, building a token store with one and more workers, reading it, how full its windows are,
+and opening one of 26 billion tokens; ours against Megatron-LM's ways, datatrove, `datasets.map`, and megatron-core's
+GPTDataset under a DataLoader, in one run.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import data_build, data_encode, data_load
+from bench import data_build, data_encode, data_load, data_peers, data_scale
 from bench.record import FOLDER, store, table
 from megabiomed.data.store import TokenStore
 from megabiomed.tokenizer.files import open_tokenizer
 
 Rows = list[dict[str, Any]]
-PARTS = ("encode", "build", "load", "packing", "open")
+PARTS = ("encode", "build", "scale", "load", "packing", "open")
 LIMIT = 240
 """Seconds that one process of the last part may take."""
 
@@ -51,6 +52,7 @@ def main() -> None:
         parts: dict[str, Callable[[], Rows]] = {
             "encode": lambda: data_encode.rows(texts_of(folder), model, folder / "byte-level", asked.rounds),
             "build": lambda: build_rows(folder, model, files, asked.rounds),
+            "scale": lambda: data_scale.rows(texts_of(folder), model, folder / "scale", max(2, asked.rounds // 2)),
             "load": lambda: load_rows(s2orc(folder, files, model), folder, asked),
             "packing": lambda: packing_rows(s2orc(folder, files, model)),
             "open": lambda: open_rows(folder, model, asked.documents),
@@ -99,6 +101,8 @@ NOTES = [
     "alone writes no BOS and EOS and leaves 32-bit arrays",
     "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read the same cleaned text as JSON "
     "lines and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
+    "scale: the fastest of several runs in turns, a process each with its workers; 8 copies of the texts with other ids "
+    "and first words; scaling is of wall seconds, memory the largest resident peak of a process",
     "load: tokens / CPU second, 2,048-token windows in micro-batches of 4, in the reading process; page cache warm",
     "load and packing: the S2ORC papers alone; useful are tokens with a label",
     "open: a process each; 26 B tokens, log-normal document lengths, sparse token file, first batch of 192 samples from "
@@ -107,9 +111,11 @@ NOTES = [
 
 
 def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Rows:
-    found: dict[str, list[float]] = {name: [] for name in data_build.CANDIDATES}
+    missing = data_peers.missing()
+    folders = dict(zip(data_build.CANDIDATES, ("own", "known", "build", "megatron", "fast", "trove", "map")))
+    folders = {name: target for name, target in folders.items() if target not in missing}
+    found: dict[str, list[float]] = {name: [] for name in folders}
     counts: dict[str, int] = {}
-    folders = dict(zip(data_build.CANDIDATES, ("own", "known", "build", "megatron", "map")))
     for round_ in range(rounds + 1):  # the first one imports and is not counted
         for name, target in folders.items():
             shutil.rmtree(folder / target, ignore_errors=True)
@@ -119,12 +125,14 @@ def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Row
                 found[name].append(tokens / cpu)
                 print(f"{name}: {tokens / cpu:,.0f} tokens/s of CPU", flush=True)
     assert data_build.same_tokens(folder), "the candidates wrote different tokens"
-    ours = median(found["megabiomed, tokenizing step"])
+    ours, whole = (median(found[name]) for name in ("megabiomed, tokenizing step", data_build.BUILD))
     rows: Rows = [
         {"candidate": name, "tokens": counts[name], "tokens/s/core": round(median(rates)),
-         "min-max": f"{min(rates):,.0f}-{max(rates):,.0f}", "ours / it": round(ours / median(rates), 2)}
+         "min-max": f"{min(rates):,.0f}-{max(rates):,.0f}", "ours / it": round(ours / median(rates), 2),
+         "whole build / it": round(whole / median(rates), 2)}
         for name, rates in found.items()
     ]  # fmt: skip
+    rows += [{"candidate": target, "tokens": f"not measured: {reason}"} for target, reason in missing.items()]
     tokens, cpu = data_build.s2orc_build(files, model, folder / "s2orc")
     rows.append(
         {
@@ -133,6 +141,7 @@ def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Row
             "tokens/s/core": round(tokens / cpu),
             "min-max": "one run",
             "ours / it": round(ours * cpu / tokens, 2),
+            "whole build / it": round(whole * cpu / tokens, 2),
         }
     )
     return rows

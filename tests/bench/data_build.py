@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import data_peers
 from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules, clean
@@ -19,7 +20,8 @@ from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import TokenJob, tokenize_part
-from megabiomed.data.store import TokenStoreWriter
+from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
+from megabiomed.ground.files import sha256_file
 from megabiomed.tokenizer.choose_encoder import choose_encoder
 from megabiomed.tokenizer.files import open_tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
@@ -85,9 +87,14 @@ def own_tokenize(texts: Path, model: Path, folder: Path) -> int:
     documents = texts.read_bytes().count(b"\n")
     np.save(folder / "split.npy", np.zeros(documents, np.int8))
     account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model, converted(model)))
-    with TokenStoreWriter(folder / "store", model, open_tokenizer(model).vocab_size) as store:
-        part = folder / "part"
-        store.append(part / "train.bin", np.load(part / "train.npy"), part / "train.jsonl")
+    train, part = account["train"], folder / "part"
+    files = (part / "train.bin", part / "train.npy", part / "train.jsonl")
+    held = StorePart(*files, train["documents"], train["tokens"], train["provenance_bytes"])
+    more = {"bos_id": 1, "eos_id": 2, "sources": []}
+    store = StoreFromParts(folder / "store", [held], model, open_tokenizer(model).vocab_size, more)
+    for job in store.jobs:
+        copy_parts(job)
+    store.publish({file.name: sha256_file(file) for file in store.files})
     return int(account["train"]["tokens"])
 
 
@@ -149,12 +156,28 @@ def datasets_map(texts: Path, model: Path, folder: Path) -> int:
     return sum(mapped["length"])
 
 
+def megatron_fast(texts: Path, model: Path, folder: Path) -> int:
+    """See `data_peers.megatron_fast`."""
+    tokenizer = open_tokenizer(model)
+    return data_peers.megatron_fast(texts, converted(model), tokenizer.vocab_size, tokenizer.eos_id, folder)
+
+
+def datatrove(texts: Path, model: Path, folder: Path) -> int:
+    """See `data_peers.datatrove`."""
+    return data_peers.datatrove(texts, model.parent / "hf" / "tokenizer.json", "</s>", folder)
+
+
 KNOWN = "megabiomed, tokenizing step, its words known before"
+BUILD = "megabiomed, whole corpus build"
+FAST = "Megatron-LM preprocess_data_fast (GigaToken)"
+TROVE = "datatrove JsonlReader + DocumentTokenizer"
 CANDIDATES: dict[str, Callable[[Path, Path, Path], int]] = {
     "megabiomed, tokenizing step": own_tokenize,
     KNOWN: own_tokenize,
-    "megabiomed, whole corpus build": own_build,
+    BUILD: own_build,
     "Megatron-LM preprocess_data + IndexedDatasetBuilder": megatron,
+    FAST: megatron_fast,
+    TROVE: datatrove,
     "datasets.map, batched, fast tokenizer": datasets_map,
 }
 

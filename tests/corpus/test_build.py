@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from megabiomed.corpus import shards
+from megabiomed.corpus import duplicates, entries, shards
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.cli import corpus_app
 from megabiomed.corpus.dedup import held_out
 from megabiomed.corpus.generate import write_records
+from megabiomed.data import store_parts
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.errors import DataError, FileError, TokenizerError
 from megabiomed.ground.files import sha256_file
@@ -77,22 +79,28 @@ def test_halves_of_surrogate_pairs_anywhere_in_a_record_stop_no_build(tmp_path: 
 
 
 @pytest.mark.timeout(120)
-def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
+def test_neither_the_number_of_workers_nor_that_of_jobs_changes_a_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs = [tmp_path / f"{n}.jsonl.gz" for n in range(3)]
     for n, path in enumerate(inputs):
         write_records(path, 50, n)
-    for workers in (1, 2):
-        report = build_corpus(
-            BuildOptions(
-                inputs,
-                tmp_path / f"c{workers}",
-                vocab_size=500,
-                validation_fraction=0.1,
-                workers=workers,
-            )
-        )
+    inputs += [shutil.copy(inputs[1], tmp_path / "again.jsonl.gz")]
+    options = BuildOptions(inputs, tmp_path / "c1", vocab_size=500, validation_fraction=0.1, workers=1, near_dedup=True)
+    report = build_corpus(options)
     assert report["train"]["documents"] > 30
-    assert files(tmp_path / "c1") == files(tmp_path / "c2")
+    assert report["counts"]["papers: dropped, id seen before"] == 150
+    build_corpus(replace(options, output=tmp_path / "c2", workers=2))
+    # As in a corpus of 200 million papers: many jobs in each step, and several files of entries from each source.
+    for module, limit, value in (
+        (entries, "FILE_ENTRIES", 100),
+        (duplicates, "JOB_ENTRIES", 200),
+        (store_parts, "JOB_BYTES", 10_000),
+    ):
+        monkeypatch.setattr(module, limit, value)
+    small = build_corpus(replace(options, output=tmp_path / "small", tokenizer=tmp_path / "c1" / "tokenizer"))
+    assert small["counts"] == report["counts"]
+    assert files(tmp_path / "c1") == files(tmp_path / "c2") == files(tmp_path / "small")
 
 
 def test_neither_the_order_of_the_files_nor_of_the_papers_moves_a_paper_to_the_other_split(
@@ -178,7 +186,7 @@ def test_a_killed_build_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeyp
         def step(job: Any) -> Any:
             if len(done) >= allowed:
                 raise Killed
-            done.append(str(job.folder.name))
+            done.append(repr(job))
             return original(job)
 
         return step

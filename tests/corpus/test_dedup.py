@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megabiomed.corpus import duplicates, entries
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
-from megabiomed.corpus.dedup import repeated, shared_key
+from megabiomed.corpus.dedup import KINDS, key_of, shared_key
+from megabiomed.corpus.duplicates import range_jobs, resolve_range
+from megabiomed.corpus.entries import EntryWriter, kind_of, place_of, row_of, shard_folder, shard_of
 from megabiomed.corpus.records import Paper, Span
 from megabiomed.data.store import TokenStore
+from megabiomed.ground.errors import DataError
 
 WORDS = "The heart pumps the blood and the kidney filters it; insulin lowers glucose, glucagon raises it. "
 
@@ -98,7 +103,7 @@ def test_the_first_of_full_texts_that_share_an_id_stays_also_along_a_chain(tmp_p
 )
 def test_an_id_is_the_same_however_it_is_written(kind: str, value: str, other: str, same: bool) -> None:
     assert (shared_key(kind, value) == shared_key(kind, other)) == same
-    assert shared_key(kind, value) != (0, 0)
+    assert shared_key(kind, value) is not None
     assert shared_key("pmc", "7") != shared_key("pubmed", "7")
 
 
@@ -106,7 +111,7 @@ def test_an_id_is_the_same_however_it_is_written(kind: str, value: str, other: s
     ("kind", "value"), [("pmc", None), ("pubmed", "n/a"), ("doi", "10.1/x"), ("doi", ""), ("arxiv", "-")]
 )
 def test_a_placeholder_is_no_id(kind: str, value: str | None) -> None:
-    assert shared_key(kind, value) == (0, 0)
+    assert shared_key(kind, value) is None
 
 
 @pytest.mark.parametrize(
@@ -124,16 +129,64 @@ def test_a_paper_is_an_abstract_when_nothing_else_is_in_it(
     assert Paper("1", {}, "", None, text, spans, "a", 1, 0).is_abstract == alone
 
 
-@settings(max_examples=100, deadline=None)
-@given(rows=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), max_size=40), parts=st.integers(1, 4))
-def test_marked_are_those_that_a_simple_search_finds(rows: list[tuple[int, bool, bool]], parts: int) -> None:
-    cuts = [len(rows) * n // parts for n in range(parts + 1)]
-    pieces = [rows[a:b] for a, b in zip(cuts, cuts[1:])]
-    keys = [np.array([(key, 7) for key, _, _ in piece], np.uint64).reshape(-1, 2) for piece in pieces]
-    counted, yields = ([np.array([row[n] for row in piece], np.bool_) for piece in pieces] for n in (1, 2))
-    found = np.concatenate(repeated(keys, counted, yields)).tolist()
-    seen: set[int] = set()
-    for place in sorted(range(len(rows)), key=lambda place: (rows[place][2], place)):
-        key, looked_at, _ = rows[place]
-        assert found[place] == (looked_at and key in seen)
-        seen |= {key} if looked_at else set()
+Document = tuple[tuple[int, int, int], bool]
+"""Number of its id, its PMC id (0: none) and its text, and whether it is an abstract."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    documents=st.lists(st.tuples(st.tuples(*[st.integers(0, 4)] * 3), st.booleans()), max_size=25),
+    shards=st.integers(1, 3),
+    jobs=st.integers(1, 7),
+)
+def test_marked_are_those_that_a_simple_search_finds_whatever_the_jobs(
+    documents: list[Document], shards: int, jobs: int
+) -> None:
+    kinds = ("id", "pmc", "text")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        clean, marks = Path(folder), Path(folder) / "marks"
+        marks.mkdir()
+        patch.setattr(entries, "FILE_ENTRIES", 7)
+        places = [(number % shards, number // shards) for number in range(len(documents))]
+        writers = [EntryWriter(clean, shard) for shard in range(shards)]
+        for writer in writers:
+            shard_folder(clean, writer.shard).mkdir()
+        for (shard, row), (keys, late) in zip(places, documents):
+            for kind, key in zip(kinds, keys):
+                if key or kind != "pmc":
+                    writers[shard].add(row, kind, key_of(kind, str(key)), late)
+        for writer in writers:
+            writer.flush()
+        total = sum(writer.entries for writer in writers)
+        patch.setattr(duplicates, "JOB_ENTRIES", max(1, total // jobs))
+        found = [np.load(resolve_range(job)) for job in range_jobs(clean, [w.files for w in writers], total, marks)]
+    assert {int(place) for part in found for place in part} == searched(documents, places, kinds)
+
+
+def searched(documents: list[Document], places: list[tuple[int, int]], kinds: tuple[str, ...]) -> set[int]:
+    """Every place and kind whose key an earlier document has; abstracts come after all full texts."""
+    marked, seen = set(), set()
+    order = sorted(range(len(documents)), key=lambda number: (documents[number][1], places[number]))
+    for number in order:
+        for kind, key in zip(kinds, documents[number][0]):
+            if (kind, key) in seen:
+                marked.add(place_of(*places[number], KINDS.index(kind), late=False))
+            elif key or kind != "pmc":
+                seen.add((kind, key))
+    return marked
+
+
+def test_of_papers_connected_in_a_chain_one_always_stays(tmp_path: Path) -> None:
+    """An abstract with the text of a full text that has its id: neither is dropped in favour of the other one."""
+    text = full(2, pubmed="20")
+    short = {"paper_id": "1", "title": "", "abstract": text["content"]["text"], "pubmed_id": "20"}
+    kept, dropped = built(tmp_path, [short], [text])
+    assert kept == {"2"}
+    assert dropped == {"an abstract whose pubmed was seen before": 1}
+
+
+def test_a_place_has_limits_that_are_named() -> None:
+    place = np.array([place_of(5, 9, 6, late=True)], np.uint64)
+    assert (shard_of(place)[0], row_of(place)[0], kind_of(place)[0]) == (5, 9, 6)
+    with pytest.raises(DataError, match="too many papers"):
+        place_of(1 << 24, 0, 0, late=False)
