@@ -11,6 +11,7 @@ from megabiomed.launch import scheduler
 _FIELDS = ("JobIDRaw", "JobName", "State", "Start", "End", "Elapsed", "ExitCode", "NodeList")
 _NEWER = ("Reason",)
 """Fields that older versions refuse."""
+_HELD = ("JobID", "JobIDRaw", "JobName", "Submit", "Eligible", "Start", "End", "NNodes", "AllocCPUS", "AllocTRES")
 
 
 def endings(names: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
@@ -21,9 +22,18 @@ def endings(names: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
     Args:
         names: job id -> its name. A controller that was set up anew gives ids a second time, to other jobs.
     """
+    return _asked(names, ((*_FIELDS, *_NEWER), _FIELDS))
+
+
+def allocations(names: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
+    """As `endings`, with what each start held of the cluster and how long it waited; components of a job are rows too."""
+    return _asked(names, (_HELD,))
+
+
+def _asked(names: Mapping[str, str], choices: tuple[tuple[str, ...], ...]) -> dict[str, list[dict[str, str]]]:
     if not names or shutil.which("sacct") is None:
         return {}
-    for fields in ((*_FIELDS, *_NEWER), _FIELDS):
+    for fields in choices:
         # -D: every start of a job that was requeued; -X: whole jobs, without their steps.
         words = ("-D", "-X", "--noheader", "--parsable2", f"--jobs={','.join(names)}", f"--format={','.join(fields)}")
         try:
@@ -42,6 +52,8 @@ def _parsed(text: str, fields: tuple[str, ...], names: Mapping[str, str]) -> dic
         values = line.split("|")
         row = dict(zip(fields, values))
         number = row.get("JobIDRaw", "")
+        if (whole := row.get("JobID", "").partition("+"))[1]:  # of a job on several kinds of nodes
+            number = whole[0]
         if len(values) == len(fields) and number in names and row["JobName"] == names[number]:
             found.setdefault(number, []).append(row)
     return found

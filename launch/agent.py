@@ -41,6 +41,8 @@ def begin(run: Path, incarnation: str) -> Decision:
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
     decision = before_run(finished, killed, history, step, job["max_failures"])
+    if decision.verb == "run" and records.is_paused(run):
+        decision = Decision("requeue", "paused")  # the batch script holds the job
     # A start without room for its next checkpoint would compute until its first save and lose all of that.
     if decision.verb == "run" and (short := lacking(run)):
         decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {make_room(run)}")
@@ -146,7 +148,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
         before=mine[-1]["step"] if mine else 0,
         after=records.committed_step(run),
         warned=warned,
-        **_times(run, mine[-1] if mine and job["kind"] != records.COMMAND else {}),
+        **_times(run, mine[-1] if mine and job["kind"] != records.COMMAND and not records.is_paused(run) else {}),
     )
     decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
     decision, excluded = _on_nodes(run, incarnation, decision, ending, failure, accused)

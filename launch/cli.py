@@ -1,4 +1,4 @@
-"""`megabiomed submit | status | logs | cancel | hold | release | resubmit`."""
+"""`megabiomed submit | status | logs | cancel | pause | hold | release | resubmit`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from megabiomed.launch.status_table import Group
 
 if TYPE_CHECKING:
     from megabiomed.launch.stage import ChainStage
+    from megabiomed.launch.submit import Job
+    from megabiomed.launch.sweep_submit import Plan
 
 _PIPE_WIDTH = 1000
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -32,6 +34,11 @@ def submit(
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high; repeat the option for more.")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="A run for each value; of several options each combination."),
+    ] = None,
+    sweep_limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at once.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
@@ -43,8 +50,16 @@ def submit(
 
     flags = parse_flags(sbatch or [])
     parse = partial(parse_command, context.find_root())
-    stages = load_stages(run, load_cluster(cluster), overrides or [], nodes, parse)
-    jobs = [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
+
+    def plan(more: list[str]) -> list[Job]:
+        stages = load_stages(run, load_cluster(cluster), [*(overrides or []), *more], nodes, parse)
+        return [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
+
+    if sweep:
+        _sweep(plan, sweep, sweep_limit, dry_run)
+        return
+    jobs = plan([])
+    stages = [job.stage for job in jobs]
     todo = unfinished(stages)
     typer.echo("\n".join(line for stage in stages for line in _plan(stage, stage in todo)))
     for error in missing(todo, parse):
@@ -59,6 +74,23 @@ def submit(
     for name, job_id in ids.items():
         typer.echo(f"submitted: {name}: job {job_id}" + (f" ({said[name]})" if said[name] else ""))
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
+
+
+def _sweep(plan: Plan, words: list[str], limit: int | None, dry_run: bool) -> None:
+    """Submit the runs of a sweep, or print what they would be."""
+    from megabiomed.launch.sweep import grid
+    from megabiomed.launch.sweep_submit import lines_of_plan, planned, submit_sweep
+
+    members = grid(words)
+    folder, jobs = planned(plan, members)
+    typer.echo("\n".join(lines_of_plan(members, jobs, limit)))
+    if dry_run:
+        typer.echo(f"--- {jobs[0][0].path}\n{jobs[0][0].script}---\nthe other scripts differ in their run folders")
+        typer.echo("dry run: nothing was written or submitted")
+        return
+    for line in submit_sweep(folder, members, jobs, limit):
+        typer.echo(line)
+    typer.echo(f"next: megabiomed sweep {folder}")
 
 
 def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
@@ -82,12 +114,13 @@ def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
 def status(
     run: Annotated[Path | None, typer.Argument(help="Run folder; default: all below runs/.")] = None,
     state: Annotated[Group | None, typer.Option(help="Only runs in this state; `ended` includes failed ones.")] = None,
+    hide_finished: Annotated[bool, typer.Option("--hide-finished", help="Leave out what has finished.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the state of submitted runs: step, loss, speed, last checkpoint, ETA including requeues, how they ended.
 
-    Examples: megabiomed status runs/biomedgpt-lm-7b --watch; megabiomed status --state failed
+    Examples: megabiomed status runs/demo --watch; megabiomed status --state failed; megabiomed status --hide-finished
     """
     from rich.console import Console
     from rich.live import Live
@@ -102,7 +135,8 @@ def status(
             raise LaunchError(
                 "nothing was submitted there", got=run or "runs/", do="megabiomed submit RUN --cluster CLUSTER"
             )
-        return [item for item in statuses(runs) if state is None or belongs(item, state)]
+        found = [item for item in statuses(runs) if state is None or belongs(item, state)]
+        return [item for item in found if not (hide_finished and item["state"] == "FINISHED")]
 
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=_PIPE_WIDTH if piped else None)
@@ -117,7 +151,7 @@ def status(
         shown = table(found, console)
         console.print(shown, soft_wrap=isinstance(shown, Text))  # paths stay whole
     else:
-        typer.echo(f"no run is {state}")
+        typer.echo(f"no run is {state or 'unfinished'}")
 
 
 def logs(
@@ -177,6 +211,17 @@ def save(run: Run) -> None:
     typer.echo(control.save(run))
 
 
+def pause(run: Run) -> None:
+    """Let a run save, free its nodes and wait, held, in the queue; a waiting job is held. `megabiomed release` goes on.
+
+    Example: megabiomed pause runs/demo
+    """
+    from megabiomed.launch.pause import pause as ask_to_pause
+
+    for line in ask_to_pause(run):
+        typer.echo(line)
+
+
 def hold(run: Run) -> None:
     """Keep a waiting job from starting.
 
@@ -189,7 +234,7 @@ def hold(run: Run) -> None:
 
 
 def release(run: Run) -> None:
-    """Let a held job start.
+    """Let a held or paused job start.
 
     Example: megabiomed release runs/demo
     """
@@ -204,15 +249,22 @@ def resubmit(
     only: Annotated[
         str, typer.Option(help="`failed`: all stages of the chain that did not finish; `this`: only this run.")
     ] = "failed",
+    nodes: Annotated[int | None, typer.Option(min=1, help="Other number of nodes for this run.")] = None,
+    time_limit: Annotated[str | None, typer.Option("--time", help="Other time limit of a start.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Other partition.")] = None,
+    exclude: Annotated[
+        str | None, typer.Option(help="Nodes to avoid; an empty text takes the earlier ones back.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted; submit nothing.")] = False,
 ) -> None:
-    """Resubmit what did not finish, with the stored scripts and configurations.
+    """Resubmit what did not finish, with the stored configurations; the options change the jobs of this run.
 
-    Example: megabiomed resubmit runs/demo --only failed
+    Examples: megabiomed resubmit runs/demo --only failed; megabiomed resubmit runs/demo --nodes 4 --time 12:00:00
     """
     from megabiomed.launch import control
+    from megabiomed.launch.change import Change
 
-    for line in control.resubmit(run, only, dry_run):
+    for line in control.resubmit(run, only, dry_run, Change(nodes, time_limit, partition, exclude)):
         typer.echo(line)
 
 
@@ -220,8 +272,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     example = (
         "Examples: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 12 model.init_from=Llama-2-7b-hf --dry-run; "
-        "megabiomed submit biomedgpt --cluster h100 --sbatch account=bio --sbatch exclude=n3"
+        "megabiomed submit biomedgpt --cluster h100 --sbatch account=bio --sbatch exclude=n3; "
+        "megabiomed submit biomedgpt-lm-7b-medmcqa --cluster h100 --sweep optimizer.lr=1e-5,2e-5 --sweep-limit 2"
     )
     app.command(epilog=example)(submit)
-    for command in (status, logs, cancel, save, hold, release, resubmit):
+    for command in (status, logs, cancel, save, pause, hold, release, resubmit):
         app.command()(command)

@@ -80,7 +80,7 @@ def _flags(flags: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
         if not _FLAG.fullmatch(flag):
             raise ValueError(f"{flag!r} is not an sbatch option; write it without dashes in front, e.g. `exclude: n3`")
         if flag == "array":
-            raise ValueError("job arrays are not supported: submit each run of a sweep with its own run_dir")
+            raise ValueError("job arrays are not supported: submit --sweep KEY=VALUE,VALUE makes a job for each run")
         if flag in OWN_FLAGS:
             raise ValueError(
                 f"megabiomed sets --{flag} itself, from the keys of the run, its stage and the cluster file"
@@ -144,7 +144,7 @@ class ClusterConfig(Section):
     memory: Plain | None = None
     """Host memory of a node, e.g. `500G`; null takes the cluster's default, `0` all of it."""
     time: Time = "24:00:00"
-    """Time limit of one incarnation (one start of the job); a stage that takes longer is requeued."""
+    """Time limit of one start of the job; a stage that takes longer is requeued."""
     grace_seconds: int = Field(300, ge=30, le=3600)
     """How long before the time limit a run is asked to save and leave. SLURM checks limits every 30 to 60 seconds."""
     sbatch: Flags = Field(default_factory=dict)
@@ -170,6 +170,10 @@ class ClusterConfig(Section):
     """Folders that all nodes see; if given, run folder, data and python must lie below one of them."""
     snapshot: bool = True
     """Copy this package into the run folder and run from there, so that later changes of the installation do not matter."""
+    cost_per_gpu_hour: float | None = Field(None, ge=0)
+    """Price of one GPU for an hour, for `megabiomed account`; null: no cost is shown."""
+    currency: Plain | None = None
+    """Currency of the price (`EUR`)."""
     max_failures: PositiveInt = 3
     """Failed starts without progress after which a stage gives up; stops, requeues and preemptions do not count."""
     restart_in_allocation: bool = True

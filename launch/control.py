@@ -13,6 +13,7 @@ from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.again import outdated
+from megabiomed.launch.change import UNCHANGED, Change, changed, refuse_running, replace_job
 from megabiomed.launch.pending import is_shut_out
 from megabiomed.launch.prospects import hopeless
 from megabiomed.launch.status import find_runs, submitted_below
@@ -121,12 +122,17 @@ def _named(job_id: str) -> str:
 def scontrol(run: Path, verb: str) -> Iterator[str]:
     """`scontrol hold` or `release` for the waiting jobs of a run; one that is shut out of too many nodes is let in again."""
     for folder in jobs_of(run):
+        was_paused = verb == "release" and records.resume(
+            folder
+        )  # first: a job that is about to be held looks once more
         job_id, state = _job_and_state(folder)
-        if state == "PENDING":
+        if state in scheduler.WAITING:
             let_in = _let_in(folder) if verb == "release" else ""
             if not let_in:  # or it may have started already
                 scheduler.call("scontrol", verb, job_id)
             yield f"{verb}: job {job_id}{let_in}"
+        elif was_paused and state in scheduler.ACTIVE:
+            yield f"{verb}: job {job_id} is not paused any more ({state})"
         else:
             yield f"nothing to {verb}: {_named(job_id)} ({state})"
 
@@ -141,16 +147,18 @@ def _let_in(folder: Path) -> str:
     return f" (excluded nodes are tried again: {job['ExcNodeList']})"
 
 
-def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
+def resubmit(run: Path, only: str, dry_run: bool, change: Change = UNCHANGED) -> Iterator[str]:
     """Submit the stored scripts of a chain again: stages that are finished or in the queue are left out.
 
     Args:
         only: `failed` for the whole chain, `this` for the one run.
+        change: what is to be otherwise in the jobs of this run; those of its chain stay as they are.
     """
     if only not in ("failed", "this"):
         raise LaunchError("--only has no such choice", got=repr(only), expected="failed or this")
     ids: dict[str, str] = {}
-    runs = find_runs(jobs_of(run)[0]) if only == "failed" else jobs_of(run)
+    mine = jobs_of(run)
+    runs = find_runs(mine[0]) if only == "failed" else mine
     with ExitStack() as locks:
         if not dry_run:
             scheduler.need("sbatch")
@@ -158,7 +166,8 @@ def resubmit(run: Path, only: str, dry_run: bool) -> Iterator[str]:
         _need_secrets(runs)
         submitted: dict[str, str] = {}
         for folder in runs:
-            yield (said := _resubmit(folder, ids, dry_run))
+            wished = change if any(same_place(folder, other) for other in mine) else UNCHANGED
+            yield (said := _resubmit(folder, ids, dry_run, wished))
             stage = records.read_job(folder)["stage"]
             if said.startswith("submitted"):
                 submitted[stage] = ids[stage]
@@ -178,7 +187,7 @@ def _need_secrets(runs: list[Path]) -> None:
             )
 
 
-def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
+def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool, change: Change) -> str:
     """Submit one stage again if it needs to be; `ids` are those of the stages before it, and gain its own."""
     record = records.read_job(folder)
     stage = record["stage"]
@@ -195,6 +204,8 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
             f"{folder} was moved after it was submitted", got=f"a script for {before}",
             do=f"submit the run file again with run_dir={folder.absolute()}, or move the folder back",
         )  # fmt: skip
+    if change:
+        return _resubmit_changed(folder, ids, dry_run, change)
     job_id, state = _job_and_state(folder)
     if state in scheduler.ACTIVE:
         ids[stage] = job_id
@@ -206,11 +217,25 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool) -> str:
     return f"submitted: {stage}: job {ids[stage]}"
 
 
+def _resubmit_changed(folder: Path, ids: dict[str, str], dry_run: bool, change: Change) -> str:
+    """As `_resubmit`, with a new script; a job that waits is replaced."""
+    record = records.read_job(folder)
+    stage = record["stage"]
+    if not dry_run:
+        refuse_running(folder)
+    job = changed(folder, change)
+    if dry_run:
+        return f"would submit: {stage}: {change}"
+    ids[stage] = replace_job(folder, job, [ids[name] for name in record["after"] if name in ids])
+    return f"submitted: {stage}: job {ids[stage]} ({change})"
+
+
 def _again(run: Path, after: list[str]) -> str:
     """Submit a stored script with a fresh budget; returns the job id."""
     record, file = records.read_job(run), run / records.SLURM / records.JOB
     for folder in record["controls"]:
-        (Path(folder) / records.KILL_SWITCH).unlink(missing_ok=True)
+        for switch in (records.KILL_SWITCH, records.PAUSE):
+            (Path(folder) / switch).unlink(missing_ok=True)
     records.renew(run)
     # No id while it is being submitted: the old one would be taken for the new job's, should this process die now.
     write_json(file, record | {"job_id": None})

@@ -35,6 +35,7 @@ INCARNATIONS = "incarnations.jsonl"
 EVENTS = "events.jsonl"
 VERDICTS = "verdicts"
 KILL_SWITCH = Path("control") / "end"
+PAUSE = Path("control") / "pause"
 INPUTS = "inputs"
 """Key of a `begin`: run folder of a stage before -> number of the claim under which it had finished by then."""
 COMMAND = "command"
@@ -44,6 +45,7 @@ RESUBMITTED = "resubmitted"
 _KINDS = {
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
     "before": list, "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
+    "resources": dict,
 }  # fmt: skip
 """Types of what JOB says, where it says it: an earlier version wrote fewer keys."""
 
@@ -90,6 +92,19 @@ def read_job(run: Path) -> dict[str, Any]:
         if not all(isinstance(item, str) for item in record.get(key, [])):
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])
     return _Record(file, record)
+
+
+def is_paused(run: Path) -> bool:
+    """Whether a run is to wait, held, as a switch in its folder or in that of the whole run says (`megabiomed pause`)."""
+    return any((Path(folder) / PAUSE).exists() for folder in (run, *read_job(run).get("controls", [])))
+
+
+def resume(run: Path) -> bool:
+    """Take these switches away; returns whether there was one."""
+    was_paused = is_paused(run)
+    for folder in (run, *read_job(run).get("controls", [])):
+        (Path(folder) / PAUSE).unlink(missing_ok=True)
+    return was_paused
 
 
 def was_moved(run: Path, record: dict[str, Any]) -> Path | None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 _LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
 _AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD")
 STARTED = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING")
 """States of a job whose script may be at work."""
 
@@ -110,12 +111,16 @@ def shell_for(script: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in known}
 
 
-def submit(script: Path, after: list[str], secrets: Mapping[str, str] = MappingProxyType({})) -> str:
+def submit(
+    script: Path, after: list[str], secrets: Mapping[str, str] = MappingProxyType({}), turn: Sequence[str] = ()
+) -> str:
     """Submit a script that waits for jobs to succeed; returns the job id. A wait that can never end is cancelled.
 
     A request without an answer may have been received: before it is repeated, the queue is searched for the script.
 
     Args:
+        after: jobs that must succeed first.
+        turn: jobs that must be over first, however they end.
         secrets: variables that the job gets from the environment of its submission, because its script must not hold them.
 
     Raises:
@@ -124,7 +129,10 @@ def submit(script: Path, after: list[str], secrets: Mapping[str, str] = MappingP
     need("sbatch")
     # afterok waits through requeues, which do not end a job. Without the second option a stage whose predecessor failed
     # would stay in the queue for ever as DependencyNeverSatisfied.
-    wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
+    kinds = {"afterok": after, "afterany": turn}
+    conditions = ",".join(":".join([kind, *jobs]) for kind, jobs in kinds.items() if jobs)
+    wait = [f"--dependency={conditions}"] if conditions else []
+    wait += ["--kill-on-invalid-dep=yes"] if after else []
     known, lost = set(jobs_of_script(script)), False
     for pause in (*_RETRY_S, None):
         try:

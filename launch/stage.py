@@ -75,6 +75,17 @@ class ChainStage:
         return self.nodes * self.ranks_per_node + sum(part.nodes * part.ranks_per_node for part in self.components)
 
     @property
+    def resources(self) -> dict[str, int]:
+        """Nodes, GPUs and cores of a start, of all kinds of nodes together."""
+        cpus = self.nodes * self.ranks_per_node * self.cpus_per_task
+        return {
+            "nodes": self.nodes + sum(part.nodes for part in self.components),
+            "gpus": self.nodes * self.cluster.gpus_per_node
+            + sum(part.nodes * part.gpus_per_node for part in self.components),
+            "cpus": cpus + sum(part.nodes * part.ranks_per_node * self.cpus_of(part) for part in self.components),
+        }
+
+    @property
     def controls(self) -> list[Path]:
         """Folders whose `control/` the stage obeys: its own, and that of the run that it is a part of."""
         whole = [self.config.folder] if self.config is not None and self.config.folder != self.folder else []
@@ -124,7 +135,7 @@ def load_stages(
             stage = _command(chain.name, config, profile)
         else:
             stage = _training(chain.name, config, profile, overrides)
-        _check(stage, stages)
+        check_stage(stage, stages)
         before = tuple(other.folder for other in stages if other.name in stage.after)
         stages.append(replace(stage, before=before))
     return stages
@@ -165,8 +176,12 @@ def _command(chain: str, config: ChainStageConfig, cluster: ClusterConfig) -> Ch
     )  # fmt: skip
 
 
-def _check(stage: ChainStage, before: list[ChainStage]) -> None:
-    """Refuse what cannot run; `before` are the stages that precede it in the chain."""
+def check_stage(stage: ChainStage, before: list[ChainStage]) -> None:
+    """Refuse what cannot run; `before` are the stages that precede it in the chain.
+
+    Raises:
+        ConfigError: times, files or options; TopologyError: nodes that do not fit the topology.
+    """
     known = [other.name for other in before]
     for name in stage.after:
         if name not in known:

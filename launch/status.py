@@ -16,6 +16,7 @@ from megabiomed.launch import accounting, queue, records, scheduler
 from megabiomed.launch.cluster import seconds_of
 from megabiomed.launch.decision import failures
 from megabiomed.launch.pending import excluded_nodes, explained
+from megabiomed.launch.usage import gpu_hours, node_hours, of_records
 
 # Bytes from the end of metrics.jsonl: more than a hundred records.
 _TAIL = 1 << 16
@@ -99,6 +100,7 @@ def _status(
     last = ends[-1] if ends else {}
     total = records.last_event(run, "total_steps").get("total_steps")
     step, reason = records.committed_step(run), slurm.get("Reason")
+    held = of_records(run, job, slurm.get("JobState"), time.time())
     return {
         "run": str(run),
         "chain": job.get("chain"),
@@ -111,6 +113,8 @@ def _status(
         "max_failures": job.get("max_failures"),
         "elapsed": slurm.get("RunTime") if slurm.get("JobState") in scheduler.STARTED else None,
         "limit": _limit(slurm, job),
+        "gpu_hours": round(gpu_hours(held), 4),
+        "node_hours": round(node_hours(held), 4),
         "step": _known(metrics, "step"),
         "total_steps": total if is_figure(total) else None,
         "loss": metrics.get("train/loss"),
@@ -121,7 +125,7 @@ def _status(
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
         "excluded": excluded_nodes(slurm),
-        "blocked": explained(slurm) or _abandoned(run, slurm, past, history),
+        "blocked": _paused(run, slurm) or explained(slurm) or _abandoned(run, slurm, past, history),
         "slow": [
             {key: found.get(key) for key in ("rank", "host", "work", "part", "factor", "lost", "step")}
             for found in records.slow_ranks(run)
@@ -133,6 +137,14 @@ def _status(
         "recoveries": [record for record in history if record["kind"] == "recovery"],
         "accounting": past,
     }
+
+
+def _paused(run: Path, slurm: dict[str, str]) -> str | None:
+    """What to type for a run that waits because its operator paused it, or is about to."""
+    if not records.is_paused(run) or records.is_finished(run):
+        return None
+    waits = slurm.get("JobState") in scheduler.WAITING
+    return f"{'paused' if waits else 'to be paused'}: megabiomed release {run}"
 
 
 def _limit(slurm: dict[str, str], job: dict[str, Any]) -> str | None:

@@ -14,7 +14,22 @@ from megabiomed.launch import scheduler
 from megabiomed.launch.status import is_figure
 
 COLUMNS = (
-    *("run", "stage", "job", "state", "starts", "failures", "time", "step", "loss", "tokens/s", "mfu", "saved", "eta"),
+    *(
+        "run",
+        "stage",
+        "job",
+        "state",
+        "starts",
+        "failures",
+        "time",
+        "used",
+        "step",
+        "loss",
+        "tokens/s",
+        "mfu",
+        "saved",
+        "eta",
+    ),
     *("nodes", "last"),
 )
 WIDTH = 80
@@ -73,6 +88,7 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
         str(status["starts"]),
         f"{status['failures']} of {status['max_failures']}" if status["max_failures"] else None,
         f"{status['elapsed']} of {status['limit'] or '?'}" if status["elapsed"] else status["limit"],
+        _used(status),
         step,
         shown(status["loss"], ".4f") if status["loss"] is not None else None,
         speed,
@@ -83,6 +99,12 @@ def row(status: dict[str, Any]) -> tuple[str, ...]:
         _last(status),
     )
     return tuple(cell or "-" for cell in cells)
+
+
+def _used(status: dict[str, Any]) -> str | None:
+    """What all starts took; nodes where they have no GPUs."""
+    hours, unit = (status["gpu_hours"], "GPU-h") if status["gpu_hours"] else (status["node_hours"], "node-h")
+    return f"{hours:,.1f} {unit}" if hours else None
 
 
 def _last(status: dict[str, Any]) -> str | None:
@@ -129,7 +151,7 @@ def lines(status: dict[str, Any], width: int = WIDTH) -> list[str]:
     cell = dict(zip(COLUMNS, row(status)))
     paragraphs = (
         f"{cell['run']} {cell['stage']}: {cell['state']}, job {cell['job']}",
-        f"  starts {cell['starts']}  failures {cell['failures']}  time {cell['time']}  eta {cell['eta']}",
+        f"  starts {cell['starts']}  failures {cell['failures']}  time {cell['time']}  eta {cell['eta']}  used {cell['used']}",
         f"  step {cell['step']}  loss {cell['loss']}  tokens/s {cell['tokens/s']}  mfu {cell['mfu']}",
         f"  saved {cell['saved']}  nodes {cell['nodes']}",
         f"  last: {cell['last']}",

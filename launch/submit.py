@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def render(stage: ChainStage) -> Job:
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
         exclude=excluded(stage) or "",
+        controls=stage.controls,
     )
     return Job(stage, text)
 
@@ -185,6 +187,10 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "stage": stage.name,
         "kind": stage.kind,
         "words": list(stage.typed),
+        "part": stage.part,
+        "makes": [str(path) for path in stage.makes],
+        "sbatch": stage.sbatch,
+        "components": [part.model_dump(mode="json") for part in stage.components],
         "after": list(stage.after),
         "before": [str(folder) for folder in stage.before],
         "members": [str(folder) for folder in members],
@@ -193,6 +199,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "ranks_per_node": stage.ranks_per_node,
         "ranks": stage.ranks,
         "spare_nodes": spare_nodes(stage),
+        "resources": stage.resources,
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,
@@ -211,10 +218,13 @@ def excluded(stage: ChainStage) -> str | None:
     return nodes if isinstance(nodes, str) and "/" not in nodes else None
 
 
-def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
+def submit_all(jobs: list[Job], turn: Sequence[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
     """Check every script with the scheduler, then submit them in order; stages that are done are left out.
 
     If a job of the chain cannot be submitted, those before it are cancelled, and their folders are as they were.
+
+    Args:
+        turn: jobs that must be over first, however they end.
 
     Returns:
         stage -> job id; stage -> what the scheduler said about its start.
@@ -240,7 +250,9 @@ def submit_all(jobs: list[Job]) -> tuple[dict[str, str], dict[str, str]]:
             raise
         try:
             for job in jobs:
-                _submit(job, members, ids)
+                ids[job.stage.name] = submit_job(
+                    job, members, [ids[name] for name in job.stage.after if name in ids], turn
+                )
             refuse_hopeless(ids)
         except BaseException:  # Ctrl-C, too
             # A job that may be in the queue still is found by its folder.
@@ -258,16 +270,22 @@ def _checked(jobs: list[Job], members: list[Path]) -> dict[str, str]:
     return {job.stage.name: scheduler.check_script(job.path) for job in jobs}
 
 
-def _submit(job: Job, members: list[Path], ids: dict[str, str]) -> None:
-    """Submit a prepared job after those that it waits for, and add its id to `ids`."""
+def submit_job(job: Job, members: list[Path], after: list[str], turn: Sequence[str] = ()) -> str:
+    """Submit a prepared job and note it; returns its id. The budgets of its run start from zero.
+
+    Args:
+        after: jobs that must succeed first.
+        turn: jobs that must be over first.
+    """
     # A switch that an earlier submission left would end this one at once.
     for folder in job.stage.controls:
-        (folder / records.KILL_SWITCH).unlink(missing_ok=True)
+        for switch in (records.KILL_SWITCH, records.PAUSE):
+            (folder / switch).unlink(missing_ok=True)
     records.renew(job.stage.folder)
-    before = [ids[name] for name in job.stage.after if name in ids]
-    ids[job.stage.name] = scheduler.submit(job.path, before, job.stage.secrets)
-    record = describe(job, members) | {"job_id": ids[job.stage.name], "submitted": records.now()}
+    number = scheduler.submit(job.path, after, job.stage.secrets, turn)
+    record = describe(job, members) | {"job_id": number, "submitted": records.now()}
     write_json(job.stage.folder / records.SLURM / records.JOB, record)
+    return number
 
 
 def refuse_second(run: Path) -> None:

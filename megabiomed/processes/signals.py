@@ -56,7 +56,7 @@ class StopFlag:
         self.received = signal.Signals(number).name
 
     def watch(self, run: Path) -> None:
-        """Also obey the files control/save and control/end of a run folder. Called by the rank that looks."""
+        """Also obey the files control/save, control/pause and control/end of a run folder. Called by the rank that looks."""
         if run / CONTROL not in self._controls:
             self._controls.append(run / CONTROL)
 
@@ -77,6 +77,8 @@ class StopFlag:
         if any((control / "end").exists() for control in self._controls):
             self.received = self.received or "kill switch"
             return Request.END
+        if self.received is None and any((control / "pause").exists() for control in self._controls):
+            self.received = "pause"
         if self.received is None and self._limit_is_near():
             self.received = "time limit"
         return Request.NONE if self.received is None else Request.STOP

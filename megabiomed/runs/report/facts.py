@@ -34,6 +34,7 @@ class StartFacts:
         last_step: steps done at its end, or the last that is known of.
         ending: "finished", "stopped", "ended" or "failed"; "killed" where it did not say.
         rewound_to: steps to which it went back by itself, in order (docs/health.md).
+        rewound_steps: how many steps it went back in sum.
     """
 
     first_step: int
@@ -47,6 +48,7 @@ class StartFacts:
     ending: str = "killed"
     changed: list[str] = field(default_factory=list)
     rewound_to: list[int] = field(default_factory=list)
+    rewound_steps: int = 0
 
     @property
     def wall_s(self) -> float:
@@ -146,6 +148,7 @@ def _take_in(start: StartFacts, kind: str, now: float | None, event: dict[str, A
         start.saving_s += _number(event.get("pause_s"))
     elif kind == "rewind" and isinstance(event.get("to_step"), int):
         start.rewound_to.append(event["to_step"])
+        start.rewound_steps += max(0, start.last_step - event["to_step"])
     elif kind in ENDINGS:
         start.ending = kind
 

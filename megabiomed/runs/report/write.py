@@ -25,7 +25,7 @@ def write_report(paths: Sequence[Path], output: Path, table: Path | None = None)
     Raises:
         DataError: a folder holds no run that was started.
     """
-    runs = [_read(path) for path in paths]
+    runs = [facts_of(path) for path in paths]
     written = {output: run_page(runs[0]) if len(runs) == 1 else compare_page(runs)}
     if table is not None:
         written[table] = figures_csv(runs)
@@ -34,7 +34,12 @@ def write_report(paths: Sequence[Path], output: Path, table: Path | None = None)
     return list(written)
 
 
-def _read(path: Path) -> RunFacts:
+def facts_of(path: Path) -> RunFacts:
+    """The facts of the run at a path, or of a stage of one, after the configuration in its folder.
+
+    Raises:
+        DataError: it holds no run that was started.
+    """
     found = locate(path).expect(RECORD)
     folder = found.run
     if folder is None or not (folder / EVENTS).is_file():
