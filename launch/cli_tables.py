@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
+from megabiomed.ground import options
 from megabiomed.ground.errors import ConfigError, LaunchError
+
+
+def _price(value: float | None) -> float | None:
+    return None if value is None else options.finite(value)
 
 
 def account(
@@ -16,7 +21,10 @@ def account(
         Path | None, typer.Argument(help="Run folder (its chain), or a folder of runs; default: runs/.")
     ] = None,
     cost_per_gpu_hour: Annotated[
-        float | None, typer.Option(min=0, help="Price of a GPU for an hour, instead of the cluster file's.")
+        float | None,
+        typer.Option(
+            callback=options.finite, min=0.0, help="Price of a GPU for an hour, instead of the cluster file's."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line for each stage.")] = False,

@@ -87,7 +87,8 @@ def _short(keys: list[str]) -> dict[str, str]:
 
 def _split(text: str) -> list[str]:
     """The values of a list, of which each may be a list or a mapping: `[1,2],[3]` are two."""
-    found, depth, quote = [""], 0, ""
+    found = [""]
+    depth, quote = 0, ""
     for letter in text:
         if quote or letter in "\"'":
             quote = "" if letter == quote else quote or letter

@@ -11,10 +11,13 @@ from support.operator import Operator
 from support.scheduling import planned
 
 from megabiomed.ground.errors import LaunchError
-from megabiomed.launch import scheduler
+from megabiomed.launch import records, scheduler
+from megabiomed.launch.account import accounts
 from megabiomed.launch.capacity import can_start
+from megabiomed.launch.change import Change
 from megabiomed.launch.control import cancel, resubmit, scontrol
 from megabiomed.launch.follow import failed_log
+from megabiomed.launch.pause import pause
 from megabiomed.launch.status import status_of, statuses
 from megabiomed.launch.status_table import row
 from megabiomed.launch.submit import render, submit_all
@@ -171,3 +174,62 @@ def test_the_first_failing_task_is_named_by_its_node_and_a_killed_script_by_what
     )
     assert [item["job"] for item in statuses([run, other] * 20)] == [job, second] * 20
     assert [words[0] for words in calls if words[0] != "sacct"] == ["squeue"]
+
+
+def test_a_run_is_paused_changed_while_it_waits_and_released_and_nothing_is_lost(
+    operator: Operator, run_file: Path, tmp_path: Path
+) -> None:
+    """Ranks that are shell scripts, and obey the switch as real ones do: they leave together, with a verdict."""
+    run, stage = tmp_path / "run", planned(run_file, tmp_path / "run").stage
+    (tmp_path / "ranks").write_text(
+        f"#!/bin/bash\necho begun\nuntil [ -e {run}/control/pause ]; do sleep 0.1; done\n"
+        """[ $SLURM_PROCID = 0 ] && echo '{"outcome": "stopped"}' > $MEGABIOMED_VERDICT; true\n"""
+    )
+    (tmp_path / "ranks").chmod(0o755)
+    changes = {
+        "python": tmp_path / "ranks",
+        "host_python": Path(sys.executable),
+        "preflight": False,
+        "tasks_per_node": 1,
+    }
+    cluster = stage.cluster.model_copy(update=changes)
+    (job,) = submit_all([render(replace(stage, cluster=cluster))])[0].values()
+    operator.until(lambda: "starting the ranks" in operator.logs(run), run)
+    with pytest.raises(LaunchError, match="megabiomed pause"):
+        list(resubmit(run, "this", dry_run=False, change=Change(nodes=2)))
+    assert "asked to save and wait" in next(pause(run))
+    found = operator.until(lambda: (fields := operator.cluster.job(job))["JobState"] == "PENDING" and fields, run)
+    assert (found["Restarts"], found["Priority"]) == ("1", "0")
+    assert status_of(run)["last"] == "stopped and saved"
+    assert status_of(run)["blocked"] == f"paused: megabiomed release {run}"
+
+    assert list(scontrol(run, "release")) == [f"release: job {job}"]
+    operator.until(lambda: operator.cluster.job(job)["JobState"] == "RUNNING" and status_of(run)["starts"] == 2, run)
+    assert "asked to save and wait" in next(pause(run))
+    operator.until(lambda: operator.cluster.job(job)["JobState"] == "PENDING", run)
+    waits = operator.cluster.run(
+        "sbatch", "--parsable", "--output=/dev/null", f"--dependency=afterok:{job}", "--wrap=true"
+    ).strip()
+    said = list(resubmit(run, "this", dry_run=False, change=Change(nodes=2, exclude="n1", time="00:07:00")))
+    new = records.read_job(run)["job_id"]
+    assert said[0] == f"submitted: pretrain: job {new} (nodes 2, time 00:07:00, exclude n1)"
+    assert operator.cluster.job(job)["JobState"] == "CANCELLED"
+    assert operator.cluster.job(waits)["Dependency"].startswith(f"afterok:{new}")
+    fields = operator.until(lambda: (now := operator.cluster.job(new))["JobState"] == "RUNNING" and now, run)
+    assert (fields["NumNodes"], fields["ExcNodeList"], fields["TimeLimit"]) == ("2", "n1", "00:07:00")
+    (found_account,) = accounts([run])
+    assert (found_account.source, found_account.starts >= 2) == ("records", True)
+
+
+def test_runs_of_a_sweep_take_turns_however_they_end(operator: Operator) -> None:
+    """afterany waits through a requeue, which does not end a job."""
+    script = operator.folder / "job.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --output=/dev/null\n#SBATCH --requeue\nsleep 100\n")
+    first = scheduler.submit(script, [])
+    second = scheduler.submit(script, [], turn=[first])
+    operator.until(lambda: operator.cluster.job(first)["JobState"] == "RUNNING", operator.folder)
+    operator.cluster.run("scontrol", "requeuehold", first)
+    operator.until(lambda: operator.cluster.job(first)["JobState"] == "PENDING", operator.folder)
+    assert operator.cluster.job(second)["Reason"] == "Dependency"
+    operator.cluster.run("scancel", first)
+    operator.until(lambda: operator.cluster.job(second)["JobState"] == "RUNNING", operator.folder)
