@@ -22,9 +22,7 @@ def account(
     ] = None,
     cost_per_gpu_hour: Annotated[
         float | None,
-        typer.Option(
-            callback=options.finite, min=0.0, help="Price of a GPU for an hour, instead of the cluster file's."
-        ),
+        typer.Option(callback=_price, min=0.0, help="Price of a GPU for an hour, instead of the cluster file's."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line for each stage.")] = False,
