@@ -171,6 +171,7 @@ KNOWN = "megabiomed, tokenizing step, its words known before"
 BUILD = "megabiomed, whole corpus build"
 FAST = "Megatron-LM preprocess_data_fast (GigaToken)"
 TROVE = "datatrove JsonlReader + DocumentTokenizer"
+PEERS = {"fast": FAST, "trove": TROVE}
 CANDIDATES: dict[str, Callable[[Path, Path, Path], int]] = {
     "megabiomed, tokenizing step": own_tokenize,
     KNOWN: own_tokenize,

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import data_build, data_peers
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
 
@@ -36,9 +37,28 @@ def rows(texts: list[str], model: Path, folder: Path, rounds: int) -> list[dict[
          "same bytes": all(each["hashes"] == expected for each in found[workers])}
         for workers, run in best.items()
     ]  # fmt: skip
+    own = best[1]["tokens"] / best[1]["CPU s"]
+    table += [{**row, "1 worker / it": round(own / row["tokens/s/core"], 2)} for row in peers(folder, model, rounds)]
     killed = after_kills(folder, model)
     return [*table, {"candidate": f"megabiomed, killed {KILLS} times", **shown(killed),
                      "scaling": "-", "same bytes": killed["hashes"] == expected}]  # fmt: skip
+
+
+def peers(folder: Path, model: Path, rounds: int) -> list[dict[str, Any]]:
+    """The fastest of the peers' runs over the same files, one after another on one core."""
+    missing = data_peers.missing()
+    found = []
+    for name in sorted(set(data_build.PEERS) - set(missing)):
+        rates = []
+        for number in range(rounds):
+            tokens, before = 0, time.process_time()
+            for source in sorted(folder.glob("*.jsonl")):
+                target = folder / f"{name}-{number}-{source.stem}"
+                target.mkdir()
+                tokens += data_build.CANDIDATES[data_build.PEERS[name]](source, model, target)
+            rates.append(tokens / (time.process_time() - before))
+        found.append({"candidate": data_build.PEERS[name], "tokens": tokens, "tokens/s/core": round(max(rates))})
+    return found
 
 
 def shown(run: dict[str, Any]) -> dict[str, Any]:
