@@ -42,7 +42,7 @@ def select_papers(
     marks.mkdir(exist_ok=True)
     files = [int(account["entry_files"]) for account in accounts]
     ranges = range_jobs(clean, files, sum(account["entries"] for account in accounts), marks)
-    found = run_jobs(resolve_range, ranges, options.workers, byte_bar(progress, "compare", [1] * len(ranges), "papers"))
+    found = run_jobs(resolve_range, ranges, options.workers, byte_bar(progress, "compare", [1] * len(ranges), "keys"))
     below = math.ceil(options.validation_fraction * 2**64)
     jobs = [
         DecideJob(clean, number, tuple(account["parts"]), tuple(found), below, options.remove_contaminated)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from megabiomed.corpus.cleaned_parts import key_file, split_file
 from megabiomed.corpus.dedup import KEY, KINDS
 from megabiomed.corpus.entries import kind_of, place_of, row_of, save_array, shard_folder
+from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.shards import SPLITS
 from megabiomed.ground.files import read_json, write_json
 
@@ -54,6 +55,7 @@ def decide_shard(job: DecideJob) -> dict[str, int]:
         return dict(read_json(folder / DECIDED, dict))
     keys = [np.load(key_file(folder / part)) for part in job.parts]
     whole = np.concatenate(keys) if keys else np.zeros(0, KEY)
+    count_work(len(whole))
     counts = Counter[str]()
     alive = np.ones(len(whole), np.bool_)
     for reason, unwanted in _unwanted(job, whole):

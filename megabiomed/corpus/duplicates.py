@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from megabiomed.corpus.dedup import KINDS
 from megabiomed.corpus.entries import LATE, RANGES, kind_of, read_range, row_of, save_array, shard_folder, shard_of
 from megabiomed.corpus.near import PERMUTATIONS, repeats
+from megabiomed.corpus.pool import count_work
 
 JOB_ENTRIES = 4_000_000
 """Entries that a job should have at most, unless one range has more: 100 MB, and four times that while they are sorted."""
@@ -57,6 +58,7 @@ def resolve_range(job: RangeJob) -> Path:
     """
     if not job.output.is_file():
         entries = read_range(job.clean, job.files, job.first, job.last)
+        count_work(len(entries))
         entries = entries[np.lexsort((entries["place"], entries["low"], entries["high"]))]
         same = np.zeros(len(entries), dtype=np.bool_)
         same[1:] = (entries["high"][1:] == entries["high"][:-1]) & (entries["low"][1:] == entries["low"][:-1])

@@ -52,7 +52,7 @@ def main() -> None:
         parts: dict[str, Callable[[], Rows]] = {
             "encode": lambda: data_encode.rows(texts_of(folder), model, folder / "byte-level", asked.rounds),
             "build": lambda: build_rows(folder, model, files, asked.rounds),
-            "scale": lambda: data_scale.rows(texts_of(folder), model, folder / "scale", max(2, asked.rounds // 2)),
+            "scale": lambda: data_scale.rows(texts_of(folder), model, folder / "scale", max(1, asked.rounds // 2)),
             "load": lambda: load_rows(s2orc(folder, files, model), folder, asked),
             "packing": lambda: packing_rows(s2orc(folder, files, model)),
             "open": lambda: open_rows(folder, model, asked.documents),
@@ -101,7 +101,7 @@ NOTES = [
     "alone writes no BOS and EOS and leaves 32-bit arrays",
     "build: medians of runs in turns, single process, one thread; tokens / CPU second. All read the same cleaned text as JSON "
     "lines and write the same ids (compared). The whole build also cleans, hashes, drops duplicates and flushes to disk",
-    "scale: the fastest of several runs in turns, a process each with its workers; 8 copies of the texts with other ids "
+    "scale: the fastest of several runs in turns, a process each with its workers; 8 copies of half the texts with other ids "
     "and first words; scaling is of wall seconds, memory the largest resident peak of a process",
     "load: tokens / CPU second, 2,048-token windows in micro-batches of 4, in the reading process; page cache warm",
     "load and packing: the S2ORC papers alone; useful are tokens with a label",
