@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -52,7 +54,7 @@ def run_jobs(
             results.append(function(job))
             report(number, counter.value)
         return results
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start, (counter,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (counter,)) as pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             _watch(futures, lambda done: report(done, counter.value))
@@ -80,3 +82,16 @@ def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
+
+
+def _start_worker(counter: Any) -> None:
+    _start(counter)
+    # A worker waits for its next job at a queue of which it holds both ends: it would never see that a killed parent is gone.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from megabiomed.corpus.pool import count_work, run_jobs
@@ -47,3 +51,25 @@ def test_the_error_of_a_job_is_raised_as_it_is(workers: int) -> None:
 def test_a_killed_process_is_an_error_and_no_hang() -> None:
     with pytest.raises(WorkerError, match="a worker process died"):
         run_jobs(die, range(4), 2)
+
+
+def name_and_wait(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def run_two(folder: Path) -> None:
+    run_jobs(name_and_wait, [folder, folder], 2)
+
+
+@pytest.mark.timeout(120)
+def test_the_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=run_two, args=(tmp_path,))
+    parent.start()
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.05)
+    parent.kill()
+    parent.join()
+    workers = [int(file.name) for file in tmp_path.iterdir()]
+    while any(map(psutil.pid_exists, workers)):
+        time.sleep(0.05)
