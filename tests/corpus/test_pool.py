@@ -62,6 +62,13 @@ def run_two(folder: Path) -> None:
     run_jobs(name_and_wait, [folder, folder], 2)
 
 
+def runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.timeout(120)
 def test_the_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent = multiprocessing.get_context("spawn").Process(target=run_two, args=(tmp_path,))
@@ -71,5 +78,5 @@ def test_the_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.join()
     workers = [int(file.name) for file in tmp_path.iterdir()]
-    while any(map(psutil.pid_exists, workers)):
+    while any(map(runs, workers)):
         time.sleep(0.05)
