@@ -19,7 +19,7 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
 .PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
-.PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align bench-health
+.PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align bench-health bench-launch
 
 
 install: $(STAMP)
@@ -80,6 +80,10 @@ bench-checkpoint: install
 bench-health: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_health $(if $(KIND),--kind $(KIND)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(CLEAN_STEPS),--clean-steps $(CLEAN_STEPS))
+
+# Recovery of jobs on a private SLURM, by fault; about 20 minutes.
+bench-launch: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_launch
 
 # One thread a candidate: the figures are tokens a second of one core.
 bench-data: install

@@ -173,7 +173,7 @@ def _on_nodes(
         decision = replace(decision, reason=f"{decision.reason}; not restarted in the allocation: {why}")
     decision = without_repeated(run, decision, failure, _job(), place.needed)
     if bad | accused:
-        wish = without_accused(run, decision, bad | accused, _job(), place.needed)
+        wish = without_accused(run, decision, bad | accused, _job(), place.needed, len(place.nodes))
         # One that only did not answer may come back: the scheduler waits for it, where no other is left.
         decision = wish if accused or wish.verb == "requeue" else decision
     excluded = [node for node in bad | accused if node in decision.exclude]

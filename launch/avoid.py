@@ -56,15 +56,16 @@ def without_repeated(
 
 
 def without_accused(
-    run: Path, decision: Decision, bad: dict[str, str], queued: Mapping[str, str], needed: int
+    run: Path, decision: Decision, bad: dict[str, str], queued: Mapping[str, str], needed: int, nodes: int
 ) -> Decision:
-    """A requeue after the ranks found nodes bad by their verdict: without those, as far as enough others are left.
+    """A requeue after nodes were found bad: without those, as far as enough others are left.
 
     Args:
         bad: node -> why.
+        needed: nodes that the job takes; it had `nodes`, spares among them.
     """
     history = records.history(run)
-    wish = without_bad(decision, bad, needed, history)
+    wish = without_bad(decision, bad, nodes, history)
     if wish == decision:
         return decision
     return as_far_as_possible(run, wish, bad, of_operator(run, records.read_job(run), queued), queued, needed)

@@ -56,3 +56,50 @@ def test_a_killed_rank_and_a_node_without_power_cost_neither_the_job_nor_a_wait(
     kept = [record for record in records.history(run) if record["kind"] == RECOVERY]
     assert all(record["inside"] and record["total_s"] > 0 for record in kept)
     assert (run / "slurm" / "job.log").read_text().count("recovered in ") == len(kept) > 0
+
+
+@pytest.mark.slow
+def test_a_job_that_outlives_its_nodes_is_requeued_when_it_loses_its_head_node(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(spare_nodes=1)
+    (job,) = operator.submit(None, *run_words(run, SHORT, "checkpoint.save_every=2")).values()
+    stands_still(operator, run, 1)
+    head = operator.cluster.job(job)["BatchHost"]
+    operator.cluster.power_off(head)
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), operator.logs(run)
+    assert found["BatchHost"] != head
+    operator.ends_as(run, reference, SHORT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("no_kill", [True, False], ids=["outlives its nodes", "ends with its nodes"])
+def test_without_a_spare_a_lost_node_costs_a_requeue(
+    operator: Operator, tmp_path: Path, reference: Reference, no_kill: bool
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(no_kill=no_kill)
+    (job,) = operator.submit(None, *run_words(run, SHORT, "checkpoint.save_every=2")).values()
+    stands_still(operator, run, 1)
+    lost = nodes_of(operator, starts(run)[-1]["nodes"])[-1]
+    operator.cluster.power_off(lost)
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), operator.logs(run)
+    assert lost not in nodes_of(operator, found["NodeList"])
+    operator.ends_as(run, reference, SHORT)
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_replaced_in_the_same_job(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    words = run_words(run, SHORT, "checkpoint.save_every=2", "train.hang_timeout_s=20")
+    (job,) = operator.submit(None, *words).values()
+    stands_still(operator, run, 1)
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "0"), operator.logs(run)
+    assert "rank 3: no answer" in operator.status(run)[0]["endings"][0]["reason"]
+    operator.ends_as(run, reference, SHORT)
