@@ -43,6 +43,8 @@ DEV = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "ruff>
 DEV += ["pytest-xdist>=3.8,<4"]  # `make test` runs the tests in two processes
 TENSORBOARD = ["tensorboard>=2.20,<3"]
 DEV += TENSORBOARD
+CORPUS_CLUSTER = ["datatrove>=0.10.1,<0.11"]
+DEV += CORPUS_CLUSTER
 DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test
 # Its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
 DEV += ["triton>=3.6,<3.8; platform_system == 'Linux'"]
@@ -61,6 +63,11 @@ setup(
         "megabiomed.launch": ["templates/*"],
     },
     install_requires=REQUIRES,
-    extras_require={"dev": DEV, "tensorboard": TENSORBOARD, "wandb": ["wandb>=0.27,<0.32"]},
+    extras_require={
+        "dev": DEV,
+        "tensorboard": TENSORBOARD,
+        "corpus-cluster": CORPUS_CLUSTER,
+        "wandb": ["wandb>=0.27,<0.32"],
+    },
     entry_points={"console_scripts": ["megabiomed = megabiomed.cli:main"]},
 )

@@ -8,9 +8,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
+from megabiomed.config.cluster import Flags, Time
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError, LaunchError
-from megabiomed.launch.cluster import Flags, Time
 from megabiomed.runs.kinds import kind_of_file, read_run
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$"

@@ -42,8 +42,8 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
+    from megabiomed.config.cluster import load_cluster, parse_flags
     from megabiomed.launch.again import unfinished
-    from megabiomed.launch.cluster import load_cluster, parse_flags
     from megabiomed.launch.commands import missing, parse_command
     from megabiomed.launch.stage import load_stages
     from megabiomed.launch.submit import render, submit_all

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from megabiomed.launch.cluster import ClusterConfig
+from megabiomed.config.cluster import ClusterConfig
 
 _PYXIS, _ENV = ("--container-image", "--container-name"), "--container-env"
 _APPTAINER = ("apptainer", "singularity")

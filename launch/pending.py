@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from megabiomed.launch.cluster import seconds_of
+from megabiomed.config.cluster import seconds_of
 
 _EXCLUDED = "BadConstraints"
 # Reasons of which SLURM's manual says that the job itself is outside of a limit, and what a person can change.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,80 +11,23 @@ from types import MappingProxyType
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.places import same_place
 from megabiomed.launch import records
+from megabiomed.processes import slurm_commands
+from megabiomed.processes.slurm_commands import call, need
 
-_TIMEOUT_S = 60.0
-# Half a minute in all for a controller that restarts or fails over; SLURM's own clients give up after 4 s.
-_RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-_FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wckey")
-"""Options that a site's shell may give by SBATCH_* where the script does not."""
 _LOOK_S = (0.5, 1.0, 2.0, 4.0)
 """How long the queue is watched for a job whose request was not answered: the controller may be behind with its work."""
-# Of sbatch's complaints, those after which the request may have been received all the same.
-_LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
-_AWAY = ("Unable to contact slurm controller", "Connection refused", *_LOST)
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD")
 STARTED = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING")
 """States of a job whose script may be at work."""
 
 
-def call(*command: str, patient: bool = True) -> str:
-    """Output of a SLURM command; a controller that is away for a moment (restart, failover) is asked again.
-
-    Args:
-        patient: False gives up at once, for a caller that will ask again anyway (`status --watch`).
-
-    Raises:
-        LaunchError: with SLURM's own words.
-    """
-    need(command[0])
-    done = _answered(*command, patient=patient)
-    if done.returncode:
-        raise _refused(done)
-    return done.stdout
-
-
-def _answered(
-    *command: str, patient: bool = True, shell: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    for pause in (*_RETRY_S, None):
-        done = _run(*command, shell=shell)
-        if not done.returncode or pause is None or not patient or not any(words in done.stderr for words in _AWAY):
-            break
-        time.sleep(pause)
-    return done
-
-
-def _refused(done: subprocess.CompletedProcess[str]) -> LaunchError:
-    return LaunchError(f"{done.args[0]} refused", got=done.stderr.strip() or f"exit code {done.returncode}")
-
-
-def need(program: str) -> None:
-    """Refuse a machine without a SLURM command."""
-    if shutil.which(program) is None:
-        raise LaunchError(f"{program} is not installed here", do="run this on a login node, or use --dry-run")
-
-
-def _run(*command: str, shell: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command that hangs or does not exist raises LaunchError, like one that is refused: callers decide what follows."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env=shell)
-    except subprocess.TimeoutExpired:
-        raise LaunchError(
-            f"{command[0]} did not answer",
-            got=f"nothing in {_TIMEOUT_S:.0f} s",
-            do="try again when the scheduler is well",
-        ) from None
-    except OSError as error:
-        raise LaunchError(f"{command[0]} cannot be started", got=error) from error
-
-
 def check_script(script: Path) -> str:
     """What the scheduler would do with a script (`sbatch --test-only`); raises LaunchError where it would refuse."""
-    done = _answered("sbatch", "--test-only", str(script), shell=shell_for(script))
+    done = slurm_commands.answered("sbatch", "--test-only", str(script), shell=shell_for(script))
     said = (done.stderr or done.stdout).strip()
-    if any(words in done.stderr for words in _AWAY):
-        raise _refused(done)
+    if any(words in done.stderr for words in slurm_commands.AWAY):
+        raise slurm_commands.refused(done)
     if done.returncode:
         raise LaunchError(f"the scheduler refuses {script}", got=said, do="correct the cluster file or the stage")
     # The number in `Job 12 to start at ...` belongs to no job that will exist.
@@ -97,18 +37,13 @@ def check_script(script: Path) -> str:
 def refusal(script: Path, exclude: Collection[str]) -> str:
     """Why the scheduler would refuse a script without some nodes; empty when it would not, or does not answer."""
     words = ("sbatch", "--test-only", f"--exclude={','.join(sorted(exclude))}", str(script))
-    done = _answered(*words, patient=False, shell=shell_for(script))
+    done = slurm_commands.answered(*words, patient=False, shell=shell_for(script))
     return done.stderr.strip() if done.returncode else ""
 
 
 def shell_for(script: Path) -> dict[str, str]:
     """The environment for sbatch: without what would override the script (SBATCH_*) or describes another job (SLURM_*)."""
-    # A site's profile may set SBATCH_ACCOUNT for everybody: kept, as long as the script does not say otherwise.
-    set_there = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
-    kept = {f"SBATCH_{option.upper()}" for option in _FROM_SHELL if option not in set_there}
-    foreign = ("SBATCH_", "SLURM_") if "SLURM_JOB_ID" in os.environ else ("SBATCH_",)
-    known = {*kept, "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign) or name in known}
+    return slurm_commands.shell_for(script.read_text())
 
 
 def submit(
@@ -134,9 +69,11 @@ def submit(
     wait = [f"--dependency={conditions}"] if conditions else []
     wait += ["--kill-on-invalid-dep=yes"] if after else []
     known, lost = set(jobs_of_script(script)), False
-    for pause in (*_RETRY_S, None):
+    for pause in (*slurm_commands.RETRY_S, None):
         try:
-            done = _run("sbatch", "--parsable", *wait, str(script), shell={**shell_for(script), **secrets})
+            done = slurm_commands.attempt(
+                "sbatch", "--parsable", *wait, str(script), shell={**shell_for(script), **secrets}
+            )
         except LaunchError:
             if queued := _only_one(script, known):
                 return queued
@@ -144,14 +81,14 @@ def submit(
         if done.returncode == 0:
             answer = done.stdout.strip().split(";")[0]
             return (_only_one(script, known) if lost else None) or answer
-        if any(words in done.stderr for words in _LOST):
+        if any(words in done.stderr for words in slurm_commands.LOST):
             lost = True
             if queued := _only_one(script, known):
                 return queued
-        if pause is None or not any(words in done.stderr for words in _AWAY):
+        if pause is None or not any(words in done.stderr for words in slurm_commands.AWAY):
             break
         time.sleep(pause)
-    raise _refused(done)
+    raise slurm_commands.refused(done)
 
 
 def _only_one(script: Path, known: set[str]) -> str | None:

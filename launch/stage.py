@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from megabiomed.config import RunConfig
+from megabiomed.config.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
@@ -17,7 +18,6 @@ from megabiomed.ground.places import is_below, same_place
 from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig, read_chain
-from megabiomed.launch.cluster import ClusterConfig, load_cluster, seconds_of
 from megabiomed.launch.container import in_apptainer, in_pyxis
 from megabiomed.runs.kinds import WORKER, kind_of_file, part_run
 from megabiomed.runs.tracking.credentials import handed_over

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from megabiomed.config.cluster import seconds_of
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.figures import NOT_FINITE
 from megabiomed.ground.json_lines import parsed_object
 from megabiomed.ground.places import same_place
 from megabiomed.launch import accounting, queue, records, scheduler
-from megabiomed.launch.cluster import seconds_of
 from megabiomed.launch.decision import failures
 from megabiomed.launch.pending import excluded_nodes, explained
 from megabiomed.launch.usage import gpu_hours, node_hours, of_records

@@ -12,12 +12,12 @@ from typing import Any
 
 from megabiomed import __version__
 from megabiomed.config import to_yaml
+from megabiomed.config.cluster import Flags, seconds_of
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.again import unfinished
 from megabiomed.launch.chain import ComponentConfig
-from megabiomed.launch.cluster import Flags, seconds_of
 from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.undo import Before, in_one_line, restore, take_back

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from megabiomed.corpus.layouts import AUTO, LAYOUTS
-from megabiomed.ground.errors import DataError
+from megabiomed.ground.errors import ConfigError, DataError
 from megabiomed.ground.options import LARGEST_SEED, finite
 from megabiomed.ground.tables import print_table
+
+if TYPE_CHECKING:
+    from megabiomed.corpus.job_runner import Engine
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect token stores from S2ORC papers.")
 
@@ -22,6 +27,13 @@ INPUTS_HELP = (
     "folders of `Dataset.save_to_disk`."
 )
 LAYOUT_HELP = f"{AUTO}, {', '.join(LAYOUTS.names())}, or package.module:attribute of your own (docs/extending.md)."
+
+
+class On(StrEnum):
+    """Where the jobs of a build run, through datatrove."""
+
+    local = "local"
+    slurm = "slurm"
 
 
 @corpus_app.command(epilog="Example: megabiomed corpus build s2orc/*.jsonl.gz --output corpus/s2orc --vocab-size 32000")
@@ -45,9 +57,10 @@ def build(
         ),
     ] = None,
     all_papers: Annotated[bool, typer.Option(help="Include papers without a PubMed Central or PubMed id.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenize.")] = max(
-        1, os.cpu_count() or 1
-    ),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Jobs at once; default: one for each core here, and no limit on SLURM."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
     near_dedup: Annotated[bool, typer.Option(help="Drop near duplicates (MinHash) as well as exact ones.")] = False,
     evaluation: Annotated[
@@ -57,10 +70,19 @@ def build(
     keep_contaminated: Annotated[
         bool, typer.Option(help="Report papers that contain evaluation questions, but keep them.")
     ] = False,
+    on: Annotated[
+        On | None, typer.Option(help="Run the jobs through datatrove: on this machine, or on a SLURM cluster.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="With --on slurm: cluster file, or the name of one in configs/clusters.")
+    ] = None,
+    job_memory: Annotated[
+        int, typer.Option(min=0, help="With --on slurm: GB that a job asks for each core; 0 asks for none.")
+    ] = 4,
 ) -> None:
     """Read papers, select, clean and tokenize them into a training and a validation store.
 
-    Run the same command again to resume a killed build: finished shards are not repeated.
+    Run the same command again to resume a killed build: finished shards are not repeated. Jobs on SLURM outlive the command.
     """
     # Imported here, as in all commands: every `--help` reads these files, and numpy, torch or rich take a second or more.
     from rich.progress import (
@@ -77,6 +99,7 @@ def build(
     from megabiomed.corpus.select import parse_rules
     from megabiomed.corpus.tables import with_saved
 
+    engine = _engine(on, cluster, job_memory, typer.echo)
     # min_words first, so that a rule of that name counts.
     rules = parse_rules(CleanRules, [f"min_words={min_words}", *(rule or [])])
     options = BuildOptions(
@@ -87,7 +110,7 @@ def build(
         tokenizer,
         vocab_size,
         validation_fraction,
-        workers,
+        workers or (0 if on is On.slurm else max(1, os.cpu_count() or 1)),
         rules=replace(rules, require_medical_id=rules.require_medical_id and not all_papers),
         overwrite=overwrite,
         near_dedup=near_dedup,
@@ -102,7 +125,7 @@ def build(
         TimeRemainingColumn(),
     )
     with Progress(*columns, transient=True) as progress:
-        report = build_corpus(options, progress)
+        report = build_corpus(options, progress, engine)
     _show(output, report)
 
 
@@ -164,6 +187,30 @@ def datasheet(path: Annotated[Path, typer.Argument(help="A built corpus.")]) -> 
             f"no datasheet can be written into {path}", got=error.strerror, do="check the permissions"
         ) from None
     typer.echo(f"datasheet: {', '.join(map(str, written))}")
+
+
+def _engine(on: On | None, cluster: str | None, memory: int, say: Callable[[str], None]) -> Engine | None:
+    """What --on names; None for processes of this machine."""
+    if (on is On.slurm) != (cluster is not None):
+        raise ConfigError(
+            "--on slurm and --cluster belong together",
+            got=f"--cluster {cluster}" if cluster else "no --cluster",
+            do="pass both: --on slurm --cluster FILE (docs/corpus.md shows one)",
+        )
+    if on is None:
+        return None
+    from megabiomed.corpus.job_runner import need_datatrove
+
+    need_datatrove()
+    if on is On.local or cluster is None:
+        from megabiomed.corpus.local_engine import LocalEngine
+
+        return LocalEngine()
+    from megabiomed.config.cluster import load_cluster
+    from megabiomed.corpus.slurm_engine import Request, SlurmEngine, need_slurm
+
+    need_slurm()
+    return SlurmEngine(Request(load_cluster(cluster), memory), say)
 
 
 def _show(path: Path, report: dict[str, Any]) -> None:

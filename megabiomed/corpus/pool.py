@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from megabiomed.ground.errors import WorkerError
 
@@ -17,14 +18,36 @@ Result = TypeVar("Result")
 POLL = 0.25
 """Seconds between two looks at the shared counter of work done."""
 
-_counter: Any = None
+_count: Callable[[int], None] | None = None
+
+
+class JobRunner(Protocol):
+    """What runs the jobs of a step: `run_jobs` in processes of this machine, or one that hands them to other machines."""
+
+    def __call__(
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        workers: int,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Result]: ...
 
 
 def count_work(amount: int) -> None:
     """Called inside a job: `amount` more units of work are done."""
-    if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += amount
+    if _count is not None:
+        _count(amount)
+
+
+@contextmanager
+def counting(count: Callable[[int], None]) -> Iterator[None]:
+    """Send what `count_work` gets in this process to `count`."""
+    global _count
+    before, _count = _count, count
+    try:
+        yield
+    finally:
+        _count = before
 
 
 def run_jobs(
@@ -80,8 +103,13 @@ def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
 
 
 def _start(counter: Any) -> None:
-    global _counter
-    _counter = counter
+    global _count
+
+    def count(amount: int) -> None:
+        with counter.get_lock():
+            counter.value += amount
+
+    _count = count
 
 
 def _start_worker(counter: Any) -> None:

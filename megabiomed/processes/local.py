@@ -125,7 +125,7 @@ def _spawn(
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore::FutureWarning", *arguments],
         env=environment,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
         start_new_session=True,
         stdout=subprocess.PIPE if echoed else log,
         stderr=log,
@@ -139,16 +139,16 @@ def _fork(
 ) -> tuple[ForkedProcess, IO[bytes] | None]:
     """The same as a fork of this process."""
     if not echoed:
-        return ForkedProcess(arguments, environment, log.fileno(), log.fileno(), _die_with_parent), None
+        return ForkedProcess(arguments, environment, log.fileno(), log.fileno(), die_with_parent), None
     read, write = os.pipe()
     try:
-        return ForkedProcess(arguments, environment, write, log.fileno(), _die_with_parent), os.fdopen(read, "rb")
+        return ForkedProcess(arguments, environment, write, log.fileno(), die_with_parent), os.fdopen(read, "rb")
     finally:
         os.close(write)
 
 
-def _die_with_parent() -> None:
-    # Linux kills the worker when the launcher dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
+def die_with_parent() -> None:
+    """Linux kills this process when the one that started it dies, however that dies (prctl(2), PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

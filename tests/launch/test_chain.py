@@ -18,10 +18,10 @@ from typer.main import get_command
 
 from megabiomed.cli import app
 from megabiomed.config import shipped, to_yaml
+from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch.again import unfinished
 from megabiomed.launch.cli import _plan
-from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.commands import missing, parse_command
 from megabiomed.launch.records import renew
 from megabiomed.launch.snapshot import take

@@ -12,9 +12,9 @@ from support.scheduling import QUEUE, program
 from typer.testing import CliRunner
 
 from megabiomed.cli import app
+from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch import records, snapshot
-from megabiomed.launch.cluster import ClusterConfig
 from megabiomed.launch.control import resubmit
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import render

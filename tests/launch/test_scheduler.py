@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from support.scheduling import planned, program
 
+from megabiomed.config.cluster import load_cluster
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import agent, records, scheduler
-from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.preflight_verdict import MET
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import describe, prepare, render, submit_all
+from megabiomed.processes import slurm_commands
 
 
 def test_a_command_that_hangs_is_an_error_that_callers_expect(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(slurm_commands, "TIMEOUT_S", 0.2)
     for name in ("scontrol", "sbatch"):
         program(tools, name, "exec sleep 60")
     (tools / "job.sh").touch()
@@ -38,7 +39,7 @@ def test_a_command_that_hangs_is_an_error_that_callers_expect(tools: Path, monke
 def test_a_controller_that_hangs_at_the_end_of_an_incarnation_does_not_keep_the_decision_from_being_made(
     tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(slurm_commands, "TIMEOUT_S", 0.2)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     program(tools, "scontrol", "exec sleep 60")
     (tmp_path / "slurm").mkdir()

@@ -13,14 +13,15 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 from support.runs import events
 
+from megabiomed.config.cluster import load_cluster
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
-from megabiomed.launch.cluster import load_cluster
 from megabiomed.launch.control import cancel
 from megabiomed.launch.follow import newest_log
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import render, submit_all
+from megabiomed.processes import slurm_commands
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -97,7 +98,7 @@ def test_a_job_whose_submission_got_no_answer_is_the_job_of_its_run(
     queue = f'{shutil.which("sbatch")} "$@" || exit; [ "$1" = --test-only ] || exec sleep 60'
     (tools / "sbatch").write_text(f"#!/bin/bash\n{queue}\n")
     (tools / "sbatch").chmod(0o755)
-    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(slurm_commands, "TIMEOUT_S", 2.0)
     monkeypatch.setenv("SLURM_CONF", operator.cluster.environment["SLURM_CONF"])
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")  # of the operator's shell
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")

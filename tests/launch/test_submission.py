@@ -20,6 +20,7 @@ from megabiomed.launch import agent, records, scheduler
 from megabiomed.launch.control import cancel, resubmit, save
 from megabiomed.launch.status import status_of
 from megabiomed.launch.submit import submit_all
+from megabiomed.processes import slurm_commands
 
 
 def test_without_a_scheduler_nothing_of_a_run_is_touched(run_file: Path, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ TIMED_OUT = "echo 'sbatch: error: Batch job submission failed: Socket timed out 
 def test_a_job_that_was_queued_without_an_answer_is_found_and_not_submitted_again(
     run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    monkeypatch.setattr(scheduler, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(slurm_commands, "TIMEOUT_S", 1.0)
     base = queue(after=after)
     (base / "1").write_text(f"CANCELLED|{tmp_path}/run/slurm/job.sh\n")  # an earlier submission of the same run
     ids, _ = submit_all([planned(run_file, tmp_path / "run")])
@@ -182,7 +183,7 @@ def test_a_request_that_was_heard_twice_leaves_one_job(
     run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one is queued only after it was given up and sent again."""
-    monkeypatch.setattr(scheduler, "_RETRY_S", (0.1,))
+    monkeypatch.setattr(slurm_commands, "RETRY_S", (0.1,))
     monkeypatch.setattr(scheduler, "_LOOK_S", (0.1,))
     late = f"{{ [ -e {tmp_path}/asked ] && echo 'PENDING|'${{@: -1}} > {tmp_path}/queue/7; }} || "
     base = queue(before=f"{late} {{ touch {tmp_path}/asked; {TIMED_OUT}; }}")
@@ -197,7 +198,7 @@ def test_a_submission_that_nobody_can_vouch_for_says_so_and_its_job_is_found_lat
     run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(scheduler, "_RETRY_S", (0.1,))
+    monkeypatch.setattr(slurm_commands, "RETRY_S", (0.1,))
     queue(after=f"touch {tmp_path}/queue.away; {TIMED_OUT}")
     with pytest.raises(LaunchError, match=r"job\.sh may be queued, or not: got Unable to contact slurm controller"):
         submit_all([planned(run_file, run)])
@@ -244,7 +245,7 @@ def test_a_job_that_is_not_the_one_that_was_recorded_leaves_the_run_alone(
 def test_a_run_is_told_to_leave_before_the_scheduler_is_asked(
     run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: bool
 ) -> None:
-    monkeypatch.setattr(scheduler, "_RETRY_S", (0.1,))
+    monkeypatch.setattr(slurm_commands, "RETRY_S", (0.1,))
     base, run = queue(), tmp_path / "run"
     submit_all([planned(run_file, run)])
     (tmp_path / "queue.away").touch()

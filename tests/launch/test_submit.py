@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from megabiomed.config import shipped
+from megabiomed.config.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
 from megabiomed.ground.errors import ConfigError, LaunchError, TopologyError
-from megabiomed.launch.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import render, typed_commands
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from megabiomed.launch.cluster import load_cluster
+from megabiomed.config.cluster import load_cluster
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import Job, render
 
