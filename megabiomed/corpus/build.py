@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from megabiomed.corpus.datasheet import write_datasheet
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.entries import shard_folder
+from megabiomed.corpus.job_runner import Engine, EngineRunner
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
-from megabiomed.corpus.pool import run_jobs
+from megabiomed.corpus.pool import JobRunner, run_jobs
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
-from megabiomed.ground.errors import DataError, UserError, WorkerError
+from megabiomed.ground.errors import DataError, LaunchError, UserError, WorkerError
 from megabiomed.ground.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
 from megabiomed.tokenizer.files import copy_into
 
@@ -30,24 +32,35 @@ __all__ = ["BuildOptions", "build_corpus"]
 IDENTITY = "identity.json"
 
 
-def build_corpus(options: BuildOptions, progress: Progress | None = None) -> dict[str, Any]:
+def build_corpus(
+    options: BuildOptions, progress: Progress | None = None, engine: Engine | None = None
+) -> dict[str, Any]:
     """Run the build and return its report (also stored as report.json).
 
     Calling it again resumes a killed build: finished shards and parts are kept in a hidden folder next to `output`, as long
     as options and input files stay the same. A wrong input or option leaves nothing behind; only when no paper was left, the
     rejects stay as OUTPUT.rejects.jsonl.
 
+    Args:
+        engine: what runs the jobs of a step; None takes `options.workers` processes of this machine. The bytes are the same.
+
     Raises:
         DataError: an input is missing or empty, nothing is left after cleaning, or the output exists.
         TokenizerError: the tokenizer cannot be read, or the text is too small for one of `vocab_size` pieces.
         WorkerError: a process died, or the disk is full; calling it again resumes the build.
+        LaunchError: `engine` cannot start jobs here; what is finished is kept.
     """
     check(options)
     working = options.output.with_name(f".{options.output.name}.building")
     _prepare(options, working)
+    runner: JobRunner = partial(run_jobs, workers=options.workers)
+    if engine is not None:
+        runner = EngineRunner(working / "jobs", engine, options.workers)
     try:
-        report = _Build(options, working, progress).run()
+        report = _Build(options, working, progress, runner).run()
         _publish(working / "corpus", options.output)
+    except LaunchError:
+        raise  # a cluster that refuses jobs now may take them later
     except UserError:
         # Other input or options make another corpus: none of this work could be used for it.
         remove_tree(working)
@@ -76,10 +89,11 @@ def _prepare(options: BuildOptions, working: Path) -> None:
 class _Build:
     """One build: clean every source file, drop repeated documents, tokenize every part, join the parts in order."""
 
-    def __init__(self, options: BuildOptions, working: Path, progress: Progress | None) -> None:
+    def __init__(self, options: BuildOptions, working: Path, progress: Progress | None, runner: JobRunner) -> None:
         self.options = options
         self.working = working
         self.progress = progress
+        self.run_jobs = runner
         self.counts: Counter[str] = Counter()
         self.rejects = Rejects()
         self.parts: list[Path] = []
@@ -89,7 +103,7 @@ class _Build:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         hashes = self._clean()
-        splits = select_papers(self.options, self.working, self.accounts, self.counts, self.progress)
+        splits = select_papers(self.options, self.working, self.accounts, self.counts, self.run_jobs, self.progress)
         if not self.counts["train"]:
             got, do = losses(self.counts, self.rejects), keep_rejects(self.options, self.rejects)
             raise DataError("nothing is left to train on", got=got, do=do)
@@ -103,9 +117,7 @@ class _Build:
             "counts": dict(sorted(self.counts.items())),
             "rejects": {"counts": dict(self.rejects.counts), "samples": self.rejects.samples},
             "rules": asdict(self.options.rules),
-            **Tokenizing(self.parts, splits, tokenizer, self.working, self.options.workers).run(
-                hashes, final, self.progress
-            ),
+            **Tokenizing(self.parts, splits, tokenizer, self.working, self.run_jobs).run(hashes, final, self.progress),
         }
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
@@ -127,9 +139,8 @@ class _Build:
         ]
         # Bytes stand for work: how many papers there are is known only when all are read.
         sizes = [path.stat().st_size for path in o.inputs]
-        self.accounts = accounts = run_jobs(
-            clean_shard, jobs, o.workers, byte_bar(self.progress, "clean", sizes, "papers")
-        )
+        bar = byte_bar(self.progress, "clean", sizes, "papers")
+        self.accounts = accounts = self.run_jobs(clean_shard, jobs, on_progress=bar)
         for job, account in zip(jobs, accounts):
             self.counts.update(account["counts"])
             self.rejects.merge(rejects_of(account["rejects"]))
@@ -138,7 +149,7 @@ class _Build:
         hashes = {job.path: str(account["sha256"]) for job, account in zip(jobs, accounts)}
         # Parses that are joined have no job of their own so far, and one of them may be read by several.
         joined = [path for path in source_files(o) if path not in hashes]
-        hashes |= dict(zip(joined, run_jobs(sha256_file, joined, o.workers)))
+        hashes |= dict(zip(joined, self.run_jobs(sha256_file, joined)))
         return [(path.name, hashes[path]) for path in source_files(o)]
 
     def _report_contamination(self, report: dict[str, Any], final: Path) -> None:

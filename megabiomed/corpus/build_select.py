@@ -15,7 +15,7 @@ from megabiomed.corpus.cleaned_parts import split_file
 from megabiomed.corpus.decide import DecideJob, decide_shard
 from megabiomed.corpus.duplicates import range_jobs, resolve_range
 from megabiomed.corpus.options import BuildOptions
-from megabiomed.corpus.pool import run_jobs
+from megabiomed.corpus.pool import JobRunner
 from megabiomed.corpus.shards import SPLITS
 
 
@@ -24,6 +24,7 @@ def select_papers(
     working: Path,
     accounts: Sequence[Mapping[str, Any]],
     counts: Counter[str],
+    run_jobs: JobRunner,
     progress: Progress | None,
 ) -> list[Path]:
     """Decide for every document of every part: train (0), validation (1), or dropped.
@@ -34,6 +35,7 @@ def select_papers(
         working: the folder of the unfinished build.
         accounts: of `clean_shard`, in the order of the corpus.
         counts: gains `papers: ...`, `train` and `validation`.
+        run_jobs: runs the jobs.
 
     Returns:
         one file for each part, in the order of the corpus.
@@ -42,15 +44,15 @@ def select_papers(
     marks.mkdir(exist_ok=True)
     files = [int(account["entry_files"]) for account in accounts]
     ranges = range_jobs(clean, files, sum(account["entries"] for account in accounts), marks)
-    found = run_jobs(resolve_range, ranges, options.workers, byte_bar(progress, "compare", [1] * len(ranges), "keys"))
+    bar = byte_bar(progress, "compare", [1] * len(ranges), "keys")
+    found = run_jobs(resolve_range, ranges, on_progress=bar)
     below = math.ceil(options.validation_fraction * 2**64)
     jobs = [
         DecideJob(clean, number, tuple(account["parts"]), tuple(found), below, options.remove_contaminated)
         for number, account in enumerate(accounts)
     ]
-    for counted in run_jobs(
-        decide_shard, jobs, options.workers, byte_bar(progress, "select", [1] * len(jobs), "papers")
-    ):
+    bar = byte_bar(progress, "select", [1] * len(jobs), "papers")
+    for counted in run_jobs(decide_shard, jobs, on_progress=bar):
         counts.update(counted)
     for name in SPLITS:
         counts[name] += 0  # a report has both

@@ -15,7 +15,7 @@ from megabiomed.corpus.build_bars import byte_bar
 from megabiomed.corpus.cleaned_parts import read_part, text_file
 from megabiomed.corpus.encoding import choose_encoding
 from megabiomed.corpus.options import BuildOptions
-from megabiomed.corpus.pool import run_jobs
+from megabiomed.corpus.pool import JobRunner
 from megabiomed.corpus.shards import COUNTED, SPLITS, TokenJob, tokenize_part
 from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
 from megabiomed.ground.files import sha256_file
@@ -60,14 +60,15 @@ class Tokenizing:
         parts: cleaned parts in the order of the corpus.
         splits: of each, the file that says which of its documents go where.
         working: the folder of the unfinished build.
+        runner: runs the jobs.
     """
 
     def __init__(
-        self, parts: Sequence[Path], splits: Sequence[Path], tokenizer: Tokenizer, working: Path, workers: int
+        self, parts: Sequence[Path], splits: Sequence[Path], tokenizer: Tokenizer, working: Path, runner: JobRunner
     ) -> None:
         self._parts, self._splits = parts, splits
         self._tokenizer, self._working = tokenizer, working
-        self._workers = workers
+        self._run_jobs = runner
         self._folders = [working / "tokens" / f"{part.parent.name}-{part.name}" for part in parts]
 
     def run(self, hashes: Sequence[tuple[str, str]], final: Path, progress: Progress | None) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class Tokenizing:
             for part, split, folder in zip(self._parts, self._splits, self._folders)
         ]
         bar = byte_bar(progress, "tokenize", [job.part.stat().st_size for job in jobs], "tokens")
-        accounts = run_jobs(tokenize_part, jobs, self._workers, bar)
+        accounts = self._run_jobs(tokenize_part, jobs, on_progress=bar)
         seconds = time.monotonic() - started
         encoder = encoding.account([account.get("refused", {}) for account in accounts])
         self._join(accounts, hashes, final, encoder)
@@ -118,9 +119,10 @@ class Tokenizing:
             # In the order of the inputs, whichever worker was done first: the bytes do not depend on the workers.
             parts = [_store_part(folder, split, account) for folder, account in zip(self._folders, own)]
             stores.append(StoreFromParts(final / split, parts, tokenizer.path, tokenizer.vocab_size, more))
-        run_jobs(copy_parts, [job for store in stores for job in store.jobs], self._workers)
+        # The stores are new, whatever an earlier command has copied into those that it began.
+        self._run_jobs(copy_parts, [job for store in stores for job in store.jobs], anew=True)
         files = [file for store in stores for file in store.files]
-        found = dict(zip(files, run_jobs(sha256_file, files, self._workers)))
+        found = dict(zip(files, self._run_jobs(sha256_file, files, anew=True)))
         for store in stores:
             store.publish({file.name: found[file] for file in store.files})
 

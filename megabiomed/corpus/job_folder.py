@@ -111,7 +111,8 @@ class WorkNote:
     """The sum of `count_work` in one job, in a file that is written now and then."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._total, self._written = file, 0, 0.0
+        self._file = file
+        self._total, self._written = 0, 0.0
 
     def add(self, amount: int) -> None:
         self._total += amount

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from megabiomed.corpus.job_folder import JobFolder
 from megabiomed.ground.errors import ConfigError, WorkerError
+from megabiomed.ground.files import remove_tree
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,19 +57,29 @@ class Engine(Protocol):
 
 
 class EngineRunner:
-    """Runs jobs as `run_jobs` does, on an engine; each step has a folder of its own below `folder`."""
+    """Runs jobs as `run_jobs` does, on an engine; each step has a folder of its own below `folder`.
 
-    def __init__(self, folder: Path, engine: Engine) -> None:
+    Args:
+        workers: jobs at once; 0 sets no limit.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, workers: int) -> None:
         self._root, self._engine = folder, engine
+        self._workers = workers
 
     def __call__(
         self,
         function: Callable[[Job], Result],
         jobs: Sequence[Job],
-        workers: int,
+        *,
         on_progress: Callable[[int, int], None] | None = None,
+        anew: bool = False,
     ) -> list[Result]:
         """The results, in the order of the jobs. Jobs that have one already, from an earlier call, are not repeated.
+
+        Args:
+            on_progress: gets (jobs done, sum of `count_work`) now and then.
+            anew: end what an earlier command has left of these jobs, and do all of them again.
 
         Raises:
             WorkerError: jobs ended without a result, and no job got one in the last round.
@@ -78,8 +89,11 @@ class EngineRunner:
         # The jobs are part of the name: a step may call one function several times.
         digest = hashlib.sha256(repr((function.__qualname__, list(jobs))).encode()).hexdigest()[:8]
         folder = JobFolder((self._root / f"{function.__name__}-{digest}").absolute(), len(jobs))
+        task = Task(function, jobs, folder, self._workers)
+        if anew and folder.path.is_dir():
+            self._engine.stop(task)
+            remove_tree(folder.path)
         folder.prepare()
-        task = Task(function, jobs, folder, workers)
         before = -1
         while (done := len(folder.done())) < len(jobs):
             # A round may end without all results: time limits, dead nodes. Another one helps as long as each brings some.

@@ -21,7 +21,8 @@ class JobStep:
     def __init__(
         self, function: Callable[[Any], Any], jobs: Sequence[Any], folder: JobFolder, leave_with_parent: bool = False
     ) -> None:
-        self.function, self.jobs, self.folder = function, jobs, folder
+        self.function, self.jobs = function, jobs
+        self.folder = folder
         self.leave_with_parent = leave_with_parent
 
     def __call__(self, _data: object, rank: int, _world_size: int) -> None:

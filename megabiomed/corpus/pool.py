@@ -28,8 +28,9 @@ class JobRunner(Protocol):
         self,
         function: Callable[[Job], Result],
         jobs: Sequence[Job],
-        workers: int,
+        *,
         on_progress: Callable[[int, int], None] | None = None,
+        anew: bool = False,
     ) -> list[Result]: ...
 
 
@@ -55,6 +56,7 @@ def run_jobs(
     jobs: Sequence[Job],
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
+    anew: bool = False,
 ) -> list[Result]:
     """Call `function` on every job; the results are in the order of the jobs, however many processes there are.
 
@@ -62,6 +64,7 @@ def run_jobs(
         function: a module's function. It, its jobs and its results travel between processes, so they must pickle.
         workers: processes; with 1, or one job, the work is done in this one.
         on_progress: gets (jobs done, sum of `count_work`) now and then.
+        anew: for runners that keep results from an earlier command: do all jobs again. Here none are kept.
 
     Raises:
         WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is.

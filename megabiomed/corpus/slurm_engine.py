@@ -178,19 +178,27 @@ class SlurmEngine:
 
     def _check(self, executor: SlurmExecutor, file: Path) -> str:
         """Have SLURM judge the script first, because datatrove does not keep sbatch's words; returns the script."""
-        script = executor.get_launch_file_contents(executor.get_sbatch_args(1), "")
-        file.write_text(script)
-        done = slurm_commands.answered("sbatch", "--test-only", str(file), shell=slurm_commands.shell_for(script))
-        if not done.returncode:
+        arguments = executor.get_sbatch_args(1)
+        script = executor.get_launch_file_contents(arguments, "")
+        refused = _refusal(script, file)
+        if not refused:
             return script
         do = "correct the cluster file"
-        if "emory" in done.stderr:
-            asked = f"{self._request.memory} GB a core"
+        arguments.pop("mem-per-cpu", None)
+        # SLURM's words do not name memory, so it is asked about the same job without.
+        if self._request.memory and not _refusal(executor.get_launch_file_contents(arguments, ""), file):
             do = (
-                f"a job asks for {asked}, more than any node declares as RealMemory in slurm.conf: "
+                f"no node declares the {self._request.memory} GB a core that a job asks for (RealMemory in slurm.conf): "
                 "pass a smaller --job-memory, or --job-memory 0 to ask for none"
             )
-        raise LaunchError("the scheduler refuses the jobs of the build", got=done.stderr.strip(), do=do)
+        raise LaunchError("the scheduler refuses the jobs of the build", got=refused, do=do)
+
+
+def _refusal(script: str, file: Path) -> str:
+    """Why SLURM would not take a script; empty when it would."""
+    file.write_text(script)
+    done = slurm_commands.answered("sbatch", "--test-only", str(file), shell=slurm_commands.shell_for(script))
+    return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
 
 
 def need_slurm() -> None:

@@ -1,4 +1,4 @@
-"""A corpus that a SLURM cluster builds: the bytes of one process, whatever happens; a run trains on it and finds its papers."""
+"""A corpus that a SLURM cluster builds: the bytes of one process, whatever happens; a run trains on it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nodes_build_the_same_bytes_after_a_power_cut_and_a_killed_command_and_a
     # The nodes of the test declare no memory, as those of a cluster that does not track it.
     said = operator.type(*build, *on, code=2)
     assert "the scheduler refuses the jobs of the build" in said
-    assert "RealMemory in slurm.conf: pass a smaller --job-memory, or --job-memory 0" in " ".join(said.split())
+    assert "(RealMemory in slurm.conf): pass a smaller --job-memory, or --job-memory 0" in " ".join(said.split())
     on += ["--job-memory", "0"]
 
     words = [sys.executable, "-m", "megabiomed.cli", *build, *on]
