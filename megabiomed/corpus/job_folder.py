@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 import traceback
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 from megabiomed.ground import errors
 from megabiomed.ground.errors import MegabiomedError, WorkerError
-from megabiomed.ground.files import read_json, remove_tree, write_json
+from megabiomed.ground.files import read_json, remove_tree, write_atomic, write_json
 from megabiomed.ground.node import node_name
 
 REPORT_S = 1.0
@@ -19,7 +20,7 @@ REPORT_S = 1.0
 
 
 class JobFolder:
-    """Files of `count` jobs: results/NNNNN.json, failures/NNNNN.json, progress/NNNNN.
+    """Files of `count` jobs: results/NNNNN.pickle, failures/NNNNN.json, progress/NNNNN.
 
     A result is written once its job's own files are durable; it is what makes the job done. Nothing here holds a lock: jobs
     are shared out by whoever starts them, each to one process at a time.
@@ -39,24 +40,24 @@ class JobFolder:
         """Store the result of a job.
 
         Args:
-            result: anything that JSON can hold.
+            result: anything that pickles.
         """
-        write_json(self._file("results", number), result)
+        write_atomic(self._result(number), pickle.dumps(result))
 
     def has(self, number: int) -> bool:
         """Whether a job has a result."""
-        return self._file("results", number).is_file()
+        return self._result(number).is_file()
 
     def result(self, number: int) -> Any:
         """What `finish` stored."""
-        return read_json(self._file("results", number))
+        # As trustworthy as the code: the folder is the build's own, and an executor with its jobs is pickled there too.
+        return pickle.loads(self._result(number).read_bytes())
 
     def done(self) -> set[int]:
         """Numbers of the jobs with a result."""
         # One listing, not a question for each job: there are tens of thousands, on a file system over a network.
-        found = {
-            int(name[:-5]) for name in os.listdir(self.path / "results") if name.endswith(".json") and name[0] != "."
-        }
+        names = (name for name in os.listdir(self.path / "results") if name.endswith(".pickle") and name[0] != ".")
+        found = {int(name.partition(".")[0]) for name in names}
         self._done |= {number for number in found if number < self.count}
         return self._done
 
@@ -102,6 +103,9 @@ class JobFolder:
             got=record["error"],
             do=f"see {self.path / 'failures' / names[0]}; run the same command again to resume",
         )
+
+    def _result(self, number: int) -> Path:
+        return self.path / "results" / f"{number:05d}.pickle"
 
     def _file(self, kind: str, number: int) -> Path:
         return self.path / kind / f"{number:05d}.json"

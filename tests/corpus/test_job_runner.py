@@ -86,6 +86,8 @@ def test_rounds_go_on_while_each_brings_results_and_none_is_made_twice(tmp_path:
     assert (results, MADE) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
     assert (seen[-1], engine.asked[:3]) == ((5, 10), ["start", "stop", "start"])
     assert runner(square, range(3)) == [0, 1, 4], "other jobs of the same function"
+    again = EngineRunner(tmp_path, Here(each=9), 1)
+    assert (again(square, range(5), anew=True), MADE[-5:]) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
     with pytest.raises(WorkerError, match="nothing moves"):
         EngineRunner(tmp_path, Here(each=0), 1)(square, range(2))
 
@@ -113,7 +115,7 @@ def test_a_note_that_is_written_at_this_moment_does_not_end_the_build(tmp_path: 
     folder.prepare()
     (tmp_path / "progress" / "00000").write_text("")
     (tmp_path / "progress" / "00001").write_text("7")
-    (tmp_path / "results" / ".00000.json.ab12").write_text("{")
+    (tmp_path / "results" / ".00000.pickle.ab12").write_text("{")
     assert (folder.amount(), folder.done()) == (7, set())
 
 
