@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.config.base import parse
+from megabiomed.config.cluster import ClusterConfig, Flags, parse_flags
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig
-from megabiomed.launch.cluster import ClusterConfig, Flags, parse_flags
 from megabiomed.launch.stage import ChainStage, check_stage
 from megabiomed.launch.submit import Job, prepare, render, submit_job
 from megabiomed.launch.successor import hand_over
