@@ -16,7 +16,7 @@ from typing import Any
 
 from megabiomed.checkpoint.fence import Fence, holder
 from megabiomed.ground.errors import MegabiomedError, UserError
-from megabiomed.launch import records, restart, scheduler
+from megabiomed.launch import elastic, records, restart, scheduler
 from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_accused, without_repeated
 from megabiomed.launch.causes import Failure, first_failure
 from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
@@ -46,14 +46,15 @@ def begin(run: Path, incarnation: str) -> Decision:
     # A start without room for its next checkpoint would compute until its first save and lose all of that.
     if decision.verb == "run" and (short := lacking(run)):
         decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {make_room(run)}")
-    kind = "begin" if decision.verb == "run" else "refused"
-    (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     nodes = os.environ.get(NODES, "")
+    decision, size = elastic.here(decision, job, _job() if elastic.sizes_of(job) else {}, history, nodes)
+    kind = {"run": "begin", "requeue": elastic.WAITS}.get(decision.verb, "refused")
+    (run / records.SLURM / records.VERDICTS).mkdir(exist_ok=True)
     # Noted before the start: an incarnation that vanishes is recognised by a beginning without an end, and a zombie by a
     # beginning after its own.
     noted = records.append(
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
-        **{records.INPUTS: _inputs(job)}, **restart.placed(nodes),
+        **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
     )  # fmt: skip
     return decision if noted else after_takeover(run, _owner(incarnation))
 
@@ -114,7 +115,7 @@ def judge(run: Path, incarnation: str) -> Decision:
         decision = restart.on_spares(bad, chosen)
     elif decision.exclude:
         own = of_operator(run, job, _job())
-        decision = as_far_as_possible(run, decision, bad, own, _job(), place.needed)
+        decision = as_far_as_possible(run, decision, bad, own, _job(), elastic.least(job, place.needed))
     outcome = {
         "exclude": sorted(bad) if decision.nodes else [node for node in decision.exclude if node not in own],
         "all": len(bad) == len(nodes),
@@ -171,9 +172,10 @@ def _on_nodes(
         bad |= left_out  # one that is gone looks idle to the scheduler for minutes
     elif why:
         decision = replace(decision, reason=f"{decision.reason}; not restarted in the allocation: {why}")
-    decision = without_repeated(run, decision, failure, _job(), place.needed)
+    needed = elastic.least(job, place.needed)
+    decision = without_repeated(run, decision, failure, _job(), needed)
     if bad | accused:
-        wish = without_accused(run, decision, bad | accused, _job(), place.needed, len(place.nodes))
+        wish = without_accused(run, decision, bad | accused, _job(), needed, len(place.nodes))
         # One that only did not answer may come back: the scheduler waits for it, where no other is left.
         decision = wish if accused or wish.verb == "requeue" else decision
     excluded = [node for node in bad | accused if node in decision.exclude]
@@ -186,7 +188,7 @@ def _with_cause(run: Path, incarnation: str, decision: Decision, ending: Ending,
     """A decision with what ended the start: the page about a hang, or the first task that failed."""
     job = records.read_job(run)
     with unwritable():
-        page = write_page(run / "logs" / incarnation, job["ranks"])
+        page = write_page(run / "logs" / incarnation, elastic.ranks_of(job, records.last_begin(run)))
         if page is not None:
             return replace(decision, reason=f"{decision.reason}: {suspects(page)}")
     # A start that was asked to leave ends its tasks itself.

@@ -62,7 +62,7 @@ def without_accused(
 
     Args:
         bad: node -> why.
-        needed: nodes that the job takes; it had `nodes`, spares among them.
+        needed: fewest nodes that the next start needs; this one had `nodes`, spares among them.
     """
     history = records.history(run)
     wish = without_bad(decision, bad, nodes, history)

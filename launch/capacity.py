@@ -56,7 +56,7 @@ def can_start(job: Mapping[str, str], script: Path, needed: int, exclude: set[st
     if "Partition" not in job or "SLURM_HET_SIZE" in os.environ:
         return True
     try:
-        states = _nodes_of(job["Partition"])
+        states = states_of(job["Partition"])
         if states and len(states.keys() - exclude) < needed:
             return False
         # Constraints, GPUs and memory narrow the choice further; sbatch knows all of them, but takes a node that is away
@@ -69,7 +69,7 @@ def can_start(job: Mapping[str, str], script: Path, needed: int, exclude: set[st
         return True
 
 
-def _nodes_of(partition: str) -> dict[str, str]:
+def states_of(partition: str) -> dict[str, str]:
     """Node -> state of all nodes of a partition, or of several (`a,b`)."""
     text = scheduler.call("sinfo", "--noheader", "-N", f"--partition={partition}", "--format=%N|%T", patient=False)
     return dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)

@@ -12,6 +12,7 @@ from megabiomed.config.cluster import ClusterConfig, Flags, parse_flags
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig
+from megabiomed.launch.sizes import with_sizes
 from megabiomed.launch.stage import ChainStage, check_stage
 from megabiomed.launch.submit import Job, prepare, render, submit_job
 from megabiomed.launch.successor import hand_over
@@ -104,7 +105,7 @@ def changed(run: Path, change: Change) -> Job:
     members = [Path(folder) for folder in records.read_job(run)["members"]]
     earlier = members[: members.index(stage.folder)] if stage.folder in members else []
     check_stage(stage, [stored_stage(folder) for folder in earlier if records.read_job(folder)])
-    return render(stage)
+    return render(with_sizes(stage))
 
 
 def replace_job(run: Path, job: Job, after: list[str]) -> str:

@@ -105,6 +105,9 @@ def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
     extra = stage.config.extra_ranks if stage.config is not None else 0
     encoders = f" ({extra} with encoders alone)" if extra else ""
     lines = [f"{stage.name} ({stage.kind}): {nodes} = {stage.ranks} ranks{encoders}, {stage.time}{waits}"]
+    if len(stage.sizes) > 1:
+        smaller = ", ".join(map(str, stage.sizes[1:]))
+        lines += [f"  goes on with fewer nodes after {stage.cluster.shrink_after} s: {smaller}"]
     lines += [f"  run folder: {stage.folder}"]
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     where = f" (on each of {hosts} hosts)" if hosts > 1 else ""

@@ -46,6 +46,7 @@ _KINDS = {
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
     "before": list, "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
     "resources": dict,
+    "nodes": int, "sizes": list, "shrink_after": int | None,
 }  # fmt: skip
 """Types of what JOB says, where it says it: an earlier version wrote fewer keys."""
 

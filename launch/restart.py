@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import MegabiomedError
-from megabiomed.launch import answer, records, scheduler
+from megabiomed.launch import answer, elastic, records, scheduler
 from megabiomed.launch.causes import Failure
 from megabiomed.launch.decision import AGAIN, Decision, Ending, failed_there_before
 
-CHOSEN = "MEGABIOMED_CHOSEN"
-"""The nodes of the ranks; the others of the job are spares."""
 _LEAST_LEFT_S = 60.0
 SILENT = "no answer"
 
@@ -63,10 +61,11 @@ def allocation(job: Mapping[str, Any], nodes: Sequence[str]) -> Allocation:
     """
     used: Sequence[str] = ()
     with suppress(MegabiomedError, KeyError):
-        used = scheduler.hostnames(os.environ[CHOSEN])
+        used = scheduler.hostnames(os.environ[elastic.CHOSEN])
     # A job on several kinds of nodes has no spares: one kind does not stand in for another.
     spare = int(job.get("spare_nodes", 0))
     needed = min(int(job["nodes"]), len(nodes)) if spare and "nodes" in job else len(nodes)
+    needed = elastic.fitting(job, needed)
     return Allocation(tuple(nodes), tuple(used or nodes)[:needed], needed)
 
 
@@ -129,7 +128,7 @@ def on_spares(bad: Mapping[str, str], chosen: tuple[str, ...]) -> Decision:
 
 def placed(nodes: str) -> dict[str, str]:
     """For the record of a start: the nodes of its ranks, where they are not all of the job's."""
-    chosen = os.environ.get(CHOSEN, nodes)
+    chosen = os.environ.get(elastic.CHOSEN, nodes)
     return {"ranks_on": chosen} if chosen != nodes else {}
 
 

@@ -19,6 +19,7 @@ from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig, read_chain
 from megabiomed.launch.container import in_apptainer, in_pyxis
+from megabiomed.launch.sizes import with_sizes
 from megabiomed.runs.kinds import WORKER, kind_of_file, part_run
 from megabiomed.runs.tracking.credentials import handed_over
 
@@ -36,6 +37,7 @@ class ChainStage:
         typed: words after `megabiomed` that do the same without SLURM.
         after: names of the stages that it waits for.
         before: run folders of these.
+        sizes: counts of `nodes` with which a start may run, the asked one first; one or none: it never shrinks.
     """
 
     chain: str
@@ -54,6 +56,7 @@ class ChainStage:
     sbatch: dict[str, str | int | bool]
     components: tuple[ComponentConfig, ...] = ()
     before: tuple[Path, ...] = ()
+    sizes: tuple[int, ...] = ()
 
     @property
     def ranks_per_node(self) -> int:
@@ -137,7 +140,7 @@ def load_stages(
             stage = _training(chain.name, config, profile, overrides)
         check_stage(stage, stages)
         before = tuple(other.folder for other in stages if other.name in stage.after)
-        stages.append(replace(stage, before=before))
+        stages.append(with_sizes(replace(stage, before=before)))
     return stages
 
 

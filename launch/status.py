@@ -13,7 +13,7 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.figures import NOT_FINITE
 from megabiomed.ground.json_lines import parsed_object
 from megabiomed.ground.places import same_place
-from megabiomed.launch import accounting, queue, records, scheduler
+from megabiomed.launch import accounting, elastic, queue, records, scheduler
 from megabiomed.launch.decision import failures
 from megabiomed.launch.pending import excluded_nodes, explained
 from megabiomed.launch.usage import gpu_hours, node_hours, of_records
@@ -124,6 +124,7 @@ def _status(
         "checkpoint_age_s": _checkpoint_age(run),
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
+        "shrunk": elastic.shrunk(history),
         "excluded": excluded_nodes(slurm),
         "blocked": _paused(run, slurm) or explained(slurm) or _abandoned(run, slurm, past, history),
         "slow": [
@@ -169,7 +170,7 @@ def _is_ending(record: dict[str, Any]) -> bool:
     """Whether a record says how a start ended: by its run, its budget, its preflight, or a node without an agent."""
     if record["kind"] == "preflight":
         return record.get("decision", "requeue" if record.get("exclude") or record.get("all") else "run") != "run"
-    return record["kind"] in ("end", "refused", "no_agent")
+    return record["kind"] in ("end", "refused", "no_agent", elastic.WAITS)
 
 
 def _state(slurm: dict[str, str], event: dict[str, Any], past: list[dict[str, str]], away: bool) -> str:

@@ -113,7 +113,12 @@ def _last(status: dict[str, Any]) -> str | None:
     decision = first_clause(status["last"], status["run"]) if status["last"] else None
     if decision and (age := _since(status["last_time"])):
         decision = f"{decision} ({age} ago)"
-    return "; ".join(filter(None, (status["blocked"], _slow(status), decision, _recovery(status), avoids))) or None
+    return (
+        "; ".join(
+            filter(None, (status["blocked"], _shrunk(status), _slow(status), decision, _recovery(status), avoids))
+        )
+        or None
+    )
 
 
 def _recovery(status: dict[str, Any]) -> str | None:
@@ -123,6 +128,18 @@ def _recovery(status: dict[str, Any]) -> str | None:
     if not found or found.get("after") != last.get("incarnation"):
         return None
     return f"recovered in {found.get('total_s')} s ({found.get('imports_s')} s of it imports)"
+
+
+def _shrunk(status: dict[str, Any]) -> str | None:
+    """With how many of its nodes a run goes on, or waits for the others, and since when it has had too few."""
+    found = status["shrunk"]
+    if found is None or status["state"] == "FINISHED":
+        return None
+    without = f", without {found['without']}" if found["without"] else ""
+    age = f" for {age}" if (age := _since(found["short_since"])) else ""
+    if found["waits"]:
+        return f"waits for all {found['asked']} nodes{age}{without}"
+    return f"{found['used']} of {found['asked']} nodes{age}{without}"
 
 
 def _slow(status: dict[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from megabiomed.launch import container, records, scheduler, snapshot
 from megabiomed.launch.again import unfinished
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.prospects import estimates, refuse_hopeless
+from megabiomed.launch.sizes import outlives_nodes, size_flags, spare_nodes
 from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.undo import Before, in_one_line, restore, take_back
 from megabiomed.processes.torchrun import torchrun
@@ -83,6 +84,7 @@ def render(stage: ChainStage) -> Job:
         grace=cluster.grace_seconds,
         exclude=excluded(stage) or "",
         controls=stage.controls,
+        least=stage.sizes[-1] if len(stage.sizes) > 1 else None,
     )
     return Job(stage, text)
 
@@ -105,14 +107,12 @@ def directives(stage: ChainStage) -> list[str]:
                 got=repr(str(path)),
                 do="use one without spaces, quotes and %",
             )
-    cluster, spare = stage.cluster, spare_nodes(stage)
+    cluster = stage.cluster
     values = {
         "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
         **_common(stage, cluster.gpus_per_node, cluster.gpu_type, {}),
         "job-name": f"{stage.chain}-{stage.name}",
-        # A range: no run waits for a spare.
-        "nodes": f"{stage.nodes}-{stage.nodes + spare}" if spare else stage.nodes,
-        "ntasks-per-node": stage.ranks_per_node,
+        **size_flags(stage),
         "no-kill": outlives_nodes(stage),
         # B: the batch shell alone, which passes it on to the ranks. Without it the signal would reach every process of the
         # job, and end those that do not expect it, such as the loaders' workers.
@@ -123,16 +123,6 @@ def directives(stage: ChainStage) -> list[str]:
         "output": f"{stage.folder}/slurm/job.log",
     }
     return _lines(values)
-
-
-def spare_nodes(stage: ChainStage) -> int:
-    """Nodes without ranks. A command has none, and nodes of one kind cannot stand in for those of another."""
-    return 0 if stage.kind == records.COMMAND or stage.components else stage.cluster.spare_nodes
-
-
-def outlives_nodes(stage: ChainStage) -> bool:
-    """Whether a job goes on when it loses a node."""
-    return spare_nodes(stage) > 0 if stage.cluster.no_kill is None else stage.cluster.no_kill
 
 
 def component_directives(stage: ChainStage, part: ComponentConfig) -> list[str]:
@@ -200,6 +190,8 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "ranks": stage.ranks,
         "spare_nodes": spare_nodes(stage),
         "resources": stage.resources,
+        "sizes": list(stage.sizes),
+        "shrink_after": cluster.shrink_after,
         "time": stage.time,
         "max_failures": cluster.max_failures,
         "slow_factor": cluster.slow_factor,

@@ -182,6 +182,10 @@ class ClusterConfig(Section):
     """Nodes that a run takes in addition, if they are free when it starts; each replaces a bad or lost one at once."""
     no_kill: bool | None = None
     """Whether a job outlives the loss of one of its nodes (sbatch's --no-kill); null: where there are spare nodes."""
+    shrink_after: int | None = Field(None, ge=0)
+    """Seconds that a run waits for all its nodes before it goes on with fewer; null waits for as long as it takes."""
+    min_nodes: PositiveInt | None = None
+    """Fewest nodes with which a run goes on; null is half of those asked for."""
     preflight: bool = True
     """Check every node before the start; a bad one is excluded and the job goes back to the queue."""
     preflight_minutes: PositiveInt = 15

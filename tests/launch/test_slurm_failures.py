@@ -246,3 +246,21 @@ def test_a_failing_prolog_is_shown_and_release_runs_the_job_elsewhere(
         conf.write_text(before)
         operator.cluster.run("scontrol", "reconfigure")
         operator.cluster.run("scontrol", "update", "nodename=n1", "state=resume")
+
+
+def test_a_suspension_longer_than_the_hang_guard_is_no_hang(
+    operator: Operator, tmp_path: Path, reference: Reference
+) -> None:
+    run = tmp_path / "run"
+    limits = ("train.hang_timeout_s=15", "train.collective_timeout_s=300")
+    (job,) = operator.submit(None, *run_words(run, STEPS, *limits)).values()
+    operator.until(lambda: operator.step(run) >= 5, run)
+    operator.cluster.run("scontrol", "suspend", job)
+    then, step = time.monotonic(), operator.step(run)
+    assert operator.cluster.job(job)["JobState"] == "SUSPENDED"
+    operator.until(lambda: time.monotonic() > then + 25, run)
+    assert operator.step(run) <= step + 1
+    operator.cluster.run("scontrol", "resume", job)
+    assert finished(operator, job, run, reference)["Restarts"] == "0"
+    (log,) = run.glob("logs/*/rank_0.log")
+    assert "suspended: rank 0 did not run for" in log.read_text()
