@@ -63,27 +63,27 @@ def trained(operator: Operator, run: Path, count: int) -> None:
     operator.until(lambda: records.committed_step(run) > saved, run, 400)
 
 
-def inject(operator: Operator, run: Path, job: str, fault: str) -> None:
-    """Do it."""
+def inject(operator: Operator, run: Path, fault: str, start: int) -> None:
+    """Do it; not twice in a row on one node, which the job would avoid from then on."""
     if fault == "killed node":
         nodes = operator.cluster.run("scontrol", "show", "hostnames", records.last_begin(run)["nodes"]).split()
         operator.cluster.power_off(nodes[1])
     else:
-        operator.kill_rank(run, 3, signal.SIGKILL if fault == "killed rank" else signal.SIGSTOP)
+        operator.kill_rank(run, 3 if start % 2 else 1, signal.SIGKILL if fault == "killed rank" else signal.SIGSTOP)
 
 
 def recoveries(operator: Operator, folder: Path, fault: str, way: str, count: int) -> list[dict[str, float]]:
     """Seconds of so many recoveries; a job loses one node at most, so each lost node is one of a job of its own."""
     found: list[dict[str, float]] = []
-    operator.configure(**WAYS[way])
+    operator.configure(**WAYS[way], time="02:00:00")
     each = 1 if fault == "killed node" else count
     while len(found) < count:
         run = folder / f"{fault}-{way}-{len(found)}".replace(" ", "_")
         words = run_words(run, 100_000, "checkpoint.keep_last=2", f"train.hang_timeout_s={HANG_S}")
-        (job,) = operator.submit(None, *words).values()
+        operator.submit(None, *words)
         for start in range(1, each + 1):
             trained(operator, run, start)
-            inject(operator, run, job, fault)
+            inject(operator, run, fault, start)
             began = time.time()
             operator.until(partial(stepped, run, start + 1), run, 400)
             total, imports = time.time() - began, first_steps(run)[-1]["phases"].get("imports", 0.0)
