@@ -20,10 +20,13 @@ from megabiomed.launch import elastic, records, restart, scheduler
 from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_accused, without_repeated
 from megabiomed.launch.causes import Failure, first_failure
 from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
-from megabiomed.launch.preflight_verdict import bad_nodes
+from megabiomed.launch.drain import drain
+from megabiomed.launch.preflight_verdict import bad_nodes, is_slow
 from megabiomed.launch.room import lacking
+from megabiomed.launch.status import reached_step
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover
 from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
+from megabiomed.processes import gpu_health
 from megabiomed.processes.hang_page import suspects, write_page
 
 NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of the first only
@@ -54,7 +57,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     # beginning after its own.
     noted = records.append(
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
-        **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
+        lost_steps=max(0, reached_step(run) - step), **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
     )  # fmt: skip
     return decision if noted else after_takeover(run, _owner(incarnation))
 
@@ -122,8 +125,11 @@ def judge(run: Path, incarnation: str) -> Decision:
         "decision": decision.verb,
         "reason": decision.reason,
     }
-    noted = records.append(run, "preflight", fence, incarnation=incarnation, **outcome)
-    return decision if noted else after_takeover(run, _owner(incarnation))
+    if not records.append(run, "preflight", fence, incarnation=incarnation, **outcome):
+        return after_takeover(run, _owner(incarnation))
+    # A slow node may only have had other work for a moment.
+    drain(run, {node: why for node, why in bad.items() if node in outcome["exclude"] and not is_slow(why)})
+    return decision
 
 
 def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
@@ -134,7 +140,8 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     if lost:
         return after_takeover(run, _owner(incarnation))
     told = records.verdict(run, incarnation)
-    outcome, accused = str(told.get("outcome", "")), records.bad_nodes(told)
+    outcome = str(told.get("outcome", ""))
+    accused = gpu_health.bad_nodes(run / "logs" / incarnation) | records.bad_nodes(told)
     # A command knows nothing of verdicts; its exit code is all there is.
     if job["kind"] == records.COMMAND and code == 0:
         outcome = "finished"
@@ -153,8 +160,10 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     )
     decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
     decision, excluded = _on_nodes(run, incarnation, decision, ending, failure, accused)
-    noted = _note_end(run, incarnation, fence, ending, decision, failure, excluded)
-    return decision if noted else after_takeover(run, _owner(incarnation))
+    if not _note_end(run, incarnation, fence, ending, decision, failure, excluded):
+        return after_takeover(run, _owner(incarnation))
+    drain(run, accused)
+    return decision
 
 
 def _on_nodes(

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
 from megabiomed.config.cluster import Flags, Time
+from megabiomed.config.notify import NotifyConfig
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.runs.kinds import kind_of_file, read_run
@@ -81,6 +82,8 @@ class ChainConfig(Section):
     """Name of the chain."""
     stages: list[ChainStageConfig] = Field(min_length=1)
     """Stages in order."""
+    notify: list[NotifyConfig] | None = None
+    """Who is told of what; null leaves it to the cluster files."""
 
 
 def read_chain(path: str, overrides: list[str], nodes: int | None) -> ChainConfig:

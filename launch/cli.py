@@ -43,6 +43,7 @@ def submit(
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
     from megabiomed.config.cluster import load_cluster, parse_flags
+    from megabiomed.config.notify import unusable
     from megabiomed.launch.again import unfinished
     from megabiomed.launch.commands import missing, parse_command
     from megabiomed.launch.stage import load_stages
@@ -62,7 +63,8 @@ def submit(
     stages = [job.stage for job in jobs]
     todo = unfinished(stages)
     typer.echo("\n".join(line for stage in stages for line in _plan(stage, stage in todo)))
-    for error in missing(todo, parse):
+    receivers = [receiver for stage in todo for receiver in stage.cluster.notify]
+    for error in (*missing(todo, parse), *unusable(receivers)):
         if not dry_run:
             raise error
         typer.echo(f"submit would refuse this: {error}")
@@ -120,6 +122,9 @@ def status(
     hide_finished: Annotated[bool, typer.Option("--hide-finished", help="Leave out what has finished.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    prometheus: Annotated[
+        Path | None, typer.Option(help="Write metrics of all runs, also those in the queue elsewhere; - prints them.")
+    ] = None,
 ) -> None:
     """Show the state of submitted runs: step, loss, speed, last checkpoint, ETA including requeues, how they ended.
 
@@ -131,6 +136,10 @@ def status(
 
     from megabiomed.launch.status import find_runs, statuses
     from megabiomed.launch.status_table import belongs, table
+
+    if prometheus is not None:
+        _export(run, prometheus)
+        return
 
     def rows() -> list[dict[str, Any]]:
         runs = find_runs(run)
@@ -155,6 +164,22 @@ def status(
         console.print(shown, soft_wrap=isinstance(shown, Text))  # paths stay whole
     else:
         typer.echo(f"no run is {state or 'unfinished'}")
+
+
+def _export(run: Path | None, file: Path) -> None:
+    from megabiomed.ground.places import same_place
+    from megabiomed.launch.prometheus import exposition, write
+    from megabiomed.launch.status import find_runs, queued_runs, statuses
+
+    runs = find_runs(run)
+    for other in queued_runs() if run is None else []:
+        if not any(same_place(other, known) for known in runs):
+            runs.append(other)
+    text = exposition(statuses(runs))
+    if str(file) == "-":
+        typer.echo(text, nl=False)
+    else:
+        write(file, text)
 
 
 def logs(

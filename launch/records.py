@@ -4,6 +4,7 @@ slurm/job.sh config.yaml job.json     the script, the effective configuration, w
 slurm/incarnations.jsonl              one line when an incarnation begins, one for each decision about it
 slurm/verdicts/INCARNATION.json       how the ranks left, written by rank 0
 slurm/submit.lock                     locked while somebody submits the run
+slurm/notified.jsonl, eta.jsonl       what became of each notification; expected ends (launch/notify)
 slurm/no_agent                        job and node of starts on nodes that could not even run the agent
 """
 
@@ -149,7 +150,7 @@ def note_event(run: Path, kind: str, fence: Fence | None) -> bool:
 
 
 def _add(file: Path, fence: Fence | None, record: dict[str, Any]) -> bool:
-    """Add a line to a run's records; one write, so that concurrent writers do not mix lines.
+    """Add a line to a run's records.
 
     Args:
         fence: the claim of the start that writes; None for an operator who holds the lock of `submitting`, and where the run
@@ -161,14 +162,18 @@ def _add(file: Path, fence: Fence | None, record: dict[str, Any]) -> bool:
     if fence is not None and fence.taken_over():
         print(f"not noted, a later start took over: {record}", file=sys.stderr)
         return False
-    claim = {CLAIM: fence.number} if fence is not None else {}
+    add_line(file, record | ({CLAIM: fence.number} if fence is not None else {}))
+    return True
+
+
+def add_line(file: Path, record: dict[str, Any]) -> None:
+    """Add a line of JSON to a file, durably; one write, so that concurrent writers do not mix lines."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        os.write(descriptor, (json.dumps(record | claim) + "\n").encode())
+        os.write(descriptor, (json.dumps(record) + "\n").encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return True
 
 
 def history(run: Path) -> list[dict[str, Any]]:
@@ -242,6 +247,17 @@ def slow_ranks(run: Path) -> list[dict[str, Any]]:
         elif kind in ("start", "resume", "stopped", "ended", "failed", "finished"):
             held.clear()
     return list(held.values())
+
+
+def gpu_findings(run: Path) -> list[dict[str, Any]]:
+    """The events `gpu_health` of the newest start of a run, also after its end (docs/health.md)."""
+    held: list[dict[str, Any]] = []
+    for event in of_owners(read_objects(run / EVENTS)):
+        if event.get("event") in ("start", "resume"):
+            held.clear()
+        elif event.get("event") == "gpu_health":
+            held.append(event)
+    return held
 
 
 def is_finished(run: Path) -> bool:

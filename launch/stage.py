@@ -132,6 +132,8 @@ def load_stages(
     stages: list[ChainStage] = []
     for config in chain.stages:
         profile = load_cluster(config.cluster) if config.cluster else cluster
+        if chain.notify is not None:
+            profile = profile.model_copy(update={"notify": chain.notify})
         if config.command:
             if check_command is not None:
                 check_command(config.command)

@@ -25,6 +25,17 @@ _BROKEN = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT", "BOOT_FAIL", "DEAD
 """States in which SLURM leaves a job for good, other than by somebody's wish."""
 
 
+def queued_runs() -> list[Path]:
+    """Runs of this user that are in the queue, wherever their folders are; none where the scheduler does not answer."""
+    try:
+        jobs = queue.listed()
+    except LaunchError:
+        return []
+    scripts = [Path(job["Command"]) for job in jobs if "Command" in job]
+    folders = [script.parent.parent for script in scripts if script.name == records.SCRIPT]
+    return [folder for folder in folders if records.read_job(folder)]
+
+
 def find_runs(where: Path | None) -> list[Path]:
     """The submitted runs: the one that is given (with its chain), or all below a folder (default `runs/`).
 
@@ -95,7 +106,7 @@ def _status(
     run: Path, job: dict[str, Any], slurm: dict[str, str], past: list[dict[str, str]], away: bool
 ) -> dict[str, Any]:
     history, event = records.history(run), records.last_event(run)
-    metrics = _last_metrics(run)
+    metrics = last_metrics(run)
     ends = [record for record in history if _is_ending(record)]
     last = ends[-1] if ends else {}
     total = records.last_event(run, "total_steps").get("total_steps")
@@ -130,6 +141,10 @@ def _status(
         "slow": [
             {key: found.get(key) for key in ("rank", "host", "work", "part", "factor", "lost", "step")}
             for found in records.slow_ranks(run)
+        ],
+        "gpu_health": [
+            {key: found.get(key) for key in ("host", "gpu", "fault", "text", "bad", "step")}
+            for found in records.gpu_findings(run)
         ],
         "last": last.get("reason"),
         "last_time": last.get("time"),
@@ -185,8 +200,8 @@ def _state(slurm: dict[str, str], event: dict[str, Any], past: list[dict[str, st
     return f"not in the queue ({event['event']})" if event else "not in the queue"
 
 
-def _last_metrics(run: Path) -> dict[str, Any]:
-    """The newest training record, from the end of the file."""
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The newest training record, from the end of the file, with its figures, what is not finite, and its time."""
     file = run / "metrics.jsonl"
     if not file.is_file():
         return {}
@@ -196,7 +211,9 @@ def _last_metrics(run: Path) -> dict[str, Any]:
     for line in reversed(lines):
         record = parsed_object(line)
         if record is not None and "train/loss" in record:
-            return {key: value for key, value in record.items() if is_figure(value) or value == NOT_FINITE}
+            return {
+                key: value for key, value in record.items() if is_figure(value) or value == NOT_FINITE or key == "time"
+            }
     return {}
 
 
@@ -222,6 +239,18 @@ def _eta(metrics: dict[str, Any], job: dict[str, Any], slurm: dict[str, str]) ->
     # A start trains for its time limit without the grace at its end.
     limit = seconds_of(job["time"]) - job["cluster"]["grace_seconds"]
     return float(left) + int(left // limit) * _requeue_pause(slurm)
+
+
+def remaining_s(run: Path) -> tuple[float | None, int]:
+    """Seconds that a run still needs, as far as its own files know them, and the steps that its newest start has done."""
+    metrics, begun = last_metrics(run), records.last_begin(run).get("step", 0)
+    step = _known(metrics, "step") or 0
+    return _eta(metrics, records.read_job(run), {}), step - begun if isinstance(begun, int) else 0
+
+
+def reached_step(run: Path) -> int:
+    """The newest step that a run reported; what a start does again of it was lost."""
+    return int(_known(last_metrics(run), "step") or 0)
 
 
 def _requeue_pause(slurm: dict[str, str]) -> float:

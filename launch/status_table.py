@@ -113,12 +113,8 @@ def _last(status: dict[str, Any]) -> str | None:
     decision = first_clause(status["last"], status["run"]) if status["last"] else None
     if decision and (age := _since(status["last_time"])):
         decision = f"{decision} ({age} ago)"
-    return (
-        "; ".join(
-            filter(None, (status["blocked"], _shrunk(status), _slow(status), decision, _recovery(status), avoids))
-        )
-        or None
-    )
+    parts = (status["blocked"], _shrunk(status), _slow(status), _gpus(status), decision, _recovery(status), avoids)
+    return "; ".join(filter(None, parts)) or None
 
 
 def _recovery(status: dict[str, Any]) -> str | None:
@@ -149,6 +145,15 @@ def _slow(status: dict[str, Any]) -> str | None:
         for slow in status["slow"]
     ]
     return f"slow: {', '.join(found)}" if found else None
+
+
+def _gpus(status: dict[str, Any]) -> str | None:
+    """What is wrong with GPUs, the worst first."""
+    found = sorted(status["gpu_health"], key=lambda each: not each["bad"])
+    places = [each["host"] if each["gpu"] is None else f"{each['host']} GPU {each['gpu']}" for each in found[:3]]
+    said = [f"{place} {each['text']}" for place, each in zip(places, found)]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"gpu: {', '.join(said)}{more}" if said else None
 
 
 def first_clause(text: str, run: str) -> str:

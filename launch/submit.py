@@ -85,6 +85,7 @@ def render(stage: ChainStage) -> Job:
         exclude=excluded(stage) or "",
         controls=stage.controls,
         least=stage.sizes[-1] if len(stage.sizes) > 1 else None,
+        notify=bool(cluster.notify),
     )
     return Job(stage, text)
 

@@ -22,6 +22,7 @@ from megabiomed.ground.outcome import end
 from megabiomed.ground.secrets import guard_process
 from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
+from megabiomed.launch.cli_notify import register as register_notify
 from megabiomed.launch.cli_tables import register as register_tables
 from megabiomed.runs.cli import register as register_runs
 from megabiomed.runs.cli_data import data_app
@@ -153,6 +154,7 @@ def validate(
 
 register_launch(app)
 register_tables(app)
+register_notify(app)
 register_evaluate(app)
 options.guard(app)  # after the last command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_
 
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
+from megabiomed.config.notify import NotifyConfig
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.secrets import is_secret, masked_variables, remember
@@ -24,7 +26,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+)")
 _OWN_VARIABLES = (
     *("run", "python", "host_python", "incarnation", "logs", "nodes", "head_node", "group_head"),
     *("warned", "srun_pid", "code", "asked", "threads", "IFS", "BASHOPTS", "SHELLOPTS", "EUID", "PPID", "UID"),
-    *("began", "stop_at", "chosen", "overlap", "repeat", "helpers", "log_size"),
+    *("began", "stop_at", "chosen", "overlap", "repeat", "helpers", "log_size", "teller"),
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
 )
 _OWN_PREFIXES = ("SLURM", "MEGABIOMED_")
@@ -192,6 +194,10 @@ class ClusterConfig(Section):
     """Minutes after which a check that hangs is ended, and its node excluded."""
     slow_factor: float = Field(1.5, gt=1)
     """A node is slow when its matrix product takes this many times the median."""
+    drain_command: list[str] = Field(default_factory=list)
+    """Words of a command that takes a bad node out of service; `{node}` and `{reason}` in them are replaced. Empty: none."""
+    notify: list[NotifyConfig] = Field(default_factory=list)
+    """Who is told of what: webhooks, commands, mail. That of a chain file replaces it."""
 
     @property
     def ranks_per_node(self) -> int:
@@ -205,8 +211,9 @@ class ClusterConfig(Section):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Those of them that hold credentials: the job gets them from the environment of its submission."""
-        return {name: value for name, value in self.variables.items() if is_secret(name, value)}
+        """What holds credentials, of these and of receivers: the job gets it from the environment of its submission."""
+        told = {name: os.environ.get(name, "") for receiver in self.notify for name in receiver.variables}
+        return told | {name: value for name, value in self.variables.items() if is_secret(name, value)}
 
     @field_serializer("environment")
     def _without_credentials(self, values: dict[str, str]) -> dict[str, str]:

@@ -37,6 +37,9 @@ class HealthConfig(Section):
     slow_windows: PositiveInt = 3
     """Windows in a row in which they must; a window is `train.log_every` steps, or a multiple of that from 10 steps on."""
 
+    gpu_every_s: NonNegativeInt = 60
+    """Seconds between looks at the GPUs of each node (ECC, row remaps, Xids, NVLink, clocks), in a thread. 0: never."""
+
     @property
     def watches_spikes(self) -> bool:
         """Whether loss and norm are compared with those before."""

@@ -145,6 +145,7 @@ class Reporter:
             config.model, tokens, self._pairs, config.lora, config.parallel.activation_checkpointing
         )  # fmt: skip
         found = {
+            "step_s": seconds / self._steps,
             "tokens_per_s": tokens / seconds,
             "useful_tokens_per_s": self._useful / seconds,
             "tokens_per_s_per_device": tokens / seconds / self.world,

@@ -19,7 +19,8 @@ from megabiomed.launch.control import resubmit
 from megabiomed.launch.decision import SUPERSEDED, Decision
 from megabiomed.launch.status import status_of
 from megabiomed.launch.successor import TAKEN_OVER, dependents
-from megabiomed.processes import ranks
+from megabiomed.processes import gpu_health, ranks
+from megabiomed.processes.gpu_tools import Finding
 from megabiomed.processes.ranks import VERDICT
 
 Call = Callable[[Path], object]
@@ -200,3 +201,38 @@ def test_a_node_that_the_ranks_found_bad_is_left_out_of_the_next_start(
     assert (decision.verb, decision.exclude) == ("requeue", ("n2", "n9"))
     assert "bad nodes: n2: corruption: norm.weight on rank 1 (n2)" in decision.reason
     assert records.history(run)[-1]["exclude"] == ["n2"]
+
+
+@pytest.mark.parametrize("outcome", ["", "stopped"])
+def test_a_node_whose_gpu_broke_during_the_run_is_avoided_and_drained_on_request(
+    run: Path,
+    tools: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: str,
+) -> None:
+    program(
+        tools, "scontrol",
+        f'''[ "$1" = update ] && {{ printf "%s|" "$@" > {tmp_path}/drained; echo no permission >&2; exit 1; }}
+        [ "$2" = hostnames ] && printf "n1\\nn2\\n" || echo "JobId=7 JobState=RUNNING Restarts=0 Command=x"''',
+    )  # fmt: skip
+    program(tools, "sinfo", "printf 'n1\\nn2\\nn3\\n'")
+    drain = ["scontrol", "update", "NodeName={node}", "State=DRAIN", "Reason={reason}"]
+    (run / records.SLURM / records.JOB).write_text(
+        json.dumps(JOB | {"kind": "pretrain", "cluster": {"drain_command": drain}})
+    )
+    (run / records.SLURM / records.VERDICTS / "7.0.1.json").write_text(json.dumps({"outcome": outcome}))
+    logs = run / "logs" / "7.0.1" / gpu_health.FOLDER
+    gpu_health.write(
+        logs, "n2", [Finding(3, "xid 79", "Xid 79: off the bus", True), Finding(1, "nvlink", "errors", False)]
+    )
+    gpu_health.write(logs, "n1", [Finding(0, "throttled", "hot", False)])
+    agent._job.cache_clear()
+    decision = agent.end(run, "7.0.1", 0 if outcome else 1, warned=False)
+    assert (decision.verb, decision.exclude) == ("requeue", ("n2",))
+    assert decision.reason.endswith("bad nodes: n2: GPU 3: Xid 79: off the bus")
+    assert records.history(run)[-1]["exclude"] == ["n2"]
+    words = (tmp_path / "drained").read_text().split("|")
+    assert words[1:4] == ["NodeName=n2", "State=DRAIN", "Reason=megabiomed run: GPU 3: Xid 79: off the bus"]
+    assert "drain n2: exit code 1: no permission" in capsys.readouterr().err

@@ -146,13 +146,19 @@ def test_a_run_that_fails_without_progress_gives_up_and_takes_its_dependents_alo
     ]
     chain = tmp_path / "chain.yaml"
     chain.write_text(yaml.safe_dump({"name": "doomed", "stages": stages}))
-    operator.configure(wrap=["false"])
+    told = tmp_path / "told"
+    page = ["bash", "-c", f'echo "$0" >> {told}; [ $(grep -c . {told}) -gt 1 ]', "{event} {title}"]
+    operator.configure(wrap=["false"], notify=[{"command": page}])
     ids = operator.submit(chain, nodes=None)
     first = operator.final(ids["first"], one)
     assert (first["JobState"], first["Restarts"]) == ("FAILED", "0"), operator.logs(one)
     assert operator.final(ids["second"], two)["JobState"] == "CANCELLED"
     assert operator.final(ids["third"], three)["JobState"] == "CANCELLED"
     assert "failure 2 of 2 without progress" in operator.status(one)[0]["last"]
+    # The receiver fails at the first try; there was no other start that could have told it again.
+    assert told.read_text() == "give-up doomed/first: gave up\n"
+    assert (one / "slurm" / "job.log").read_text().count("notify: command bash: exit code 1") == 1
+    assert "1 of 1 messages delivered" in operator.type("notify", one)
 
 
 def starts(run: Path) -> int:

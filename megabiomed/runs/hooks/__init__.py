@@ -7,6 +7,7 @@ from megabiomed.runs.hooks.base import Hook
 from megabiomed.runs.hooks.encoder_balance import EncoderBalance
 from megabiomed.runs.hooks.evaluation import Evaluation
 from megabiomed.runs.hooks.first_step import FirstStep
+from megabiomed.runs.hooks.gpu_health import GpuHealth
 from megabiomed.runs.hooks.hang import Heartbeat
 from megabiomed.runs.hooks.health import HealthCheck
 from megabiomed.runs.hooks.profile import Profile
@@ -34,6 +35,7 @@ def standard_hooks(evaluation: TrainingEvaluation | None) -> list[Hook]:
         Profile(),
         FirstStep(),
         SlowRanks(),
+        GpuHealth(),
         EncoderBalance(),
         Reports(),
     ]

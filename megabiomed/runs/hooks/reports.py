@@ -18,6 +18,7 @@ class Reports(Hook):
         """See the base class."""
         result = step.result
         figures = (result.loss, result.grad_norm, step.lr, result.loss_tokens, result.visible_pairs)
+        training.reporter.add({"train/tokens": float(training.position.tokens)})
         training.reporter.step(step.number, *figures)
 
     def at_end(self, training: Training, ending: Ending) -> None:

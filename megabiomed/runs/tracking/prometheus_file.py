@@ -16,12 +16,31 @@ from megabiomed.config import RunConfig
 from megabiomed.runs.tracking.base import Figures
 
 FILE = "metrics.prom"
+PREFIX = "megabiomed_"
+HELP = {
+    "up": "1 while the run is training, 0 when it is over.",
+    "step": "Optimizer steps done.",
+    "measured_timestamp_seconds": "When the newest figure was measured.",
+    "events": "Events of the run, by kind.",
+}
+"""Of the metrics that are no figures. `megabiomed status --prometheus` writes the same ones."""
 _SECONDS = re.compile(r"_s(?=$|_per_)")
 
 
 def _second(found: re.Match[str]) -> str:
     """`_s` written out: tokens_per_second, but eta_seconds."""
     return "_second" if found.string[: found.start()].endswith("_per") else "_seconds"
+
+
+def metric_name(figure: str) -> str:
+    """`megabiomed_train_tokens_per_second` of `train/tokens_per_s`."""
+    part, _, what = figure.partition("/")
+    return PREFIX + re.sub(r"[^A-Za-z0-9_]", "_", f"{part}_{_SECONDS.sub(_second, what)}")
+
+
+def figure_help(figure: str) -> str:
+    """What the metric of a figure says of itself."""
+    return f"{figure} at the newest step that has it."
 
 
 class PrometheusFile:
@@ -33,25 +52,21 @@ class PrometheusFile:
         self._registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
         self._file = self._run = ""
-        self._events = Counter(
-            "megabiomed_events", "Events of the run, by kind.", ["run", "kind"], registry=self._registry
-        )
+        self._events = Counter(f"{PREFIX}events", HELP["events"], ["run", "kind"], registry=self._registry)
 
     def start(self, config: RunConfig) -> None:
         """See `Tracker`."""
         self._run = config.name
         self._file = str(config.folder / FILE)
-        self._set("up", "1 while the run is training, 0 when it is over.", 1.0)
+        self._set(f"{PREFIX}up", HELP["up"], 1.0)
 
     def metrics(self, figures: Sequence[Figures]) -> None:
         """See `Tracker`."""
         for figure in figures:
             for name, value in figure.values.items():
-                part, _, what = name.partition("/")
-                words = re.sub(r"[^A-Za-z0-9_]", "_", f"{part}_{_SECONDS.sub(_second, what)}")
-                self._set(words, f"{name} at the newest step that has it.", value)
-            self._set("step", "Optimizer steps done.", figure.step)
-            self._set("measured_timestamp_seconds", "When the newest figure was measured.", figure.time)
+                self._set(metric_name(name), figure_help(name), value)
+            self._set(f"{PREFIX}step", HELP["step"], figure.step)
+            self._set(f"{PREFIX}measured_timestamp_seconds", HELP["measured_timestamp_seconds"], figure.time)
         self._write()
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
@@ -61,12 +76,12 @@ class PrometheusFile:
 
     def finish(self, status: str) -> None:
         """See `Tracker`."""
-        self._set("up", "", 0.0)
+        self._set(f"{PREFIX}up", HELP["up"], 0.0)
         self._write()
 
     def _set(self, name: str, text: str, value: float) -> None:
         if name not in self._gauges:
-            self._gauges[name] = Gauge(f"megabiomed_{name}", text, ["run"], registry=self._registry)
+            self._gauges[name] = Gauge(name, text, ["run"], registry=self._registry)
         self._gauges[name].labels(self._run).set(value)
 
     def _write(self) -> None:
