@@ -119,8 +119,9 @@ def judge(run: Path, incarnation: str) -> Decision:
     elif decision.exclude:
         own = of_operator(run, job, _job())
         decision = as_far_as_possible(run, decision, bad, own, _job(), elastic.least(job, place.needed))
+    left_out = sorted(bad) if decision.nodes else [node for node in decision.exclude if node not in own]
     outcome = {
-        "exclude": sorted(bad) if decision.nodes else [node for node in decision.exclude if node not in own],
+        "exclude": left_out,
         "all": len(bad) == len(nodes),
         "decision": decision.verb,
         "reason": decision.reason,
@@ -128,7 +129,7 @@ def judge(run: Path, incarnation: str) -> Decision:
     if not records.append(run, "preflight", fence, incarnation=incarnation, **outcome):
         return after_takeover(run, _owner(incarnation))
     # A slow node may only have had other work for a moment.
-    drain(run, {node: why for node, why in bad.items() if node in outcome["exclude"] and not is_slow(why)})
+    drain(run, {node: why for node, why in bad.items() if node in left_out and not is_slow(why)})
     return decision
 
 
