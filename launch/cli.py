@@ -97,7 +97,7 @@ def _sweep(plan: Plan, words: list[str], limit: int | None, dry_run: bool) -> No
 
 def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
     """Describe a stage for the operator who decides whether to submit it."""
-    from megabiomed.launch.submit import typed_commands
+    from megabiomed.launch.by_hand import typed_commands
 
     if not todo:
         return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]

@@ -11,7 +11,7 @@ from megabiomed.checkpoint.fence import holder
 from megabiomed.ground.errors import LaunchError, UserError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
-from megabiomed.launch import records, scheduler
+from megabiomed.launch import records, scheduler, sweep
 from megabiomed.launch.again import outdated
 from megabiomed.launch.change import UNCHANGED, Change, changed, refuse_running, replace_job
 from megabiomed.launch.pending import is_shut_out
@@ -46,6 +46,8 @@ def save(run: Path) -> str:
     Raises:
         LaunchError: it does not run, so that the request would wait in its folder and fire in a later start.
     """
+    if sweep.is_sweep(run):
+        raise LaunchError(f"{run} is a sweep", do=f"name one of its runs: megabiomed sweep {run}")
     folders = [run] if records.read_job(run) else submitted_below(run)
     if run.is_dir() and all(records.is_finished(folder) for folder in folders or [run]):
         raise LaunchError(f"nothing to save: {run} is finished", do=f"megabiomed status {run}")
@@ -156,6 +158,10 @@ def resubmit(run: Path, only: str, dry_run: bool, change: Change = UNCHANGED) ->
     """
     if only not in ("failed", "this"):
         raise LaunchError("--only has no such choice", got=repr(only), expected="failed or this")
+    if sweep.is_sweep(run):
+        for member in sweep.submitted(run):
+            yield from resubmit(member, only, dry_run, change)
+        return
     ids: dict[str, str] = {}
     mine = jobs_of(run)
     runs = find_runs(mine[0]) if only == "failed" else mine

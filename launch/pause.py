@@ -17,10 +17,16 @@ def pause(run: Path) -> Iterator[str]:
     would requeue the job, and by the next start. So a run pauses also while its controller is away.
 
     Raises:
-        LaunchError: nothing was submitted, or it is not in the queue.
+        LaunchError: nothing was submitted, or a run is not in the queue; all others were paused before that.
     """
+    failed: LaunchError | None = None
     for folder in jobs_of(run):
-        yield _pause(folder)
+        try:
+            yield _pause(folder)
+        except LaunchError as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _pause(folder: Path) -> str:

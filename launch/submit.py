@@ -22,7 +22,6 @@ from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.sizes import outlives_nodes, size_flags, spare_nodes
 from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.undo import Before, in_one_line, restore, take_back
-from megabiomed.processes.torchrun import torchrun
 
 _TEMPLATE = "job.sh.j2"
 _SCRIPT_PATH = r"""[^\s"'\\%]+"""
@@ -264,12 +263,7 @@ def _checked(jobs: list[Job], members: list[Path]) -> dict[str, str]:
 
 
 def submit_job(job: Job, members: list[Path], after: list[str], turn: Sequence[str] = ()) -> str:
-    """Submit a prepared job and note it; returns its id. The budgets of its run start from zero.
-
-    Args:
-        after: jobs that must succeed first.
-        turn: jobs that must be over first.
-    """
+    """Submit a prepared job, after those of `scheduler.submit`, and note it; returns its id. Its budgets start from zero."""
     # A switch that an earlier submission left would end this one at once.
     for folder in job.stage.controls:
         for switch in (records.KILL_SWITCH, records.PAUSE):
@@ -293,17 +287,3 @@ def refuse_second(run: Path) -> None:
                 got=f"job {number}, {state}",
                 do=f"megabiomed cancel {run}, or wait for it",
             )
-
-
-def typed_commands(stage: ChainStage) -> list[str]:
-    """The same stage without SLURM: what to type on each host, one line per kind of host."""
-    # Credentials are left to the shell in which the command is typed.
-    secrets = stage.cluster.secrets
-    variables = [f"{name}={value}" for name, value in stage.cluster.variables.items() if name not in secrets]
-    front = shlex.join(["env", *variables]) + " " if variables else ""
-    if stage.kind == records.COMMAND:
-        return [front + shlex.join(["megabiomed", *stage.typed])]
-    hosts = stage.nodes + sum(part.nodes for part in stage.components)
-    words = shlex.join(["-m", "megabiomed.cli", *stage.typed])
-    counts = dict.fromkeys([stage.ranks_per_node, *(part.ranks_per_node for part in stage.components)])
-    return [f"{front}{torchrun(hosts, count)} {words}" for count in counts]

@@ -126,6 +126,18 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / FILE).is_file()
+
+
+def submitted(folder: Path) -> list[Path]:
+    """The folders of the runs of a sweep that were submitted."""
+    runs = (folder / entry["label"] for entry in read(folder))
+    job = f"{records.SLURM}/{records.JOB}"
+    return [run for run in runs if any([*run.glob(job), *run.glob(f"*/{job}")])]
+
+
 def queued_job(run: Path) -> str | None:
     """Id of the job that a run has in the queue."""
     job = scheduler.job_of(run) if records.read_job(run) else {}

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from megabiomed.config import shipped
 from megabiomed.config.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
 from megabiomed.ground.errors import ConfigError, LaunchError, TopologyError
+from megabiomed.launch.by_hand import typed_commands
 from megabiomed.launch.stage import load_stages
-from megabiomed.launch.submit import render, typed_commands
+from megabiomed.launch.submit import render
 
 
 def script(run_file: Path, cluster: ClusterConfig, *overrides: str, nodes: int = 1) -> str:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from megabiomed.cli import app
 from megabiomed.ground.errors import ConfigError, LaunchError
+from megabiomed.launch.control import resubmit, save
 from megabiomed.launch.scheduler import submit
 from megabiomed.launch.sweep import grid, note, read
 from megabiomed.launch.sweep_table import best_validation, cells, columns, compared
@@ -61,6 +62,11 @@ def test_a_sweep_is_listed_submitted_continued_and_compared(run_file: Path, tmp_
         "in the queue", "in the queue", "submitted",
     ]  # fmt: skip
     assert len([file for file in base.iterdir() if file.name.isdigit()]) == 3
+
+    with pytest.raises(LaunchError, match="is a sweep"):
+        save(folder)
+    again = list(resubmit(folder, "failed", dry_run=True))
+    assert [line.split(":")[0] for line in again] == ["in the queue"] * 3
 
     figures = {"lr=1e-3": (2.0, 2.5), "lr=2e-3": (1.9, 2.2)}
     for label, (loss, best) in figures.items():
