@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.scheduling import program
 
-from megabiomed.launch import agent, answer, records, recovery, restart
+from megabiomed.launch import agent, answer, elastic, records, recovery, restart
 from megabiomed.launch.causes import Failure
 from megabiomed.launch.decision import AGAIN, Decision, Ending
 from megabiomed.launch.guard import is_headless
@@ -37,7 +37,7 @@ def run(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     names = 'if [ "$2" = hostnames ]; then tr , "\\n" <<< "$3"'
     program(tools, "scontrol", f"{names}; else echo 'JobId=7 JobState=RUNNING Restarts=0 Command=x'; fi")
     answers(tools)
-    for name, value in {"SLURM_JOB_ID": "7", agent.NODES: "n1,n2,n3", restart.CHOSEN: "n1,n2"}.items():
+    for name, value in {"SLURM_JOB_ID": "7", agent.NODES: "n1,n2,n3", elastic.CHOSEN: "n1,n2"}.items():
         monkeypatch.setenv(name, value)
     agent._job.cache_clear()
     assert agent.begin(folder, "7.0.1").verb == "run"
@@ -110,7 +110,7 @@ def test_a_node_that_is_silent_or_bad_is_replaced_and_not_used_again(
     decision = agent.end(run, "7.0.1", 137, warned=False)
     assert (decision.verb, decision.nodes, f"{says}; n3 instead" in decision.reason) == (AGAIN, ("n1", "n3"), True)
     assert records.history(run)[-1]["exclude"] == ["n2"]
-    monkeypatch.setenv(restart.CHOSEN, "n1,n3")
+    monkeypatch.setenv(elastic.CHOSEN, "n1,n3")
     agent.begin(run, "7.0.2")
     answers(tools)  # n2 answers again, but was left out
     assert agent.end(run, "7.0.2", 137, warned=False).nodes == ("n1", "n3")
