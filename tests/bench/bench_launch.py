@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=3, help="lost nodes and stopped ranks for each way")
     options = parser.parse_args()
     faults = {"killed rank": options.ranks, "killed node": options.others, "stopped rank": options.others}
-    with tempfile.TemporaryDirectory(prefix="bench-launch-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_records(folder / "records.jsonl.gz", 40, 0)
         sources = [folder / "records.jsonl.gz"]
