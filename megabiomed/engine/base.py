@@ -74,6 +74,9 @@ class DataParallelEngine(ABC):
         """Reduced gradients that several ranks hold alike, while `see_gradients` is called."""
         return iter(())
 
+    def end(self) -> None:
+        """Let go of hooks that would keep this engine, with its weights and moments, for the life of the process."""
+
     def alike(self, name: str, over_shards: bool) -> tuple[dist.ProcessGroup, ...]:
         """Groups of more than one rank that hold a parameter, or the same part of it, with the same bits.
 

@@ -103,6 +103,10 @@ class TrainEngine:
             copy = Held("tied copy of the embedding", total, (tied.group,))
             self.compared.append(Sums((copy,), total.reshape(1)))
 
+    def end(self) -> None:
+        """Let go of what would keep this engine in memory after its last reference; it cannot be used any more."""
+        self.data_parallel.end()
+
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
         return architecture_of(self.config.model).parameters()

@@ -178,6 +178,10 @@ class ZeroEngine(DataParallelEngine):
         """See the base class."""
         self.deepspeed.train(mode)
 
+    def end(self) -> None:
+        """See the base class: those that DeepSpeed registered with autograd."""
+        self.deepspeed.destroy()
+
     def _show_once(self) -> None:
         """DeepSpeed steps ZeRO-3 group by group."""
         if not self._shown:

@@ -153,6 +153,8 @@ def end_groups() -> None:
     Every gloo group has a thread that wakes a hundred times a second: 500 groups that nobody uses take half a core.
     """
     dist.barrier()  # a slower rank may still need them
+    if (parallel_state := sys.modules.get("megatron.core.parallel_state")) is not None:
+        parallel_state.destroy_model_parallel()
     for group in list(distributed_c10d._world.pg_map):
         if group is not dist.group.WORLD:
             dist.destroy_process_group(group)

@@ -124,6 +124,7 @@ class Trainer:
             hook.on_leave(training)
         for hook in self.hooks:
             hook.at_end(training, ending)
+        training.module.engine.end()
         return ending.outcome
 
     def _steps(self, training: Training) -> str:

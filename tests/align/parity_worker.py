@@ -45,7 +45,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
     torch.save(
         {"loss": losses, "norm": norms, "side": parameters, "lm": held}, output / f"{case['name']}.{mesh.rank}.pt"
     )
-    dist.barrier()
+    engine.end()
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def run_case(case: dict[str, Any], output: Path) -> None:
         curve = {"loss": losses, "grad_norm": norms, "visible_pairs": pairs, "gradient_norms": tensors}
         curve["optimizer_elements"] = optimizer_elements(engine)
         (folder / "curve.json").write_text(json.dumps(curve))
-    dist.barrier()
+    engine.end()
 
 
 def optimizer_elements(engine: TrainEngine) -> int:
