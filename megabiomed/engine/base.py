@@ -74,7 +74,7 @@ class DataParallelEngine(ABC):
         """Reduced gradients that several ranks hold alike, while `see_gradients` is called."""
         return iter(())
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027 - most engines have none
         """Let go of hooks that would keep this engine, with its weights and moments, for the life of the process."""
 
     def alike(self, name: str, over_shards: bool) -> tuple[dist.ProcessGroup, ...]:
