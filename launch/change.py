@@ -13,7 +13,8 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig
 from megabiomed.launch.sizes import with_sizes
-from megabiomed.launch.stage import ChainStage, check_stage
+from megabiomed.launch.stage import ChainStage
+from megabiomed.launch.stage_checks import check_stage
 from megabiomed.launch.submit import Job, prepare, render, submit_job
 from megabiomed.launch.successor import hand_over
 from megabiomed.launch.undo import Before

@@ -1,4 +1,4 @@
-"""`megabiomed submit | status | logs | cancel | pause | hold | release | resubmit`."""
+"""`megabiomed status | logs | cancel | pause | hold | release | resubmit`."""
 
 from __future__ import annotations
 
@@ -6,114 +6,17 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.launch.cli_submit import EXAMPLE, submit
 from megabiomed.launch.status_table import Group
-
-if TYPE_CHECKING:
-    from megabiomed.launch.stage import ChainStage
-    from megabiomed.launch.submit import Job
-    from megabiomed.launch.sweep_submit import Plan
 
 _PIPE_WIDTH = 1000
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
-
-
-def submit(
-    context: typer.Context,
-    run: Annotated[str, typer.Argument(help="Run or chain file, or the name of one in configs/runs, configs/chains.")],
-    cluster: Annotated[str, typer.Option(help="Cluster file, or the name of one in configs/clusters.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
-    sbatch: Annotated[
-        list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high; repeat the option for more.")
-    ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE,VALUE", help="A run for each value; of several options each combination."),
-    ] = None,
-    sweep_limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at once.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
-) -> None:
-    """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
-    from megabiomed.config.cluster import load_cluster, parse_flags
-    from megabiomed.config.notify import unusable
-    from megabiomed.launch.again import unfinished
-    from megabiomed.launch.commands import missing, parse_command
-    from megabiomed.launch.stage import load_stages
-    from megabiomed.launch.submit import render, submit_all
-
-    flags = parse_flags(sbatch or [])
-    parse = partial(parse_command, context.find_root())
-
-    def plan(more: list[str]) -> list[Job]:
-        stages = load_stages(run, load_cluster(cluster), [*(overrides or []), *more], nodes, parse)
-        return [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
-
-    if sweep:
-        _sweep(plan, sweep, sweep_limit, dry_run)
-        return
-    jobs = plan([])
-    stages = [job.stage for job in jobs]
-    todo = unfinished(stages)
-    typer.echo("\n".join(line for stage in stages for line in _plan(stage, stage in todo)))
-    receivers = [receiver for stage in todo for receiver in stage.cluster.notify]
-    for error in (*missing(todo, parse), *unusable(receivers)):
-        if not dry_run:
-            raise error
-        typer.echo(f"submit would refuse this: {error}")
-    if dry_run:
-        typer.echo("\n".join(f"--- {job.path}\n{job.script}---" for job in jobs))
-        typer.echo("dry run: nothing was written or submitted")
-        return
-    ids, said = submit_all(jobs)
-    for name, job_id in ids.items():
-        typer.echo(f"submitted: {name}: job {job_id}" + (f" ({said[name]})" if said[name] else ""))
-    typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
-
-
-def _sweep(plan: Plan, words: list[str], limit: int | None, dry_run: bool) -> None:
-    """Submit the runs of a sweep, or print what they would be."""
-    from megabiomed.launch.sweep import grid
-    from megabiomed.launch.sweep_submit import lines_of_plan, planned, submit_sweep
-
-    members = grid(words)
-    folder, jobs = planned(plan, members)
-    typer.echo("\n".join(lines_of_plan(members, jobs, limit)))
-    if dry_run:
-        typer.echo(f"--- {jobs[0][0].path}\n{jobs[0][0].script}---\nthe other scripts differ in their run folders")
-        typer.echo("dry run: nothing was written or submitted")
-        return
-    for line in submit_sweep(folder, members, jobs, limit):
-        typer.echo(line)
-    typer.echo(f"next: megabiomed sweep {folder}")
-
-
-def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
-    """Describe a stage for the operator who decides whether to submit it."""
-    from megabiomed.launch.by_hand import typed_commands
-
-    if not todo:
-        return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]
-    shapes = [(stage.nodes, stage.ranks_per_node), *((part.nodes, part.ranks_per_node) for part in stage.components)]
-    nodes = " + ".join(f"{count} {'node' if count == 1 else 'nodes'} x {ranks}" for count, ranks in shapes)
-    waits = f" after {', '.join(stage.after)}" if stage.after else ""
-    extra = stage.config.extra_ranks if stage.config is not None else 0
-    encoders = f" ({extra} with encoders alone)" if extra else ""
-    lines = [f"{stage.name} ({stage.kind}): {nodes} = {stage.ranks} ranks{encoders}, {stage.time}{waits}"]
-    if len(stage.sizes) > 1:
-        smaller = ", ".join(map(str, stage.sizes[1:]))
-        lines += [f"  goes on with fewer nodes after {stage.cluster.shrink_after} s: {smaller}"]
-    lines += [f"  run folder: {stage.folder}"]
-    hosts = stage.nodes + sum(part.nodes for part in stage.components)
-    where = f" (on each of {hosts} hosts)" if hosts > 1 else ""
-    return lines + [f"  without SLURM{where}: {line}" for line in typed_commands(stage)]
 
 
 def status(
@@ -298,11 +201,6 @@ def resubmit(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    example = (
-        "Examples: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 12 model.init_from=Llama-2-7b-hf --dry-run; "
-        "megabiomed submit biomedgpt --cluster h100 --sbatch account=bio --sbatch exclude=n3; "
-        "megabiomed submit biomedgpt-lm-7b-medmcqa --cluster h100 --sweep optimizer.lr=1e-5,2e-5 --sweep-limit 2"
-    )
-    app.command(epilog=example)(submit)
+    app.command(epilog=EXAMPLE)(submit)
     for command in (status, logs, cancel, save, pause, hold, release, resubmit):
         app.command()(command)

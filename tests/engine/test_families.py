@@ -13,6 +13,8 @@ from support.spawn import run_ranks
 
 WORKER = Path(__file__).with_name("parity_worker.py")
 Case = dict[str, Any]
+BOUND = 1e-5
+"""Or twice what rounding does to transformers' own run, where one key/value head for all queries makes that more."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {
         "rope_scaling": {
@@ -134,11 +136,11 @@ def oracle() -> Any:
     """What transformers computes in one process, for each model once."""
     done: dict[str, dict[str, Any]] = {}
 
-    def of(found: Case) -> dict[str, Any]:
-        key = json.dumps([found["model"], found.get("lora")])
+    def of(found: Case, order: int = 1) -> dict[str, Any]:
+        key = json.dumps([found["model"], found.get("lora"), order])
         if key not in done:
             config = case_config({**found, "parallel": {}, "precision": "fp32"})
-            done[key] = lora_reference(config) if config.lora else reference(config)
+            done[key] = lora_reference(config) if config.lora else reference(config, order)
         return done[key]
 
     return of
@@ -157,11 +159,24 @@ CASES = [
 def test_a_family_equals_one_process(world: str, held: Case, computed: Any, oracle: Any) -> None:
     config, expected = case_config(held), oracle(held)
     result = read_case(computed(world) / held["name"], config.lora, config.model)
-    for curve in ("loss", "grad_norm"):
-        assert result[curve] == pytest.approx(expected[curve], rel=1e-5), curve
+    far = differences(result, expected)
+    if max(far.values()) > BOUND:
+        rounding = differences(oracle(held, -1), expected)
+        far = {key: value for key, value in far.items() if value > max(BOUND, 2 * rounding[key])}
+        assert far == {}
+
+
+def differences(result: Any, expected: Any) -> dict[str, float]:
+    """Largest relative difference of each curve, and of each tensor against its largest element."""
     assert result["parameters"].keys() == expected["parameters"].keys()
-    for key, right in expected["parameters"].items():
-        assert float((result["parameters"][key] - right).abs().max() / right.abs().max()) <= 1e-5, key
+    curves = {
+        name: max(abs(a / b - 1) for a, b in zip(result[name], expected[name], strict=True))
+        for name in ("loss", "grad_norm")
+    }
+    return curves | {
+        key: float((result["parameters"][key] - right).abs().max() / right.abs().max())
+        for key, right in expected["parameters"].items()
+    }
 
 
 @pytest.mark.slow

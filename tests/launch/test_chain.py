@@ -21,7 +21,7 @@ from megabiomed.config import shipped, to_yaml
 from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.launch.again import unfinished
-from megabiomed.launch.cli import _plan
+from megabiomed.launch.cli_submit import _plan
 from megabiomed.launch.commands import missing, parse_command
 from megabiomed.launch.records import renew
 from megabiomed.launch.snapshot import take

@@ -80,8 +80,12 @@ def global_batches(config: RunConfig) -> Iterator[list[Window]]:
         yield windows
 
 
-def reference(config: RunConfig) -> dict[str, Any]:
-    """transformers' model in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters."""
+def reference(config: RunConfig, order: int = 1) -> dict[str, Any]:
+    """transformers' model in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters.
+
+    Args:
+        order: -1 takes the windows of each batch from the last to the first; only rounding can differ then.
+    """
     model = _hugging_face(config.model, SeededInit(config.model, config.seed))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
@@ -99,7 +103,7 @@ def reference(config: RunConfig) -> dict[str, Any]:
     for _, windows in zip(range(STEPS), global_batches(config)):
         count = sum(int((w.labels != IGNORE_INDEX).sum()) for w in windows)
         total = 0.0
-        for window in windows:
+        for window in windows[::order]:
             loss = _hugging_face_loss(model, window) / count
             loss.backward()
             total += float(loss)
