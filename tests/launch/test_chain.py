@@ -92,7 +92,7 @@ PLANS = {
 
 def started(script: str) -> str:
     """The last line of the command that starts the ranks."""
-    return next(line for line in reversed(script.splitlines()) if line.startswith("  -m "))
+    return next(line.strip() for line in reversed(script.splitlines()) if line.strip().startswith("-m "))
 
 
 @pytest.mark.parametrize("name", shipped.names("chains"))
@@ -133,7 +133,7 @@ def test_an_alignment_becomes_a_job_for_each_stage_on_its_own_worker(load: Any, 
     assert second.folder == tmp_path / "runs" / "align-demo" / "s2-encoders"
     assert second.controls == [second.folder, second.folder.parent]
     last = started(render(second).script)
-    assert last == f"  -m megabiomed.runs.worker {second.folder}/slurm/config.yaml s2-encoders &"
+    assert last == f"-m megabiomed.runs.worker {second.folder}/slurm/config.yaml s2-encoders &"
     assert "MASTER_ADDR=" not in render(score).script  # alone: it must not think that it was started as a rank
 
 
@@ -145,7 +145,7 @@ def test_fine_tuning_starts_from_the_run_of_the_stage_that_it_waits_for(load: An
     _, stage = load(first, tune)
     assert (stage.after, stage.config.lora.rank) == (("lm",), 8)
     last = started(render(stage).script)
-    assert last == f"  -m megabiomed.runs.worker {stage.folder}/slurm/config.yaml &"
+    assert last == f"-m megabiomed.runs.worker {stage.folder}/slurm/config.yaml &"
     with pytest.raises(ConfigError, match=r"finetune\.start_from of stage tune does not exist"):
         load(first, tune | {"after": []})
 
@@ -316,8 +316,8 @@ def test_nodes_of_another_kind_get_what_the_others_get_unless_they_say_otherwise
     assert 'launch.preflight "$run" "$incarnation" 0 2 h100' in script
     assert 'launch.preflight "$run" "$incarnation" 1 1 -' in script
     assert 'group_head=$(scontrol show hostnames "$SLURM_JOB_NODELIST_HET_GROUP_1"' in script
-    ranks = script.split("\nsrun ")[-1]
-    assert re.findall(r"--het-group=(\d) \\\n  --cpus-per-task=(\d)", ranks) == [("0", "4"), ("1", "4")]
+    ranks = script.split("\n  srun ")[-1]
+    assert re.findall(r"--het-group=(\d) \$overlap \\\n +--cpus-per-task=(\d)", ranks) == [("0", "4"), ("1", "4")]
     assert "OMP_NUM_THREADS" not in ranks
 
 
@@ -327,9 +327,9 @@ def test_encoder_ranks_take_a_component_of_their_own_with_other_cores(load: Any)
     (stage,) = load(align(stage="s1-adaptors", components=[part], overrides=words))
     script = render(stage).script
     assert "#SBATCH --cpus-per-task=6" in script.split("#SBATCH hetjob\n")[1]
-    ranks = script.split("\nsrun ")[-1]
-    assert re.findall(r"--het-group=(\d) \\\n  --cpus-per-task=(\d)", ranks) == [("0", "1"), ("1", "6")]
-    assert ranks.count('\n  env OMP_NUM_THREADS="${threads:-6}" "$python"') == 1
+    ranks = script.split("\n  srun ")[-1]
+    assert re.findall(r"--het-group=(\d) \$overlap \\\n +--cpus-per-task=(\d)", ranks) == [("0", "1"), ("1", "6")]
+    assert ranks.count('\n    env OMP_NUM_THREADS="${threads:-6}" "$python"') == 1
     assert "= 4 ranks (2 with encoders alone)" in _plan(stage)[0]
     with pytest.raises(TopologyError, match=r"align\.dedicated_encoder_ranks=4"):
         load(align(stage="s1-adaptors", components=[part | {"ranks_per_node": 4}], overrides=words))
