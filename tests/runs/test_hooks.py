@@ -71,6 +71,7 @@ def test_the_order_of_the_hooks_is_declared_in_one_place() -> None:
         "Profile",
         "FirstStep",
         "SlowRanks",
+        "GpuHealth",
         "EncoderBalance",
         "Reports",
     ]
