@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.slurm import SlurmPipelineExecutor
+from loguru import logger
 
 from megabiomed.config.cluster import ClusterConfig
 from megabiomed.corpus.job_runner import Task
@@ -114,6 +115,8 @@ class SlurmEngine:
         self._request, self._say = request, say
         self._known = True
         self._asked = 0.0
+        # The line about each array comes from here; on the nodes datatrove logs as it likes.
+        logger.disable("datatrove")
 
     def start(self, task: Task) -> None:
         """Submit the jobs that have no result as one array, unless one of an earlier command is still in the queue."""

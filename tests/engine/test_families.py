@@ -14,7 +14,8 @@ from support.spawn import run_ranks
 WORKER = Path(__file__).with_name("parity_worker.py")
 Case = dict[str, Any]
 BOUND = 1e-5
-"""Or twice what rounding does to transformers' own run, where one key/value head for all queries makes that more."""
+"""Or five times what weights that are once one unit in the last place off change in transformers' own run: a run rounds in
+every operation."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {
         "rope_scaling": {
@@ -136,11 +137,11 @@ def oracle() -> Any:
     """What transformers computes in one process, for each model once."""
     done: dict[str, dict[str, Any]] = {}
 
-    def of(found: Case, order: int = 1) -> dict[str, Any]:
-        key = json.dumps([found["model"], found.get("lora"), order])
+    def of(found: Case, disturbed: bool = False) -> dict[str, Any]:
+        key = json.dumps([found["model"], found.get("lora"), disturbed])
         if key not in done:
             config = case_config({**found, "parallel": {}, "precision": "fp32"})
-            done[key] = lora_reference(config) if config.lora else reference(config, order)
+            done[key] = lora_reference(config) if config.lora else reference(config, disturbed)
         return done[key]
 
     return of
@@ -161,9 +162,8 @@ def test_a_family_equals_one_process(world: str, held: Case, computed: Any, orac
     result = read_case(computed(world) / held["name"], config.lora, config.model)
     far = differences(result, expected)
     if max(far.values()) > BOUND:
-        rounding = differences(oracle(held, -1), expected)
-        far = {key: value for key, value in far.items() if value > max(BOUND, 2 * rounding[key])}
-        assert far == {}
+        disturbed = differences(oracle(held, True), expected)
+        assert max(far.values()) <= 5 * max(disturbed.values()), far
 
 
 def differences(result: Any, expected: Any) -> dict[str, float]:

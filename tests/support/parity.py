@@ -80,13 +80,19 @@ def global_batches(config: RunConfig) -> Iterator[list[Window]]:
         yield windows
 
 
-def reference(config: RunConfig, order: int = 1) -> dict[str, Any]:
+def reference(config: RunConfig, disturbed: bool = False) -> dict[str, Any]:
     """transformers' model in one process with dense masks, torch AdamW, clipping: losses, norms, visible pairs, parameters.
 
     Args:
-        order: -1 takes the windows of each batch from the last to the first; only rounding can differ then.
+        disturbed: begin with weights that are one unit in the last place off, up or down at random: what the steps make of
+            that is what they make of any rounding.
     """
     model = _hugging_face(config.model, SeededInit(config.model, config.seed))
+    if disturbed:
+        dice = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.nextafter(p, torch.where(torch.rand(p.shape, generator=dice) < 0.5, -1e9, 1e9)))
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
     settings = config.optimizer
@@ -103,7 +109,7 @@ def reference(config: RunConfig, order: int = 1) -> dict[str, Any]:
     for _, windows in zip(range(STEPS), global_batches(config)):
         count = sum(int((w.labels != IGNORE_INDEX).sum()) for w in windows)
         total = 0.0
-        for window in windows[::order]:
+        for window in windows:
             loss = _hugging_face_loss(model, window) / count
             loss.backward()
             total += float(loss)
