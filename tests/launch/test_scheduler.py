@@ -56,6 +56,7 @@ def test_on_a_full_disk_a_start_gives_up_and_an_end_is_decided_all_the_same(
     run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file of incarnations is the device that is always full."""
+    monkeypatch.setattr(records, "now", lambda: "2026-11-27T12:00:00+00:00")  # a start of no length hardly trained
     queue()
     run = tmp_path / "run"
     submit_all([planned(run_file, run)])
