@@ -23,7 +23,7 @@ from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, aft
 from megabiomed.launch.drain import drain
 from megabiomed.launch.preflight_verdict import bad_nodes, is_slow
 from megabiomed.launch.room import lacking
-from megabiomed.launch.status import reached_step
+from megabiomed.launch.status import reported_step
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover
 from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
 from megabiomed.processes import gpu_health
@@ -57,7 +57,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     # beginning after its own.
     noted = records.append(
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
-        lost_steps=max(0, reached_step(run) - step), **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
+        lost_steps=max(0, reported_step(run) - step), **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
     )  # fmt: skip
     return decision if noted else after_takeover(run, _owner(incarnation))
 

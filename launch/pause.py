@@ -43,9 +43,8 @@ def _pause(folder: Path) -> str:
         scheduler.call("scontrol", "hold", job_id)
         return f"paused: job {job_id} waits, held"
     if state in scheduler.ACTIVE:
-        if (
-            records.read_job(folder)["kind"] == records.COMMAND
-        ):  # it looks at no switch; its script ends it, as at its limit
+        # A command looks at no switch; its script ends it, as at its limit.
+        if records.read_job(folder)["kind"] == records.COMMAND:
             scheduler.call("scancel", "--batch", "--signal=USR1", job_id)
         return f"asked to save and wait: job {job_id} ({switch})"
     if not was_set:  # a start by hand would leave at once

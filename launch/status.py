@@ -248,7 +248,7 @@ def remaining_s(run: Path) -> tuple[float | None, int]:
     return _eta(metrics, records.read_job(run), {}), step - begun if isinstance(begun, int) else 0
 
 
-def reached_step(run: Path) -> int:
+def reported_step(run: Path) -> int:
     """The newest step that a run reported; what a start does again of it was lost."""
     return int(_known(last_metrics(run), "step") or 0)
 

@@ -1,4 +1,4 @@
-"""One SLURM cluster for all tests of this folder, and runs on it."""
+"""One SLURM cluster for all tests of this folder, and runs on it; a server that takes notifications."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import slurm
 from support.operator import LONG, SHORT, TOPOLOGY, Operator
+from support.receivers import TOKEN, Web
 from support.reference import Reference
 from support.runs import RUN
 from support.scheduling import QUEUE, program
@@ -60,3 +61,20 @@ def queue(tools: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
         return base
 
     return make
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.open.set()
+    web.server.shutdown()
+    web.server.server_close()
+
+
+@pytest.fixture
+def web(server: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
+    server.posts.clear()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("HOOK", f"{server.url}/ok/{TOKEN}")
+    return server
