@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from megabiomed.corpus.decontaminate import contamination_report, read_items
 from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.job_runner import Engine, EngineRunner
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
-from megabiomed.corpus.pool import JobRunner, run_jobs
+from megabiomed.corpus.pool import JobRunner, WorkerPool
 from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
 from megabiomed.ground.errors import DataError, LaunchError, UserError, WorkerError
@@ -53,11 +52,10 @@ def build_corpus(
     check(options)
     working = options.output.with_name(f".{options.output.name}.building")
     _prepare(options, working)
-    runner: JobRunner = partial(run_jobs, workers=options.workers)
-    if engine is not None:
-        runner = EngineRunner(working / "jobs", engine, options.workers)
     try:
-        report = _Build(options, working, progress, runner).run()
+        with WorkerPool(options.workers if engine is None else 1) as pool:
+            runner = pool if engine is None else EngineRunner(working / "jobs", engine, options.workers)
+            report = _Build(options, working, progress, runner).run()
         _publish(working / "corpus", options.output)
     except LaunchError:
         raise  # a cluster that refuses jobs now may take them later

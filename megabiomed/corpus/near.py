@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from datasketch import MinHash
 from numpy.typing import NDArray
 
 from megabiomed.corpus.decontaminate import prompt_words
@@ -26,6 +25,8 @@ BANDS, BAND_ROWS = 5, 11
 
 def signature(text: str) -> NDArray[np.uint32]:
     """[PERMUTATIONS] MinHash of a text's shingles."""
+    from datasketch import MinHash  # it imports all of scipy, half a second for each process, and few builds need it
+
     words = prompt_words(text)
     # A text of fewer words is one shingle.
     shingles = {" ".join(words[n : n + SHINGLE]).encode() for n in range(max(1, len(words) - SHINGLE + 1))}

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any, Protocol, TypeVar
 
 from megabiomed.ground.errors import WorkerError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+OnProgress = Callable[[int, int], None]
+"""Gets (jobs done, sum of `count_work`) of a step now and then."""
 POLL = 0.25
-"""Seconds between two looks at the shared counter of work done."""
+"""Seconds between two looks at the shared counter of work done, and between two additions of a worker to it."""
 
 _count: Callable[[int], None] | None = None
 
 
 class JobRunner(Protocol):
-    """What runs the jobs of a step: `run_jobs` in processes of this machine, or one that hands them to other machines."""
+    """What runs the jobs of a step: processes of this machine (`WorkerPool`), or one that hands them to other machines."""
 
     def __call__(
         self,
         function: Callable[[Job], Result],
         jobs: Sequence[Job],
         *,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         anew: bool = False,
     ) -> list[Result]: ...
 
@@ -51,49 +56,114 @@ def counting(count: Callable[[int], None]) -> Iterator[None]:
         _count = before
 
 
-def run_jobs(
-    function: Callable[[Job], Result],
-    jobs: Sequence[Job],
-    workers: int,
-    on_progress: Callable[[int, int], None] | None = None,
-    anew: bool = False,
-) -> list[Result]:
-    """Call `function` on every job; the results are in the order of the jobs, however many processes there are.
+class WorkerPool:
+    """Runs the jobs of all steps of a build in the same processes, which start with the first step that has several jobs.
 
     Args:
-        function: a module's function. It, its jobs and its results travel between processes, so they must pickle.
-        workers: processes; with 1, or one job, the work is done in this one.
-        on_progress: gets (jobs done, sum of `count_work`) now and then.
-        anew: for runners that keep results from an earlier command: do all jobs again. Here none are kept.
-
-    Raises:
-        WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is.
+        workers: processes; with 1, or for a step of one job, the work is done in this one.
     """
-    context = multiprocessing.get_context("spawn")  # forking would copy the locks of the progress bar's thread
-    # Shared, because results arrive only when a job ends: a progress bar over files of gigabytes would stand still.
-    counter = context.Value("q", 0)
-    report = on_progress or (lambda _done, _amount: None)
-    if min(workers, len(jobs)) <= 1:
-        _start(counter)
-        results = []
-        for number, job in enumerate(jobs, start=1):
-            results.append(function(job))
-            report(number, counter.value)
-        return results
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (counter,)) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+        self._counter: Any = None
+        if workers > 1:
+            # It imports what the workers need once for all of them, while this process goes on. Workers are not forked
+            # from here: that would copy the locks of the progress bar's thread.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(sorted(name for name in sys.modules if name.startswith("megabiomed.")))
+            forkserver.ensure_running()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        """End the workers, after the jobs that they are at."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def __call__(
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        *,
+        on_progress: OnProgress | None = None,
+        anew: bool = False,
+    ) -> list[Result]:
+        """Call `function` on every job; the results are in the order of the jobs, however many processes there are.
+
+        Args:
+            function: a module's function. It, its jobs and its results travel between processes, so they must pickle.
+            anew: for runners that keep results from an earlier command: do all jobs again. Here none are kept.
+
+        Raises:
+            WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is; other
+                jobs of the step may then still run, until the pool is left.
+        """
+        report = on_progress or (lambda _done, _amount: None)
+        if min(self._workers, len(jobs)) <= 1:
+            return list(_done_here(function, jobs, report))
+        executor = self._started()
+        self._counter.value = 0  # the jobs of the step before have all ended
+        futures = [executor.submit(_counted, function, job) for job in jobs]
         try:
-            _watch(futures, lambda done: report(done, counter.value))
+            _watch(futures, lambda done: report(done, self._counter.value))
             return [future.result() for future in futures]
         except BrokenProcessPool:
             # Linux's out-of-memory killer leaves no exception behind, and nothing says which job it was.
             raise WorkerError(
                 "a worker process died",
-                got=f"{workers} workers",
+                got=f"{self._workers} workers",
                 do="check the memory, or pass fewer --workers; run the same command again to resume",
             ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            context = multiprocessing.get_context("forkserver")
+            # Shared, because results arrive only when a job ends: a bar over files of gigabytes would stand still.
+            self._counter = context.Value("q", 0)
+            self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (self._counter,))
+        return self._executor
+
+
+class _Tally:
+    """Adds up what `count_work` gets and hands it on now and then: documents are many, and handing on takes a lock."""
+
+    def __init__(self, hand_on: Callable[[int], None]) -> None:
+        self._hand_on = hand_on
+        self._held, self._last = 0, time.monotonic()
+
+    def add(self, amount: int) -> None:
+        self._held += amount
+        if time.monotonic() - self._last >= POLL:
+            self.flush()
+
+    def flush(self) -> None:
+        self._hand_on(self._held)
+        self._held, self._last = 0, time.monotonic()
+
+
+_tally = _Tally(lambda _amount: None)
+
+
+def _done_here(
+    function: Callable[[Job], Result], jobs: Sequence[Job], report: Callable[[int, int], None]
+) -> Iterator[Result]:
+    total = number = 0
+
+    def hand_on(amount: int) -> None:
+        nonlocal total
+        total += amount
+        report(number, total)
+
+    tally = _Tally(hand_on)
+    for job in jobs:
+        with counting(tally.add):
+            result = function(job)
+        number += 1
+        tally.flush()
+        yield result
 
 
 def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
@@ -105,18 +175,23 @@ def _watch(futures: list[Future[Any]], report: Callable[[int], None]) -> None:
         report(len(futures) - len(pending))
 
 
-def _start(counter: Any) -> None:
-    global _count
-
-    def count(amount: int) -> None:
-        with counter.get_lock():
-            counter.value += amount
-
-    _count = count
+def _counted(function: Callable[[Job], Result], job: Job) -> Result:
+    """Do a job in a worker."""
+    try:
+        return function(job)
+    finally:
+        _tally.flush()  # before the result is known
 
 
 def _start_worker(counter: Any) -> None:
-    _start(counter)
+    global _count, _tally
+
+    def hand_on(amount: int) -> None:
+        with counter.get_lock():
+            counter.value += amount
+
+    _tally = _Tally(hand_on)
+    _count = _tally.add
     # A worker waits for its next job at a queue of which it holds both ends: it would never see that a killed parent is gone.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megabiomed.corpus.pool import count_work, run_jobs
+from megabiomed.corpus.pool import WorkerPool, count_work
 from megabiomed.ground.errors import DataError, WorkerError
 
 
@@ -36,21 +36,38 @@ def die(number: int) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_order_and_all_work_is_counted(workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    assert run_jobs(square, range(6), workers, lambda done, amount: seen.append((done, amount))) == [0, 1, 4, 9, 16, 25]
-    assert seen[-1] == (6, 15)
+    with WorkerPool(workers) as pool:
+        for _step in range(2):
+            results = pool(square, range(6), on_progress=lambda done, amount: seen.append((done, amount)))
+            assert results == [0, 1, 4, 9, 16, 25]
+            assert seen[-1] == (6, 15)
+
+
+def process_of(_job: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.timeout(120)
+def test_all_steps_share_the_same_processes() -> None:
+    with WorkerPool(2) as pool:
+        found = {process for _step in range(3) for process in pool(process_of, range(4))}
+        alone = pool(process_of, [0])
+    assert len(found) <= 2 and os.getpid() not in found
+    assert alone == [os.getpid()]
+    assert not any(map(runs, found))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_error_of_a_job_is_raised_as_it_is(workers: int) -> None:
-    with pytest.raises(DataError, match="job one is wrong"):
-        run_jobs(fail, range(3), workers)
+    with pytest.raises(DataError, match="job one is wrong"), WorkerPool(workers) as pool:
+        pool(fail, range(3))
 
 
 @pytest.mark.timeout(120)
 def test_a_killed_process_is_an_error_and_no_hang() -> None:
-    with pytest.raises(WorkerError, match="a worker process died"):
-        run_jobs(die, range(4), 2)
+    with pytest.raises(WorkerError, match="a worker process died"), WorkerPool(2) as pool:
+        pool(die, range(4))
 
 
 def name_and_wait(folder: Path) -> None:
@@ -59,7 +76,7 @@ def name_and_wait(folder: Path) -> None:
 
 
 def run_two(folder: Path) -> None:
-    run_jobs(name_and_wait, [folder, folder], 2)
+    WorkerPool(2)(name_and_wait, [folder, folder])
 
 
 def runs(process: int) -> bool:
