@@ -12,7 +12,7 @@ from rich.progress import Progress
 def byte_bar(
     progress: Progress | None, name: str, sizes: Sequence[int], unit: str
 ) -> Callable[[int, int], None] | None:
-    """A bar over the bytes of jobs (or other sizes), with the work done and its rate in the label; for `run_jobs`."""
+    """A bar over the bytes of jobs (or other sizes), with the work done and its rate in the label; for a `JobRunner`."""
     if progress is None:
         return None
     started, ends = time.monotonic(), [0, *accumulate(sizes)]

@@ -57,7 +57,7 @@ class Engine(Protocol):
 
 
 class EngineRunner:
-    """Runs jobs as `run_jobs` does, on an engine; each step has a folder of its own below `folder`.
+    """Runs jobs as a `WorkerPool` does, on an engine; each step has a folder of its own below `folder`.
 
     Args:
         workers: jobs at once; 0 sets no limit.

@@ -112,6 +112,6 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's modules are found in the workers too, as in those of `run_jobs`."""
+    """This process's modules are found in the workers too, as in those of a `WorkerPool`."""
     found: dict[str, Any] = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, sys.path)))}
     return found
