@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.operator import SHORT, Operator, run_words
+from support.operator import LONG, SHORT, Operator, run_words
 from support.reference import Reference
 
 from megabiomed.launch import records
@@ -21,10 +21,10 @@ def starts(run: Path) -> list[dict[str, Any]]:
 
 
 def stands_still(operator: Operator, run: Path, count: int) -> None:
-    """The ranks of so many starts have trained; those of the last one stand still."""
+    """The ranks of the last of so many starts get ready, and one of them, for which the others wait, stands still."""
     operator.until(lambda: len(starts(run)) == count, run)
     log = run / "logs" / starts(run)[-1]["incarnation"] / "rank_0.log"
-    operator.until(lambda: log.is_file() and "step: " in log.read_text(), run)
+    operator.until(lambda: log.is_file() and log.stat().st_size, run)
     operator.kill_rank(run, 3, signal.SIGSTOP)
 
 
@@ -96,10 +96,11 @@ def test_a_rank_that_stands_still_is_replaced_in_the_same_job(
     operator: Operator, tmp_path: Path, reference: Reference
 ) -> None:
     run = tmp_path / "run"
-    words = run_words(run, SHORT, "checkpoint.save_every=2", "train.hang_timeout_s=20")
+    words = run_words(run, LONG, "checkpoint.save_every=50", "train.hang_timeout_s=20")
     (job,) = operator.submit(None, *words).values()
-    stands_still(operator, run, 1)
+    operator.until(lambda: records.committed_step(run) > 0, run)
+    operator.kill_rank(run, 3, signal.SIGSTOP)
     found = operator.final(job, run)
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "0"), operator.logs(run)
     assert "rank 3: no answer" in operator.status(run)[0]["endings"][0]["reason"]
-    operator.ends_as(run, reference, SHORT)
+    operator.ends_as(run, reference, LONG)
