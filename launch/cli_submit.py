@@ -102,6 +102,7 @@ def _sweep(plan: Plan, words: list[str], limit: int | None, dry_run: bool) -> No
 def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
     """Describe a stage for the operator who decides whether to submit it."""
     from megabiomed.launch.by_hand import typed_commands
+    from megabiomed.launch.stage_in.wanted import plan
 
     if not todo:
         return [f"{stage.name} ({stage.kind}): finished already in {stage.folder}"]
@@ -114,7 +115,7 @@ def _plan(stage: ChainStage, todo: bool = True) -> list[str]:
     if len(stage.sizes) > 1:
         smaller = ", ".join(map(str, stage.sizes[1:]))
         lines += [f"  goes on with fewer nodes after {stage.cluster.shrink_after} s: {smaller}"]
-    lines += [f"  run folder: {stage.folder}"]
+    lines += [f"  run folder: {stage.folder}", *plan(stage)]
     hosts = stage.nodes + sum(part.nodes for part in stage.components)
     where = f" (on each of {hosts} hosts)" if hosts > 1 else ""
     return lines + [f"  without SLURM{where}: {line}" for line in typed_commands(stage)]

@@ -16,6 +16,7 @@ from megabiomed.ground.places import is_below, same_place
 from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
 from megabiomed.launch.container import in_apptainer, in_pyxis
+from megabiomed.launch.stage_in import wanted
 from megabiomed.runs.kinds import part_run
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def check_stage(stage: ChainStage, before: list[ChainStage]) -> None:
         _check_components(stage, stage.config.extra_ranks)
         _check_order(stage, before)
     _check_files(stage, before)
+    wanted.check(stage)
 
 
 def _check_words(stage: ChainStage) -> None:

@@ -16,6 +16,7 @@ from megabiomed.ground.places import same_place
 from megabiomed.launch import accounting, elastic, queue, records, scheduler
 from megabiomed.launch.decision import failures
 from megabiomed.launch.pending import excluded_nodes, explained
+from megabiomed.launch.stage_in.report import of_start
 from megabiomed.launch.usage import gpu_hours, node_hours, of_records
 
 # Bytes from the end of metrics.jsonl: more than a hundred records.
@@ -136,6 +137,7 @@ def _status(
         "eta_s": _eta(metrics, job, slurm) if event.get("event") != "finished" else 0.0,
         "nodes": slurm.get("NodeList") if slurm.get("NodeList") not in (None, "(null)") else None,
         "shrunk": elastic.shrunk(history),
+        "staged": of_start(run / "logs" / str(records.last_begin(run).get("incarnation"))),
         "excluded": excluded_nodes(slurm),
         "blocked": _paused(run, slurm) or explained(slurm) or _abandoned(run, slurm, past, history),
         "slow": [

@@ -11,6 +11,7 @@ from typing import Any
 from megabiomed.ground.figures import shown
 from megabiomed.ground.json_lines import seconds_of
 from megabiomed.launch import scheduler
+from megabiomed.launch.stage_in.report import shown as staged
 from megabiomed.launch.status import is_figure
 
 COLUMNS = (
@@ -113,7 +114,10 @@ def _last(status: dict[str, Any]) -> str | None:
     decision = first_clause(status["last"], status["run"]) if status["last"] else None
     if decision and (age := _since(status["last_time"])):
         decision = f"{decision} ({age} ago)"
-    parts = (status["blocked"], _shrunk(status), _slow(status), _gpus(status), decision, _recovery(status), avoids)
+    parts = (
+        *(status["blocked"], _shrunk(status), _slow(status), _gpus(status), _staged(status)),
+        *(decision, _recovery(status), avoids),
+    )
     return "; ".join(filter(None, parts)) or None
 
 
@@ -136,6 +140,12 @@ def _shrunk(status: dict[str, Any]) -> str | None:
     if found["waits"]:
         return f"waits for all {found['asked']} nodes{age}{without}"
     return f"{found['used']} of {found['asked']} nodes{age}{without}"
+
+
+def _staged(status: dict[str, Any]) -> str | None:
+    """Which nodes of a start that is under way read their own storage."""
+    found = status.get("staged")
+    return staged(found) if found and status["state"].split(" ")[0] in scheduler.STARTED else None
 
 
 def _slow(status: dict[str, Any]) -> str | None:

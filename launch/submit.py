@@ -21,6 +21,8 @@ from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.prospects import estimates, refuse_hopeless
 from megabiomed.launch.sizes import outlives_nodes, size_flags, spare_nodes
 from megabiomed.launch.stage import ChainStage
+from megabiomed.launch.stage_in import wanted
+from megabiomed.launch.stage_in.report import RECORD
 from megabiomed.launch.undo import Before, in_one_line, restore, take_back
 
 _TEMPLATE = "job.sh.j2"
@@ -85,6 +87,7 @@ def render(stage: ChainStage) -> Job:
         controls=stage.controls,
         least=stage.sizes[-1] if len(stage.sizes) > 1 else None,
         notify=bool(cluster.notify),
+        stage_in=cluster.stage_in if wanted.record(stage) else None,
     )
     return Job(stage, text)
 
@@ -201,6 +204,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
         "code": snapshot.version(),
         "cluster": cluster.model_dump(mode="json"),
         "secrets": list(cluster.secrets),
+        RECORD: wanted.record(stage),
     }
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, field_
 from megabiomed.config import shipped
 from megabiomed.config.base import Section, parse
 from megabiomed.config.notify import NotifyConfig
+from megabiomed.config.stage_in import StageInConfig
 from megabiomed.config.yaml_text import read_yaml_file
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.secrets import is_secret, masked_variables, remember
@@ -168,6 +169,8 @@ class ClusterConfig(Section):
     """Words before the python of each rank: `[apptainer, exec, --nv, image.sif]`."""
     scratch: Path | None = None
     """Fast storage of a node, used as TMPDIR."""
+    stage_in: StageInConfig | None = None
+    """Copies of what a run reads, on storage of each node; null: everything is read where it is."""
     shared_roots: list[Path] = Field(default_factory=list)
     """Folders that all nodes see; if given, run folder, data and python must lie below one of them."""
     snapshot: bool = True

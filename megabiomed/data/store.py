@@ -33,6 +33,7 @@ from megabiomed.ground.files import (
     write_json,
 )
 from megabiomed.ground.json_lines import parsed_object
+from megabiomed.ground.staged import local
 from megabiomed.tokenizer.files import companions, copy_into, fingerprint, name_among
 
 VERSION = 1
@@ -192,6 +193,7 @@ class TokenStore:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        self._files = local(path)
         self.num_documents = int(manifest["documents"])
         self.num_tokens = int(manifest["tokens"])
         self.vocab_size = int(manifest["vocab_size"])
@@ -201,7 +203,7 @@ class TokenStore:
         self.fingerprint = sha256_bytes(json.dumps([manifest["version"], *content]).encode())
         self.manifest = manifest
         # A view as a plain array: slices of a memmap cost several times as much.
-        self._tokens: NDArray[Any] = np.asarray(np.memmap(path / BIN, dtype=manifest["dtype"], mode="r"))
+        self._tokens: NDArray[Any] = np.asarray(np.memmap(self._files / BIN, dtype=manifest["dtype"], mode="r"))
 
     @classmethod
     def open(cls, path: str | Path) -> TokenStore:
@@ -211,7 +213,7 @@ class TokenStore:
             DataError: there is no store, or one that is unfinished, damaged, empty or of another format.
         """
         # Every rank opens every store at every start: hashing them would read the corpus once per rank.
-        folder = Path(path)
+        folder = local(Path(path))
         if not (folder / MANIFEST).is_file():
             state = "a folder without manifest.json" if folder.is_dir() else "no such folder"
             raise DataError(
@@ -224,7 +226,7 @@ class TokenStore:
             if manifest["version"] != VERSION:
                 raise DataError(f"{folder} has another format", got=manifest["version"], expected=VERSION)
             _check_files(folder, manifest)
-            return cls(folder, manifest)
+            return cls(Path(path), manifest)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -249,7 +251,7 @@ class TokenStore:
     def document_ends(self) -> NDArray[np.int64]:
         """[documents] position one past each document's last token, ascending."""
         start = _HEADER.size + 4 * self.num_documents
-        pointers = np.memmap(self.path / IDX, dtype=np.uint8, mode="r")[start : start + 8 * self.num_documents]
+        pointers = np.memmap(self._files / IDX, dtype=np.uint8, mode="r")[start : start + 8 * self.num_documents]
         begins = pointers.view(np.int64) // self._tokens.itemsize
         return np.concatenate((begins[1:], [self.num_tokens]))
 
@@ -267,7 +269,7 @@ class TokenStore:
     def indexed_bounds(self, document: int) -> tuple[int, int]:
         """As `document_bounds`, from the index on disk: for a few documents, without the ends of all in memory."""
         start = _HEADER.size + 4 * self.num_documents + 8 * document
-        with (self.path / IDX).open("rb") as file:
+        with (self._files / IDX).open("rb") as file:
             file.seek(start)
             low, high = struct.unpack("<2q", file.read(16))
         last = document == self.num_documents - 1  # document numbers follow the last pointer
@@ -275,14 +277,14 @@ class TokenStore:
 
     @cached_property
     def _line_starts(self) -> NDArray[np.int64]:
-        with (self.path / DOCUMENTS).open("rb") as file:
+        with (self._files / DOCUMENTS).open("rb") as file:
             return np.fromiter(accumulate(map(len, file), initial=0), np.int64, self.num_documents + 1)
 
     def provenance(self, document: int) -> dict[str, Any]:
         """Where a document came from: paper_id, source, line, offset. Takes eight bytes of memory per document."""
         if not 0 <= document < self.num_documents:
             raise IndexError(f"document {document} of {self.num_documents}")
-        with (self.path / DOCUMENTS).open("rb") as file:
+        with (self._files / DOCUMENTS).open("rb") as file:
             file.seek(int(self._line_starts[document]))
             line = file.readline()
         return origin_of(line, self.path, document)

@@ -29,6 +29,7 @@ from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import Held, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.gradient_norms import GradientPart
+from megabiomed.ground.staged import local
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
 
@@ -43,7 +44,7 @@ def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn
     encoders = nn.ModuleDict({part.name: encoder_of(part).build(part.encoder) for part in parts})
     for part in parts:
         if part.encoder.init_from is not None:
-            encoder_of(part).load(encoders[part.name], part.encoder, part.encoder.init_from)
+            encoder_of(part).load(encoders[part.name], part.encoder, local(part.encoder.init_from))
     # Seeds of their own: what an encoder draws must not change adaptors and updates.
     torch.manual_seed(seed + 1)
     adaptors = {part.name: build_adaptor(part.adaptor, part.encoder.hidden_size, hidden_size) for part in parts}

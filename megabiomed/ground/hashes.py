@@ -8,6 +8,7 @@ from typing import Any
 
 from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import read_json, sha256_file, write_json
+from megabiomed.ground.staged import local
 
 NOTES = "file_hashes.json"
 
@@ -33,7 +34,7 @@ class FileHashes:
         held = notes.get(key)
         if isinstance(held, dict) and held.get("state") == before and isinstance(held.get("sha256"), str):
             return str(held["sha256"])
-        found = sha256_file(path)
+        found = sha256_file(local(path))
         if self._write and self._notes is not None and _state(path) == before:
             with suppress(OSError):  # a run folder that is full or read-only: the file is read again next time
                 write_json(self._notes, {**notes, key: {"state": before, "sha256": found}})

@@ -16,6 +16,7 @@ from megabiomed.config import ModelConfig
 from megabiomed.config.models import stored_model
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.hashes import FileHashes
+from megabiomed.ground.staged import local
 from megabiomed.model.fresh import AdapterInit, SeededInit
 from megabiomed.model.frozen import Described, check_frozen, hash_of
 from megabiomed.model.hf_config import model_config_from_hf
@@ -67,9 +68,9 @@ def model_base(
     if folder is not None:
         described = Described("huggingface", folder.absolute())
         if tokenizer is not None:
-            return open_folder(model.model_copy(update={"init_from": folder}), tokenizer)[0], described
+            return open_folder(model.model_copy(update={"init_from": local(folder)}), tokenizer)[0], described
         check_start(folder, model)
-        return HuggingFaceSource(folder), described
+        return HuggingFaceSource(local(folder)), described
     return SeededInit(model, seed), Described("seeded", None)
 
 

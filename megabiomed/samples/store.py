@@ -18,6 +18,7 @@ from megabiomed.data.arrow import flat_lists, read_table, write_table
 from megabiomed.ground.damage import reading
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import new_folder, read_json, sha256_file, write_json
+from megabiomed.ground.staged import local
 from megabiomed.samples.rejects import REJECTS, Reject, counts, read_rejects, write_rejects
 from megabiomed.tokenizer.files import copy_into, require_in
 from megabiomed.tokenizer.interface import Tokenizer
@@ -138,4 +139,4 @@ class AnswerStore(ABC):
 
     def table(self, name: str) -> Any:
         """An Arrow table of the store, memory-mapped."""
-        return read_table(self.path / f"{name}.arrow")
+        return read_table(local(self.path) / f"{name}.arrow")

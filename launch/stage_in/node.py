@@ -1,0 +1,98 @@
+"""`python -m megabiomed.launch.stage_in.node RUN LOGS`: one task on each node copies what the ranks will read; without torch.
+
+It leaves a note for the ranks of its node (ground/staged.py). Whatever fails, they read the shared path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.files import write_json
+from megabiomed.ground.node import node_name
+from megabiomed.ground.staged import note_of
+from megabiomed.launch import records
+from megabiomed.launch.stage_in.copying import WORKERS, Progress, copy_source
+from megabiomed.launch.stage_in.figures import duration, size
+from megabiomed.launch.stage_in.report import FOLDER, RECORD
+from megabiomed.launch.stage_in.shelf import Shelf
+from megabiomed.launch.stage_in.sources import source_of
+
+_AT_ONCE = 4
+"""Sources that are copied side by side."""
+
+
+def say(text: str) -> None:
+    """A line in this node's log."""
+    print(f"{time.strftime('%H:%M:%S')} {node_name()}: {text}", flush=True)
+
+
+def stage(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Copy what is wanted; returns the note: `copies`, each with `local` None and `why` where the shared path is read."""
+    began = time.monotonic()
+    until = began + 60 * float(wanted["minutes"])
+    progress = Progress(until, say)
+    reads = [(str(group), str(key), str(path)) for group, key, path in wanted["reads"]]
+    try:
+        shelf = Shelf(Path(os.path.expandvars(wanted["folder"])), wanted["max_bytes"])
+    except (OSError, MegabiomedError) as error:
+        copies = [_left(key, path, error) for _, key, path in reads]
+    else:
+        with ThreadPoolExecutor(_AT_ONCE) as sources, ThreadPoolExecutor(WORKERS) as blocks:
+            one = partial(_staged, shelf, blocks, progress, until)
+            copies = [copy for copy in sources.map(lambda read: one(*read), reads) if copy is not None]
+    return {"node": node_name(), "seconds": round(time.monotonic() - began, 2), "copies": copies}
+
+
+def _staged(
+    shelf: Shelf, pool: ThreadPoolExecutor, progress: Progress, until: float, group: str, key: str, path: str
+) -> dict[str, Any] | None:
+    """One entry of the note; None for what is not to be copied."""
+    try:
+        source = source_of(Path(path), group)
+        if source is None:
+            return None
+        began = time.monotonic()
+
+        def copy(folder: Path) -> dict[str, dict[str, Any]]:
+            progress.expect(source.bytes)
+            say(f"{key}: copying {size(source.bytes)} of {path}")
+            return copy_source(source, folder, pool, progress)
+
+        taken = shelf.take(source, copy, until)
+    except (OSError, MegabiomedError) as error:
+        return _left(key, path, error)
+    seconds = time.monotonic() - began
+    rate = "there already" if taken.reused else f"copied and compared in {duration(seconds)}"
+    say(f"{key}: {size(source.bytes)} in {taken.local}, {rate}")
+    files = {name: [file["bytes"], file["mtime_ns"], file["local_ns"]] for name, file in taken.files.items()}
+    return {
+        "key": key, "source": source.path, "bytes": source.bytes, "local": str(taken.local), "lock": str(taken.lock),
+        "files": files, "reused": taken.reused, "seconds": round(seconds, 2),
+    }  # fmt: skip
+
+
+def _left(key: str, path: str, error: Exception) -> dict[str, Any]:
+    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    why = f"{error.strerror}{where}" if isinstance(error, OSError) and error.strerror else str(error)
+    say(f"{key}: {path} is read where it is: {why}")
+    return {"key": key, "source": os.path.abspath(path), "local": None, "why": why}
+
+
+def main(run: Path, logs: Path) -> None:
+    """Copy for this node, and leave the note."""
+    wanted = records.read_job(run).get(RECORD)
+    if not isinstance(wanted, dict):
+        return
+    note = stage(wanted)
+    write_json(note_of(logs / FOLDER, node_name()), note)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

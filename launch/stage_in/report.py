@@ -1,0 +1,97 @@
+"""`python -m megabiomed.launch.stage_in.report LOGS NODES`: what the nodes of a start read from their own storage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground.files import read_json, write_json
+from megabiomed.ground.staged import note_of
+from megabiomed.launch import scheduler
+from megabiomed.launch.stage_in.figures import duration, size
+
+RECORD = "stage_in"
+"""Key of what is wanted in the record of a submission."""
+FOLDER = "staged"
+"""In the logs of a start: the notes of its nodes, and SUMMARY."""
+SUMMARY = ".summary.json"
+SILENT = "no answer"
+
+
+def summary(folder: Path, nodes: list[str]) -> dict[str, Any]:
+    """`nodes`, `local` (how many read nothing from the shared storage), `shared` (node -> what and why), seconds and bytes."""
+    found: dict[str, Any] = {
+        "nodes": len(nodes),
+        "local": 0,
+        "bytes": 0,
+        "copied_bytes": 0,
+        "seconds": 0.0,
+        "shared": {},
+    }
+    for node in nodes:
+        try:
+            note = read_json(note_of(folder, node), dict)
+            copies, seconds = note["copies"], float(note["seconds"])
+            left = [f"{copy['key']}: {copy['why']}" for copy in copies if copy["local"] is None]
+            there = {copy["source"]: (copy["bytes"], copy["reused"]) for copy in copies if copy["local"] is not None}
+        except (MegabiomedError, KeyError, TypeError, ValueError):
+            found["shared"][node] = [SILENT]
+            continue
+        found["bytes"] = max(found["bytes"], sum(count for count, _ in there.values()))
+        found["copied_bytes"] += sum(count for count, reused in there.values() if not reused)
+        found["seconds"] = max(found["seconds"], seconds)
+        found["local"] += not left
+        if left:
+            found["shared"][node] = left
+    return found
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """A summary for the log of the batch script."""
+    copied = f"{size(found['copied_bytes'])} copied" if found["copied_bytes"] else "all of it there already"
+    yield (
+        f"staged in: {found['local']} of {found['nodes']} nodes read {size(found['bytes'])} from their own storage "
+        f"({copied}, {duration(found['seconds'])})"
+    )
+    by_reason: dict[str, list[str]] = {}
+    for node, left in found["shared"].items():
+        by_reason.setdefault("; ".join(left), []).append(node)
+    for reason, nodes in by_reason.items():
+        yield f"staged in: {', '.join(nodes)} read the shared storage: {reason}"
+
+
+def shown(found: dict[str, Any]) -> str:
+    """A summary for `status`."""
+    text = f"staged on {found['local']} of {found['nodes']} nodes"
+    if not found["shared"]:
+        return text
+    node, left = next(iter(found["shared"].items()))
+    more = f" and {len(found['shared']) - 1} more" if len(found["shared"]) > 1 else ""
+    return f"{text}, shared storage on {node}{more} ({left[0]})"
+
+
+def of_start(logs: Path) -> dict[str, Any] | None:
+    """The summary of a start; None where nothing was staged, or is still being staged."""
+    file = logs / FOLDER / SUMMARY
+    try:
+        found = read_json(file, dict) if file.is_file() else {}
+    except MegabiomedError:
+        return None
+    kinds = {"nodes": int, "local": int, "shared": dict}
+    whole = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+    return found if whole and all(isinstance(left, list) and left for left in found["shared"].values()) else None
+
+
+def main(logs: Path, nodes: str) -> None:
+    """Print the lines, and note the summary for `status`."""
+    found = summary(logs / FOLDER, scheduler.hostnames(nodes))
+    for line in lines(found):
+        print(line, flush=True)
+    write_json(logs / FOLDER / SUMMARY, found)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

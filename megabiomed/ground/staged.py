@@ -1,0 +1,108 @@
+"""Copies on a node's own storage: where a process reads a file that a cluster's nodes share.
+
+The launcher copies files before the ranks start and leaves a note for each node in the folder that MEGABIOMED_STAGED names
+(launch/stage_in). Configurations and checkpoints keep the shared path; only who opens a file asks here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from megabiomed.ground.errors import FileError
+from megabiomed.ground.files import read_json
+from megabiomed.ground.node import node_name
+
+STAGED = "MEGABIOMED_STAGED"
+"""Environment variable: folder with a note for each node."""
+ITSELF = "."
+"""Name, in the note, of a file that was copied alone."""
+_LOG = logging.getLogger(__name__)
+_TRIES = 10
+_PAUSE_S = 0.1
+_HELD: list[int] = []
+"""Descriptors of the locks on copies that this process reads: they end with it, and nobody removes the copies before."""
+
+
+def note_of(folder: Path, node: str) -> Path:
+    """The file that says what is on a node."""
+    return folder / f"{node}.json"
+
+
+def local(path: Path) -> Path:
+    """Where to read a file or a folder: this node's copy if there is a whole one of the shared state, else `path` itself."""
+    noted = os.environ.get(STAGED)
+    if not noted:
+        return path
+    wanted = os.path.abspath(path)
+    for source, copy in _copies(noted, node_name()).items():
+        if wanted == source:
+            found = Path(copy["local"])
+        elif os.path.dirname(wanted) == source and os.path.basename(wanted) in copy["files"]:
+            found = Path(copy["local"]) / os.path.basename(wanted)
+        else:
+            continue
+        return found if _usable(noted, node_name(), source) else path
+    return path
+
+
+@lru_cache(maxsize=4)
+def _copies(noted: str, node: str) -> dict[str, dict[str, Any]]:
+    """Shared path -> its copy: `local`, `lock` and `files`. Empty where the node left no note, or a damaged one."""
+    try:
+        note = read_json(note_of(Path(noted), node), dict)
+        return {str(copy["source"]): copy for copy in note["copies"] if copy["local"] is not None}
+    except (FileError, KeyError, TypeError):
+        return {}
+
+
+@lru_cache(maxsize=1024)
+def _usable(noted: str, node: str, source: str) -> bool:
+    """Whether a copy is there and nobody removes it any more; decided once for a process, so that it never mixes the two."""
+    copy = _copies(noted, node)[source]
+    why = _unusable(source, copy)
+    if why is not None:
+        _LOG.warning("%s is read where it is, without its copy %s: %s", source, copy["local"], why)
+    return why is None
+
+
+def _unusable(source: str, copy: dict[str, Any]) -> str | None:
+    try:
+        if not _hold(str(copy["lock"])):
+            return "it is being removed"
+        for name, (size, shared_ns, local_ns) in copy["files"].items():
+            found = os.stat(os.path.join(copy["local"], name))
+            if (found.st_size, found.st_mtime_ns) != (size, local_ns):
+                return f"{name} was changed"
+            if _changed(os.path.join(source, name), size, shared_ns):
+                return f"{name} has been replaced on the shared storage since"
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        return f"{error}"
+    return None
+
+
+def _changed(path: str, size: int, time_ns: int) -> bool:
+    try:
+        now = os.stat(path if not path.endswith(f"/{ITSELF}") else os.path.dirname(path))
+    except OSError:  # the shared storage is away: that is what copies are good for
+        return False
+    return (now.st_size, now.st_mtime_ns) != (size, time_ns)
+
+
+def _hold(lock: str) -> bool:
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    for _ in range(_TRIES):  # somebody who looks for room tries the lock for a moment
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_S)
+        else:
+            _HELD.append(descriptor)
+            return True
+    os.close(descriptor)
+    return False
