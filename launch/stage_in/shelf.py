@@ -26,7 +26,7 @@ from megabiomed.launch.stage_in.sources import Source
 Files = dict[str, dict[str, Any]]
 """By name: `bytes`, `mtime_ns` of the shared file, `local_ns` of the copy, `hash`."""
 _POLL_S = 0.2
-_PATIENCE = 20
+_PATIENCE = 10
 """Looks at a changed copy that somebody reads, before this process does without it."""
 
 

@@ -76,19 +76,23 @@ def _unusable(source: str, copy: dict[str, Any]) -> str | None:
         if not _hold(str(copy["lock"])):
             return "it is being removed"
         for name, (size, shared_ns, local_ns) in copy["files"].items():
-            found = os.stat(os.path.join(copy["local"], name))
+            found = os.stat(_at(copy["local"], name))
             if (found.st_size, found.st_mtime_ns) != (size, local_ns):
                 return f"{name} was changed"
-            if _changed(os.path.join(source, name), size, shared_ns):
+            if _changed(_at(source, name), size, shared_ns):
                 return f"{name} has been replaced on the shared storage since"
     except (OSError, KeyError, TypeError, ValueError) as error:
         return f"{error}"
     return None
 
 
+def _at(place: str, name: str) -> str:
+    return place if name == ITSELF else os.path.join(place, name)
+
+
 def _changed(path: str, size: int, time_ns: int) -> bool:
     try:
-        now = os.stat(path if not path.endswith(f"/{ITSELF}") else os.path.dirname(path))
+        now = os.stat(path)
     except OSError:  # the shared storage is away: that is what copies are good for
         return False
     return (now.st_size, now.st_mtime_ns) != (size, time_ns)

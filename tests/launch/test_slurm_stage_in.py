@@ -1,0 +1,104 @@
+"""Ranks of a real SLURM read their nodes' own copies, and nothing of what they compute depends on it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.operator import SHORT, Operator, run_words
+from support.reference import Reference
+
+from megabiomed.launch import records
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+NODES = ("n1", "n2")
+_SHM = Path("/dev/shm")  # the one place of which each node of this cluster has its own
+
+
+@pytest.fixture
+def folder(operator: Operator, tmp_path: Path) -> Iterator[Path]:
+    """A folder on each of two nodes; gone afterwards, with what filled its disk."""
+    found = _SHM / f"stage-{tmp_path.name}"
+    yield found
+    on(operator, ",".join(NODES), "rm", "-rf", f"{found}", f"{_SHM}/full")
+
+
+def on(operator: Operator, nodes: str, *words: str) -> None:
+    operator.cluster.run(
+        "srun", f"--nodelist={nodes}", "--ntasks-per-node=1", f"--nodes={nodes.count(',') + 1}", *words
+    )
+
+
+def notes(run: Path, start: int) -> dict[str, dict[str, Any]]:
+    """What the nodes of a start noted, by node."""
+    begins = [record for record in records.history(run) if record["kind"] == "begin"]
+    files = (run / "logs" / begins[start]["incarnation"] / "staged").glob("[!.]*.json")
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def stores_in_memory(run: Path) -> set[str]:
+    """The token files that the running ranks have mapped."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if ".worker" in " ".join(words := process.cmdline()) and any(str(run) in word for word in words):
+                found |= {area.path for area in process.memory_maps() if area.path.endswith("tokens.bin")}
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_copies_are_read_and_used_again_and_losses_are_those_of_the_shared_files(
+    operator: Operator, tmp_path: Path, reference: Reference, folder: Path
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(stage_in={"folder": str(folder), "max_size": "500 MB"})
+    words = run_words(run, SHORT, "checkpoint.save_every=2", "train.log_every=1")
+    planned = operator.type(
+        "submit", operator.run_file, "--cluster", operator.profile, "--nodes", 2, *words, "--dry-run"
+    )
+    assert f"on each node to {folder}, at most 500 MB: data.train.0.path " in planned
+    (job,) = operator.submit(None, *words, "--sbatch", f"nodelist={','.join(NODES)}").values()
+    operator.until(lambda: operator.step(run) >= 3, run)
+    operator.kill_rank(run, 3, signal.SIGSTOP)
+    mapped = stores_in_memory(run)
+    assert mapped
+    assert all(path.startswith(f"{folder}/") for path in mapped), mapped
+    assert "staged on 2 of 2 nodes" in operator.type("status", run)
+    operator.kill_rank(run, 3)
+    found = operator.final(job, run)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "0"), operator.logs(run)
+    operator.ends_as(run, reference, SHORT)
+    first, second = notes(run, 0), notes(run, 1)
+    assert sorted(first) == sorted(second) == list(NODES)
+    copies = [[copy["reused"] for note in start.values() for copy in note["copies"]] for start in (first, second)]
+    assert copies == [[False] * 4, [True] * 4]
+    log = (run / "slurm" / "job.log").read_text()
+    assert log.count("staged in: 2 of 2 nodes read ") == 2
+    assert log.count("all of it there already") == 1
+    # The records of the run know the shared paths alone.
+    kept = [file for file in run.rglob("*") if file.is_file() and file.suffix in (".yaml", ".json", ".jsonl", ".html")]
+    naming = [file.relative_to(run).parts[0] for file in kept if str(folder) in file.read_text(errors="replace")]
+    assert set(naming) <= {"slurm", "logs"}
+
+
+def test_a_node_whose_disk_is_full_reads_the_shared_files(
+    operator: Operator, tmp_path: Path, reference: Reference, folder: Path
+) -> None:
+    run = tmp_path / "run"
+    operator.configure(stage_in={"folder": str(folder)})
+    on(operator, "n2", "bash", "-c", f"dd if=/dev/zero of={_SHM}/full bs=1M count=2000 2> /dev/null || true")
+    words = run_words(run, SHORT, "--sbatch", f"nodelist={','.join(NODES)}")
+    (job,) = operator.submit(None, *words).values()
+    assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
+    operator.ends_as(run, reference, SHORT)
+    log = (run / "slurm" / "job.log").read_text()
+    assert "staged in: 1 of 2 nodes read " in log
+    assert "staged in: n2 read the shared storage: data.train.0.path: no room in " in log
+    staged = operator.status(run)[0]["staged"]
+    assert (staged["nodes"], staged["local"], list(staged["shared"])) == (2, 1, ["n2"])
