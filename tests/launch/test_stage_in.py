@@ -74,7 +74,8 @@ def begin(tmp_path: Path, record: dict[str, Any], log: str = "log") -> subproces
 
 
 def test_a_second_start_uses_the_copies_of_the_first(tmp_path: Path, node: Node, copies: Path) -> None:
-    base, store, checkpoint = model(tmp_path / "base"), token_store(tmp_path / "store"), tmp_path / "step_1"
+    base, store = model(tmp_path / "base"), token_store(tmp_path / "store")
+    checkpoint = tmp_path / "step_1"
     checkpoint.mkdir()
     first, second = node(base, store, checkpoint), node(base, store, checkpoint)
     assert sorted(first) == sorted(second) == ["base", "store"]  # of a checkpoint nothing is copied
@@ -189,7 +190,8 @@ def test_a_copy_that_takes_too_long_is_left(tmp_path: Path, copies: Path) -> Non
 
 
 def test_a_folder_that_cannot_be_trusted_or_made_is_not_used(tmp_path: Path) -> None:
-    base, free, file = model(tmp_path / "base"), tmp_path / "free", tmp_path / "file"
+    base = model(tmp_path / "base")
+    free, file = tmp_path / "free", tmp_path / "file"
     file.write_text("")
     free.mkdir()
     free.chmod(0o777)
