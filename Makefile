@@ -20,6 +20,7 @@ TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
 .PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
 .PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align bench-health bench-launch
+.PHONY: bench-campaign bench-goodput
 
 
 install: $(STAMP)
@@ -84,6 +85,16 @@ bench-health: install
 # Recovery of jobs on a private SLURM, by fault; about 20 minutes.
 bench-launch: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_launch
+
+# Random actions of an operator and faults on a private SLURM, with checks after each. SEED=7 MINUTES=10 ACTIONS=20: another one.
+bench-campaign: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_campaign $(if $(SEED),--seed $(SEED)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(ACTIONS),--actions $(ACTIONS))
+
+# The share of the time that makes steps which count, with a fault every three minutes; half an hour.
+bench-goodput: install
+	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_goodput $(if $(SEED),--seed $(SEED)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 # One thread a candidate: the figures are tokens a second of one core.
 bench-data: install

@@ -40,13 +40,20 @@ class Reference:
         assert steps <= self.steps
         return {step: loss for step, loss in losses(self.folder).items() if step <= steps}
 
-    def ids_hash(self, steps: int) -> str:
-        """Hash of the samples of the first steps, from the order of the data alone."""
+    def hashes(self, steps: int) -> dict[int, str]:
+        """Hashes of the samples of the first 1, 2, ... steps, from the order of the data alone."""
         config = load_config(str(self._file), self._words)
         loader = open_training_data(config.data, config.seed)
         size, progress = config.data.global_batch_size, DataProgress(identity=loader.identity)
-        for _ in range(steps):
+        found = {}
+        for step in range(1, steps + 1):
             progress = progress.advance(loader.order.sample_ids(progress.next_sample, size))
+            found[step] = progress.ids_hash
+        return found
+
+    def ids_hash(self, steps: int) -> str:
+        """Hash of the samples of the first steps, from the order of the data alone."""
+        found = self.hashes(steps)[steps]
         if steps == self.steps:
-            assert progress.ids_hash == events(self.folder)[-1]["ids_hash"]
-        return progress.ids_hash
+            assert found == events(self.folder)[-1]["ids_hash"]
+        return found
