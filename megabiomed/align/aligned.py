@@ -21,8 +21,8 @@ from megabiomed.checkpoint.uses import ALIGNED, ALIGNED_RUN, Kind
 from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.yaml_text import read_yaml
+from megabiomed.encoders.build_encoders import build_encoders
 from megabiomed.encoders.encoder import encoder_of
-from megabiomed.encoders.encoder_stack import build_encoders
 from megabiomed.encoders.modality import Features, Modality, modality_of
 from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import CheckpointError

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from megabiomed.config.topology import check_global_batch
 from megabiomed.data.order import OrderSource, SampleOrder
 from megabiomed.data.packing import MicroBatch, Window, padding_window
 from megabiomed.data.parts import Papers, SourceDocuments
+from megabiomed.data.prefetch import Prefetcher
 from megabiomed.data.progress import DataProgress
 from megabiomed.data.quarantine import Quarantine
 from megabiomed.data.store import TokenStore
@@ -91,7 +90,7 @@ class SampleLoader(ABC):
         self.documents: list[SourceDocuments] = []
         self.quarantine = Quarantine()
         self._ahead = (0, np.empty((0, 3), np.int64))
-        self._prefetcher: _Prefetcher | None = None
+        self._prefetcher: Prefetcher[StepBatch] | None = None
 
     @abstractmethod
     def read(self, samples: list[list[int]]) -> MicroBatch:
@@ -134,7 +133,7 @@ class SampleLoader(ABC):
         if self.data.prefetch == 0:
             for position in count(self.first_sample, size):
                 yield self.batch_at(position)
-        self._prefetcher = ahead = _Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
+        self._prefetcher = ahead = Prefetcher(self.batch_at, self.first_sample, size, self.data.prefetch)
         try:
             while not ahead.closed:
                 yield ahead.next()
@@ -196,42 +195,6 @@ class TrainLoader(WindowLoader):
 def text_notes(stores: Sequence[TokenStore], windows: Sequence[Windows]) -> list[str]:
     """A line for each token store: its windows, and the tokens and documents that fill none."""
     return [f"data: {describe(store, each)}" for store, each in zip(stores, windows)]
-
-
-class _Prefetcher:
-    """Calls `make(position)` ahead in a thread; an exception there is raised by `next`."""
-
-    def __init__(self, make: Callable[[int], StepBatch], position: int, stride: int, depth: int) -> None:
-        self._queue: queue.Queue[StepBatch | BaseException] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, args=(make, position, stride), daemon=True, name="prefetch")
-        self._thread.start()
-
-    @property
-    def closed(self) -> bool:
-        return self._stop.is_set()
-
-    def _fill(self, make: Callable[[int], StepBatch], position: int, stride: int) -> None:
-        while not self.closed:
-            try:
-                self._queue.put(make(position))
-            except BaseException as error:
-                self._queue.put(error)
-                return
-            position += stride
-
-    def next(self) -> StepBatch:
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        self._stop.set()
-        # The thread may wait in `put`; it puts at most one more item once the flag is set, and now there is room for it.
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._thread.join()
 
 
 class HeldOutLoader:

@@ -21,39 +21,18 @@ from megabiomed.config import OptimizerConfig
 from megabiomed.config.align import AlignConfig, AlignmentStageConfig
 from megabiomed.config.modalities import CachedEncoderConfig
 from megabiomed.config.rates import factor_of
-from megabiomed.encoders.adaptors import build_adaptor
+from megabiomed.encoders.build_encoders import build_encoders, without_files
 from megabiomed.encoders.cache import FeatureCache
 from megabiomed.encoders.encoder import Batch, Cacheable, encoder_of
-from megabiomed.encoders.lora import add_lora, is_lora, set_dropout
+from megabiomed.encoders.lora import is_lora, set_dropout
 from megabiomed.encoders.schedule import encoding_ranks
 from megabiomed.encoders.weights import fingerprint, function_hash
 from megabiomed.engine.base import Held, flat_fragments, set_steps, state_before_training
 from megabiomed.engine.gradient_norms import GradientPart
-from megabiomed.ground.staged import local
 from megabiomed.kernels.dropout import Noise
 from megabiomed.processes import platform
 
 Shapes = dict[str, tuple[int, ...]]
-
-
-def build_encoders(config: AlignConfig, hidden_size: int, seed: int) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-    """Encoders (from their files, or seeded) and seeded adaptors, whole, on the CPU."""
-    parts = config.parts()
-    # The same seed on every rank: replicas begin equal without a broadcast.
-    torch.manual_seed(seed)
-    encoders = nn.ModuleDict({part.name: encoder_of(part).build(part.encoder) for part in parts})
-    for part in parts:
-        if part.encoder.init_from is not None:
-            encoder_of(part).load(encoders[part.name], part.encoder, local(part.encoder.init_from))
-    # Seeds of their own: what an encoder draws must not change adaptors and updates.
-    torch.manual_seed(seed + 1)
-    adaptors = {part.name: build_adaptor(part.adaptor, part.encoder.hidden_size, hidden_size) for part in parts}
-    for number, part in enumerate(parts):
-        # In every stage if any trains them: later stages need the updates of earlier ones.
-        if config.uses_lora(part.name):
-            matrices = encoder_of(part).lora_matrices(part.encoder)
-            add_lora(encoders[part.name], part.encoder.lora, matrices, seed + 2 + number)
-    return encoders, nn.ModuleDict(adaptors)
 
 
 class EncoderStack:
@@ -89,7 +68,7 @@ class EncoderStack:
         self.held = self.rank >= 0  # torch's rank of a process in a group that it is not in is -1
         device = platform.device() if self.held else torch.device("meta")
         with torch.device("cpu" if self.held else "meta"):
-            encoders, adaptors = build_encoders(config if self.held else _seeded(config), hidden_size, seed)
+            encoders, adaptors = build_encoders(config if self.held else without_files(config), hidden_size, seed)
         # Hashed while whole and on the CPU: sharded tensors would have to be gathered first.
         self.initial = {name: fingerprint(encoders[name]) for name in self.parts} if self.held else {}
         self.encoders, self.adaptors = encoders.to(device), adaptors.to(device)
@@ -308,21 +287,6 @@ class EncoderStack:
         """AdamW's step number, after loading moments."""
         if self.held:
             set_steps(self.optimizer, step)
-
-
-def _seeded(config: AlignConfig) -> AlignConfig:
-    """The same architecture without files to read."""
-    empty = {"init_from": None}
-    shipped = {
-        part.name: part.encoder.model_copy(update=empty)
-        for part in config.parts()
-        if part.name not in config.modalities
-    }
-    added = {
-        name: held.model_copy(update={"encoder": held.encoder.model_copy(update=empty)})
-        for name, held in config.modalities.items()
-    }
-    return config.model_copy(update={**shipped, "modalities": added})
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from megabiomed.processes import platform
+from megabiomed.processes import flight_recorder
 from megabiomed.processes.phases import since_boot
 
 HUNG = 75
@@ -147,7 +147,7 @@ def watched(seconds: float, where: Callable[[], str]) -> Iterator[None]:
 def _collectives() -> list[dict[str, Any]] | None:
     """The entries of torch's flight recorder; None when it does not answer, as may happen if the device's driver hangs."""
     answers: list[list[dict[str, Any]]] = []
-    reader = threading.Thread(target=lambda: answers.append(platform.last_collectives()), daemon=True)
+    reader = threading.Thread(target=lambda: answers.append(flight_recorder.last_collectives()), daemon=True)
     reader.start()
     reader.join(_RECORDER_S)
     return answers[0] if answers else None

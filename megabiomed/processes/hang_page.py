@@ -94,7 +94,7 @@ def _collectives(reports: dict[int, dict[str, Any]]) -> Iterator[str]:
 
 
 def say(entry: dict[str, Any]) -> str:
-    """`all_reduce 57 of [8, 4] Float`: a collective as `platform.last_collectives` describes it."""
+    """`all_reduce 57 of [8, 4] Float`: a collective as `flight_recorder.last_collectives` describes it."""
     return f"{entry['name']} {entry['number']} of {entry['shape']}"
 
 

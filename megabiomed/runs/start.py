@@ -97,6 +97,6 @@ def _import_for_ranks(config: RunConfig) -> None:
         import_module(name)
 
     if config.parallel.engine == "deepspeed":
-        from megabiomed.engine.zero import import_deepspeed
+        from megabiomed.engine.deepspeed_settings import import_deepspeed
 
         import_deepspeed()

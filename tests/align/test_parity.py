@@ -17,7 +17,7 @@ from support.spawn import run_ranks
 
 from megabiomed.checkpoint.logical import Box
 from megabiomed.data.packing import IGNORE_INDEX
-from megabiomed.encoders.encoder_stack import build_encoders
+from megabiomed.encoders.build_encoders import build_encoders
 from megabiomed.encoders.esm2.model import ProteinBatch
 from megabiomed.encoders.gin.model import MoleculeBatch
 from megabiomed.encoders.lora import is_lora, item_noise, set_dropout

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from megabiomed.data import store as format_
-from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.store import TokenStore
+from megabiomed.data.store_writer import TokenStoreWriter
 
 TOKENS = 26_000_000_000
 SAMPLE = 9_000_000

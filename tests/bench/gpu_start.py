@@ -20,7 +20,7 @@ import numpy as np
 from bench.gpu_step_worker import config_of
 from bench.lines import Lines
 from megabiomed.config import to_yaml
-from megabiomed.data.store import TokenStoreWriter
+from megabiomed.data.store_writer import TokenStoreWriter
 from megabiomed.processes import platform
 
 PHASE = re.compile(r"^(?P<phase>[a-z][a-z ,-]*): (?P<seconds>[\d.]+) s\b")

@@ -26,7 +26,8 @@ from megabiomed.data.loader import (
 from megabiomed.data.order import SampleOrder
 from megabiomed.data.packing import MicroBatch
 from megabiomed.data.progress import DataProgress
-from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.store import TokenStore
+from megabiomed.data.store_writer import TokenStoreWriter
 from megabiomed.data.windows import read_window, window_count
 from megabiomed.ground.errors import ConfigError, DataError, TokenizerError
 from megabiomed.processes import platform

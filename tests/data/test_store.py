@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.store import TokenStore
+from megabiomed.data.store_writer import TokenStoreWriter
 from megabiomed.ground.errors import DataError
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from megabiomed.data import store_parts
-from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.store import TokenStore
 from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
+from megabiomed.data.store_writer import TokenStoreWriter
 from megabiomed.ground.errors import DataError
 from megabiomed.ground.files import sha256_file
 

@@ -18,8 +18,8 @@ from megabiomed.config.align import AlignConfig, AlignRunConfig
 from megabiomed.config.base import parse
 from megabiomed.config.modalities import MODALITIES, EncoderConfig, EncoderKind, Part, encoders_of
 from megabiomed.encoders.adaptors import build_adaptor
+from megabiomed.encoders.build_encoders import build_encoders
 from megabiomed.encoders.encoder import Encoder, encoder_of, shipped_encoders
-from megabiomed.encoders.encoder_stack import build_encoders
 from megabiomed.encoders.gin import GAT, GinEncoder
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.lora import is_lora

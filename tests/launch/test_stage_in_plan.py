@@ -22,7 +22,7 @@ from megabiomed.config.align import AlignConfig
 from megabiomed.config.base import parse
 from megabiomed.config.cluster import ClusterConfig, load_cluster
 from megabiomed.data.store import TokenStore
-from megabiomed.encoders.encoder_stack import build_encoders
+from megabiomed.encoders.build_encoders import build_encoders
 from megabiomed.encoders.gin.config import GinConfig
 from megabiomed.encoders.gin.model import Gin
 from megabiomed.encoders.weights import fingerprint

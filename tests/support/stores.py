@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.data.store import TokenStore, TokenStoreWriter
+from megabiomed.data.store import TokenStore
+from megabiomed.data.store_writer import TokenStoreWriter
 
 
 def make_store(

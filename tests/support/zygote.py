@@ -35,7 +35,8 @@ def _serve() -> NoReturn:
     """
     for name in _SLOW:
         import_module(name)
-    import_module("megabiomed.engine.zero").import_deepspeed()
+    import_module("megabiomed.engine.zero")
+    import_module("megabiomed.engine.deepspeed_settings").import_deepspeed()
     assert can_fork(), "an import started a thread"
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # no import may write between the answers
