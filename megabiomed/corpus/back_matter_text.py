@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from megabiomed.corpus.back_matter import kind_of_section
 from megabiomed.corpus.clean_text import credit
@@ -13,6 +14,7 @@ from megabiomed.corpus.records import Paper
 
 MAX_SECTION = 4000
 """Characters of a section of back matter. What is longer has lost the header of the section after it, and stays."""
+_LONGEST_HEADER = 80
 MAX_PARAGRAPH = 2500
 """Characters of a paragraph that phrases remove."""
 
@@ -45,6 +47,11 @@ _PARAGRAPH = re.compile(
     r"(?:study|manuscript|experiments?|paper|analys[ei]s|draft))",
     re.IGNORECASE,
 )
+_LONG_WORDS = frozenset(
+    "ackno fundi finan sourc grant discl autho credi contr decla state confl compe corre first senio other remai paper "
+    "suppo conce".split()
+)
+"""How the words begin that have five letters or more and begin an alternative of `_PARAGRAPH`."""
 _SENTENCE = re.compile(
     rf"(?:{_PEOPLE}|we|th?e authors?|e authors?) (?:(?:hereby|also) )?"
     r"(?:declare|report|state|confirm|disclose|certify|have|has)s?d?\b[^.]{0,120}\b(?:conflicts?|competing|conflicting|financial)\b[^.]{0,60}\binterests?\b|"
@@ -97,19 +104,27 @@ def remove_back_matter(text: str, rules: BackMatterRules, counts: Counter[str]) 
 
 def _is_header(line: str) -> bool:
     """Whether a line names a section of back matter and nothing more: "Conflicts of interest in trials" is a title."""
-    if not 4 < len(line) <= 80:
+    if not 4 < len(line) <= _LONGEST_HEADER:
         return False
-    text = _HEADER_NUMBER.sub("", line.strip().lower().replace("’", "'"))
-    # The words first: the first one settles it for most lines, at a tenth of what the kinds cost.
+    text = line.strip().lower().replace("’", "'")
+    # The words first: the last one settles it for most lines, at a hundredth of what the kinds cost.
     words = text.strip(" .:").replace("/", " ").split()
-    return all(map(_HEADER_WORD.fullmatch, words)) and bool(kind_of_section(None, line))
+    if words and not _is_header_word(words[-1]):
+        return False
+    words = _HEADER_NUMBER.sub("", text).strip(" .:").replace("/", " ").split()
+    return all(map(_is_header_word, words)) and bool(kind_of_section(None, line))
+
+
+@lru_cache(maxsize=4096)
+def _is_header_word(word: str) -> bool:
+    return _HEADER_WORD.fullmatch(word) is not None
 
 
 def _without_sections(lines: list[str]) -> list[str]:
     kept: list[str] = []
     inside = False
     for line in lines:
-        if _is_header(line):
+        if len(line) <= _LONGEST_HEADER and _is_header(line):
             inside = True
             continue
         if inside and line.strip():
@@ -121,9 +136,14 @@ def _without_sections(lines: list[str]) -> list[str]:
     return kept
 
 
+def _may_begin(letters: str) -> bool:
+    """Whether a line that begins with these five characters is worth the pattern, which costs more than all other rules."""
+    return len(letters) < 5 or not (letters.isascii() and letters.isalpha()) or letters.lower() in _LONG_WORDS
+
+
 def _without_phrases(line: str) -> str:
     begins = line.lstrip(" •*_")
-    if len(line) <= MAX_PARAGRAPH and _PARAGRAPH.match(begins):
+    if len(line) <= MAX_PARAGRAPH and _may_begin(begins[:5]) and _PARAGRAPH.match(begins):
         return ""
     if "nterest" not in line:
         return line

@@ -11,12 +11,10 @@ import re
 from collections import Counter
 
 from megabiomed.corpus.citation_marks import MARK, SEGMENT, is_textual
-from megabiomed.corpus.clean_text import credit, in_lines_with
+from megabiomed.corpus.clean_text import credit
 from megabiomed.corpus.records import Span
 
-_EMPTY_BRACKETS = re.compile(r"\([\s,;&–-]*\)|\[[\s,;&–-]*\]")
-# "(?<=\S) +" would be tried at every character: a pattern that begins with a space is searched for as one.
-_SPACE_BEFORE_POINT = re.compile(r" (?<=\S ) *(?=[.,;](?:\s|$))")
+_EMPTY_BRACKETS = (re.compile(r"\([\s,;&–-]*\)"), re.compile(r"\[[\s,;&–-]*\]"))
 _GROUP = re.compile(r"[(\[]([^()\[\]\n]{1,3000})[)\]]")
 _RUN = re.compile(rf" ?{MARK}(?:(?:[\s,;&–-]|and\b){{0,6}}{MARK})*")
 _ANY_BRACKET = re.compile(r"[()\[\]]")
@@ -110,12 +108,32 @@ def _without_unpaired(line: str) -> str:
 
 def _without_empty(text: str) -> str:
     pieces, start = [], 0
-    for bracket in _EMPTY_BRACKETS.finditer(text):
+    found = [bracket for pattern in _EMPTY_BRACKETS for bracket in pattern.finditer(text)]
+    for bracket in sorted(found, key=lambda bracket: bracket.start()):
         # The space before it goes too: a full stop may follow.
         space = bracket.start() > start and text[bracket.start() - 1] == " "
         pieces.append(text[start : bracket.start() - space])
         start = bracket.end()
-    return in_lines_with((" .", " ,", " ;"), _SPACE_BEFORE_POINT, "".join([*pieces, text[start:]]))
+    return _without_space_before_points("".join([*pieces, text[start:]]) if pieces else text)
+
+
+def _without_space_before_points(text: str) -> str:
+    """Remove spaces between a word and a point, comma or semicolon that white space follows."""
+    gaps = []
+    for mark in (" .", " ,", " ;"):
+        place = text.find(mark)
+        while place >= 0:
+            start = place
+            while text[start - 1 : start] == " ":
+                start -= 1
+            before, after = text[start - 1 : start], text[place + 2 : place + 3]
+            if before and not before.isspace() and (not after or after.isspace()):
+                gaps.append((start, place + 1))
+            place = text.find(mark, place + 2)
+    if not gaps:
+        return text
+    edges = [0, *(edge for gap in sorted(gaps) for edge in gap), len(text)]
+    return "".join([text[start:end] for start, end in zip(edges[::2], edges[1::2])])
 
 
 def _is_inside_bracket(text: str, place: int) -> bool:

@@ -61,7 +61,8 @@ _ADJACENT = re.compile(r"\(\d{1,3}\) ?(?=\(\d{1,3}\))")
 _LISTS, _HIGHEST = 3, 10
 _COVERED, _FEWEST = 0.6, 5
 """See `numbers_in_round_brackets`."""
-_BRACKET = re.compile(r"[(\[]([^()\[\]\n]{4,1500})[)\]]")
+# Two patterns: what begins with one certain character is searched for several times as fast.
+_BRACKETS = [re.compile(rf"{opened}([^()\[\]\n]{{4,1500}})[)\]]") for opened in (r"\(", r"\[")]
 _WITH_YEAR = re.compile(_YEAR)
 _BEFORE_INTERVAL = re.compile(
     r"(?:\b(?:CIs?|IQR|intervals?|ranges?|ranging|median|mean|between)\b|[=∈×])[\s:,=(]{0,3}$", re.I
@@ -96,11 +97,12 @@ def mark_unmarked(text: str, counts: Counter[str]) -> str:
     marked = text
     if "[" in text:
         marked = _SQUARE.sub(_numbered(text), marked)
-    if numbers_in_round_brackets(text):
+    if text.count("(") >= _LISTS and numbers_in_round_brackets(text):
         marked = _ROUND.sub(_numbered_round, marked)
-    elif numbers_after_points(text):
+    elif text.count(".") >= _HIGHEST and numbers_after_points(text):
         marked = _RAISED.sub(_numbered_raised, marked)
-    marked = _BRACKET.sub(_authored, marked)
+    for pattern in _BRACKETS:
+        marked = pattern.sub(_authored, marked)
     # What a mark takes goes with it and is counted there.
     counts["characters: unmarked citations"] += marked.count(MARK) - marks
     counts["citations: unmarked, removed"] += marked.count(MARK) - marks

@@ -89,8 +89,13 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
         counts[f"papers: dropped, {reason}"] += 1
         return None
     counts["characters: in"] += len(paper.text)
-    markers = citation_markers(paper) if rules.mark_citations else {}
-    text = rewritten(cut(paper, *intervals_to_remove(paper, rules, counts, markers)), rules, counts)
+    if not paper.spans and counts["papers: kept"]:
+        # No rule that uses spans has anything to do, and an earlier paper has put their names into the account.
+        unmarked = paper.text.replace(MARK, "\ufffd")
+    else:
+        markers = citation_markers(paper) if rules.mark_citations else {}
+        unmarked = cut(paper, *intervals_to_remove(paper, rules, counts, markers))
+    text = rewritten(unmarked, rules, counts)
     if reason := why_dropped(text, rules):
         counts[f"papers: dropped, {reason}"] += 1
         counts["characters: in papers dropped"] += len(text)

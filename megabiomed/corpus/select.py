@@ -70,7 +70,9 @@ def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
 
 def why_dropped(text: str, rules: SelectRules) -> str:
     """The rule by which a cleaned text fails; empty when it passes all."""
-    words = text.split()
+    # Most builds only ask whether there are enough words, and the first ones tell.
+    counted = rules.max_words or rules.max_word_share or rules.gopher_quality
+    words = text.split() if counted else text.split(None, rules.min_words)
     if len(words) < rules.min_words:
         return f"fewer than {rules.min_words} words"
     if rules.max_words and len(words) > rules.max_words:
