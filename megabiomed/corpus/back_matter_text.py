@@ -47,10 +47,10 @@ _PARAGRAPH = re.compile(
     r"(?:study|manuscript|experiments?|paper|analys[ei]s|draft))",
     re.IGNORECASE,
 )
-_LONG_WORDS = frozenset(
-    "ackno fundi finan sourc grant discl autho credi contr decla state confl compe corre first senio other remai paper "
-    "suppo conce".split()
-)
+_LONG_WORDS = (
+    "ackno", "fundi", "finan", "sourc", "grant", "discl", "autho", "credi", "contr", "decla", "state", "confl", "compe",
+    "corre", "first", "senio", "other", "remai", "paper", "suppo", "conce",
+)  # fmt: skip
 """How the words begin that have five letters or more and begin an alternative of `_PARAGRAPH`."""
 _SENTENCE = re.compile(
     rf"(?:{_PEOPLE}|we|th?e authors?|e authors?) (?:(?:hereby|also) )?"

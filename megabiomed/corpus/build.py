@@ -13,7 +13,7 @@ from rich.progress import Progress
 from megabiomed.corpus.build_bars import byte_bar
 from megabiomed.corpus.build_losses import REJECTS, keep_rejects, kept_rejects, losses, reject_lines, rejects_of
 from megabiomed.corpus.build_select import select_papers
-from megabiomed.corpus.build_tokens import Tokenizing, build_tokenizer
+from megabiomed.corpus.build_tokens import Tokenizing, held_tokenizer, trained_tokenizer
 from megabiomed.corpus.datasheet import write_datasheet
 from megabiomed.corpus.decontaminate import REPORT as CONTAMINATION
 from megabiomed.corpus.decontaminate import contamination_report, read_items
@@ -25,6 +25,7 @@ from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
 from megabiomed.ground.errors import DataError, LaunchError, UserError, WorkerError
 from megabiomed.ground.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
+from megabiomed.tokenizer.choose_encoder import EncoderComparison
 from megabiomed.tokenizer.files import copy_into
 
 __all__ = ["BuildOptions", "build_corpus"]
@@ -100,13 +101,16 @@ class _Build:
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
+        # Before the cleaning, because it is done here while the workers start.
+        tokenizer = held_tokenizer(self.options, self.working)
+        comparison = None if tokenizer is None else EncoderComparison(tokenizer)
         hashes = self._clean()
         splits = select_papers(self.options, self.working, self.accounts, self.counts, self.run_jobs, self.progress)
         if not self.counts["train"]:
             got, do = losses(self.counts, self.rejects), keep_rejects(self.options, self.rejects)
             raise DataError("nothing is left to train on", got=got, do=do)
-        # Only now: it is trained on what is left for training.
-        tokenizer = build_tokenizer(self.options, self.working, self.parts, splits, self.progress)
+        if tokenizer is None:
+            tokenizer = trained_tokenizer(self.options, self.working, self.parts, splits, self.progress)
         final = self.working / "corpus"
         # A build that was killed here has left a part of it.
         remove_tree(final)
@@ -115,8 +119,9 @@ class _Build:
             "counts": dict(sorted(self.counts.items())),
             "rejects": {"counts": dict(self.rejects.counts), "samples": self.rejects.samples},
             "rules": asdict(self.options.rules),
-            **Tokenizing(self.parts, splits, tokenizer, self.working, self.run_jobs).run(hashes, final, self.progress),
         }
+        tokenizing = Tokenizing(self.parts, splits, tokenizer, comparison, self.working, self.run_jobs)
+        report |= tokenizing.run(hashes, final, self.progress)
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
         copy_into(final / "tokenizer", tokenizer.path)

@@ -12,32 +12,36 @@ import numpy as np
 from rich.progress import Progress
 
 from megabiomed.corpus.build_bars import byte_bar
-from megabiomed.corpus.cleaned_parts import read_part, text_file
+from megabiomed.corpus.cleaned_parts import read_texts, text_file
 from megabiomed.corpus.encoding import choose_encoding
 from megabiomed.corpus.options import BuildOptions
 from megabiomed.corpus.pool import JobRunner
 from megabiomed.corpus.shards import COUNTED, SPLITS, TokenJob, tokenize_part
 from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
 from megabiomed.ground.files import sha256_file
+from megabiomed.tokenizer.choose_encoder import EncoderComparison
 from megabiomed.tokenizer.files import SENTENCEPIECE, copy_into, find_in, open_tokenizer
 from megabiomed.tokenizer.interface import Tokenizer
 from megabiomed.tokenizer.sentencepiece_bpe import train_tokenizer
 
 
-def build_tokenizer(
-    options: BuildOptions, working: Path, parts: Sequence[Path], splits: Sequence[Path], progress: Progress | None
-) -> Tokenizer:
-    """The tokenizer of a build, kept in its folder: the one that the options name, or one trained on the training papers.
-
-    Args:
-        parts, splits: see `tokenize`.
-    """
+def held_tokenizer(options: BuildOptions, working: Path) -> Tokenizer | None:
+    """The tokenizer that the options name, or that an earlier command has trained; kept in the folder of the build."""
     # A build that goes on must use the tokenizer that cut its finished parts.
     held = find_in(working)
     if held is not None:
         return open_tokenizer(held)
-    if options.tokenizer is not None:
-        return open_tokenizer(copy_into(working, options.tokenizer))
+    return None if options.tokenizer is None else open_tokenizer(copy_into(working, options.tokenizer))
+
+
+def trained_tokenizer(
+    options: BuildOptions, working: Path, parts: Sequence[Path], splits: Sequence[Path], progress: Progress | None
+) -> Tokenizer:
+    """A tokenizer trained on the training papers, kept in the folder of the build.
+
+    Args:
+        parts, splits: see `Tokenizing`.
+    """
     task = progress.add_task("train tokenizer", total=None) if progress else None
     tokenizer = train_tokenizer(_training_texts(parts, splits), working / SENTENCEPIECE, options.vocab_size)
     if progress and task is not None:
@@ -48,9 +52,7 @@ def build_tokenizer(
 def _training_texts(parts: Sequence[Path], splits: Sequence[Path]) -> Iterator[str]:
     """Papers of the training split alone: a tokenizer that has seen the validation papers would cut them better."""
     for part, split in zip(parts, splits):
-        for number, document in zip(np.load(split).tolist(), read_part(text_file(part))):
-            if number == 0:
-                yield document["text"]
+        yield from read_texts(part, (np.load(split) == 0).tolist())
 
 
 class Tokenizing:
@@ -59,15 +61,24 @@ class Tokenizing:
     Args:
         parts: cleaned parts in the order of the corpus.
         splits: of each, the file that says which of its documents go where.
+        tokenizer: cuts them.
+        comparison: of this tokenizer; None makes one.
         working: the folder of the unfinished build.
         runner: runs the jobs.
     """
 
     def __init__(
-        self, parts: Sequence[Path], splits: Sequence[Path], tokenizer: Tokenizer, working: Path, runner: JobRunner
+        self,
+        parts: Sequence[Path],
+        splits: Sequence[Path],
+        tokenizer: Tokenizer,
+        comparison: EncoderComparison | None,
+        working: Path,
+        runner: JobRunner,
     ) -> None:
         self._parts, self._splits = parts, splits
         self._tokenizer, self._working = tokenizer, working
+        self._comparison = comparison or EncoderComparison(tokenizer)
         self._run_jobs = runner
         self._folders = [working / "tokens" / f"{part.parent.name}-{part.name}" for part in parts]
 
@@ -82,14 +93,12 @@ class Tokenizing:
             the figures of each split, and under "encoder" what encoded them.
         """
         started = time.monotonic()
-        encoding = choose_encoding(
-            self._tokenizer, [text_file(part) for part in self._parts], self._splits, self._working
-        )
+        encoding = choose_encoding(self._comparison, self._parts, self._splits, self._working)
         jobs = [
-            TokenJob(text_file(part), split, folder, self._tokenizer.path, encoding.converted)
+            TokenJob(part, split, folder, self._tokenizer.path, encoding.converted)
             for part, split, folder in zip(self._parts, self._splits, self._folders)
         ]
-        bar = byte_bar(progress, "tokenize", [job.part.stat().st_size for job in jobs], "tokens")
+        bar = byte_bar(progress, "tokenize", [text_file(job.part).stat().st_size for job in jobs], "tokens")
         accounts = self._run_jobs(tokenize_part, jobs, on_progress=bar)
         seconds = time.monotonic() - started
         encoder = encoding.account([account.get("refused", {}) for account in accounts])

@@ -1,9 +1,14 @@
-"""The files that cleaning a source file writes: parts of text, what decides about their documents, and entries of keys."""
+"""The files that cleaning a source file writes: parts of text, what decides about their documents, and entries of keys.
+
+A part holds its texts one after another, and the lines of provenance as the stores will have them: what is serialised here
+is copied from then on, and nothing is parsed again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +20,7 @@ from megabiomed.corpus.duplicates import SIGNATURES
 from megabiomed.corpus.entries import EntryWriter, shard_folder
 from megabiomed.corpus.near import band_keys, signature
 from megabiomed.corpus.records import Paper
+from megabiomed.ground.files import read_json
 
 # A kill costs at most one part of work, and each part is several files: smaller parts would make millions of files out of a
 # full S2ORC, which the file systems of clusters handle badly.
@@ -22,9 +28,30 @@ PART_CHARACTERS = 64_000_000
 """Characters of a cleaned part: the unit of tokenizing and of its resume."""
 
 
+ROW = np.dtype([("text", "<u8"), ("origin", "<u8"), ("kind", "<u4")])
+"""Of a document: bytes of its text and of its line of provenance, and its number in `KindTable`."""
+Kind = tuple[str, str, int | None, tuple[str, ...]]
+"""Source, licence, year and fields of study of documents."""
+
+
 def text_file(part: Path) -> Path:
-    """The documents of a cleaned part."""
-    return part.with_name(f"{part.name}.jsonl")
+    """The texts of a cleaned part, UTF-8, without anything between them."""
+    return part.with_name(f"{part.name}.txt")
+
+
+def origin_file(part: Path) -> Path:
+    """A JSON line of provenance for each document."""
+    return part.with_name(f"{part.name}.origins.jsonl")
+
+
+def row_file(part: Path) -> Path:
+    """How long these are, as ROW."""
+    return part.with_name(f"{part.name}.rows.npy")
+
+
+def kind_file(part: Path) -> Path:
+    """The kinds of documents that the part has, as JSON."""
+    return part.with_name(f"{part.name}.kinds.json")
 
 
 def key_file(part: Path) -> Path:
@@ -37,11 +64,22 @@ def split_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.split.npy")
 
 
-def read_part(part: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a cleaned part."""
-    with part.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+def read_texts(part: Path, wanted: Sequence[bool]) -> Iterator[str]:
+    """The texts of those documents of a part that are wanted."""
+    lengths = np.load(row_file(part))["text"].tolist()
+    with text_file(part).open("rb") as file:
+        for length, read in zip(lengths, wanted, strict=True):
+            if read:
+                yield file.read(length).decode()
+            else:
+                file.seek(length, os.SEEK_CUR)
+
+
+def read_kinds(part: Path) -> list[Kind]:
+    """What stands in a part's `kind_file`."""
+    return [
+        (source, licence, year, tuple(fields)) for source, licence, year, fields in read_json(kind_file(part), list)
+    ]
 
 
 class PartWriter:
@@ -69,27 +107,35 @@ class PartWriter:
         self._keys: list[tuple[int, bool, bool]] = []
         self._characters = PART_CHARACTERS
         self._row = 0
-        self._file: IO[str] | None = None
+        self._rows: list[tuple[int, int, int]] = []
+        self._kinds: dict[Kind, int] = {}
+        self._texts: IO[bytes] | None = None
+        self._origins: IO[bytes] | None = None
         self._signatures = (self._folder / SIGNATURES).open("wb") if near else None
 
     def add(self, paper: Paper, text: str) -> None:
         """Write one paper, in a new part when the last one is full."""
         if self._characters >= PART_CHARACTERS:
             self._begin_part()
-        assert self._file is not None, "a part has begun"
+        assert self._texts is not None, "a part has begun"
+        assert self._origins is not None, "a part has begun"
         # Travels with the document to the store, where `data trace` finds the paper in its file again.
         origin = {"paper_id": paper.paper_id, "source": paper.source, "line": paper.line, "offset": paper.offset}
         more: dict[str, Any] = {"year": paper.year} if paper.year is not None else {}
         more |= {"fields": paper.fields} if paper.fields else {}
         more |= {"licence": paper.licence} if paper.licence else {}
-        self._file.write(json.dumps({"text": text, **origin, "ids": paper.ids, **more}, ensure_ascii=False) + "\n")
+        kind = (paper.source, paper.licence, paper.year, paper.fields)
+        number = self._kinds.setdefault(kind, len(self._kinds))
+        text_bytes = self._texts.write(text.encode())
+        line = json.dumps({**origin, "ids": paper.ids, **more}, ensure_ascii=False) + "\n"
+        self._rows.append((text_bytes, self._origins.write(line.encode()), number))
         items = self._contamination.find(text) if self._contamination else []
         if items:
             self.tainted.append({**origin, "items": items})
         abstract = paper.is_abstract
         self._keys.append((split_hash(paper.paper_id), bool(items), abstract))
-        for kind, key in self._keys_of(paper, text):
-            self.entries.add(self._row, kind, key, late=abstract)
+        for name, key in self._keys_of(paper, text):
+            self.entries.add(self._row, name, key, late=abstract)
         self._characters += len(text)
         self._row += 1
 
@@ -116,11 +162,19 @@ class PartWriter:
     def _begin_part(self) -> None:
         self._end_part()
         self.names.append(f"part-{len(self.names):05d}")
-        self._file = text_file(self._folder / self.names[-1]).open("w", encoding="utf-8")
+        part = self._folder / self.names[-1]
+        self._texts, self._origins = text_file(part).open("wb"), origin_file(part).open("wb")
         self._characters = 0
 
     def _end_part(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            np.save(key_file(self._folder / self.names[-1]), np.array(self._keys, dtype=KEY))
-            self._keys.clear()
+        if self._texts is None or self._origins is None:
+            return
+        self._texts.close()
+        self._origins.close()
+        part = self._folder / self.names[-1]
+        np.save(key_file(part), np.array(self._keys, dtype=KEY))
+        np.save(row_file(part), np.array(self._rows, dtype=ROW))
+        kind_file(part).write_text(json.dumps(list(self._kinds)), encoding="utf-8")
+        self._keys.clear()
+        self._rows.clear()
+        self._kinds.clear()

@@ -51,5 +51,9 @@ def shared_key(kind: str, value: str | None) -> tuple[int, int] | None:
 
 
 def text_key(text: str) -> tuple[int, int]:
-    """The key of a text without regard to case and white space."""
-    return key_of("text", " ".join(text.lower().split()))
+    """The key of a cleaned text without regard to case and white space.
+
+    Args:
+        text: as `collapse_whitespace` leaves it, with single spaces and at most one blank line.
+    """
+    return key_of("text", text.lower().replace("\n\n", " ").replace("\n", " "))

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from megabiomed.corpus.cleaned_parts import read_part
+from megabiomed.corpus.cleaned_parts import read_texts
 from megabiomed.ground.files import write_atomic
-from megabiomed.tokenizer.choose_encoder import EncoderChoice, choose_encoder
-from megabiomed.tokenizer.interface import Tokenizer
+from megabiomed.tokenizer.choose_encoder import EncoderChoice, EncoderComparison
 
 _LOG = logging.getLogger(__name__)
 CONVERTED = "gigatoken.json"
@@ -52,15 +51,18 @@ class Encoding:
         return {**self.choice.account(), **({"refused": dict(sorted(total.items()))} if total else {})}
 
 
-def choose_encoding(tokenizer: Tokenizer, parts: Sequence[Path], splits: Sequence[Path], working: Path) -> Encoding:
+def choose_encoding(
+    comparison: EncoderComparison, parts: Sequence[Path], splits: Sequence[Path], working: Path
+) -> Encoding:
     """Compare GigaToken with the tokenizer on a sample of the documents; a difference is logged as a warning.
 
     Args:
+        comparison: of the tokenizer.
         parts: cleaned parts, in order: the sample depends on nothing else.
         splits: of each, the file that says which of its documents are kept.
         working: folder for `CONVERTED`.
     """
-    choice = choose_encoder(tokenizer, _sample(parts, splits))
+    choice = comparison.choice(_sample(parts, splits))
     if choice.converted is None:
         _LOG.warning("%s encodes, not GigaToken: %s", choice.reference, choice.reason)
         return Encoding(None, choice)
@@ -73,9 +75,8 @@ def _sample(parts: Sequence[Path], splits: Sequence[Path]) -> Iterator[str]:
     chosen = list(zip(parts, splits))[:: 1 + (len(parts) - 1) // SAMPLE_PARTS]
     for part, split in chosen:
         left = SAMPLE_CHARACTERS // len(chosen)
-        for number, document in zip(np.load(split, mmap_mode="r"), read_part(part)):
+        for text in read_texts(part, (np.load(split) >= 0).tolist()):
             if left <= 0:
                 break
-            if number >= 0:
-                left -= len(document["text"])
-                yield document["text"]
+            left -= len(text)
+            yield text

@@ -17,8 +17,9 @@ _NAMES = {
     "acl": "acl", "aclid": "acl", "mag": "mag", "magid": "mag", "dblp": "dblp", "dblpid": "dblp",
 }  # fmt: skip
 """Key in lower case without separators -> name."""
-_CONTAINERS = ("externalids", "identifiers")
-_OUTER = ("openaccessinfo", "metadata")
+_ALL_NAMES = frozenset(_NAMES)
+_CONTAINERS = frozenset({"externalids", "identifiers"})
+_OUTER = frozenset({"openaccessinfo", "metadata"})
 _DOI_ADDRESSES = ("https://doi.org/", "http://doi.org/", "https://dx.doi.org/", "http://dx.doi.org/", "doi:")
 
 
@@ -55,21 +56,37 @@ def find_ids(value: dict[str, Any], where: str, rejects: Rejects) -> dict[str, s
     Of an id that is given twice, that of the object counts. A record without any is no damage.
     """
     ids: dict[str, str] = {}
-    records = [value, *(held for key, held in value.items() if plain_key(key) in _OUTER and isinstance(held, dict))]
-    for record in records:
+    outer = (value[key] for key in _keys_among(tuple(value), _OUTER))
+    for record in (value, *(held for held in outer if isinstance(held, dict))):
+        keys = tuple(record)
         # `id` columns are often empty or of other kinds, so plain keys are taken only where they can be ids.
-        own = {key: entry for key, entry in record.items() if isinstance(entry, str | int | float)}
-        ids |= parse_ids(own, where, rejects) | ids
-        for key, held in record.items():
-            if plain_key(key) in _CONTAINERS and held is not None:
-                ids |= parse_ids(held, where, rejects)
+        named = {key: record[key] for key in _keys_among(keys, _ALL_NAMES)}
+        own = {key: entry for key, entry in named.items() if isinstance(entry, str | int | float)}
+        if own:
+            ids |= parse_ids(own, where, rejects) | ids
+        for key in _keys_among(keys, _CONTAINERS):
+            if record[key] is not None:
+                ids |= parse_ids(record[key], where, rejects)
     return ids
 
 
 def first_of(value: dict[str, Any], *names: str) -> Any:
     """The value of the first of these keys that the record has, whatever the case and the separators; None without one."""
-    held = {plain_key(key): entry for key, entry in reversed(value.items())}
-    return next((held[name] for name in names if held.get(name) is not None), None)
+    keys = _by_plain_key(tuple(value))
+    found = (value[keys[name]] for name in names if name in keys)
+    return next((entry for entry in found if entry is not None), None)
+
+
+# The records of a file have the same few sets of keys, so a set is looked through once and not for every record.
+@lru_cache(maxsize=1024)
+def _by_plain_key(keys: tuple[Any, ...]) -> dict[str, Any]:
+    """The first key of each plain key."""
+    return {plain_key(key): key for key in reversed(keys)}
+
+
+@lru_cache(maxsize=1024)
+def _keys_among(keys: tuple[Any, ...], plain: frozenset[str]) -> tuple[Any, ...]:
+    return tuple(key for key in keys if plain_key(key) in plain)
 
 
 def plain_key(key: Any) -> str:

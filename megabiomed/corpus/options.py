@@ -98,7 +98,7 @@ def identity(options: BuildOptions) -> str:
     given = [*source_files(options), *options.evaluation, *([options.tokenizer] if options.tokenizer else [])]
     # Size and time of change stand for the content: hashing every input would read the corpus once more.
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in given if path.is_file()]
-    return json.dumps({"version": 3, "options": named, "files": files}, indent=1, default=str)
+    return json.dumps({"version": 4, "options": named, "files": files}, indent=1, default=str)
 
 
 def source_files(options: BuildOptions) -> list[Path]:

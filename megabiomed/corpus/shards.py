@@ -6,10 +6,9 @@ work without one starts from its beginning, so nothing is counted twice or only 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megabiomed.corpus.clean import CleanRules, clean
-from megabiomed.corpus.cleaned_parts import PartWriter, read_part
+from megabiomed.corpus.cleaned_parts import PartWriter, origin_file, read_kinds, read_texts, row_file
 from megabiomed.corpus.decontaminate import Contamination, read_items
 from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.licences import kind_of_licence
@@ -38,7 +38,6 @@ SPLITS = ("train", "validation")
 """A document's split is its index here."""
 BATCH = 64
 """Documents that are encoded together."""
-_NOTHING = {"documents": 0, "tokens": 0}
 COUNTED = ("sources", "licences", "years", "fields of study")
 
 
@@ -131,30 +130,64 @@ def tokenize_part(job: TokenJob) -> dict[str, Any]:
     remove_tree(job.folder)
     job.folder.mkdir(parents=True)
     tokenizer, encoder = _encoder(job.tokenizer, sha256_file(job.tokenizer), job.converted)
-    split = np.load(job.split)
-    rows = iter(zip(split.tolist(), read_part(job.part)))
-    account: dict[str, Any] = {name: {**_NOTHING, **{key: {} for key in COUNTED}} for name in SPLITS}
-    dtype = token_dtype(tokenizer.vocab_size)
-    with _SplitFiles(job.folder, np.dtype(dtype).itemsize) as files:
-        while batch := list(islice((row for row in rows if row[0] >= 0), BATCH)):
-            # The text leaves the row here; what is left of it is the provenance.
-            encoded = encoder.encode([document.pop("text") for _, document in batch], dtype)
-            for (number, document), ids in zip(batch, encoded):
-                name = SPLITS[number]
-                tokens = files.add(name, ids, document)
-                account[name]["documents"] += 1
-                account[name]["tokens"] += tokens
-                count_work(tokens)
-                for key, values in counted(document).items():
-                    held = account[name][key]
-                    for value in values:
-                        held[value] = held.get(value, 0) + 1
-    for name in SPLITS:
-        account[name]["provenance_bytes"] = (job.folder / f"{name}.jsonl").stat().st_size
+    split, dtype = np.load(job.split), token_dtype(tokenizer.vocab_size)
+    lengths = [_encode_texts(job, number, split, encoder, dtype) for number in range(len(SPLITS))]
+    _copy_origins(job, split)
+    account: dict[str, Any] = {}
+    for number, name in enumerate(SPLITS):
+        account[name] = {
+            "documents": len(lengths[number]),
+            "tokens": int(lengths[number].sum()),
+            **_counted_kinds(job.part, split == number),
+            "provenance_bytes": (job.folder / f"{name}.jsonl").stat().st_size,
+        }
     account["refused"] = encoder.taken_refusals()
     fsync_tree(job.folder)
     write_json(marker, account)
     return account
+
+
+def _encode_texts(
+    job: TokenJob, number: int, split: NDArray[np.int8], encoder: DocumentEncoder, dtype: type[np.integer[Any]]
+) -> NDArray[np.int32]:
+    """Write the tokens of one split of a part; returns how many each document has."""
+    name, itemsize = SPLITS[number], np.dtype(dtype).itemsize
+    texts, lengths = read_texts(job.part, (split == number).tolist()), list[int]()
+    with (job.folder / f"{name}.bin").open("wb") as file:
+        while batch := list(islice(texts, BATCH)):
+            encoded = encoder.encode(batch, dtype)
+            file.write(b"".join(encoded))
+            lengths += [len(ids) // itemsize for ids in encoded]
+            count_work(sum(lengths[-len(encoded) :]))
+    found = np.array(lengths, dtype=np.int32)
+    np.save(job.folder / f"{name}.npy", found)
+    return found
+
+
+def _copy_origins(job: TokenJob, split: NDArray[np.int8]) -> None:
+    """Deal the lines of provenance out to the splits."""
+    lengths = np.load(row_file(job.part))["origin"].tolist()
+    with ExitStack() as stack:
+        read = stack.enter_context(origin_file(job.part).open("rb"))
+        files = [stack.enter_context((job.folder / f"{name}.jsonl").open("wb")) for name in SPLITS]
+        for number, length in zip(split.tolist(), lengths, strict=True):
+            line = read.read(length)
+            if number >= 0:
+                files[number].write(line)
+
+
+def _counted_kinds(part: Path, wanted: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """How many of the documents that are wanted are of each source, licence, year and field of study."""
+    kinds = read_kinds(part)
+    amounts = np.bincount(np.load(row_file(part))["kind"][wanted], minlength=len(kinds)).tolist()
+    found: dict[str, Counter[str]] = {key: Counter() for key in COUNTED}
+    for (source, licence, year, fields), amount in zip(kinds, amounts):
+        if amount:
+            origin = {"source": source, "licence": licence, "year": year, "fields": fields}
+            for key, values in counted(origin).items():
+                for value in values:
+                    found[key][value] += amount
+    return {key: dict(values) for key, values in found.items()}
 
 
 def counted(origin: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -173,29 +206,3 @@ def _encoder(path: Path, _sha256: str, converted: Path | None) -> tuple[Tokenize
     # The hash is part of the key: a file that was replaced meanwhile is opened again.
     tokenizer = open_tokenizer(path)
     return tokenizer, DocumentEncoder(tokenizer, None if converted is None else converted.read_text(encoding="utf-8"))
-
-
-class _SplitFiles:
-    """tokens, lengths and provenance of each split of a part."""
-
-    def __init__(self, folder: Path, itemsize: int) -> None:
-        self._folder, self._itemsize = folder, itemsize
-        self._lengths: dict[str, list[int]] = {name: [] for name in SPLITS}
-
-    def __enter__(self) -> _SplitFiles:
-        self._bins = {name: (self._folder / f"{name}.bin").open("wb") for name in self._lengths}
-        self._rows = {name: (self._folder / f"{name}.jsonl").open("w", encoding="utf-8") for name in self._lengths}
-        return self
-
-    def add(self, name: str, ids: bytes, document: dict[str, Any]) -> int:
-        """Add a document and return the number of its tokens."""
-        self._bins[name].write(ids)
-        self._rows[name].write(json.dumps(document, ensure_ascii=False) + "\n")
-        self._lengths[name].append(len(ids) // self._itemsize)
-        return self._lengths[name][-1]
-
-    def __exit__(self, *_failure: object) -> None:
-        for file in (*self._bins.values(), *self._rows.values()):
-            file.close()
-        for name, lengths in self._lengths.items():
-            np.save(self._folder / f"{name}.npy", np.array(lengths, dtype=np.int32))

@@ -175,7 +175,10 @@ def _merges(pieces: Iterable[Any], vocab: dict[str, int]) -> list[tuple[str, str
     plain = {piece.piece: (-piece.score, vocab[piece.piece]) for piece in pieces if piece.type == NORMAL}
     found: list[tuple[str, str]] = []
     for text in sorted(plain, key=plain.__getitem__):
-        cuts = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
-        pairs = [pair for pair in cuts if pair[0] in plain and pair[1] in plain]
+        pairs = [
+            (head, tail)
+            for cut in range(1, len(text))
+            if (head := text[:cut]) in plain and (tail := text[cut:]) in plain
+        ]
         found += pairs if len(pairs) < 2 else sorted(pairs, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
     return found

@@ -112,7 +112,7 @@ NOTES = [
 
 def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Rows:
     missing = data_peers.missing()
-    folders = dict(zip(data_build.CANDIDATES, ("own", "known", "build", "megatron", "fast", "trove", "map")))
+    folders = dict(zip(data_build.CANDIDATES, ("own", "known", "build", "plain", "megatron", "fast", "trove", "map")))
     folders = {name: target for name, target in folders.items() if target not in missing}
     found: dict[str, list[float]] = {name: [] for name in folders}
     counts: dict[str, int] = {}
@@ -125,11 +125,12 @@ def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Row
                 found[name].append(tokens / cpu)
                 print(f"{name}: {tokens / cpu:,.0f} tokens/s of CPU", flush=True)
     assert data_build.same_tokens(folder), "the candidates wrote different tokens"
-    ours, whole = (median(found[name]) for name in ("megabiomed, tokenizing step", data_build.BUILD))
+    names = ("megabiomed, tokenizing step", data_build.BUILD, data_build.PLAIN)
+    ours, whole, plain = (median(found[name]) for name in names)
     rows: Rows = [
         {"candidate": name, "tokens": counts[name], "tokens/s/core": round(median(rates)),
          "min-max": f"{min(rates):,.0f}-{max(rates):,.0f}", "ours / it": round(ours / median(rates), 2),
-         "whole build / it": round(whole / median(rates), 2)}
+         "whole build / it": round(whole / median(rates), 2), "build of clean texts / it": round(plain / median(rates), 2)}
         for name, rates in found.items()
     ]  # fmt: skip
     rows += [{"candidate": target, "tokens": f"not measured: {reason}"} for target, reason in missing.items()]
@@ -142,6 +143,7 @@ def build_rows(folder: Path, model: Path, files: list[Path], rounds: int) -> Row
             "min-max": "one run",
             "ours / it": round(ours * cpu / tokens, 2),
             "whole build / it": round(whole * cpu / tokens, 2),
+            "build of clean texts / it": "",
         }
     )
     return rows

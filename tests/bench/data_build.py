@@ -6,6 +6,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from megabiomed.corpus import shards
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules, clean
 from megabiomed.corpus.clean_text import collapse_whitespace
+from megabiomed.corpus.cleaned_parts import PartWriter, row_file
+from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.generate import write_records
 from megabiomed.corpus.readers import read_papers
-from megabiomed.corpus.records import Rejects
+from megabiomed.corpus.records import Paper, Rejects
 from megabiomed.corpus.shards import TokenJob, tokenize_part
 from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
 from megabiomed.ground.files import sha256_file
@@ -83,19 +87,35 @@ def write_texts(files: list[Path], output: Path, more: list[Path]) -> str:
 
 
 def own_tokenize(texts: Path, model: Path, folder: Path) -> int:
-    """The tokenizing step of a build: JSON lines -> .bin/.idx, provenance and manifest."""
-    documents = texts.read_bytes().count(b"\n")
-    np.save(folder / "split.npy", np.zeros(documents, np.int8))
-    account = tokenize_part(TokenJob(texts, folder / "split.npy", folder / "part", model, converted(model)))
-    train, part = account["train"], folder / "part"
-    files = (part / "train.bin", part / "train.npy", part / "train.jsonl")
-    held = StorePart(*files, train["documents"], train["tokens"], train["provenance_bytes"])
+    """JSON lines -> the part that a build would have of them -> its tokenizing step -> .bin/.idx, provenance and manifest."""
+    written = written_part(texts, folder)
+    held = [tokenized(part, model, folder / part.name) for part in written]
     more = {"bos_id": 1, "eos_id": 2, "sources": []}
-    store = StoreFromParts(folder / "store", [held], model, open_tokenizer(model).vocab_size, more)
+    store = StoreFromParts(folder / "store", held, model, open_tokenizer(model).vocab_size, more)
     for job in store.jobs:
         copy_parts(job)
     store.publish({file.name: sha256_file(file) for file in store.files})
-    return int(account["train"]["tokens"])
+    return sum(part.num_tokens for part in held)
+
+
+def written_part(texts: Path, folder: Path) -> list[Path]:
+    """JSON lines as parts that are cleaned already."""
+    (shard := shard_folder(folder, 0)).mkdir()
+    with closing(PartWriter(folder, 0, None, exact=False, near=False)) as written, texts.open("rb") as file:
+        for number, line in enumerate(file):
+            record = json.loads(line)
+            text = record["text"]
+            written.add(Paper(record["paper_id"], {}, "", None, text, {}, texts.name, number + 1, 0), text)
+    return [shard / name for name in written.names]
+
+
+def tokenized(part: Path, model: Path, folder: Path) -> StorePart:
+    """A part as tokens, all of it for training."""
+    split = folder.with_suffix(".npy")
+    np.save(split, np.zeros(len(np.load(row_file(part))), np.int8))
+    train = tokenize_part(TokenJob(part, split, folder, model, converted(model)))["train"]
+    files = (folder / "train.bin", folder / "train.npy", folder / "train.jsonl")
+    return StorePart(*files, train["documents"], train["tokens"], train["provenance_bytes"])
 
 
 def converted(model: Path) -> Path:
@@ -113,6 +133,16 @@ def own_build(texts: Path, model: Path, folder: Path) -> int:
     options = BuildOptions(
         [texts], folder / "corpus", layout="text", tokenizer=model, validation_fraction=0.0, workers=1,
         rules=CleanRules(require_medical_id=False, min_words=1),
+    )  # fmt: skip
+    return int(build_corpus(options)["train"]["tokens"])
+
+
+def plain_build(texts: Path, model: Path, folder: Path) -> int:
+    """`corpus build` without rules and without the search for repeated papers, for texts that are clean and different."""
+    off = {field.name: False for field in fields(CleanRules) if field.type == "bool"}
+    options = BuildOptions(
+        [texts], folder / "corpus", layout="text", tokenizer=model, validation_fraction=0.0, workers=1,
+        rules=CleanRules(**off, min_words=0), exact_dedup=False,
     )  # fmt: skip
     return int(build_corpus(options)["train"]["tokens"])
 
@@ -169,6 +199,7 @@ def datatrove(texts: Path, model: Path, folder: Path) -> int:
 
 KNOWN = "megabiomed, tokenizing step, its words known before"
 BUILD = "megabiomed, whole corpus build"
+PLAIN = "megabiomed, whole build of clean texts: no rules, no search for repeats"
 FAST = "Megatron-LM preprocess_data_fast (GigaToken)"
 TROVE = "datatrove JsonlReader + DocumentTokenizer"
 PEERS = {"fast": FAST, "trove": TROVE}
@@ -176,6 +207,7 @@ CANDIDATES: dict[str, Callable[[Path, Path, Path], int]] = {
     "megabiomed, tokenizing step": own_tokenize,
     KNOWN: own_tokenize,
     BUILD: own_build,
+    PLAIN: plain_build,
     "Megatron-LM preprocess_data + IndexedDatasetBuilder": megatron,
     FAST: megatron_fast,
     TROVE: datatrove,

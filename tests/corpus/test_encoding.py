@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ import pytest
 
 from megabiomed.corpus import cli, encoding
 from megabiomed.corpus.build import BuildOptions, build_corpus
+from megabiomed.corpus.cleaned_parts import PartWriter
+from megabiomed.corpus.entries import shard_folder
 from megabiomed.corpus.generate import write_records
+from megabiomed.corpus.records import Paper
 from megabiomed.data.store import TokenStore
 from megabiomed.ground.files import read_json
 from megabiomed.tokenizer import choose_encoder, document_encoder
@@ -105,9 +108,12 @@ def test_the_sample_is_taken_from_kept_documents_all_over_the_corpus(
     monkeypatch.setattr(encoding, "SAMPLE_CHARACTERS", 40)
     parts, splits = [], []
     for number in range(10):
-        parts.append(tmp_path / f"{number}.jsonl")
-        rows = [{"text": f"{number}{letter}" * 4} for letter in "abcd"]
-        parts[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder := shard_folder(tmp_path, number)).mkdir()
+        with closing(PartWriter(tmp_path, number, None, exact=True, near=False)) as written:
+            for letter in "abcd":
+                text = f"{number}{letter}" * 4
+                written.add(Paper(letter, {}, "", None, text, {}, "a.jsonl", 1, 0), text)
+        parts.append(folder / written.names[0])
         splits.append(tmp_path / f"{number}.npy")
         np.save(splits[-1], np.array([-1, 0, 1, 0], np.int8))
     found = [text[:2] for text in encoding._sample(parts, splits)]
