@@ -14,7 +14,7 @@ import megabiomed
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.places import is_below
 from megabiomed.launch import records
-from megabiomed.launch.container import in_apptainer, in_pyxis
+from megabiomed.launch.container import in_image
 from megabiomed.launch.stage import ChainStage
 
 # Parameters of commands that name what they read. Others name what is written, and may not exist.
@@ -72,6 +72,7 @@ def missing(stages: list[ChainStage], parameters: Parameters) -> Iterator[Config
     """What the stages need and this machine does not have: interpreters, inputs of commands that no earlier stage makes."""
     for number, stage in enumerate(stages):
         yield from _pythons(stage)
+        yield from _wrap(stage)
         if stage.kind == records.COMMAND:
             made = [path for other in stages[:number] for path in (*other.controls, *other.makes)]
             yield from _inputs(stage, parameters(list(stage.arguments)), [*made, *stage.makes])
@@ -92,7 +93,7 @@ def _inputs(stage: ChainStage, values: dict[str, Any], made: list[Path]) -> Iter
 def _pythons(stage: ChainStage) -> Iterator[ConfigError]:
     """Interpreters that are not there: every node would fail alike, and be blamed for it."""
     cluster = stage.cluster
-    inside = bool(cluster.wrap) or in_pyxis(cluster) or in_apptainer(cluster)  # then `python` is the image's
+    inside = bool(cluster.wrap) or in_image(cluster)  # then `python` is the image's
     host = cluster.host_python or cluster.python
     named = {"host_python": host, "python": None if inside or cluster.python == host else cluster.python}
     for key, path in named.items():
@@ -109,6 +110,18 @@ def _pythons(stage: ChainStage) -> Iterator[ConfigError]:
                 f"host_python of stage {stage.name} cannot run the batch script's decisions", got=f"{path}: {why}",
                 do="name the interpreter of an environment in which megabiomed is installed",
             )  # fmt: skip
+
+
+def _wrap(stage: ChainStage) -> Iterator[ConfigError]:
+    """The program before the ranks, if it is not there; a bare name may come with a module on the nodes."""
+    program = next(iter(stage.cluster.wrap), None)
+    if program is None or (stage.cluster.modules and "/" not in program) or shutil.which(program) is not None:
+        return
+    yield ConfigError(
+        f"the first word of `wrap` of stage {stage.name} cannot be run", got=program,
+        expected="a program on this machine too",
+        do=f"install or correct it; if only the nodes have it, write wrap: [env, {program}, ...]",
+    )  # fmt: skip
 
 
 def _cannot_decide(python: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""Ranks inside a container: which variables of the job are valid there too, by pyxis' and apptainer's documentation.
+"""Ranks inside a container: which variables and signals of the job reach them, by the runtimes' documentation and trials.
 
-Both pass the host's variables on, but the image's override them: a PYTHONPATH of the image would hide the submitted code, its
-OMP_NUM_THREADS or NCCL_* the settings of the cluster file.
+pyxis, apptainer and podman pass the host's variables on, but the image's override them: a PYTHONPATH of the image would hide
+the submitted code, its OMP_NUM_THREADS or NCCL_* the settings of the cluster file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from megabiomed.config.cluster import ClusterConfig
 
 _PYXIS, _ENV = ("--container-image", "--container-name"), "--container-env"
 _APPTAINER = ("apptainer", "singularity")
+_PODMAN = "podman"
+_RUNTIMES = (*_APPTAINER, _PODMAN, "bwrap", "ch-run", "enroot")
+_ENV_HOST = "--env-host"
+_DEAF = 'trap "" TERM USR1; exec "$@"'
 
 
 def in_pyxis(cluster: ClusterConfig) -> bool:
@@ -20,8 +24,13 @@ def in_pyxis(cluster: ClusterConfig) -> bool:
 
 
 def in_apptainer(cluster: ClusterConfig) -> bool:
-    """Whether the ranks' command starts a container."""
+    """Whether the ranks' command starts a container of apptainer."""
     return any(Path(word).name in _APPTAINER for word in cluster.wrap)
+
+
+def in_image(cluster: ClusterConfig) -> bool:
+    """Whether the ranks see the files of an image, so that `python` is the image's."""
+    return in_pyxis(cluster) or any(Path(word).name in _RUNTIMES for word in cluster.wrap)
 
 
 def kept(cluster: ClusterConfig) -> list[str]:
@@ -48,3 +57,26 @@ def srun_words(cluster: ClusterConfig) -> list[str]:
     own = [word.partition("=")[2] for word in cluster.srun if word.startswith(f"{_ENV}=")]
     names = dict.fromkeys([*(name for value in own for name in value.split(",")), *kept(cluster)])
     return [*(word for word in cluster.srun if not word.startswith(f"{_ENV}=")), f"{_ENV}={','.join(names)}"]
+
+
+def wrap_words(cluster: ClusterConfig) -> list[str]:
+    """The words before the python of each rank.
+
+    They begin with a shell that ignores the signals by which ranks are asked to leave: SLURM sends them to every process of a
+    step, and they would end a runtime that stays beside its rank (bubblewrap) before the rank has saved. The ranks hear
+    them, since they set handlers of their own.
+    """
+    if not cluster.wrap:
+        return []
+    return ["sh", "-c", _DEAF, "wrap", *_with_variables(cluster)]
+
+
+def _with_variables(cluster: ClusterConfig) -> list[str]:
+    """`wrap`; under podman with the variables of the job, of which it passes on none by itself."""
+    words = cluster.wrap
+    runtime = next((at for at, word in enumerate(words) if Path(word).name == _PODMAN), None)
+    if runtime is None or "run" not in words[runtime:]:
+        return words
+    at = words.index("run", runtime) + 1
+    host = [] if _ENV_HOST in words else [_ENV_HOST]
+    return [*words[:at], *host, *(f"--env={name}" for name in kept(cluster)), *words[at:]]

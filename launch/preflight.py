@@ -22,6 +22,7 @@ from megabiomed.ground.files import make_writable, write_json
 from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, result_file, smi_problems
 from megabiomed.launch.records import read_job
 from megabiomed.launch.snapshot import CODE
+from megabiomed.processes.signals import hear
 
 # Bytes that must be free.
 _SPACE = 2**30
@@ -38,6 +39,9 @@ def main(run: Path, incarnation: str, group: int, gpus: int, gpu_type: str) -> N
     What a node finds out alone is written before it meets the others: it must not be blamed for a node that does not come.
     """
     node = os.environ.get("SLURMD_NODENAME", "localhost")
+    if unseen := _visible(run):
+        # Nothing is written: that would make the folder anew, in the container's own file system.
+        sys.exit(f"{node}: {unseen}")
     measured: dict[str, float] = {}
     target = result_file(run, incarnation, node)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,11 +87,18 @@ def _outcome(check: Callable[[], list[str]]) -> list[str]:
 
 def storage(run: Path) -> list[str]:
     """Whether the run folder is visible here, and has room."""
-    if not (run / "slurm" / "job.json").is_file():
-        return [f"the run folder {run} is not visible"]
+    if unseen := _visible(run):
+        return [unseen]
     make_writable(run / "slurm" / "preflight")
     scratch = Path(os.environ.get("TMPDIR", "/tmp"))
     return [f"{path} is full" for path in (run, scratch) if shutil.disk_usage(path).free < _SPACE]
+
+
+def _visible(run: Path) -> str | None:
+    """Why the run folder cannot be used here; None when it is there."""
+    if (run / "slurm" / "job.json").is_file():
+        return None
+    return f"the run folder {run} is not visible; mount it, in a container at the same path"
 
 
 def _code(run: Path) -> list[str]:
@@ -212,6 +223,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
+    hear()
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     sys.stdout.flush()
     os._exit(0)  # a node that cannot meet the others would wait for its threads

@@ -8,8 +8,11 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from megabiomed.ground.secrets import masked
+from megabiomed.launch.last_words import end_of, last_error
 from megabiomed.launch.records import SLURM
 
+_NO_CODE = "No module named 'megabiomed"
 PREFLIGHT, MET = "preflight", "met the others"
 _SLOW = re.compile(r"slow [a-z ]+: [\d.]+ s, usual [\d.]+ s")
 TIMES = {"matmul_s": "matrix product", "link_s": "exchange with its neighbours"}
@@ -46,7 +49,7 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
         try:
             result: dict[str, Any] = json.loads(result_file(run, incarnation, node).read_text())
         except (OSError, ValueError):
-            bad[node] = "no answer"
+            bad[node] = _silence(run, incarnation, nodes, node)
             continue
         hung = [f"hung in its check of {result['checking']}"] if result.get("checking") else []
         if words := [*result["problems"], *hung]:
@@ -58,6 +61,23 @@ def bad_nodes(run: Path, incarnation: str, nodes: list[str], slow_factor: float)
         bad = slow_nodes(measured, slow_factor) | wrong_clocks(measured) | bad
     # One bad node keeps all others from meeting. Only where none is known to be bad is the meeting itself evidence.
     return bad or apart
+
+
+def _silence(run: Path, incarnation: str, nodes: list[str], node: str) -> str:
+    """That a node wrote no result, with the last words of its check, which did not begin or ended early."""
+    logs = sorted((run / "logs" / incarnation).glob("preflight_*.*.log"), key=_place)
+    # In the order of the nodes; a task that could not be started has no log.
+    said = last_error(end_of(logs[nodes.index(node)]), by_itself=True) if len(logs) == len(nodes) else None
+    if said is None:
+        return "no answer"
+    unseen = "; if that is in a container, mount the run folder there at the same path" if _NO_CODE in said else ""
+    return f"no answer: {masked(said)}{unseen}"
+
+
+def _place(log: Path) -> tuple[int, int]:
+    """Group and number of the task of `preflight_GROUP.TASK.log`."""
+    group, task = log.name.split(".")[:2]
+    return int(group.rpartition("_")[2]), int(task)
 
 
 def slow_nodes(measured: dict[str, dict[str, float]], factor: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.ground.places import is_below, same_place
 from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
-from megabiomed.launch.container import in_apptainer, in_pyxis
+from megabiomed.launch.container import in_image
 from megabiomed.launch.stage_in import wanted
 from megabiomed.runs.kinds import part_run
 
@@ -151,7 +151,7 @@ def _check_shared(stage: ChainStage) -> None:
 
 def _given(stage: ChainStage) -> Iterator[tuple[str, Path]]:
     yield "the run folder", stage.folder
-    inside = in_pyxis(stage.cluster) or in_apptainer(stage.cluster)  # then `python` is the image's
+    inside = in_image(stage.cluster)  # then `python` is the image's
     seen = {"host_python": stage.cluster.host_python, "python": None if inside else stage.cluster.python}
     yield from ((key, path) for key, path in seen.items() if path is not None)
     yield from (("makes", path) for path in stage.makes)

@@ -80,7 +80,7 @@ def render(stage: ChainStage) -> Job:
         groups=_groups(stage),
         srun=container.srun_words(cluster),
         kept=container.exported(cluster, bool(stage.components)),
-        wrap=cluster.wrap,
+        wrap=container.wrap_words(cluster),
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,
         exclude=excluded(stage) or "",

@@ -24,6 +24,7 @@ from megabiomed.kernels.cli import bench_app
 from megabiomed.launch.cli import register as register_launch
 from megabiomed.launch.cli_notify import register as register_notify
 from megabiomed.launch.cli_tables import register as register_tables
+from megabiomed.processes.signals import hear
 from megabiomed.runs.cli import register as register_runs
 from megabiomed.runs.cli_data import data_app
 from megabiomed.samples.multimodal.cli import multimodal_app
@@ -172,6 +173,7 @@ def main() -> None:
             # A name of a file that is not UTF-8 must not end the command that only prints it.
             stream.reconfigure(errors="backslashreplace")
     guard_process()
+    hear()
     try:
         app()
     except Exception as error:

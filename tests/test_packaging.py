@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,15 @@ def test_a_plain_checkout_shows_every_file_to_static_tools() -> None:
         assert link.is_symlink()
         assert os.readlink(link) == f"../{name}"
     assert {"megabiomed/kernels/dispatch.py", "megabiomed/launch/templates/job.sh.j2"} <= _expected()
+
+
+def test_the_recipe_of_an_image_takes_what_a_source_archive_does_and_the_torch_of_the_makefile() -> None:
+    recipe, makefile = (ROOT / "launch" / "Containerfile").read_text(), (ROOT / "Makefile").read_text()
+    copied = {word for line in re.findall(r"^COPY (.*)$", recipe, re.MULTILINE) for word in line.split()[:-1]}
+    assert copied == {"megabiomed", *LINKED, "setup.py", "README.md", "LICENSE"}
+    for package in ("torch", "triton"):
+        (used,) = set(re.findall(rf"{package}==[\d.]+", recipe))
+        assert used in makefile
 
 
 @pytest.mark.timeout(120)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -51,7 +51,7 @@ class FeatureCache:
             return
         path = self._path(item)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
+        temporary = path.with_name(f"{path.stem}.{uuid4().hex}.tmp")
         save_file({"rows": rows.detach().cpu().contiguous()}, temporary)
         os.replace(temporary, path)
         self.room -= size

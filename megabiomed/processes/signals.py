@@ -18,6 +18,16 @@ LATER = "stop_at"
 """File in the folder of logs: when to stop, after an operator has changed the time limit of a running job."""
 
 
+def hear() -> None:
+    """Take back that SIGTERM and SIGUSR1 are ignored: the launcher does so for the program that a rank is wrapped in.
+
+    Ranks set handlers of their own; this is for other programs that are started in their place.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class Request(IntEnum):
     """What was asked; of several the largest counts.
 

@@ -377,6 +377,8 @@ def test_an_interpreter_that_no_node_could_run_is_found_before_a_node_is_blamed(
     assert "host_python of stage s cannot be run: got /opt/nope/bin/python" in said(host_python=typo)
     assert "host_python of stage s cannot be run" in said(python=typo)
     assert "python of stage s cannot be run" in said(python=typo, host_python=Path(sys.executable))
-    assert said(python=typo, host_python=Path(sys.executable), wrap=["apptainer", "exec", "i.sif"]) == ""
+    assert said(python=typo, host_python=Path(sys.executable), wrap=["env", "apptainer", "exec", "i.sif"]) == ""
+    assert "the first word of `wrap` of stage s cannot be run: got nope" in said(wrap=["nope", "i.sif"])
+    assert said(wrap=["nope", "i.sif"], modules=["nope"]) == ""
     assert said(python=Path("python3.99"), modules=["python"]) == ""
     assert "cannot run the batch script's decisions" in said(host_python=tmp_path / "empty")

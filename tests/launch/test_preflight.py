@@ -102,6 +102,29 @@ def test_a_node_that_is_slow_for_a_moment_is_not_slow(monkeypatch: pytest.Monkey
     assert found == [0.02, 0.006, 0.006]
 
 
+def test_a_node_without_a_result_is_named_with_the_last_words_of_its_check(tmp_path: Path) -> None:
+    answers(tmp_path, {"a": {"matmul_s": 1.0}, "c": {"matmul_s": 1.0}})
+    nodes, logs = ["a", "b", "c"], tmp_path / "logs" / "7.0.1"
+    logs.mkdir(parents=True)
+    for task, text in enumerate(["", "bwrap: Can't find source path /data: No such file or directory\n"]):
+        (logs / f"preflight_0.{task}.log").write_text(text)
+    assert bad_nodes(tmp_path, "7.0.1", nodes, 1.5) == {
+        "b": "no answer"
+    }  # a log is missing: nobody knows whose these are
+    (logs / "preflight_1.0.log").touch()
+    found = bad_nodes(tmp_path, "7.0.1", nodes, 1.5)
+    assert found == {"b": "no answer: bwrap: Can't find source path /data: No such file or directory"}
+
+
+def test_a_run_folder_that_is_not_visible_is_said_and_not_made(tmp_path: Path) -> None:
+    run = tmp_path / "nowhere"
+    with pytest.raises(
+        SystemExit, match=f"the run folder {run} is not visible; mount it, in a container at the same path"
+    ):
+        preflight.main(run, "7.0.1", 0, 0, "-")
+    assert not run.exists()
+
+
 @pytest.mark.parametrize("world", [2, 3, 4, 5, 8])
 def test_every_node_meets_two_neighbours_and_nobody_meets_two_at_once(world: int) -> None:
     rounds = pairings(world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from megabiomed.config import shipped
 from megabiomed.config.cluster import ClusterConfig, load_cluster, parse_flags, seconds_of
 from megabiomed.ground.errors import ConfigError, LaunchError, TopologyError
+from megabiomed.launch import container
 from megabiomed.launch.by_hand import typed_commands
 from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import render
@@ -219,7 +221,9 @@ IMAGE, MOUNTS = (
     "--container-image=nvcr.io#nvidia/pytorch:25.04-py3",
     "--container-mounts=/data $(touch x):/data:ro,/home",
 )
+DEAF = ["sh", "-c", 'trap "" TERM USR1; exec "$@"', "wrap"]
 KEPT = "PYTHONPATH,PYTHONSAFEPATH,OMP_NUM_THREADS,PYTHONUNBUFFERED,TMPDIR,NCCL_DEBUG"
+ENV = [f"--env={name}" for name in KEPT.split(",")]
 
 
 @pytest.mark.parametrize(
@@ -232,15 +236,19 @@ KEPT = "PYTHONPATH,PYTHONSAFEPATH,OMP_NUM_THREADS,PYTHONUNBUFFERED,TMPDIR,NCCL_D
         ),
         (
             {"wrap": ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"]},
-            ["/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"],
+            [*DEAF, "/opt/bin/apptainer", "exec", "--nv", "--bind", "/a b:/c", "it's.sif"],
+        ),
+        (
+            {"wrap": ["podman", "--log-level=warn", "run", "--rm", "run"]},
+            [*DEAF, "podman", "--log-level=warn", "run", "--env-host", *ENV, "--rm", "run"],
         ),
     ],
-    ids=["pyxis", "pyxis with variables of its own", "apptainer"],
+    ids=["pyxis", "pyxis with variables of its own", "apptainer", "podman"],
 )
 def test_a_container_is_given_the_words_of_the_cluster_file_and_the_variables_of_the_job(
     run_file: Path, tmp_path: Path, words: dict[str, Any], wanted: list[str]
 ) -> None:
-    """Run by bash with a stand-in for srun; no container runs here."""
+    """Run by bash with a stand-in for srun; test_slurm_container.py runs containers."""
     cluster = ClusterConfig(
         **(CPU | words),
         scratch=Path("/local"),
@@ -259,7 +267,15 @@ def test_a_container_is_given_the_words_of_the_cluster_file_and_the_variables_of
     seen = dict(item.split("=", 1) for item in (tmp_path / "env").read_text().split("\0") if item)
     assert (seen["NCCL_DEBUG"], seen["TMPDIR"]) == ("WARN $HOME", "/local")
     inside = {name: seen.get(f"APPTAINERENV_{name}") for name in KEPT.split(",")}
-    assert inside == {name: seen[name] if "wrap" in words else None for name in inside}
+    assert inside == {name: seen[name] if "it's.sif" in wanted else None for name in inside}
+
+
+def test_signals_for_a_rank_do_not_end_the_program_in_front_of_it_and_programs_behind_it_can_hear_them() -> None:
+    deaf = container.wrap_words(ClusterConfig(wrap=["env", "A=b c"]))
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGUSR1); print(os.environ['A'], flush=True)"
+    heard = f"{script}; from megabiomed.processes.signals import hear; hear(); os.kill(os.getpid(), signal.SIGUSR1)"
+    done = subprocess.run([*deaf, sys.executable, "-c", heard], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGUSR1, "b c\n")
 
 
 @pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])

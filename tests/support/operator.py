@@ -93,6 +93,8 @@ class Operator:
             try:
                 words, known = " ".join(process.cmdline()), process.environ()
                 mine = ".worker" in words and str(run) in words and known.get("SLURM_PROCID") == str(rank)
+                # The program of a container, which stays beside its rank, has the same words.
+                mine = mine and process.name().startswith("python")
                 if mine and restarts in (None, int(known.get("SLURM_RESTART_COUNT", "0"))):
                     process.send_signal(number)
                     return
