@@ -109,6 +109,7 @@ def test_a_rank_that_hangs_inside_an_image_is_named_and_replaced(
     operator.ends_as(run, reference, SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [False, True], ids=["nothing is mounted", "the code alone is mounted"])
 def test_a_run_folder_that_the_container_does_not_show_is_what_the_job_gives_up_for(
     operator: Operator, tmp_path: Path, root: Path, seen: bool
