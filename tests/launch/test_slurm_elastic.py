@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,16 @@ def test_a_node_without_power_is_done_without_until_it_is_back(
         operator.until(lambda: operator.cluster.run("sinfo", "-h", "-n", "n4", "-o", "%T").strip() == "idle", run)
     operator.cluster.run("scontrol", "requeue", job)
     assert operator.final(job, run, 1500)["JobState"] == "COMPLETED", operator.logs(run)
-    assert [each.get("used") for each in records.history(run) if each["kind"] == "begin"] == [4, 2, 4]
+    # SLURM may end a start on a node that came back, in the belief that it is the one before: that one is requeued again.
+    used = [each.get("used") for each in records.history(run) if each["kind"] == "begin"]
+    assert [each for each, _ in groupby(used)] == [4, 2, 4]
 
     expected, found = reference.losses(STEPS), losses(run)
     assert found.keys() == expected.keys()
     assert max(abs(found[step] - expected[step]) for step in expected) <= 1e-5
     assert events(run)[-1]["ids_hash"] == reference.ids_hash(STEPS)
     resumed = [event for event in events(run) if event["event"] == "resume"]
-    assert ["ranks: 4 -> 2" in event["changed"] for event in resumed] == [True, False]
+    shrank = ["ranks: 4 -> 2" in event["changed"] for event in resumed]
+    assert shrank[0]
+    assert sum(shrank) == 1
     assert json.loads((run / "slurm" / "job.json").read_text())["sizes"] == [4, 2]

@@ -69,6 +69,19 @@ def test_a_stop_signal_saves_and_leaves_cleanly(run_file: Path, tmp_path: Path, 
     assert (tmp_path / f"r/checkpoints/step_{last['step']:08d}/COMMITTED").is_file()
 
 
+def test_a_signal_to_one_rank_stops_all_and_its_log_names_it(run_file: Path, tmp_path: Path) -> None:
+    run = start(run_file, tmp_path)
+    run.wait_for("step: 2/")
+    rank = sorted(psutil.Process(run.pid).children(), key=lambda child: child.create_time())[1]
+    rank.send_signal(signal.SIGTERM)
+    code, out, err = run.finish()
+    assert code == 0, err
+    assert "stopped: step" in out
+    assert events(tmp_path / "r")[-1]["event"] == "stopped"
+    logs = (tmp_path / "r").glob("logs/**/rank_1.log")
+    assert "stopped: rank 1 was asked to leave: SIGTERM" in "".join(log.read_text() for log in logs)
+
+
 def test_a_killed_worker_ends_the_others_and_is_named(run_file: Path, tmp_path: Path) -> None:
     run = start(run_file, tmp_path)
     run.wait_for("step: 1/")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from megabiomed.runs.hooks.base import Hook
 from megabiomed.runs.metrics import Reporter
 from megabiomed.runs.training import Ending, Position, Step, Training
@@ -30,6 +32,9 @@ class Reports(Hook):
             f"{ending.outcome}{reason}: step {training.step} of {training.total}, sample {progress.next_sample}, "
             f"ids {progress.ids_hash}"
         )
+        if ending.reason and training.mesh.rank:  # rank 0 has said it above; of the others, each knows its own alone
+            said = f"{ending.outcome}: rank {training.mesh.rank} was asked to leave: {ending.reason}"
+            print(said, file=sys.stderr, flush=True)
         note_ending(reporter, ending.outcome, training.position)
         reporter.finish("FINISHED" if ending.outcome == "finished" else "KILLED")
 
