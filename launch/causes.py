@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,8 +82,12 @@ def first_failure(run: Path, incarnation: str) -> Failure | None:
     A task that was ended for another one, or that lost its connection to one, is a consequence, and is named only where no
     other failed.
     """
-    logs = run / "logs" / incarnation
-    found = [*_told(run / SLURM / JOB_LOG, logs, incarnation)] or [*_untold(logs)]
+    return failure_in(_section(run / SLURM / JOB_LOG, incarnation), run / "logs" / incarnation)
+
+
+def failure_in(lines: Iterable[str], logs: Path) -> Failure | None:
+    """The same from srun's lines about one step, whose ranks have their logs in a folder."""
+    found = [*_told(lines, logs)] or [*_untold(logs)]
     causes = [each for each in found if not each.follows]
     if not causes:
         return found[0] if found else None
@@ -92,9 +96,9 @@ def first_failure(run: Path, incarnation: str) -> Failure | None:
     return replace(first, suspect=first.node) if alone and (first.blames_node or "(SIG" in first.how) else first
 
 
-def _told(file: Path, logs: Path, incarnation: str) -> Iterator[Failure]:
+def _told(lines: Iterable[str], logs: Path) -> Iterator[Failure]:
     """What srun said, in the order in which it heard of it."""
-    for line in _section(file, incarnation):
+    for line in lines:
         if gone := _NODE.search(line):
             why = "the node failed" if gone["lost"] else gone["why"] or "the task could not be launched"
             yield Failure(None, gone["lost"] or gone["refused"], why)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megabiomed.ground.errors import ConfigError
+
 if TYPE_CHECKING:
+    from megabiomed.config.cluster import Flags
     from megabiomed.launch.stage import ChainStage
     from megabiomed.launch.submit import Job
     from megabiomed.launch.sweep_submit import Plan
@@ -18,14 +21,17 @@ if TYPE_CHECKING:
 EXAMPLE = (
     "Examples: megabiomed submit biomedgpt-lm-7b --cluster h100 --nodes 12 model.init_from=Llama-2-7b-hf --dry-run; "
     "megabiomed submit biomedgpt --cluster h100 --sbatch account=bio --sbatch exclude=n3; "
+    "megabiomed submit --selftest --cluster h100 --nodes 2 --wait; "
     "megabiomed submit biomedgpt-lm-7b-medmcqa --cluster h100 --sweep optimizer.lr=1e-5,2e-5 --sweep-limit 2"
 )
 
 
 def submit(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="Run or chain file, or the name of one in configs/runs, configs/chains.")],
     cluster: Annotated[str, typer.Option(help="Cluster file, or the name of one in configs/clusters.")],
+    run: Annotated[
+        str | None, typer.Argument(help="Run or chain file, or the name of one in configs/runs, configs/chains.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
     sbatch: Annotated[
@@ -37,6 +43,10 @@ def submit(
     ] = None,
     sweep_limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at once.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the scripts; submit nothing.")] = False,
+    selftest: Annotated[
+        bool, typer.Option("--selftest", help="Instead of a run: test this cluster in one job, without data.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow a self-test to its verdict.")] = False,
 ) -> None:
     """Submit a run, or a chain of runs, as SLURM jobs that survive time limits, preemption and dead nodes."""
     from megabiomed.config.cluster import load_cluster, parse_flags
@@ -45,10 +55,19 @@ def submit(
     from megabiomed.launch.submit import render
 
     flags = parse_flags(sbatch or [])
+    if selftest:
+        _refuse_beside_selftest({"a run": run, "overrides": overrides, "--sweep": sweep})
+        _selftest(cluster, nodes or 1, flags, dry_run, wait)
+        return
+    if run is None:
+        raise ConfigError("submit needs a run", got="none", do="name a run or chain file, or add --selftest")
+    if wait:
+        raise ConfigError("--wait follows a self-test alone", do=f"megabiomed status {run} --watch")
+    named = run
     parse = partial(parse_command, context.find_root())
 
     def plan(more: list[str]) -> list[Job]:
-        stages = load_stages(run, load_cluster(cluster), [*(overrides or []), *more], nodes, parse)
+        stages = load_stages(named, load_cluster(cluster), [*(overrides or []), *more], nodes, parse)
         return [render(replace(stage, sbatch=stage.sbatch | flags)) for stage in stages]
 
     if sweep:
@@ -80,6 +99,33 @@ def _chain(jobs: list[Job], parse: Callable[[list[str]], dict[str, Any]], dry_ru
     for name, job_id in ids.items():
         typer.echo(f"submitted: {name}: job {job_id}" + (f" ({said[name]})" if said[name] else ""))
     typer.echo(f"next: megabiomed status {stages[0].folder} --watch")
+
+
+def _refuse_beside_selftest(given: dict[str, object]) -> None:
+    if beside := [name for name, value in given.items() if value]:
+        raise ConfigError("--selftest has its own run", got=", ".join(beside), do="leave it out")
+
+
+def _selftest(name: str, nodes: int, flags: Flags, dry_run: bool, wait: bool) -> None:
+    """Submit the self-test of a cluster, or print its plan and script."""
+    from megabiomed.config.cluster import load_cluster
+    from megabiomed.launch.selftest.submit import await_verdict, lines_of_plan, selftest_job
+    from megabiomed.launch.submit import submit_all
+
+    job = selftest_job(name, load_cluster(name), nodes, flags)
+    typer.echo("\n".join(lines_of_plan(job)))
+    if dry_run:
+        typer.echo(f"--- {job.path}\n{job.script}---\ndry run: nothing was written or submitted")
+        return
+    ids, said = submit_all([job])
+    number = ids[job.stage.name]
+    typer.echo(
+        f"submitted: {job.stage.name}: job {number}" + (f" ({said[job.stage.name]})" if job.stage.name in said else "")
+    )
+    if not wait:
+        typer.echo(f"next: megabiomed logs {job.stage.folder} --job --follow")
+    elif not await_verdict(job.stage.folder, number, typer.echo):
+        raise typer.Exit(1)
 
 
 def _sweep(plan: Plan, words: list[str], limit: int | None, dry_run: bool) -> None:

@@ -162,7 +162,7 @@ def _best(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     best, rounds = float("inf"), 0
     while rounds < _ROUNDS or time.perf_counter() - began < _LEAST_S:
-        best, rounds = min(best, _seconds(work)), rounds + 1
+        best, rounds = min(best, seconds_of_work(work)), rounds + 1
     return best
 
 
@@ -179,7 +179,9 @@ def _meet(measured: dict[str, float]) -> list[str]:
     right = float(vector[0]) == dist.get_world_size()
     dist.barrier()
     measured["clock_s"] = time.time()
-    measured["allreduce_s"] = min(_seconds(lambda: dist.all_reduce(torch.ones_like(vector))) for _ in range(_ROUNDS))
+    measured["allreduce_s"] = min(
+        seconds_of_work(lambda: dist.all_reduce(torch.ones_like(vector))) for _ in range(_ROUNDS)
+    )
     if dist.get_world_size() > 1:
         measured["link_s"] = _link(vector)
     dist.destroy_process_group()
@@ -198,11 +200,12 @@ def _link(vector: Any) -> float:
     for first, second in (pair for pairs in pairings(world) for pair in pairs):
         if rank in (first, second):
             peer = second if rank == first else first
-            best = min(best, *(_seconds(partial(_exchange, vector, peer)) for _ in range(_ROUNDS)))
+            best = min(best, *(seconds_of_work(partial(exchange, vector, peer)) for _ in range(_ROUNDS)))
     return best
 
 
-def _exchange(vector: Any, peer: int) -> None:
+def exchange(vector: Any, peer: int) -> None:
+    """Send a vector to another rank and receive one of the same size from it, at the same time."""
     import torch
     import torch.distributed as dist
 
@@ -212,7 +215,8 @@ def _exchange(vector: Any, peer: int) -> None:
         work.wait()
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def seconds_of_work(work: Callable[[], Any]) -> float:
+    """Seconds that some work takes, on the device too."""
     from megabiomed.processes import platform
 
     platform.synchronize()

@@ -42,7 +42,7 @@ class Job:
         return self.stage.folder / records.SLURM / records.SCRIPT
 
 
-def render(stage: ChainStage) -> Job:
+def render(stage: ChainStage, template: str = _TEMPLATE) -> Job:
     """The batch script of a stage; every value that comes from a file is quoted or was checked to need no quotes."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -57,7 +57,7 @@ def render(stage: ChainStage) -> Job:
     )
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     python = cluster.python or sys.executable
-    text = environment.get_template(_TEMPLATE).render(
+    text = environment.get_template(template).render(
         directives=directives(stage),
         version=__version__,
         run=stage.folder,

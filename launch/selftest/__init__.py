@@ -1,0 +1,1 @@
+"""`megabiomed submit --selftest`: one job that accepts a cluster, and the page that says whether it did."""

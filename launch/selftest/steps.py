@@ -1,0 +1,133 @@
+"""Steps of srun within the job: each has its own log folder and time limit, and its failure is words, not an exception."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from megabiomed.config.cluster import ClusterConfig
+from megabiomed.ground.files import make_writable
+from megabiomed.launch import container
+from megabiomed.launch.causes import failure_in
+from megabiomed.launch.selftest.plan import Shape
+
+FOLDER = "checks"
+_POLL_S = 0.2
+_END_S = 20.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and how steps are started.
+
+    Attributes:
+        nodes: those that the steps use, in the scheduler's order.
+        python: interpreter of the ranks.
+    """
+
+    run: Path
+    nodes: tuple[str, ...]
+    cluster: ClusterConfig
+    python: str
+    incarnation: str
+
+    @property
+    def shape(self) -> Shape:
+        """Nodes and ranks of the steps."""
+        return Shape(len(self.nodes), self.cluster.ranks_per_node, self.cluster.gpus_per_node)
+
+    @property
+    def one(self) -> Site:
+        """The first node alone, with one rank."""
+        cluster = self.cluster.model_copy(update={"tasks_per_node": 1})
+        return replace(self, nodes=self.nodes[:1], cluster=cluster)
+
+    @property
+    def hosts(self) -> Site:
+        """One task on each node, with the cores of all of its ranks."""
+        cores = self.cluster.cpus_per_task * self.cluster.ranks_per_node
+        return replace(
+            self, cluster=self.cluster.model_copy(update={"tasks_per_node": 1, "cpus_per_task": cores})
+        )  # fmt: skip
+
+    def folder(self, name: str) -> Path:
+        """Where a check writes."""
+        return self.run / FOLDER / name
+
+
+def run_step(
+    site: Site,
+    name: str,
+    words: Sequence[object],
+    limit_s: float,
+    environment: Mapping[str, str] | None = None,
+    each_poll: Callable[[subprocess.Popen[Any]], None] = lambda process: None,
+    together: bool = True,
+) -> str | None:
+    """Run `python -m WORDS` on every rank of a site; why it failed, None when it did not.
+
+    Args:
+        limit_s: seconds after which the step is ended.
+        each_poll: called again and again while it runs, with the process of srun.
+        together: the first task that fails ends the others.
+    """
+    logs = site.folder(name) / "logs"
+    make_writable(logs)
+    meeting = site.folder(name) / "meeting"
+    meeting.mkdir(mode=0o700, exist_ok=True)  # nobody else may write there
+    told = {
+        "MASTER_ADDR": site.nodes[0], "MEGABIOMED_MEETING": str(meeting / f"{time.time_ns()}"),
+        "MEGABIOMED_LOGS": str(logs), **(environment or {}),
+    }  # fmt: skip
+    command = [*_srun(site, logs, limit_s, together), *site.cluster.wrap, site.python, "-m", *map(str, words)]
+    errors = logs / "srun.log"
+    with errors.open("wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **told}, stdout=output, stderr=output)
+        in_time = _ended(process, limit_s, each_poll)
+    if in_time and process.returncode == 0:
+        return None
+    failure = failure_in(errors.read_text(errors="replace").splitlines(), logs)
+    why = str(failure) if failure is not None else f"srun's exit code is {process.returncode}"
+    late = "" if in_time else f"no end within {limit_s:.0f} s, the step was ended: "
+    return f"{late}{why}; logs: {logs}"
+
+
+def _srun(site: Site, logs: Path, limit_s: float, together: bool) -> list[str]:
+    count, cluster = len(site.nodes), site.cluster
+    each = cluster.ranks_per_node
+    return [
+        "srun", f"--nodes={count}", f"--ntasks={count * each}", f"--ntasks-per-node={each}",
+        f"--nodelist={','.join(site.nodes)}", f"--cpus-per-task={cluster.cpus_per_task}", "--export=ALL",
+        *(["--kill-on-bad-exit=1", "--wait=30"] if together else ["--wait=300"]),
+        f"--time={int(limit_s / 60) + 2}", f"--output={logs}/rank_%t.log", *container.srun_words(cluster),
+    ]  # fmt: skip
+
+
+def _ended(process: subprocess.Popen[Any], limit_s: float, each_poll: Callable[[subprocess.Popen[Any]], None]) -> bool:
+    """Wait for a step; False when it had to be ended. An exception in the meantime ends it as well."""
+    began = time.monotonic()
+    try:
+        while process.poll() is None:
+            if time.monotonic() - began > limit_s:
+                return False
+            each_poll(process)
+            time.sleep(_POLL_S)
+        return True
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                process.send_signal(number)
+                _wait(process)
+
+
+def _wait(process: subprocess.Popen[Any]) -> None:
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        return
