@@ -13,8 +13,8 @@ from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.causes import JOB_LOG
-from megabiomed.launch.last_words import end_of
 from megabiomed.launch.selftest.plan import PHASES, Shape, plan
+from megabiomed.launch.selftest.results import PASSED
 from megabiomed.launch.selftest.verdict import JSON, PAGE
 from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.stage_checks import check_stage
@@ -70,36 +70,35 @@ def await_verdict(run: Path, number: str, say: Callable[[str], None]) -> bool:
     Raises:
         LaunchError: the job is over and has left no verdict.
     """
-    log, shown, state = run / records.SLURM / JOB_LOG, 0, ""
+    log = run / records.SLURM / JOB_LOG
+    shown = 0
+    before = None
     while True:
-        over = _is_over(number)
+        # Before the files are read: a job that is over has written all of them.
+        state = _state(number)
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         for line in lines[shown:]:
             say(line)
         shown = len(lines)
-        with_verdict = _verdict(run)
-        if with_verdict:
-            return bool(with_verdict["verdict"] == "passed")
-        if over is not None:
-            last = (end_of(log).strip().splitlines() or ["nothing"])[-1]
+        if not lines and state not in (None, before):
+            say(f"job {number}: {state}")
+        before = state
+        if verdict := _verdict(run):
+            return bool(verdict["verdict"] == PASSED)
+        if state is not None and state not in scheduler.ACTIVE:
             raise LaunchError(
-                f"the self-test's job is over ({over}) and left no verdict", got=f"in its log: {last}",
+                f"the self-test's job is over ({state}) and left no verdict", got=f"in its log: {(lines or ['nothing'])[-1]}",
                 do=f"read {log}; on a node that cannot run host_python no check can start",
             )  # fmt: skip
-        now = scheduler.job(number, patient=True).get("JobState", "")
-        if now != state and not lines:
-            say(f"job {number}: {now}")
-            state = now
         time.sleep(_POLL_S)
 
 
-def _is_over(number: str) -> str | None:
-    """The state of a job that is over; None for one that waits or runs."""
+def _state(number: str) -> str | None:
+    """The state of a job in SLURM's words; None while the controller is away: the verdict is a file."""
     try:
-        state = scheduler.job(number).get("JobState", "not in the queue")
+        return scheduler.job(number, patient=False).get("JobState", "not in the queue")
     except LaunchError:
-        return None  # the controller is away: the verdict is a file
-    return None if state in scheduler.ACTIVE else state
+        return None
 
 
 def _verdict(run: Path) -> dict[str, Any]:

@@ -117,8 +117,7 @@ def _rows(verdict: Verdict) -> list[tuple[str, str, str, str]]:
 def _summary(verdict: Verdict) -> str:
     counts = Counter(result.status for result in verdict.complete)
     words = ", ".join(f"{counts[status]} {status}" for status in (PASSED, FAILED, SKIPPED))
-    nodes = ", ".join(verdict.nodes)
-    return f"{words}; {len(verdict.nodes)} nodes ({nodes}); {verdict.seconds:.0f} s; megabiomed {__version__}"
+    return f"{words}; nodes {', '.join(verdict.nodes)}; {verdict.seconds:.0f} s; megabiomed {__version__}"
 
 
 def _bounds() -> str:

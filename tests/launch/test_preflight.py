@@ -93,7 +93,7 @@ def test_a_node_that_is_slow_for_a_moment_is_not_slow(monkeypatch: pytest.Monkey
     monkeypatch.setattr(preflight, "_LEAST_S", 0.0)
     monkeypatch.setattr(preflight, "_ROUNDS", 3)
     seconds = iter([0.03, 0.02, 0.03, 0.03, 0.006, 0.03, 0.1, 0.1, 0.1])
-    monkeypatch.setattr(preflight, "_seconds", lambda work: next(seconds))
+    monkeypatch.setattr(preflight, "seconds_of_work", lambda work: next(seconds))
     measured: dict[str, float] = {}
     found = []
     for _ in range(3):
