@@ -33,7 +33,7 @@ def submit(
         str | None, typer.Argument(help="Run or chain file, or the name of one in configs/runs, configs/chains.")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=value]...", help="Keys to override.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes of a single run, or of a self-test (1).")] = None,
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Any sbatch option, e.g. --sbatch qos=high; repeat the option for more.")
     ] = None,

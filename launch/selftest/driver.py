@@ -25,7 +25,7 @@ from megabiomed.launch.selftest import machine, training
 from megabiomed.launch.selftest.plan import PHASES, plan
 from megabiomed.launch.selftest.results import FAILED, PASSED, Result
 from megabiomed.launch.selftest.steps import FOLDER, Site
-from megabiomed.launch.selftest.verdict import Verdict, write
+from megabiomed.launch.selftest.verdict import JSON, PAGE, Verdict, write
 
 _TRAINING = ("reference", "parity", "resume")
 CHECKS: dict[str, Callable[[Site], Iterator[Result]]] = {
@@ -119,7 +119,10 @@ def main(run: Path, python: str) -> int:
     began = time.monotonic()
     job = records.read_job(run)
     nodes = scheduler.hostnames(os.environ["SLURM_JOB_NODELIST"])
-    shutil.rmtree(run / FOLDER, ignore_errors=True)  # of a start that was requeued
+    # Of a start that was requeued, or of an earlier submission.
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    for name in (JSON, PAGE):
+        (run / name).unlink(missing_ok=True)
     try:
         make_writable(run / FOLDER)
         incarnation = f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}.{int(time.time())}"

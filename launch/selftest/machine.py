@@ -107,7 +107,7 @@ def kernels(site: Site) -> Iterator[Result]:
     rows: list[dict[str, Any]] = []
     with suppress(FileError):
         rows = read_json(file, dict)["rows"]
-    broken = [f"{row['op']} {row['candidate']}: {row['note']}" for row in rows if _is_broken(str(row["note"]))]
+    broken = [f"{row['op']} {row['candidate']}: {row['note']}" for row in rows if _is_broken(row)]
     figures = [
         Figure(f"{row['op']} by {row['candidate']}, forward", row["forward_ms"], "ms")
         for row in rows
@@ -116,5 +116,7 @@ def kernels(site: Site) -> Iterator[Result]:
     yield Result.of("kernels", why or "; ".join(broken) or None, figures)
 
 
-def _is_broken(note: str) -> bool:
-    return note.startswith("failed:") or "self-check on this device failed" in note
+def _is_broken(row: dict[str, Any]) -> bool:
+    """Whether a kernel that would be used failed, or one that checks itself. What only stands for comparison may fail."""
+    note = str(row["note"])
+    return (row["chosen"] and note.startswith("failed:")) or "self-check on this device failed" in note

@@ -177,7 +177,7 @@ def _machine(shape: Shape) -> list[Check]:
         Check("links", "host and device", "copies between a GPU and pinned host memory",
               "look at the cores and PCIe lanes that the job gets of a node",
               None if shape.gpus_per_node else "the nodes have no GPUs"),
-        Check("kernels", "kernels", "every kernel that can serve here runs, and those that check themselves pass",
+        Check("kernels", "kernels", "the kernels that a run would take here work, and those that check themselves pass",
               "megabiomed bench kernels --recheck on that node; `kernels:` of a run file chooses others"),
     ]  # fmt: skip
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,10 @@ def run_step(
         each_poll: called again and again while it runs, with the process of srun.
         together: the first task that fails ends the others.
     """
-    logs = site.folder(name) / "logs"
-    make_writable(logs)
+    every = site.folder(name) / "logs"
+    make_writable(every)
+    logs = every / f"start_{len(os.listdir(every)) + 1}"
+    logs.mkdir()
     meeting = site.folder(name) / "meeting"
     meeting.mkdir(mode=0o700, exist_ok=True)  # nobody else may write there
     told = {
@@ -120,14 +122,18 @@ def _ended(process: subprocess.Popen[Any], limit_s: float, each_poll: Callable[[
             time.sleep(_POLL_S)
         return True
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for end in (process.terminate, _end_steps, process.kill):
             if process.poll() is None:
-                process.send_signal(number)
-                _wait(process)
+                end()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_S)
 
 
-def _wait(process: subprocess.Popen[Any]) -> None:
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        return
+def _end_steps() -> None:
+    """Kill the ranks of this job: those that hang obey no SIGTERM, and would outlive their srun."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    with suppress(OSError, subprocess.TimeoutExpired):
+        listed = ["squeue", "--noheader", "--steps", f"--jobs={job}", "--format=%i"]
+        steps = subprocess.run(listed, capture_output=True, text=True, timeout=_END_S).stdout.split()
+        for step in (step for step in steps if step.rpartition(".")[2].isdigit()):
+            subprocess.run(["scancel", "--signal=KILL", step], timeout=_END_S, check=False)

@@ -32,8 +32,9 @@ from megabiomed.launch.selftest.plan import (
 from megabiomed.launch.selftest.results import Figure, Result
 from megabiomed.launch.selftest.steps import Site, run_step
 
-_START_S = 600.0
-_RUN_S = 120.0
+_START_S = 300.0
+_RUN_S = 30.0
+"""Seconds that a start may take, and each run in it."""
 _SEVERAL = "megabiomed.launch.selftest.several"
 _PAPERS = 60
 
