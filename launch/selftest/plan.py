@@ -81,8 +81,8 @@ class Check:
 
 
 PHASES = {
-    "preflight": 15.0, "storage": 10.0, "links": 15.0, "kernels": 25.0, "corpus": 15.0, "reference": 15.0,
-    "parity": 60.0, "resume": 60.0,
+    "preflight": 5.0, "storage": 3.0, "links": 10.0, "kernels": 15.0, "corpus": 5.0, "reference": 5.0, "parity": 80.0,
+    "resume": 60.0,
 }  # fmt: skip
 """Phases in order, with the seconds that each takes about."""
 
