@@ -75,7 +75,7 @@ def run_step(
     Args:
         limit_s: seconds after which the step is ended.
         each_poll: called again and again while it runs, with the process of srun.
-        together: the first task that fails ends the others.
+        together: the first task that fails ends the others; else they have two minutes after the first one's end.
     """
     every = site.folder(name) / "logs"
     make_writable(every)
@@ -106,7 +106,7 @@ def _srun(site: Site, logs: Path, limit_s: float, together: bool) -> list[str]:
     return [
         "srun", f"--nodes={count}", f"--ntasks={count * each}", f"--ntasks-per-node={each}",
         f"--nodelist={','.join(site.nodes)}", f"--cpus-per-task={cluster.cpus_per_task}", "--export=ALL",
-        *(["--kill-on-bad-exit=1", "--wait=30"] if together else ["--wait=300"]),
+        *(["--kill-on-bad-exit=1", "--wait=30"] if together else ["--wait=120"]),
         f"--time={int(limit_s / 60) + 2}", f"--output={logs}/rank_%t.log", *container.srun_words(cluster),
     ]  # fmt: skip
 
