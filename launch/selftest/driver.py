@@ -105,7 +105,8 @@ class Driver:
         """Time left, from the plan's estimates and from how long the finished phases took against theirs."""
         expected = list(PHASES.values())
         pace = sum(self.seconds.values()) / sum(expected[:done]) if done else 1.0
-        left = sum(expected[done:]) * pace
+        # One phase says little of the others: it may have waited for a node that never came.
+        left = sum(expected[done:]) * min(max(pace, 0.5), 3.0)
         return f"about {left / 60:.0f} min" if left > 90 else f"about {left:.0f} s"
 
     def _say(self, text: str) -> None:
