@@ -87,7 +87,13 @@ def run_step(
         "MASTER_ADDR": site.nodes[0], "MEGABIOMED_MEETING": str(meeting / f"{time.time_ns()}"),
         "MEGABIOMED_LOGS": str(logs), **(environment or {}),
     }  # fmt: skip
-    command = [*_srun(site, logs, limit_s, together), *site.cluster.wrap, site.python, "-m", *map(str, words)]
+    command = [
+        *_srun(site, logs, limit_s, together),
+        *container.wrap_words(site.cluster),
+        site.python,
+        "-m",
+        *map(str, words),
+    ]
     errors = logs / "srun.log"
     with errors.open("wb") as output:
         process = subprocess.Popen(command, env={**os.environ, **told}, stdout=output, stderr=output)
