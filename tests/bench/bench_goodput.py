@@ -126,7 +126,13 @@ class Goodput:
         self.broken += [f"{f['fault']}: {f['steps_lost']} steps" for f in self.faults
                         if f["steps_lost"] > f["steps_at_risk"]]  # fmt: skip
         total = goodput(metrics[12:], imports, wall_s)
-        more = {"seed": self.seed, "total": total, "goal": GOAL, "faults": self.faults, "violations": self.broken}
+        more: dict[str, Any] = {
+            "seed": self.seed,
+            "total": total,
+            "goal": GOAL,
+            "faults": self.faults,
+            "violations": self.broken,
+        }
         store("goodput", by_kind(self.faults), NOTES, **more)
         return total
 

@@ -51,7 +51,7 @@ def not_a_number(training: Training) -> None:
     run = pipeline.run
 
     def once(batches: Any, scale: float) -> torch.Tensor:
-        del pipeline.run  # type: ignore[attr-defined]
+        del pipeline.run
         return run(batches, scale * math.nan)
 
     pipeline.run = once  # type: ignore[method-assign]
@@ -77,7 +77,7 @@ def with_faults(trainer: Trainer, *given: Any) -> None:
 def main() -> None:
     """As `python -m MODULE WORDS...`."""
     _, _, module, *words = sys.argv
-    Trainer.__init__ = with_faults  # type: ignore[method-assign]
+    Trainer.__init__ = with_faults  # type: ignore[assignment, method-assign]
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
