@@ -74,12 +74,16 @@ class Campaign:
     def _one(self, number: int) -> None:
         mend(self.state)
         self._answers()
+        # Anew for each action: what one draws does not depend on how far the run had come at those before.
+        self.state.dice = random.Random(f"{self.seed}-{number}")
         name = draw(self.state)
         try:
             said = MOVES[name][0](self.state)
         except AssertionError as error:
             said = str(error)
             self.watch.found.append(said)
+        except (CalledProcessError, TimeoutExpired) as error:
+            said = f"SLURM did not answer: {error}"
         self._note(number, name, said)
 
     def _note(self, number: int, name: str, said: str) -> None:
@@ -137,7 +141,7 @@ def main() -> None:
     with place("campaign") as where:
         os.environ["SLURM_CONF"] = where.cluster.environment["SLURM_CONF"]
         (where.folder / "link").symlink_to(where.disk)
-        state = State(where, random.Random(options.seed), options.steps)
+        state = State(where, options.steps)
         campaign = Campaign(state, Watch(state, Expected(where, options.steps)), options.seed, options.actions)
         campaign.act(options.minutes * 60)
         if not campaign.watch.found:

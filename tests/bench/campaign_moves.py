@@ -13,6 +13,7 @@ from typing import Any
 from support.zygote import run_python
 
 from bench import fault_kinds
+from bench.fault_checks import OVER
 from bench.fault_cluster import Place
 from bench.fault_kinds import rank_processes
 from megabiomed.launch import records
@@ -47,8 +48,8 @@ class State:
     """
 
     place: Place
-    dice: random.Random
     steps: int
+    dice: random.Random = field(default_factory=random.Random)
     number: int = 0
     shape: str = "pair"
     held: bool = False
@@ -80,7 +81,7 @@ class State:
         """State of the run's job that is not over, with its id; empty when there is none."""
         for line in self.place.live().splitlines():
             number, state, reason, _, script = line.split("|", 4)
-            if f"/{self.run.name}/" in script and state not in fault_kinds.OVER:
+            if f"/{self.run.name}/" in script and state not in OVER:
                 return {"id": number, "state": state, "reason": reason}
         return {}
 
