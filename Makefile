@@ -1,5 +1,6 @@
 # make demo   install and run the whole pipeline on this machine (CPU is enough, no download of data)
 # make test   install and run the tests
+# make wheelhouse   a folder for an installation without a network (docs/operators.md)
 # make test-crash, make bench-*   long measurements; they write docs/benchmarks/*.json
 VENV ?= .venv
 PYTHON ?= python3
@@ -18,7 +19,7 @@ TORCH ?= torch==2.13.0
 # The version that this torch is built for.
 TRITON ?= triton==3.7.1; platform_system == 'Linux'
 
-.PHONY: install demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
+.PHONY: install wheelhouse demo demo-align demo-qa real-model test test-all test-crash lint type docs clean
 .PHONY: bench-cpu bench-checkpoint bench-data bench-clean bench-eval bench-gpu bench-align bench-health bench-launch
 .PHONY: bench-campaign bench-goodput
 
@@ -29,6 +30,12 @@ $(STAMP): setup.py
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable ".[dev]" "$(TRITON)"
 	touch $@
+
+# EXTRAS=dev,tensorboard; PYTHON=python3.12, or without that interpreter PYTHON_VERSION=3.12; TORCH as above.
+WHEELHOUSE ?= wheelhouse
+wheelhouse:
+	$(PYTHON) -m megabiomed.launch.wheelhouse $(WHEELHOUSE) --torch "$(TORCH)" --also "$(TRITON)" \
+		$(if $(EXTRAS),--extras $(EXTRAS)) $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION)) $(if $(PLATFORM),--platform $(PLATFORM))
 
 demo: install
 	BIN=$(BIN) RUNS=$(DEMO) DATA="$(DATA)" bash launch/demo.sh
@@ -111,4 +118,4 @@ bench-gpu: install
 	cd tests && $(abspath $(BIN))/python -W ignore -m bench.bench_gpu
 
 clean:
-	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build wheelhouse runs .pytest_cache .mypy_cache .ruff_cache

@@ -68,7 +68,7 @@ def accounts(runs: Sequence[Path], price: float | None = None, now: float | None
     known = accounting.allocations(names)
     queued: list[dict[str, str]] = []
     with suppress(LaunchError):
-        queued = queue.listed()
+        queued = queue.listed(runs)
     found = []
     for run, job in jobs.items():
         # A start of which the accounting knows nothing is in the run's own records alone.

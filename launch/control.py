@@ -11,7 +11,7 @@ from megabiomed.checkpoint.fence import holder
 from megabiomed.ground.errors import LaunchError, UserError
 from megabiomed.ground.files import write_atomic, write_json
 from megabiomed.ground.places import same_place
-from megabiomed.launch import records, scheduler, sweep
+from megabiomed.launch import records, scheduler, sharing, sweep
 from megabiomed.launch.again import outdated
 from megabiomed.launch.change import UNCHANGED, Change, changed, refuse_running, replace_job
 from megabiomed.launch.pending import is_shut_out
@@ -35,8 +35,9 @@ def ask(run: Path, what: str) -> Path:
     """Leave a request (`save` or `end`) where rank 0 looks at every step."""
     if not run.is_dir():
         raise LaunchError("there is no such run folder", got=run)
-    (run / "control").mkdir(exist_ok=True)
-    write_atomic(run / "control" / what, records.now() + "\n")
+    with sharing.permissions(sharing.of_run(run)), sharing.in_one_line(run):
+        (run / "control").mkdir(exist_ok=True)
+        write_atomic(run / "control" / what, records.now() + "\n")
     return run / "control" / what
 
 
@@ -168,7 +169,9 @@ def resubmit(run: Path, only: str, dry_run: bool, change: Change = UNCHANGED) ->
     with ExitStack() as locks:
         if not dry_run:
             scheduler.need("sbatch")
+            locks.enter_context(sharing.permissions(sharing.of_run(mine[0])))
             locks.enter_context(records.submitting(runs))
+            locks.enter_context(sharing.in_one_line(mine[0]))
         _need_secrets(runs)
         submitted: dict[str, str] = {}
         for folder in runs:

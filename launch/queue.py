@@ -1,8 +1,8 @@
-"""All jobs of this user in one answer of the controller, however many runs a table has: sites throttle those who ask often."""
+"""The jobs of a table in one answer of the controller, however many runs it has: sites throttle those who ask often."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,19 @@ _FIELDS = {
 FORMAT = "|".join(f"{name}={letter}" for name, letter in _FIELDS.items())
 
 
-def listed(patient: bool = False) -> list[dict[str, str]]:
-    """This user's jobs with the fields of `scontrol show job`, including those that ended minutes ago.
+def listed(runs: Iterable[Path] = (), patient: bool = False) -> list[dict[str, str]]:
+    """Jobs with the fields of `scontrol show job`, including those that ended minutes ago.
+
+    Those of this user, and of the users who submitted these runs.
 
     Of a job on several kinds of nodes one entry, with the nodes of all.
 
     Raises:
         LaunchError: the scheduler does not answer.
     """
-    text = scheduler.call("squeue", "--me", "--states=all", "--noheader", f"--format={FORMAT}", patient=patient)
+    text = scheduler.call(
+        "squeue", *records.submitters(runs), "--states=all", "--noheader", f"--format={FORMAT}", patient=patient
+    )
     found: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         words = line.split("|", len(_FIELDS) - 1)

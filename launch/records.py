@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ COMMAND = "command"
 """What JOB says of the kind of a stage that is no run."""
 RESUBMITTED = "resubmitted"
 """Who claims a run that is submitted again, until a start does."""
+_WRITABLE = "make room, or ask its owner for permission to write (`umask` in the cluster file)"
 _KINDS = {
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
     "before": list, "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
@@ -135,7 +136,7 @@ def submitting(runs: Iterable[Path]) -> Iterator[None]:
                 ) from None
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise LaunchError(f"{run} cannot be written", got=error) from None
+                    raise LaunchError(f"{run} cannot be written", got=error, do=_WRITABLE) from None
         yield
 
 
@@ -219,6 +220,16 @@ def committed_step(run: Path) -> int:
     """Step of the newest committed checkpoint, by its marker alone; 0 without any."""
     names = (marker.parent.name.removeprefix("step_") for marker in run.glob("checkpoints/step_*/COMMITTED"))
     return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def submitters(runs: Iterable[Path]) -> list[str]:
+    """Option of squeue for the jobs of this user and of those who submitted some runs."""
+    owners = set()
+    for run in runs:
+        with suppress(OSError):
+            owners.add((run / SLURM / JOB).stat().st_uid)
+    others = sorted(owners - {os.geteuid()})
+    return [f"--user={','.join(map(str, [os.geteuid(), *others]))}"] if others else ["--me"]
 
 
 def last_begin(run: Path) -> dict[str, Any]:

@@ -112,12 +112,15 @@ def _only_one(script: Path, known: set[str]) -> str | None:
 
 
 def jobs_of_script(script: Path, patient: bool = True) -> dict[str, str]:
-    """Job id -> state of this user's jobs with a script, including those that ended minutes ago; one id for all components.
+    """Job id -> state of the jobs with a script, including those that ended minutes ago; one id for all components.
+
+    Those of this user, and of the one who submitted the run.
 
     The script may have been submitted under another name of its place: `..`, a link, a bind mount.
     """
     # Text in a format of our own: squeue's JSON has other types in every other version (a state was text, then a list).
-    text = call("squeue", "--me", "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
+    users = records.submitters([script.parent.parent])
+    text = call("squeue", *users, "--states=all", "--noheader", "--format=%i|%T|%o", patient=patient)
     rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
     return {number.split("+")[0]: state for number, state, command in rows if is_script(command, script)}
 

@@ -10,33 +10,42 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import __version__
-from megabiomed.ground.files import remove_tree
+from megabiomed.ground.files import discard_tree, remove_tree
 from megabiomed.ground.secrets import masked_by_form
 
 CODE = "code"
+# Cluster files are read where jobs are submitted, and their variables may be credentials.
+_SKIPPED = ("__pycache__", "clusters")
 
 
 def take(folder: Path) -> None:
     """Copy the package to FOLDER/code, complete or not at all; that folder then goes in front of Python's path."""
     half, final = folder / f".{CODE}", folder / CODE
     remove_tree(half)
-    # Cluster files are read where jobs are submitted, and their variables may be credentials.
-    skipped = shutil.ignore_patterns("__pycache__", "clusters")
-    # copytree follows links, so kernels/, launch/ and configs/ of a checkout arrive as folders.
     try:
-        shutil.copytree(_place("megabiomed"), half / "megabiomed", ignore=skipped, copy_function=_copy)
-    except shutil.Error as error:  # a list of all files that failed; the first reason is enough
-        remove_tree(half)
-        raise OSError(error.args[0][0][2]) from None
+        _copy_tree(_place("megabiomed"), half / "megabiomed")
+    except OSError:
+        discard_tree(half)
+        raise
     remove_tree(final)
     half.rename(final)
 
 
-def _copy(source: str, target: str) -> None:
-    """A file as it is; of a configuration, the form that is stored (`***` for a tracker's password)."""
-    shutil.copy2(source, target)
-    if source.endswith(".yaml"):
-        Path(target).write_text(masked_by_form(Path(source).read_text()))
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy what files hold, with the permissions and the group of new files: those of an installation may shut a group out.
+
+    Links are followed, so kernels/, launch/ and configs/ of a checkout arrive as folders.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.name in _SKIPPED:
+            continue
+        if path.is_dir():
+            _copy_tree(path, target / path.name)
+        elif path.suffix == ".yaml":  # the form that is stored: `***` for a tracker's password
+            (target / path.name).write_text(masked_by_form(path.read_text()))
+        else:
+            shutil.copyfile(path, target / path.name)
 
 
 def _place(package: str) -> Path:

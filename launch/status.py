@@ -82,7 +82,7 @@ def statuses(runs: list[Path]) -> list[dict[str, Any]]:
     """
     queued: list[dict[str, str]] | None
     try:
-        queued = queue.listed()
+        queued = queue.listed(runs)
     except LaunchError:
         queued = None  # the rest of a row comes from the run's own files
     known = {run: records.read_job(run) for run in runs}

@@ -15,7 +15,7 @@ from megabiomed.config import to_yaml
 from megabiomed.config.cluster import Flags, seconds_of
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
-from megabiomed.launch import container, records, scheduler, snapshot
+from megabiomed.launch import container, records, scheduler, sharing, snapshot
 from megabiomed.launch.again import unfinished
 from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.prospects import estimates, refuse_hopeless
@@ -40,6 +40,11 @@ class Job:
     def path(self) -> Path:
         """Where the script is stored."""
         return self.stage.folder / records.SLURM / records.SCRIPT
+
+    @property
+    def umask(self) -> str | None:
+        """Mask of permissions of what the job and its submission make; None: that of the shell."""
+        return self.stage.cluster.umask
 
 
 def render(stage: ChainStage, template: str = _TEMPLATE) -> Job:
@@ -88,6 +93,7 @@ def render(stage: ChainStage, template: str = _TEMPLATE) -> Job:
         least=stage.sizes[-1] if len(stage.sizes) > 1 else None,
         notify=bool(cluster.notify),
         stage_in=cluster.stage_in if wanted.record(stage) else None,
+        umask=cluster.umask,
     )
     return Job(stage, text)
 
@@ -163,13 +169,15 @@ def prepare(job: Job, members: list[Path]) -> None:
         members: run folders of all stages of the chain.
     """
     folder = job.stage.folder / records.SLURM
-    make_writable(folder / records.VERDICTS)
-    if job.stage.config is not None:
-        write_atomic(folder / "config.yaml", to_yaml(job.stage.config))
-    if job.stage.cluster.snapshot:
-        snapshot.take(folder)
-    write_atomic(job.path, job.script)
-    write_json(folder / records.JOB, describe(job, members))
+    with sharing.permissions({"umask": job.umask}):
+        make_writable(folder / records.VERDICTS)
+        sharing.keep_group(job.stage.folder, {"umask": job.umask})
+        if job.stage.config is not None:
+            write_atomic(folder / "config.yaml", to_yaml(job.stage.config))
+        if job.stage.cluster.snapshot:
+            snapshot.take(folder)
+        write_atomic(job.path, job.script)
+        write_json(folder / records.JOB, describe(job, members))
 
 
 def describe(job: Job, members: list[Path]) -> dict[str, Any]:
@@ -235,7 +243,9 @@ def submit_all(jobs: list[Job], turn: Sequence[str] = ()) -> tuple[dict[str, str
     if jobs:
         scheduler.need("sbatch")
     before = [Before(job.stage.folder) for job in jobs]
-    with records.submitting(job.stage.folder for job in jobs), in_one_line():
+    # The folders and their locks; each job's own files follow its own cluster file.
+    shared = sharing.permissions({"umask": next((job.umask for job in jobs if job.umask), None)})
+    with shared, records.submitting(job.stage.folder for job in jobs), in_one_line():
         ids: dict[str, str] = {}
         try:
             for job in jobs:
@@ -272,10 +282,11 @@ def submit_job(job: Job, members: list[Path], after: list[str], turn: Sequence[s
     for folder in job.stage.controls:
         for switch in (records.KILL_SWITCH, records.PAUSE):
             (folder / switch).unlink(missing_ok=True)
-    records.renew(job.stage.folder)
-    number = scheduler.submit(job.path, after, job.stage.secrets, turn)
-    record = describe(job, members) | {"job_id": number, "submitted": records.now()}
-    write_json(job.stage.folder / records.SLURM / records.JOB, record)
+    with sharing.permissions({"umask": job.umask}):
+        records.renew(job.stage.folder)
+        number = scheduler.submit(job.path, after, job.stage.secrets, turn)
+        record = describe(job, members) | {"job_id": number, "submitted": records.now()}
+        write_json(job.stage.folder / records.SLURM / records.JOB, record)
     return number
 
 

@@ -117,6 +117,19 @@ def _environment(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _umask(value: object) -> object:
+    """YAML 1.1 reads a bare 0007 as the number 7, and 0027 as 23."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(
+            f'{value!r} is not a mask of permissions; write it in quotes, e.g. "0007" (the group may write)'
+        )
+    if int(value, 8) & 0o700:
+        raise ValueError(
+            f"{value!r} would take the run's own permissions away; the first of its three digits must be 0"
+        )
+    return value
+
+
 def _quoted(value: object) -> object:
     """YAML reads a bare 10:30 as the number 630."""
     if isinstance(value, int | float):
@@ -173,6 +186,8 @@ class ClusterConfig(Section):
     """Copies of what a run reads, on storage of each node; null: everything is read where it is."""
     shared_roots: list[Path] = Field(default_factory=list)
     """Folders that all nodes see; if given, run folder, data and python must lie below one of them."""
+    umask: Annotated[str, BeforeValidator(_umask)] | None = None
+    """Permissions that the run's files do not get: `"0007"` lets its group write and others do nothing; null: the shell's."""
     snapshot: bool = True
     """Copy this package into the run folder and run from there, so that later changes of the installation do not matter."""
     cost_per_gpu_hour: float | None = Field(None, ge=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -73,11 +73,11 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_copy(
 ) -> None:
     base, run = queue(), tmp_path / "run"
 
-    def full(source: Path, target: Path, **options: Any) -> None:
-        target.mkdir(parents=True)
-        raise shutil.Error([(f"{n}", f"{target}/{n}", "[Errno 28] No space left on device") for n in range(300)])
+    def full(source: Path, target: Path) -> None:
+        target.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("megabiomed.launch.snapshot.shutil.copytree", full)
+    monkeypatch.setattr("megabiomed.launch.snapshot.shutil.copyfile", full)
     with pytest.raises(LaunchError, match=r"run folder cannot be written: got \[Errno 28\] No space left on device$"):
         submit_all([planned(run_file, run)])
     assert not run.exists()
