@@ -22,7 +22,7 @@ from megabiomed.launch.causes import Failure, first_failure
 from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, after_preflight, after_run, before_run
 from megabiomed.launch.drain import drain
 from megabiomed.launch.preflight_verdict import bad_nodes, is_slow
-from megabiomed.launch.room import lacking
+from megabiomed.launch.room import few_files, lacking
 from megabiomed.launch.status import reported_step
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover
 from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
@@ -47,7 +47,7 @@ def begin(run: Path, incarnation: str) -> Decision:
     if decision.verb == "run" and records.is_paused(run):
         decision = Decision("requeue", "paused")  # the batch script holds the job
     # A start without room for its next checkpoint would compute until its first save and lose all of that.
-    if decision.verb == "run" and (short := lacking(run)):
+    if decision.verb == "run" and (short := lacking(run) or few_files(run)):
         decision = Decision("fail", f"{run} has no room for a checkpoint: {short}: {make_room(run)}")
     nodes = os.environ.get(NODES, "")
     decision, size = elastic.here(decision, job, _job() if elastic.sizes_of(job) else {}, history, nodes)

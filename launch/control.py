@@ -114,7 +114,11 @@ def _cancel(folder: Path, save: bool) -> str:
         if not set_before:  # a start by hand would end at once
             switch.unlink(missing_ok=True)
         return f"nothing to cancel: {_named(job_id)} ({state})"
-    scheduler.call("scancel", job_id)
+    try:
+        scheduler.call("scancel", job_id)
+    except LaunchError as error:  # the job of another user, say: the switch counts all the same
+        later = f"it leaves by itself, saved, after its next step or when it starts ({switch})"
+        raise LaunchError(f"job {job_id} was not cancelled", got=error, do=later) from None
     return f"cancelled: job {job_id} ({state})"
 
 

@@ -6,7 +6,6 @@ GROUP numbers the kinds of nodes of a job: only nodes of one kind are compared w
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import megabiomed
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import make_writable, write_json
+from megabiomed.ground.storage import room
 from megabiomed.launch.preflight_verdict import MET, SMI_FIELDS, pairings, result_file, smi_problems
 from megabiomed.launch.records import read_job
 from megabiomed.launch.snapshot import CODE
@@ -26,6 +26,8 @@ from megabiomed.processes.signals import hear
 
 # Bytes that must be free.
 _SPACE = 2**30
+_FILES = 100
+"""Logs, caches of kernels, records."""
 _ROUNDS = 20
 _LEAST_S = 1.0
 """How long a product is measured: another process on the same cores slows one of them, and not all in a second."""
@@ -91,7 +93,8 @@ def storage(run: Path) -> list[str]:
         return [unseen]
     make_writable(run / "slurm" / "preflight")
     scratch = Path(os.environ.get("TMPDIR", "/tmp"))
-    return [f"{path} is full" for path in (run, scratch) if shutil.disk_usage(path).free < _SPACE]
+    short = ((path, room(path).lacks(_SPACE, _FILES, "a start")) for path in (run, scratch))
+    return [f"{path} is full: {said}" for path, said in short if said]
 
 
 def _visible(run: Path) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import remove_tree, write_atomic
+from megabiomed.ground.storage import is_full, refusal
 from megabiomed.launch import records, scheduler
 
 _WRITTEN = (records.JOB, records.SCRIPT, "config.yaml")
@@ -64,11 +65,12 @@ def take_back(scripts: Iterable[Path], ids: Iterable[str]) -> bool:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Say a full disk in one line."""
+    """Say a full disk, or a quota that is used up, in one line."""
     try:
         yield
     except OSError as error:
-        raise LaunchError("nothing was submitted: a run folder cannot be written", got=error) from None
+        said = refusal(error) if is_full(error) else error
+        raise LaunchError("nothing was submitted: a run folder cannot be written", got=said) from None
 
 
 def _text(file: Path) -> str | None:

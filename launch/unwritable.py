@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from megabiomed.ground.storage import is_full, refusal
 from megabiomed.launch.decision import Decision
 from megabiomed.launch.room import lacking
 
@@ -19,15 +20,15 @@ def after_refusal(run: Path, error: OSError) -> Decision:
     """What follows when the records of a run cannot be written."""
     if error.errno not in _REFUSED:
         return Decision("leave", f"{run}: {error.strerror or error}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        why = "; ".join(filter(None, (error.strerror, lacking(run))))
+    if is_full(error):
+        why = "; ".join(filter(None, (refusal(error, run), lacking(run))))
         return Decision("fail", f"{run} cannot be written ({why}): {make_room(run)}")
     remedy = f"make it writable, then megabiomed resubmit {run}"
     return Decision("fail", f"{run} cannot be written ({error.strerror}): {remedy}")
 
 
 def make_room(run: Path) -> str:
-    """What to do about a full disk."""
+    """What to do about a full disk or a quota that is used up."""
     return f"make room, then megabiomed resubmit {run}"
 
 

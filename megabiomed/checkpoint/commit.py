@@ -49,6 +49,7 @@ from megabiomed.ground.files import (
     write_json,
 )
 from megabiomed.ground.node import node_name
+from megabiomed.ground.storage import refusal
 from megabiomed.processes.messages import broadcast, gather
 from megabiomed.tokenizer.files import companions, copy_into
 
@@ -167,7 +168,8 @@ class CheckpointWriter:
         try:
             mine: Any = work()
         except Exception as error:
-            failure, mine = error, f"{type(error).__name__}: {error}"
+            more = refusal(error, self.folder).removeprefix(error.strerror or "") if isinstance(error, OSError) else ""
+            failure, mine = error, f"{type(error).__name__}: {error}{more}"
             # A file that cannot be read is storage that is away (of the fence, say); a lost fence is another error.
             passing = isinstance(error, OSError | FileError)
             nodes = [node_name()] if isinstance(error, CorruptionError) else []
@@ -191,7 +193,7 @@ class CheckpointWriter:
         # Before any byte is written: a writer that was replaced must not fill its successor's disk.
         self._check_fence()
         remove_tree(temporary)
-        check_space(self.folder, sum(sizes))
+        check_space(self.folder, sum(sizes), self.ranks.world_size)
         for part in ("model", "optimizer"):
             (temporary / part).mkdir(parents=True)
 

@@ -25,6 +25,7 @@ from megabiomed.corpus.records import Rejects
 from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
 from megabiomed.ground.errors import DataError, LaunchError, UserError, WorkerError
 from megabiomed.ground.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
+from megabiomed.ground.storage import refusal
 from megabiomed.tokenizer.choose_encoder import EncoderComparison
 from megabiomed.tokenizer.files import copy_into
 
@@ -67,8 +68,8 @@ def build_corpus(
     except OSError as error:
         raise WorkerError(
             f"the work in {working} cannot be written",
-            got=error.strerror or str(error),
-            do="make room on the disk and run the same command again: finished parts are kept",
+            got=refusal(error, working),
+            do="make room there (bytes, files, or your quota) and run the same command again: finished parts are kept",
         ) from error
     remove_tree(working)
     kept_rejects(options).unlink(missing_ok=True)  # of an earlier try that kept no paper

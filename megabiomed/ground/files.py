@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, overload
 
 from megabiomed.ground.errors import FileError
+from megabiomed.ground.storage import refusal
 
 _LOG = logging.getLogger(__name__)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -23,9 +24,18 @@ T = TypeVar("T")
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o666) -> None:
-    """Write `data` so that a crash leaves the old file or the new one, never a part of it."""
-    with opened_directory(path.parent) as directory:
-        write_atomic_at(directory, path.name, data, mode)
+    """Write `data` so that a crash leaves the old file or the new one, never a part of it.
+
+    Raises:
+        OSError: of this path; nobody knows the temporary name beside it.
+    """
+    try:
+        with opened_directory(path.parent) as directory:
+            write_atomic_at(directory, path.name, data, mode)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(f".{path.name}."):
+            error.filename = str(path)
+        raise
 
 
 def write_atomic_at(directory: int, name: str, data: bytes | str, mode: int = 0o666) -> None:
@@ -123,7 +133,7 @@ def make_writable(folder: Path) -> None:
     except OSError as error:
         raise FileError(
             f"{folder} cannot be written",
-            got=error.strerror,
+            got=refusal(error, folder),
             do="choose a folder on storage that this process may write",
         ) from None
 
@@ -141,7 +151,7 @@ def check_makeable(folder: Path) -> None:
     except OSError as error:
         raise FileError(
             f"{folder} cannot be written",
-            got=f"{there}: {error.strerror}",
+            got=f"{there}: {refusal(error, there)}",
             do="choose a folder on storage that this process may write",
         ) from None
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from megabiomed.ground import storage
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.secrets import masked
 
@@ -20,8 +21,6 @@ _ADVICE = {
     errno.EISDIR: "give a file, not a folder",
     errno.ENOTDIR: "a part of this path is a file; check it",
     errno.EEXIST: "choose another name or remove it",
-    errno.ENOSPC: "free some space and run the command again",
-    errno.EDQUOT: "your quota is used up; free some space and run the command again",
     errno.EROFS: "this file system is read-only; choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "this link leads to itself; correct it",
@@ -41,8 +40,11 @@ def explain(error: BaseException, words: Sequence[str]) -> tuple[int, str]:
         return 1, ""  # the reader of a pipe left: `megabiomed status | head`
     if isinstance(error, UnicodeDecodeError):
         return 2, f"error: a file that is read as text is not UTF-8: got {error}, expected UTF-8; save it as UTF-8"
+    place = f" {error.filename!r}" if isinstance(error, OSError) and error.filename is not None else ""
+    if isinstance(error, OSError) and storage.is_full(error):
+        said = f"got {storage.refusal(error)}; {storage.remedy(error)}, and run the command again"
+        return 2, f"error: cannot use the file or folder{place}: {said}"
     if isinstance(error, OSError) and error.errno in _ADVICE:
-        place = f" {error.filename!r}" if error.filename is not None else ""
         return 2, f"error: cannot use the file or folder{place}: got {error.strerror}; {_ADVICE[error.errno]}"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # torch says it by a RuntimeError
         return 1, "error: this machine has too little memory for the command; use a smaller input or a larger machine"

@@ -16,7 +16,7 @@ RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 # Of sbatch's complaints, those after which the request may have been received all the same.
 LOST = ("Socket timed out", "Zero Bytes were transmitted", "Connection reset", "endpoint is not connected")
 AWAY = ("Unable to contact slurm controller", "Connection refused", *LOST)
-_DENIED = "Access/permission denied"
+_DENIED = ("Access/permission denied", "Invalid user id")
 _OTHERS = "the job is another user's: SLURM lets only that user, and its own operators, do this"
 _FROM_SHELL = ("account", "partition", "qos", "reservation", "constraint", "wckey")
 """Options that a site's shell may give by SBATCH_* where the script does not."""
@@ -57,7 +57,9 @@ def answered(
 def refused(done: subprocess.CompletedProcess[str]) -> LaunchError:
     """The error for a command that SLURM did not carry out, with its own words."""
     said = done.stderr.strip() or f"exit code {done.returncode}"
-    return LaunchError(f"{done.args[0]} refused", got=said, do=_OTHERS if _DENIED in said else None)
+    return LaunchError(
+        f"{done.args[0]} refused", got=said, do=_OTHERS if any(words in said for words in _DENIED) else None
+    )
 
 
 def need(program: str, do: str = "run this on a login node, or use --dry-run") -> None:

@@ -73,10 +73,10 @@ class Checkpoints:
     def _check_space(self, needed: int) -> None:
         try:
             try:
-                check_space(self._writer.folder, needed)
+                check_space(self._writer.folder, needed, dist.get_world_size(), quotas=True)
             except OSError:
                 self._prune()  # a start that died in the midst of a save left a folder as large as a checkpoint
-                check_space(self._writer.folder, needed)
+                check_space(self._writer.folder, needed, dist.get_world_size(), quotas=True)
         except OSError as error:
             raise SaveError(
                 f"{self._writer.folder} has no room for a checkpoint",

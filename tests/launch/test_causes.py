@@ -9,6 +9,7 @@ import pytest
 from support.scheduling import program
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.storage import Room
 from megabiomed.launch import agent, records
 from megabiomed.launch.causes import Failure, first_failure
 from megabiomed.launch.follow import failed_log
@@ -202,7 +203,7 @@ def test_no_start_begins_without_room_for_its_next_checkpoint(begun: Path, monke
         if committed:
             (folder / "COMMITTED").touch()
     free = [0]
-    monkeypatch.setattr("megabiomed.launch.room.shutil.disk_usage", lambda path: type("Usage", (), {"free": free[0]}))
+    monkeypatch.setattr("megabiomed.launch.room.room", lambda path, quotas: Room(free[0], None))
     found = agent.begin(begun, START)
     said = f"{begun} has no room for a checkpoint: 1.0 MiB are free, one checkpoint takes 1.0 MiB: make room, then"
     assert found.line() == f"fail|1|{said} megabiomed resubmit {begun}"

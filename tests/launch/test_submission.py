@@ -78,7 +78,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_copy(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("megabiomed.launch.snapshot.shutil.copyfile", full)
-    with pytest.raises(LaunchError, match=r"run folder cannot be written: got \[Errno 28\] No space left on device$"):
+    with pytest.raises(LaunchError, match=r"run folder cannot be written: got No space left on device$"):
         submit_all([planned(run_file, run)])
     assert not run.exists()
     assert list(base.iterdir()) == []

@@ -23,6 +23,7 @@ from megabiomed.checkpoint.writer import save_shards
 from megabiomed.config import RunConfig
 from megabiomed.data.progress import DataProgress
 from megabiomed.ground.errors import SaveError
+from megabiomed.ground.storage import Room
 from megabiomed.runs import saves
 from megabiomed.runs.saves import Checkpoints
 from megabiomed.runs.tracking.local import LocalFiles
@@ -237,10 +238,20 @@ def test_slow_storage_does_not_hold_the_training_up_for_long_and_the_save_is_mad
 def test_a_run_without_room_for_a_checkpoint_is_refused_before_its_first_step(
     make: Callable[..., Checkpoints], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(free=600_000)
-    monkeypatch.setattr("megabiomed.checkpoint.space.shutil.disk_usage", lambda path: usage)
+    free = [Room(600_000, 100)]
+    monkeypatch.setattr("megabiomed.checkpoint.space.room", lambda path, quotas: free[0])
     make().check_space()
-    usage.free = 400_000
+    free[0] = Room(600_000, 3)
+    with pytest.raises(
+        SaveError, match=r"no room for a checkpoint: got .*: 3 files \(inodes\) are free, one more .* takes 14"
+    ):
+        make().check_space()
+    free[0] = Room(400_000, 100, ", by the quota of user 7")
+    with pytest.raises(
+        SaveError, match=r"got Disk quota exceeded: 0\.4 MiB are free, by the quota of user 7, one more"
+    ):
+        make().check_space()
+    free[0] = Room(400_000, None)
     with pytest.raises(
         SaveError, match=r"no room for a checkpoint: got .*0\.4 MiB are free, one more checkpoint takes"
     ):

@@ -51,6 +51,8 @@ class MlflowTracker:
     def start(self, config: RunConfig) -> None:
         """See `Tracker`."""
         self._folder = config.folder.resolve()
+        if config.tracking.mlflow_uri is None:  # SQLite itself gives no group the right to write
+            (self._folder / "mlflow.db").touch()
         stored_uri = config.tracking.mlflow_uri or f"sqlite:///{self._folder / 'mlflow.db'}"
         uri = complete(stored_uri)
         self._client = self._open(tracking_uri=uri)
