@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def stored_stage(run: Path) -> ChainStage:
     folder = Path(record["controls"][0])
     command, part = record["kind"] == records.COMMAND, record.get("part")
     config = None if command else read_run(str(run / records.SLURM / "config.yaml"), [])
-    values = record["cluster"] | {"environment": _with_secrets(record)}
+    values = _known(record["cluster"]) | {"environment": _with_secrets(record)}
     return ChainStage(
         chain=record["chain"], name=record["stage"], kind=record["kind"], folder=folder, config=config,
         module="megabiomed.cli" if command else WORKER,
@@ -86,6 +87,13 @@ def stored_stage(run: Path) -> ChainStage:
         components=tuple(parse(ComponentConfig, part, "components") for part in record["components"]),
         before=tuple(map(Path, record["before"])),
     )  # fmt: skip
+
+
+def _known(cluster: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a stored cluster file that this release knows; says which a newer one has stored beside them."""
+    if others := sorted(cluster.keys() - ClusterConfig.model_fields.keys()):
+        print(f"left out, because this release does not know them: {', '.join(others)}", file=sys.stderr)
+    return {key: value for key, value in cluster.items() if key not in others}
 
 
 def _with_secrets(record: dict[str, Any]) -> dict[str, str]:

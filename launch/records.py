@@ -44,7 +44,10 @@ COMMAND = "command"
 RESUBMITTED = "resubmitted"
 """Who claims a run that is submitted again, until a start does."""
 _WRITABLE = "make room, or ask its owner for permission to write (`umask` in the cluster file)"
+FORMAT = 1
+"""Of JOB: raised where an earlier release would misread what a later one writes. Keys that it does not know do it no harm."""
 _KINDS = {
+    "format": int,
     "stage": str, "chain": str, "kind": str, "prepared": str, "time": str, "job_id": str | None, "cluster": dict,
     "before": list, "members": list, "controls": list, "after": list, "words": list, "ranks": int, "max_failures": int,
     "resources": dict,
@@ -89,6 +92,11 @@ def read_job(run: Path) -> dict[str, Any]:
     for key, kind in _KINDS.items():
         if key in record and not isinstance(record[key], kind):
             raise _damaged(file, f"{key} = {record[key]!r}"[:200])
+    if record.get("format", FORMAT) > FORMAT:
+        raise LaunchError(
+            f"{run} was submitted by a newer release of megabiomed", got=f"format {record['format']}",
+            expected=f"format {FORMAT} at most", do="use that release for this run",
+        )  # fmt: skip
     if not isinstance(record.get("cluster", {}).get("grace_seconds", 0), int):
         raise _damaged(file, f"cluster.grace_seconds = {record['cluster']['grace_seconds']!r}"[:200])
     for key in ("members", "controls", "after", "before"):

@@ -184,6 +184,7 @@ def describe(job: Job, members: list[Path]) -> dict[str, Any]:
     """The record of a submission."""
     stage, cluster = job.stage, job.stage.cluster
     return {
+        "format": records.FORMAT,
         "chain": stage.chain,
         "stage": stage.name,
         "kind": stage.kind,
