@@ -25,9 +25,11 @@ ADDED = ("format", "spare_nodes", "sizes", "shrink_after", "resources")
 
 @pytest.fixture
 def run(run_file: Path, queue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    queue()
+    base = queue()
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    submit_all([planned(run_file, tmp_path / "run")])
+    job = planned(run_file, tmp_path / "run")
+    submit_all([job])
+    (base / "7").write_text(f"RUNNING|{job.path}\n")
     return tmp_path / "run"
 
 
@@ -48,7 +50,7 @@ def test_keys_and_lines_that_a_reader_does_not_know_change_nothing_for_it(
     assert agent.end(run, "7.0.1", 1, warned=False).reason == "failure 1 of 3 without progress, exit code 1, step 0"
     assert [record["kind"] for record in records.history(run)] == ["begin", "of_a_newer_release", "end"]
     found = status_of(run)
-    assert (found["starts"], found["failures"], found["state"]) == (1, 1, "PENDING")
+    assert (found["starts"], found["failures"], found["state"]) == (1, 1, "RUNNING")
     capsys.readouterr()
     rewrite(run, cluster=records.read_job(run)["cluster"] | {"from_the_future": 1})
     assert stored_stage(run).nodes == 1
