@@ -115,8 +115,7 @@ class Driver:
 
 def main(run: Path, python: str) -> int:
     """Run the self-test of this job; the exit code is 0 when the verdict is that everything passed."""
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, _leave)
+    _on_request(_leave)
     began = time.monotonic()
     job = records.read_job(run)
     nodes = scheduler.hostnames(os.environ["SLURM_JOB_NODELIST"])
@@ -132,7 +131,7 @@ def main(run: Path, python: str) -> int:
         driver = Driver(site)
         results = driver.run()
     finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        _on_request(signal.SIG_IGN)
     verdict = Verdict(job["chain"], tuple(nodes), plan(shape), results, time.monotonic() - began, job["code"])
     print(write(run, verdict))
     if verdict.status == PASSED:
@@ -140,7 +139,13 @@ def main(run: Path, python: str) -> int:
     return 0 if verdict.status == PASSED else 1
 
 
+def _on_request(do: Any) -> None:
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, do)
+
+
 def _leave(number: int, frame: Any) -> None:
+    _on_request(signal.SIG_IGN)  # once is enough: what follows is the verdict
     raise Asked(f"the job was asked to end by {signal.Signals(number).name} (time limit, preemption, or cancelled)")
 
 

@@ -19,7 +19,7 @@ from megabiomed.launch.selftest.plan import Shape
 
 FOLDER = "checks"
 _POLL_S = 0.2
-_END_S = 20.0
+_END_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,6 @@ def _end_steps() -> None:
     job = os.environ.get("SLURM_JOB_ID", "")
     with suppress(OSError, subprocess.TimeoutExpired):
         listed = ["squeue", "--noheader", "--steps", f"--jobs={job}", "--format=%i"]
-        steps = subprocess.run(listed, capture_output=True, text=True, timeout=_END_S).stdout.split()
+        steps = subprocess.run(listed, capture_output=True, text=True, timeout=30).stdout.split()
         for step in (step for step in steps if step.rpartition(".")[2].isdigit()):
-            subprocess.run(["scancel", "--signal=KILL", step], timeout=_END_S, check=False)
+            subprocess.run(["scancel", "--signal=KILL", step], timeout=30, check=False)
