@@ -10,7 +10,7 @@ from typing import Any
 
 from megabiomed.config.base import parse
 from megabiomed.config.cluster import ClusterConfig, Flags, parse_flags
-from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.chain import ChainStageConfig, ComponentConfig
 from megabiomed.launch.sizes import with_sizes
@@ -114,7 +114,13 @@ def changed(run: Path, change: Change) -> Job:
     members = [Path(folder) for folder in records.read_job(run)["members"]]
     earlier = members[: members.index(stage.folder)] if stage.folder in members else []
     check_stage(stage, [stored_stage(folder) for folder in earlier if records.read_job(folder)])
-    return render(with_sizes(stage))
+    try:
+        return render(with_sizes(stage))
+    except ConfigError:
+        # Who asks for the smallest size that the run fits has shrunk it by hand; `shrink_after` holds again at a larger one.
+        if change.nodes is None:
+            raise
+        return render(stage)
 
 
 def replace_job(run: Path, job: Job, after: list[str]) -> str:

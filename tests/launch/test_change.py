@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from support.scheduling import planned, program
 
+from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.errors import ConfigError, LaunchError
 from megabiomed.launch import records
 from megabiomed.launch.change import Change, changed, stored_stage
 from megabiomed.launch.control import resubmit
+from megabiomed.launch.stage import load_stages
 from megabiomed.launch.submit import Job, prepare, render
 
 
@@ -55,6 +57,19 @@ def test_what_a_submission_would_refuse_is_refused(job: Job, change: Change, err
     with pytest.raises(error):
         changed(job.stage.folder, change)
     assert job.path.read_text() == script
+
+
+def test_a_run_that_shrinks_is_submitted_again_on_the_fewest_nodes_that_it_fits(run_file: Path, tmp_path: Path) -> None:
+    run, profile = tmp_path / "run", ClusterConfig(tasks_per_node=1, shrink_after=60)
+    (stage,) = load_stages(str(run_file), profile, [f"run_dir={run}", "parallel.tensor_parallel_size=2"], 4)
+    prepare(render(stage), [run])
+    fewest = changed(run, Change(nodes=2))
+    assert (stage.sizes, fewest.stage.sizes) == ((4, 2), ())
+    assert "#SBATCH --nodes=2" in fewest.script.splitlines()
+    prepare(fewest, [run])
+    assert changed(run, Change(nodes=4)).stage.sizes == (4, 2)
+    with pytest.raises(ConfigError, match="expected tensor 2"):
+        changed(run, Change(nodes=1))
 
 
 def test_a_run_of_an_earlier_release_has_to_be_submitted_again(job: Job) -> None:
