@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import site
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +21,11 @@ PYTHON = Path("/opt/image/bin/python")
 
 def missing() -> str | None:
     """Why no container can be started here; None when one can."""
-    return None if shutil.which("bwrap") else f"bwrap missing: {INSTALL}"
+    if shutil.which("bwrap") is None:
+        return f"bwrap missing: {INSTALL}"
+    words = ["bwrap", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    return f"bwrap cannot make namespaces here: {done.stderr.strip()}" if done.returncode else None
 
 
 def make(folder: Path) -> Path:
