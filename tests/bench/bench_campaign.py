@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400, help="of each run")
+    parser.add_argument("--steps", type=int, default=600, help="of each run")
     options = parser.parse_args()
     with place("campaign") as where:
         os.environ["SLURM_CONF"] = where.cluster.environment["SLURM_CONF"]

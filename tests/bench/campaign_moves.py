@@ -20,8 +20,10 @@ from megabiomed.launch import records
 
 COMMON = (
     "train.log_every=1", "train.hang_timeout_s=15", "train.collective_timeout_s=60", "optimizer.schedule=constant",
-    "optimizer.lr=1e-3", "data.global_batch_size=16", "checkpoint.save_every=10", "health.check_every=1",
+    "optimizer.lr=3e-4", "checkpoint.save_every=10", "health.check_every=1", "model.hidden_size=128",
+    "model.intermediate_size=256", "data.micro_batch_size=8", "data.global_batch_size=64",
 )  # fmt: skip
+"""Of every run; large enough that it lasts for several actions."""
 SHAPES: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
     "pair": (
         2,
