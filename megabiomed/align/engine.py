@@ -15,12 +15,12 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megabiomed.align.turns import Turns
 from megabiomed.checkpoint.logical import Fragment, TensorSource
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.state import EngineState
@@ -48,8 +48,6 @@ from megabiomed.processes import messages, platform
 from megabiomed.processes.hang import watched
 from megabiomed.samples.multimodal.batch import AlignBatch
 
-R = TypeVar("R")
-
 
 @dataclass
 class _Share:
@@ -65,23 +63,22 @@ class AlignEngine(TrainEngine):
     """A language model with encoders and adaptors beside it.
 
     Attributes:
+        turns: where encoder ranks wait for the language model.
         busiest: encoding work of the busiest rank over the mean, in the newest step.
     """
 
     def __init__(self, config: RunConfig, mesh: Mesh, align: AlignConfig, stage: AlignmentStageConfig) -> None:
         check_ranks(align, mesh.world)
-        # Encoder ranks wait while the language model is read and evaluated: the hang guard watches that, not torch's time-out.
-        patience = time_limits(config.train).patient_s
-        self._waiting = platform.patient_group(patience) if mesh.extra_ranks else None
+        self.turns = Turns(mesh, time_limits(config.train).patient_s)
         super().__init__(config, mesh, _language_model(config, mesh, stage))
         self.align, self.stage = align, stage
         self._modalities = {part.name: modality_of(part.kind) for part in align.parts()}
         precision = config.train.compute_type
         hidden, group = config.model.hidden_size, mesh.extra_group
         self.encoders = EncoderStack(align, stage, config.optimizer, hidden, config.seed, precision, group)
-        if self._waiting is not None:
+        if self.turns.group is not None:
             first = len(mesh.grid)  # of those that read the files
-            self.encoders.initial = messages.broadcast(self.encoders.initial, first, self._waiting)
+            self.encoders.initial = messages.broadcast(self.encoders.initial, first, self.turns.group)
         self.dtype = platform.DTYPES[config.train.compute_type]
         self.template = ""
         self.busiest = 1.0
@@ -132,7 +129,7 @@ class AlignEngine(TrainEngine):
         load_fragments(source, self.data_parallel.fragments(), ("param",))
         self.data_parallel.publish(source)
         self._load_encoders(source, ("param",))
-        self.language_model_goes_on(False)
+        self.turns.language_model_goes_on(False)
 
     def _load_encoders(self, source: TensorSource, kinds: tuple[str, ...]) -> None:
         holds = getattr(source, "holds", lambda name: False)
@@ -153,7 +150,7 @@ class AlignEngine(TrainEngine):
         self.data_parallel.set_step_count(applied)
         self.encoders.set_step_count(applied)
         self.optimizer_step_count = step
-        self.language_model_goes_on(False)
+        self.turns.language_model_goes_on(False)
 
     def align_step(self, batch: AlignBatch, share_of_peak: float) -> StepResult:
         """One optimizer step. `share_of_peak` is the schedule's value in (0, 1]. Collective."""
@@ -206,40 +203,7 @@ class AlignEngine(TrainEngine):
     def evaluate_items(self, batch: AlignBatch, tick: Callable[[], None]) -> tuple[float, int]:
         """As `evaluate`, of texts with molecules and proteins; zeros on a rank without language model. Collective."""
         _, _, filled = self._encode(batch, gradients=False)
-        return self.while_others_wait(lambda tell: self.evaluate(filled, tell), tick) or (0.0, 0)
-
-    def while_others_wait(self, work: Callable[[Callable[[], None]], R], tick: Callable[[], None]) -> R | None:
-        """What the ranks of the language model find in work of their own; None on encoder ranks, which wait. Collective.
-
-        Args:
-            work: calls its argument now and then, on all ranks of the language model together.
-            tick: called with each of these calls and at the end, on encoder ranks too; it may raise on all ranks.
-        """
-
-        def goes_on(more: bool) -> bool:
-            tick()
-            return self.language_model_goes_on(more)
-
-        def tell() -> None:
-            goes_on(True)
-
-        found = work(tell) if self.mesh.in_model else None
-        # Its ranks are through when all say so; encoder ranks have nothing else to do until then.
-        while goes_on(False):
-            pass
-        return found
-
-    def language_model_goes_on(self, more: bool) -> bool:
-        """Encoder ranks wait here while the language model works alone; its ranks say `more` until they are through.
-
-        Returns:
-            False when they are through. Collective over the world; nothing without dedicated encoder ranks.
-        """
-        if self._waiting is None:
-            return False
-        flag = torch.tensor([int(more)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._waiting)
-        return bool(flag.item())
+        return self.turns.while_others_wait(lambda tell: self.evaluate(filled, tell), tick) or (0.0, 0)
 
     def logits(self, batch: MicroBatch) -> Tensor:
         """See the base class; nobody's on a rank without language model."""

@@ -143,4 +143,4 @@ class MultimodalModel:
 
     def evaluate(self, evaluation: TrainingEvaluation, tick: Callable[[], None]) -> dict[str, float]:
         """See `TrainModule`. Text alone is nothing for dedicated encoder ranks: they wait, and tick while it goes on."""
-        return self.engine.while_others_wait(lambda tell: evaluation.run(self.engine, tell), tick) or {}
+        return self.engine.turns.while_others_wait(lambda tell: evaluation.run(self.engine, tell), tick) or {}
