@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from megabiomed.corpus.build_bars import byte_bar
+from megabiomed.corpus.build_bars import BuildBars, step_costs
 from megabiomed.corpus.build_losses import REJECTS, keep_rejects, kept_rejects, losses, reject_lines, rejects_of
 from megabiomed.corpus.build_select import select_papers
 from megabiomed.corpus.build_tokens import Tokenizing, held_tokenizer, trained_tokenizer
@@ -22,7 +22,7 @@ from megabiomed.corpus.job_runner import Engine, EngineRunner
 from megabiomed.corpus.options import REPORT, BuildOptions, check, identity, source_files
 from megabiomed.corpus.pool import JobRunner, WorkerPool
 from megabiomed.corpus.records import Rejects
-from megabiomed.corpus.shards import SPLITS, CleanJob, clean_shard
+from megabiomed.corpus.shards import DONE, SPLITS, CleanJob, clean_shard
 from megabiomed.ground.errors import DataError, LaunchError, UserError, WorkerError
 from megabiomed.ground.files import fsync_directory, fsync_tree, remove_tree, sha256_file, write_atomic, write_json
 from megabiomed.ground.storage import refusal
@@ -92,7 +92,8 @@ class _Build:
     def __init__(self, options: BuildOptions, working: Path, progress: Progress | None, runner: JobRunner) -> None:
         self.options = options
         self.working = working
-        self.progress = progress
+        costs = step_costs(options.workers, options.near_dedup, trains=options.tokenizer is None)
+        self.bars = BuildBars(progress, costs)
         self.run_jobs = runner
         self.counts: Counter[str] = Counter()
         self.rejects = Rejects()
@@ -106,12 +107,12 @@ class _Build:
         tokenizer = held_tokenizer(self.options, self.working)
         comparison = None if tokenizer is None else EncoderComparison(tokenizer)
         hashes = self._clean()
-        splits = select_papers(self.options, self.working, self.accounts, self.counts, self.run_jobs, self.progress)
+        splits = select_papers(self.options, self.working, self.accounts, self.counts, self.run_jobs, self.bars)
         if not self.counts["train"]:
             got, do = losses(self.counts, self.rejects), keep_rejects(self.options, self.rejects)
             raise DataError("nothing is left to train on", got=got, do=do)
         if tokenizer is None:
-            tokenizer = trained_tokenizer(self.options, self.working, self.parts, splits, self.progress)
+            tokenizer = trained_tokenizer(self.options, self.working, self.parts, splits, self.bars)
         final = self.working / "corpus"
         # A build that was killed here has left a part of it.
         remove_tree(final)
@@ -122,7 +123,7 @@ class _Build:
             "rules": asdict(self.options.rules),
         }
         tokenizing = Tokenizing(self.parts, splits, tokenizer, comparison, self.working, self.run_jobs)
-        report |= tokenizing.run(hashes, final, self.progress)
+        report |= tokenizing.run(hashes, final, self.bars)
         report["vocab_size"], report["tokenizer_sha256"] = tokenizer.vocab_size, tokenizer.sha256
         (final / "tokenizer").mkdir()
         copy_into(final / "tokenizer", tokenizer.path)
@@ -143,7 +144,8 @@ class _Build:
         ]
         # Bytes stand for work: how many papers there are is known only when all are read.
         sizes = [path.stat().st_size for path in o.inputs]
-        bar = byte_bar(self.progress, "clean", sizes, "papers")
+        done = [(shard_folder(clean, job.shard) / DONE).is_file() for job in jobs]
+        bar = self.bars.step("clean", sizes, "papers", done)
         self.accounts = accounts = self.run_jobs(clean_shard, jobs, on_progress=bar)
         for job, account in zip(jobs, accounts):
             self.counts.update(account["counts"])

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from megabiomed.corpus.build_bars import byte_bar
+from megabiomed.corpus.build_bars import BuildBars
 from megabiomed.corpus.cleaned_parts import split_file
 from megabiomed.corpus.decide import DecideJob, decide_shard
 from megabiomed.corpus.duplicates import range_jobs, resolve_range
@@ -25,7 +23,7 @@ def select_papers(
     accounts: Sequence[Mapping[str, Any]],
     counts: Counter[str],
     run_jobs: JobRunner,
-    progress: Progress | None,
+    bars: BuildBars,
 ) -> list[Path]:
     """Decide for every document of every part: train (0), validation (1), or dropped.
 
@@ -44,14 +42,14 @@ def select_papers(
     marks.mkdir(exist_ok=True)
     files = [int(account["entry_files"]) for account in accounts]
     ranges = range_jobs(clean, files, sum(account["entries"] for account in accounts), marks)
-    bar = byte_bar(progress, "compare", [1] * len(ranges), "keys")
+    bar = bars.step("compare", [1] * len(ranges), "keys")
     found = run_jobs(resolve_range, ranges, on_progress=bar)
     below = math.ceil(options.validation_fraction * 2**64)
     jobs = [
         DecideJob(clean, number, tuple(account["parts"]), tuple(found), below, options.remove_contaminated)
         for number, account in enumerate(accounts)
     ]
-    bar = byte_bar(progress, "select", [1] * len(jobs), "papers")
+    bar = bars.step("select", [1] * len(jobs), "papers")
     for counted in run_jobs(decide_shard, jobs, on_progress=bar):
         counts.update(counted)
     for name in SPLITS:

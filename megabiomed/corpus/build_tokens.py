@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
-from megabiomed.corpus.build_bars import byte_bar
+from megabiomed.corpus.build_bars import BuildBars
 from megabiomed.corpus.cleaned_parts import read_texts, text_file
 from megabiomed.corpus.encoding import choose_encoding
 from megabiomed.corpus.options import BuildOptions
 from megabiomed.corpus.pool import JobRunner
-from megabiomed.corpus.shards import COUNTED, SPLITS, TokenJob, tokenize_part
+from megabiomed.corpus.shards import COUNTED, DONE, SPLITS, TokenJob, tokenize_part
 from megabiomed.data.store_parts import StoreFromParts, StorePart, copy_parts
 from megabiomed.ground.files import sha256_file
 from megabiomed.tokenizer.choose_encoder import EncoderComparison
@@ -35,17 +34,16 @@ def held_tokenizer(options: BuildOptions, working: Path) -> Tokenizer | None:
 
 
 def trained_tokenizer(
-    options: BuildOptions, working: Path, parts: Sequence[Path], splits: Sequence[Path], progress: Progress | None
+    options: BuildOptions, working: Path, parts: Sequence[Path], splits: Sequence[Path], bars: BuildBars
 ) -> Tokenizer:
     """A tokenizer trained on the training papers, kept in the folder of the build.
 
     Args:
         parts, splits: see `Tokenizing`.
     """
-    task = progress.add_task("train tokenizer", total=None) if progress else None
+    ended = bars.alone("train tokenizer")
     tokenizer = train_tokenizer(_training_texts(parts, splits), working / SENTENCEPIECE, options.vocab_size)
-    if progress and task is not None:
-        progress.update(task, total=1, completed=1)
+    ended()
     return tokenizer
 
 
@@ -82,7 +80,7 @@ class Tokenizing:
         self._run_jobs = runner
         self._folders = [working / "tokens" / f"{part.parent.name}-{part.name}" for part in parts]
 
-    def run(self, hashes: Sequence[tuple[str, str]], final: Path, progress: Progress | None) -> dict[str, Any]:
+    def run(self, hashes: Sequence[tuple[str, str]], final: Path, bars: BuildBars) -> dict[str, Any]:
         """Tokenize all parts and join them, in order, into one store per split.
 
         Args:
@@ -98,11 +96,15 @@ class Tokenizing:
             TokenJob(part, split, folder, self._tokenizer.path, encoding.converted)
             for part, split, folder in zip(self._parts, self._splits, self._folders)
         ]
-        bar = byte_bar(progress, "tokenize", [text_file(job.part).stat().st_size for job in jobs], "tokens")
+        sizes, done = (
+            [text_file(job.part).stat().st_size for job in jobs],
+            [(job.folder / DONE).is_file() for job in jobs],
+        )
+        bar = bars.step("tokenize", sizes, "tokens", done)
         accounts = self._run_jobs(tokenize_part, jobs, on_progress=bar)
         seconds = time.monotonic() - started
         encoder = encoding.account([account.get("refused", {}) for account in accounts])
-        self._join(accounts, hashes, final, encoder)
+        self._join(accounts, hashes, final, encoder, bars)
         figures = {split: _figures([account[split] for account in accounts], seconds) for split in SPLITS}
         return {"encoder": encoder, **figures}
 
@@ -112,6 +114,7 @@ class Tokenizing:
         hashes: Sequence[tuple[str, str]],
         final: Path,
         encoder: Mapping[str, Any],
+        bars: BuildBars,
     ) -> None:
         """Join the parts of both splits, job by job, then hash the files, each in a job."""
         tokenizer = self._tokenizer
@@ -129,9 +132,12 @@ class Tokenizing:
             parts = [_store_part(folder, split, account) for folder, account in zip(self._folders, own)]
             stores.append(StoreFromParts(final / split, parts, tokenizer.path, tokenizer.vocab_size, more))
         # The stores are new, whatever an earlier command has copied into those that it began.
-        self._run_jobs(copy_parts, [job for store in stores for job in store.jobs], anew=True)
+        copies = [job for store in stores for job in store.jobs]
+        bar = bars.step("join", [1] * len(copies), "parts")
+        self._run_jobs(copy_parts, copies, on_progress=bar, anew=True)
         files = [file for store in stores for file in store.files]
-        found = dict(zip(files, self._run_jobs(sha256_file, files, anew=True)))
+        bar = bars.step("hash", [file.stat().st_size for file in files], "files")
+        found = dict(zip(files, self._run_jobs(sha256_file, files, on_progress=bar, anew=True)))
         for store in stores:
             store.publish({file.name: found[file] for file in store.files})
 

@@ -91,10 +91,10 @@ def build(
         Progress,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     from megabiomed.corpus.build import BuildOptions, build_corpus
+    from megabiomed.corpus.build_bars import LeftColumn
     from megabiomed.corpus.clean import CleanRules
     from megabiomed.corpus.select import parse_rules
     from megabiomed.corpus.tables import with_saved
@@ -122,7 +122,7 @@ def build(
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        LeftColumn(),
     )
     with Progress(*columns, transient=True) as progress:
         report = build_corpus(options, progress, engine)

@@ -65,13 +65,15 @@ class JobFolder:
         """Where a job notes its progress."""
         return WorkNote(self.path / "progress" / f"{number:05d}")
 
-    def amount(self) -> int:
-        """Sum of the work that all jobs have noted."""
-        total = 0
+    def counted(self) -> tuple[int, int]:
+        """Sums of the work that all jobs have noted: amount, size."""
+        total = total_size = 0
         for name in os.listdir(self.path / "progress"):
             with suppress(OSError, ValueError):  # being written at this moment
-                total += int((self.path / "progress" / name).read_text())
-        return total
+                amount, size = map(int, (self.path / "progress" / name).read_text().split())
+                total += amount
+                total_size += size
+        return total, total_size
 
     def fail(self, number: int, error: Exception) -> None:
         """Store what ended a job, for the process that waits for it."""
@@ -116,14 +118,16 @@ class WorkNote:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._total, self._written = 0, 0.0
+        self._total = self._size = 0
+        self._written = 0.0
 
-    def add(self, amount: int) -> None:
+    def add(self, amount: int, size: int) -> None:
         self._total += amount
+        self._size += size
         if time.monotonic() - self._written >= REPORT_S:
             self.write()
 
     def write(self) -> None:
         self._written = time.monotonic()
         with suppress(OSError):  # a note that is lost costs nothing; the next one comes
-            self._file.write_text(str(self._total))
+            self._file.write_text(f"{self._total} {self._size}")

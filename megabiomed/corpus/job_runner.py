@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from megabiomed.corpus.job_folder import JobFolder
+from megabiomed.corpus.pool import OnProgress
 from megabiomed.ground.errors import ConfigError, WorkerError
 from megabiomed.ground.files import remove_tree
 
@@ -72,13 +73,12 @@ class EngineRunner:
         function: Callable[[Job], Result],
         jobs: Sequence[Job],
         *,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         anew: bool = False,
     ) -> list[Result]:
         """The results, in the order of the jobs. Jobs that have one already, from an earlier call, are not repeated.
 
         Args:
-            on_progress: gets (jobs done, sum of `count_work`) now and then.
             anew: end what an earlier command has left of these jobs, and do all of them again.
 
         Raises:
@@ -100,17 +100,17 @@ class EngineRunner:
             if done == before:
                 raise self._engine.lost(task)
             before = done
-            self._round(task, on_progress or (lambda _done, _amount: None))
+            self._round(task, on_progress or (lambda _done, _amount, _size: None))
         return [folder.result(number) for number in range(len(jobs))]
 
-    def _round(self, task: Task, report: Callable[[int, int], None]) -> None:
+    def _round(self, task: Task, report: OnProgress) -> None:
         """Start jobs and watch them until all have a result, or none runs any more."""
         try:
             self._engine.start(task)
             idle_since = None
             while len(done := task.folder.done()) < len(task.jobs):
                 task.folder.raise_failure()
-                report(len(done), task.folder.amount())
+                report(len(done), *task.folder.counted())
                 if self._engine.running(task):
                     idle_since = None
                 elif idle_since is None:
@@ -119,7 +119,7 @@ class EngineRunner:
                     self._engine.stop(task)
                     break
                 time.sleep(self._engine.poll_s)
-            report(len(task.folder.done()), task.folder.amount())
+            report(len(task.folder.done()), *task.folder.counted())
         except Exception:
             self._engine.stop(task)  # what is left would write into a folder that may be removed next
             raise

@@ -18,12 +18,13 @@ from megabiomed.ground.errors import WorkerError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-OnProgress = Callable[[int, int], None]
-"""Gets (jobs done, sum of `count_work`) of a step now and then."""
+OnProgress = Callable[[int, int, int], None]
+"""Gets (jobs done, and what `count_work` got in all: amount, size) of a step now and then."""
+Count = Callable[[int, int], None]
 POLL = 0.25
 """Seconds between two looks at the shared counter of work done, and between two additions of a worker to it."""
 
-_count: Callable[[int], None] | None = None
+_count: Count | None = None
 
 
 class JobRunner(Protocol):
@@ -39,14 +40,14 @@ class JobRunner(Protocol):
     ) -> list[Result]: ...
 
 
-def count_work(amount: int) -> None:
-    """Called inside a job: `amount` more units of work are done."""
+def count_work(amount: int, size: int = 0) -> None:
+    """Called inside a job: `amount` more units of work are done, which are `size` of what the job is measured by (bytes)."""
     if _count is not None:
-        _count(amount)
+        _count(amount, size)
 
 
 @contextmanager
-def counting(count: Callable[[int], None]) -> Iterator[None]:
+def counting(count: Count) -> Iterator[None]:
     """Send what `count_work` gets in this process to `count`."""
     global _count
     before, _count = _count, count
@@ -101,14 +102,14 @@ class WorkerPool:
             WorkerError: a process died, most often because memory ran out. An exception of a job is raised as it is; other
                 jobs of the step may then still run, until the pool is left.
         """
-        report = on_progress or (lambda _done, _amount: None)
+        report = on_progress or (lambda _done, _amount, _size: None)
         if min(self._workers, len(jobs)) <= 1:
             return list(_done_here(function, jobs, report))
         executor = self._started()
-        self._counter.value = 0  # the jobs of the step before have all ended
+        self._counter[:] = [0, 0]  # the jobs of the step before have all ended
         futures = [executor.submit(_counted, function, job) for job in jobs]
         try:
-            _watch(futures, lambda done: report(done, self._counter.value))
+            _watch(futures, lambda done: report(done, *self._counter[:]))
             return [future.result() for future in futures]
         except BrokenProcessPool:
             # Linux's out-of-memory killer leaves no exception behind, and nothing says which job it was.
@@ -122,7 +123,7 @@ class WorkerPool:
         if self._executor is None:
             context = multiprocessing.get_context("forkserver")
             # Shared, because results arrive only when a job ends: a bar over files of gigabytes would stand still.
-            self._counter = context.Value("q", 0)
+            self._counter = context.Array("q", 2)
             self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (self._counter,))
         return self._executor
 
@@ -130,32 +131,34 @@ class WorkerPool:
 class _Tally:
     """Adds up what `count_work` gets and hands it on now and then: documents are many, and handing on takes a lock."""
 
-    def __init__(self, hand_on: Callable[[int], None]) -> None:
+    def __init__(self, hand_on: Count) -> None:
         self._hand_on = hand_on
-        self._held, self._last = 0, time.monotonic()
+        self._amount = self._size = 0
+        self._last = time.monotonic()
 
-    def add(self, amount: int) -> None:
-        self._held += amount
+    def add(self, amount: int, size: int) -> None:
+        self._amount += amount
+        self._size += size
         if time.monotonic() - self._last >= POLL:
             self.flush()
 
     def flush(self) -> None:
-        self._hand_on(self._held)
-        self._held, self._last = 0, time.monotonic()
+        self._hand_on(self._amount, self._size)
+        self._amount = self._size = 0
+        self._last = time.monotonic()
 
 
-_tally = _Tally(lambda _amount: None)
+_tally = _Tally(lambda _amount, _size: None)
 
 
-def _done_here(
-    function: Callable[[Job], Result], jobs: Sequence[Job], report: Callable[[int, int], None]
-) -> Iterator[Result]:
-    total = number = 0
+def _done_here(function: Callable[[Job], Result], jobs: Sequence[Job], report: OnProgress) -> Iterator[Result]:
+    total, total_size, number = 0, 0, 0
 
-    def hand_on(amount: int) -> None:
-        nonlocal total
+    def hand_on(amount: int, size: int) -> None:
+        nonlocal total, total_size
         total += amount
-        report(number, total)
+        total_size += size
+        report(number, total, total_size)
 
     tally = _Tally(hand_on)
     for job in jobs:
@@ -186,9 +189,10 @@ def _counted(function: Callable[[Job], Result], job: Job) -> Result:
 def _start_worker(counter: Any) -> None:
     global _count, _tally
 
-    def hand_on(amount: int) -> None:
+    def hand_on(amount: int, size: int) -> None:
         with counter.get_lock():
-            counter.value += amount
+            counter[0] += amount
+            counter[1] += size
 
     _tally = _Tally(hand_on)
     _count = _tally.add

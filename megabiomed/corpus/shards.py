@@ -26,7 +26,7 @@ from megabiomed.corpus.licences import kind_of_licence
 from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.readers import read_papers
 from megabiomed.corpus.records import Paper, Rejects
-from megabiomed.corpus.unpack import unpacking
+from megabiomed.corpus.unpack import is_packed, unpacking
 from megabiomed.data.store import token_dtype
 from megabiomed.ground.files import fsync_tree, read_json, remove_tree, sha256_file, write_json
 from megabiomed.tokenizer.document_encoder import DocumentEncoder
@@ -89,7 +89,7 @@ def clean_shard(job: CleanJob) -> dict[str, Any]:
     rejects = Rejects()
     items = [item for path in job.evaluation for item in read_items(path)]
     written = PartWriter(job.clean, job.shard, Contamination(items) if items else None, job.exact_dedup, job.near_dedup)
-    with unpacking(job.rules), closing(written):
+    with unpacking(job.rules, counted=job.path), closing(written):
         for paper, text in _cleaned(job, counts, rejects):
             written.add(paper, text)
     account = {
@@ -109,9 +109,12 @@ def clean_shard(job: CleanJob) -> dict[str, Any]:
 
 
 def _cleaned(job: CleanJob, counts: Counter[str], rejects: Rejects) -> Iterator[tuple[Paper, str]]:
+    # Offsets are bytes of the unpacked file: of a packed one the reader counts the bytes.
+    plain, before = not is_packed(job.path), 0
     for paper in read_papers(job.path, job.layout, rejects, job.pdf_parses):
         counts["papers: read"] += 1
-        count_work(1)
+        count_work(1, paper.offset - before if plain else 0)
+        before = paper.offset
         text = clean(paper, job.rules, counts)
         if text is not None:
             yield paper, text
@@ -158,7 +161,7 @@ def _encode_texts(
             encoded = encoder.encode(batch, dtype)
             file.write(b"".join(encoded))
             lengths += [len(ids) // itemsize for ids in encoded]
-            count_work(sum(lengths[-len(encoded) :]))
+            count_work(sum(lengths[-len(encoded) :]), sum(map(len, batch)))
     found = np.array(lengths, dtype=np.int32)
     np.save(job.folder / f"{name}.npy", found)
     return found

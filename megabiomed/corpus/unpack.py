@@ -17,6 +17,7 @@ from typing import IO, cast
 
 from typing_extensions import Buffer
 
+from megabiomed.corpus.pool import count_work
 from megabiomed.corpus.unpack_streams import PACKINGS, Damage, Packing
 from megabiomed.ground.errors import DataError
 
@@ -52,16 +53,28 @@ class UnpackLimits:
 
 _DEFAULT = UnpackLimits()
 _LIMITS: ContextVar[UnpackLimits] = ContextVar("unpack_limits", default=_DEFAULT)
+_COUNTED: ContextVar[Path | None] = ContextVar("counted_file", default=None)
 
 
 @contextmanager
-def unpacking(limits: UnpackLimits) -> Iterator[None]:
-    """Limits for all files that are read inside, whichever reader opens them."""
-    token = _LIMITS.set(limits)
+def unpacking(limits: UnpackLimits, counted: Path | None = None) -> Iterator[None]:
+    """Limits for all files that are read inside, whichever reader opens them.
+
+    Args:
+        counted: a file whose packed bytes are counted as work (`count_work`) when they are read.
+    """
+    token, counting = _LIMITS.set(limits), _COUNTED.set(counted)
     try:
         yield
     finally:
         _LIMITS.reset(token)
+        _COUNTED.reset(counting)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed in one of the ways that are read."""
+    with path.open("rb") as file:
+        return _packing_of(file.read(BEGINNING)) is not None
 
 
 def limits_now() -> UnpackLimits:
@@ -75,6 +88,7 @@ class Unpacked(io.RawIOBase):
     def __init__(self, path: Path, packing: Packing, limits: UnpackLimits) -> None:
         self._packing, self._limits = packing, limits
         self._file = path.open("rb")
+        self._counted = path == _COUNTED.get()
         self._stream = packing.open(limits.max_window_bytes)
         self._begun = False
         self._rest = self._ready = b""
@@ -149,6 +163,8 @@ class Unpacked(io.RawIOBase):
     def _read(self) -> bytes:
         data = self._file.read(_CHUNK)
         self._packed += len(data)
+        if self._counted:
+            count_work(0, len(data))
         return data
 
     def close(self) -> None:

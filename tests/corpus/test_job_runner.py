@@ -82,7 +82,7 @@ def test_rounds_go_on_while_each_brings_results_and_none_is_made_twice(tmp_path:
     runner = EngineRunner(tmp_path, engine, 1)
     with pytest.raises(KeyboardInterrupt):
         EngineRunner(tmp_path, Here(interrupt=True), 1)(square, range(5))
-    results = runner(square, range(5), on_progress=lambda done, amount: seen.append((done, amount)))
+    results = runner(square, range(5), on_progress=lambda done, amount, _size: seen.append((done, amount)))
     assert (results, MADE) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
     assert (seen[-1], engine.asked[:3]) == ((5, 10), ["start", "stop", "start"])
     assert runner(square, range(3)) == [0, 1, 4], "other jobs of the same function"
@@ -114,9 +114,9 @@ def test_a_note_that_is_written_at_this_moment_does_not_end_the_build(tmp_path: 
     folder = JobFolder(tmp_path, 2)
     folder.prepare()
     (tmp_path / "progress" / "00000").write_text("")
-    (tmp_path / "progress" / "00001").write_text("7")
+    (tmp_path / "progress" / "00001").write_text("7 70")
     (tmp_path / "results" / ".00000.pickle.ab12").write_text("{")
-    assert (folder.amount(), folder.done()) == (7, set())
+    assert (folder.counted(), folder.done()) == ((7, 70), set())
 
 
 def test_an_executor_of_datatrove_starts_a_job_again_whose_worker_was_killed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from megabiomed.ground.errors import DataError, WorkerError
 
 
 def square(number: int) -> int:
-    count_work(number)
+    count_work(number, 10 * number)
     return number * number
 
 
@@ -35,12 +35,12 @@ def die(number: int) -> int:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_order_and_all_work_is_counted(workers: int) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, ...]] = []
     with WorkerPool(workers) as pool:
         for _step in range(2):
-            results = pool(square, range(6), on_progress=lambda done, amount: seen.append((done, amount)))
+            results = pool(square, range(6), on_progress=lambda *counted: seen.append(counted))
             assert results == [0, 1, 4, 9, 16, 25]
-            assert seen[-1] == (6, 15)
+            assert seen[-1] == (6, 15, 150)
 
 
 def process_of(_job: int) -> int:
