@@ -8,9 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from bench import data_build, data_peers
 from megabiomed.corpus.build import BuildOptions, build_corpus
@@ -104,6 +108,36 @@ def after_kills(folder: Path, model: Path) -> dict[str, Any]:
     return finished(start(folder, model, 2, "killed"))
 
 
+class Watch(threading.Thread):
+    """Looks at the processes below this one until it is left: workers are not its children, and getrusage does not see them.
+
+    Attributes:
+        cpu, peak: CPU seconds and largest resident memory in MB of each process, when it was last seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._left = threading.Event()
+        self.cpu: dict[int, float] = {}
+        self.peak: dict[int, float] = {}
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self._left.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._left.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self.cpu[process.pid] = times.user + times.system
+                    self.peak[process.pid] = max(self.peak.get(process.pid, 0), process.memory_info().rss / 2**20)
+
+
 def main(folder: Path, model: Path, workers: int, name: str) -> None:
     """Build and print what it took."""
     rules = CleanRules(require_medical_id=False, min_words=1)
@@ -112,15 +146,16 @@ def main(folder: Path, model: Path, workers: int, name: str) -> None:
         validation_fraction=0.01, overwrite=True,
     )  # fmt: skip
     begun = time.monotonic()
-    report = build_corpus(options)
-    wall = time.monotonic() - begun
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    with Watch() as watch:
+        report = build_corpus(options)
+        wall = time.monotonic() - begun
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     stores = [json.loads((folder / name / split / "manifest.json").read_bytes()) for split in ("train", "validation")]
     run = {
         "tokens": sum(report[split]["tokens"] for split in ("train", "validation")),
         "wall s": round(wall, 2),
-        "CPU s": round(sum(each.ru_utime + each.ru_stime for each in usage), 2),
-        "MB a worker": round(max(each.ru_maxrss for each in usage) / 1024),
+        "CPU s": round(usage.ru_utime + usage.ru_stime + sum(watch.cpu.values()), 2),
+        "MB a worker": round(max([usage.ru_maxrss / 1024, *watch.peak.values()])),
         "hashes": [store["files"] for store in stores],
     }
     print(json.dumps(run))
