@@ -55,8 +55,7 @@ def build_corpus(
     working = options.output.with_name(f".{options.output.name}.building")
     _prepare(options, working)
     try:
-        with WorkerPool(options.workers if engine is None else 1) as pool:
-            runner = pool if engine is None else EngineRunner(working / "jobs", engine, options.workers)
+        with _runner(options, working, engine) as runner:
             report = _Build(options, working, progress, runner).run()
         _publish(working / "corpus", options.output)
     except LaunchError:
@@ -74,6 +73,10 @@ def build_corpus(
     remove_tree(working)
     kept_rejects(options).unlink(missing_ok=True)  # of an earlier try that kept no paper
     return report
+
+
+def _runner(options: BuildOptions, working: Path, engine: Engine | None) -> WorkerPool | EngineRunner:
+    return WorkerPool(options.workers) if engine is None else EngineRunner(working / "jobs", engine, options.workers)
 
 
 def _prepare(options: BuildOptions, working: Path) -> None:

@@ -67,7 +67,8 @@ class BuildBars:
         """
         if self._progress is None:
             return None
-        progress, begun, ends = self._progress, time.monotonic(), [0, *accumulate(sizes)]
+        progress, begun = self._progress, time.monotonic()
+        ends = [0, *accumulate(sizes)]
         held = sum(size for size, done in zip(sizes, done_before or ()) if done)
         task = progress.add_task(name, total=ends[-1])
         self._reach(name, held, ends[-1], earlier=True)

@@ -31,10 +31,16 @@ class JobFolder:
         self._done: set[int] = set()
 
     def prepare(self) -> None:
-        """Make the folders, and forget the failures of an earlier try."""
+        """Make the folders, and forget the failures of an earlier try, and who did its jobs."""
         remove_tree(self.path / "failures")
         for name in ("results", "failures", "progress"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+        self.forget_claims()
+
+    def forget_claims(self) -> None:
+        """Nobody does a job now."""
+        remove_tree(self.path / "claims")
+        (self.path / "claims").mkdir()
 
     def finish(self, number: int, result: Any) -> None:
         """Store the result of a job.
@@ -60,6 +66,18 @@ class JobFolder:
         found = {int(name.partition(".")[0]) for name in names}
         self._done |= {number for number in found if number < self.count}
         return self._done
+
+    def claim(self, number: int) -> None:
+        """Note that this process does a job; for engines on one machine."""
+        (self.path / "claims" / f"{number:05d}").write_text(str(os.getpid()))
+
+    def claims(self) -> set[int]:
+        """Ids of the processes that began jobs which have no result."""
+        found = set()
+        for name in set(os.listdir(self.path / "claims")) - {f"{number:05d}" for number in self.done()}:
+            with suppress(OSError, ValueError):  # being written at this moment
+                found.add(int((self.path / "claims" / name).read_text()))
+        return found
 
     def note(self, number: int) -> WorkNote:
         """Where a job notes its progress."""

@@ -53,6 +53,9 @@ class Engine(Protocol):
     def interrupted(self, task: Task) -> None:
         """The command is being ended; the jobs may stay where they outlive it."""
 
+    def close(self) -> None:
+        """No step follows."""
+
     def lost(self, task: Task) -> WorkerError:
         """Why jobs ended without a result, as far as is known."""
 
@@ -67,6 +70,12 @@ class EngineRunner:
     def __init__(self, folder: Path, engine: Engine, workers: int) -> None:
         self._root, self._engine = folder, engine
         self._workers = workers
+
+    def __enter__(self) -> EngineRunner:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self._engine.close()
 
     def __call__(
         self,

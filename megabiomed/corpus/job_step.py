@@ -29,6 +29,7 @@ class JobStep:
         """Do one job (datatrove's interface of a step)."""
         if self.leave_with_parent:
             die_with_parent()
+            self.folder.claim(rank)
         note = self.folder.note(rank)
         try:
             with counting(note.add):

@@ -152,7 +152,7 @@ _tally = _Tally(lambda _amount, _size: None)
 
 
 def _done_here(function: Callable[[Job], Result], jobs: Sequence[Job], report: OnProgress) -> Iterator[Result]:
-    total, total_size, number = 0, 0, 0
+    number = total = total_size = 0
 
     def hand_on(amount: int, size: int) -> None:
         nonlocal total, total_size

@@ -164,6 +164,9 @@ class SlurmEngine:
         name = _name(task)
         self._say(f"the jobs go on; the same command follows them again, and scancel --name={name} ends them")
 
+    def close(self) -> None:
+        """Nothing is held between steps."""
+
     def lost(self, task: Task) -> WorkerError:
         """Jobs ended without a word: time limit, memory, or nodes."""
         left = len(task.jobs) - len(task.folder.done())

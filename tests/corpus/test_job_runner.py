@@ -72,6 +72,9 @@ class Here:
     def interrupted(self, task: Task) -> None:
         self.asked.append("interrupted")
 
+    def close(self) -> None:
+        self.asked.append("close")
+
     def lost(self, task: Task) -> WorkerError:
         return WorkerError("nothing moves")
 
@@ -127,7 +130,9 @@ def test_an_executor_of_datatrove_starts_a_job_again_whose_worker_was_killed(tmp
     markers[0].parent.mkdir()
     markers[0].touch()
     markers[2].touch()
-    assert EngineRunner(tmp_path / "jobs", LocalEngine(), 2)(killed_once, markers) == ["a", "b", "c"]
+    with EngineRunner(tmp_path / "jobs", LocalEngine(), 2) as runner:
+        assert runner(killed_once, markers) == ["a", "b", "c"]
+        assert runner(square, [2, 3]) == [4, 9]
 
 
 def build(*words: str) -> BaseException | None:
