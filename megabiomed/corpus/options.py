@@ -30,8 +30,8 @@ class BuildOptions:
         tokenizer: tokenizer.model or tokenizer.json, or a folder with one, to use; None trains one of `vocab_size` pieces
             on the training papers.
         validation_fraction: share of papers held out, chosen by a hash of their id.
-        workers: processes that clean and tokenize; the result does not depend on their number. They are spawned, so a
-            script that calls `build_corpus` with several needs the usual `if __name__ == "__main__"`.
+        workers: processes that clean and tokenize; the result does not depend on their number. They import the main
+            module, so a script that calls `build_corpus` with several needs the usual `if __name__ == "__main__"`.
         overwrite: replace an existing corpus at `output` (never another folder).
         exact_dedup: drop papers whose cleaned text differs from an earlier one in case and white space at most.
         near_dedup: drop papers that share 80 % of their five-word shingles with an earlier one, estimated by MinHash.
