@@ -116,11 +116,15 @@ class LocalEngine:
         )
 
     def _living(self) -> set[int]:
-        """Ids of the processes below the executor: workers, and a manager that lives as long as they do."""
+        """Ids of the process that runs the executor, which does the job of a step of one, and of those forked from it.
+
+        These are workers, and a manager that lives as long as they do.
+        """
         found = set()
-        for process in _tree(self._process.pid if self._process else 0)[1:]:
+        for process in _tree(self._process.pid if self._process else 0):
             try:
-                if process.status() != psutil.STATUS_ZOMBIE:
+                # A job may start programs, which come and go.
+                if process.status() != psutil.STATUS_ZOMBIE and _HOST in process.cmdline():
                     found.add(process.pid)
             except psutil.Error:  # it ended meanwhile
                 continue

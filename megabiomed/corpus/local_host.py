@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
 
 import dill
 
+from megabiomed.processes.local import die_with_parent
+
 PICKLED, ENDED = "executor.pik", "ended"
 
 
 def main() -> None:
     """Until the input ends: run the executor in each folder, then write the file that says so."""
+    # Workers, and the manager of their queue: each would wait for ever for one that was killed.
+    os.register_at_fork(after_in_child=die_with_parent)
     for line in sys.stdin:
         place = Path(json.loads(line))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ def killed_once(marker: Path) -> str:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return marker.name
+
+
+def longer_than_a_look(number: int) -> int:
+    time.sleep(1.0)
+    return number
 
 
 class Here:
@@ -133,6 +139,7 @@ def test_an_executor_of_datatrove_starts_a_job_again_whose_worker_was_killed(tmp
     with EngineRunner(tmp_path / "jobs", LocalEngine(), 2) as runner:
         assert runner(killed_once, markers) == ["a", "b", "c"]
         assert runner(square, [2, 3]) == [4, 9]
+        assert runner(longer_than_a_look, [1]) == [1]
 
 
 def build(*words: str) -> BaseException | None:
