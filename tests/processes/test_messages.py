@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "tests/checkpoint/test_security.py",
     "megabiomed/corpus/job_folder.py",
     "megabiomed/corpus/local_engine.py",
+    "megabiomed/corpus/local_host.py",
 }
 
 
