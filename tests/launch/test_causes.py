@@ -9,6 +9,7 @@ import pytest
 from support.scheduling import program
 
 from megabiomed.ground.errors import LaunchError
+from megabiomed.ground.files import read_json, write_json
 from megabiomed.ground.storage import Room
 from megabiomed.launch import agent, records
 from megabiomed.launch.causes import Failure, first_failure
@@ -210,6 +211,23 @@ def test_no_start_begins_without_room_for_its_next_checkpoint(begun: Path, monke
     assert records.history(begun)[-1]["kind"] == "refused"
     free[0] = 2**20  # what was left of the save that was cut off is freed by the run
     assert lacking(begun) is None
+    assert agent.begin(begun, START).verb == "run"
+
+
+def test_no_start_begins_without_the_inodes_for_the_checkpoints_that_are_kept(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (begun / "slurm/config.yaml").write_text("checkpoint: {keep_last: 2}\n")
+    write_json(begun / "slurm/job.json", read_json(begun / "slurm/job.json", dict) | {"ranks": 8})
+    free = [83]
+    monkeypatch.setattr(
+        "megabiomed.launch.room.room", lambda path, quotas: Room(2**40, free[0], ", by the quota of user 7")
+    )
+    found = agent.begin(begun, START)
+    assert found.verb == "fail"
+    assert f"{begun} has no room for a checkpoint: 83 files (inodes) are free, by the quota of user 7, " in found.reason
+    assert "3 checkpoints of 8 ranks (checkpoint.keep_last = 2) takes 84: make room, then" in found.reason
+    free[0] = 84
     assert agent.begin(begun, START).verb == "run"
 
 
