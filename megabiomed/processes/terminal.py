@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,10 @@ class Echo(threading.Thread):
         bar = _Bar() if sys.stdout.isatty() else None
         with self._log.open("ab", buffering=0) as log:
             for line in self._stream:
-                log.write(line)
+                with suppress(
+                    OSError
+                ):  # a full disk, a quota: the worker must not block, and the terminal has the line
+                    log.write(line)
                 try:
                     _show(line, bar)
                 except OSError:  # the reader of a pipe left; the worker must not block, and its log goes on

@@ -17,6 +17,7 @@ import pytest
 from megabiomed.ground.errors import UserError, WorkerError
 from megabiomed.processes import local
 from megabiomed.processes.local import run_workers, under_launcher
+from megabiomed.processes.terminal import Echo
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -172,6 +173,16 @@ def test_torchrun_and_srun_are_recognised(monkeypatch: pytest.MonkeyPatch) -> No
     assert not under_launcher()
     monkeypatch.setenv("MASTER_ADDR", "node1")
     assert under_launcher()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full of Linux")
+def test_a_log_on_a_full_disk_keeps_no_line_from_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    read, write = os.pipe()
+    echo = Echo(os.fdopen(read, "rb"), Path("/dev/full"))
+    with os.fdopen(write, "wb") as worker:
+        worker.write(b"one\ntwo\n")
+    echo.join(20)
+    assert capsys.readouterr().out == "one\ntwo\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pseudo terminals of Linux")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ class LocalFiles:
         except OSError as error:
             # A disk that is full for a minute must not end a training, and its lines come later.
             self._kept[name] = text
-            print(f"warning: {self._folder / name} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # the rank's log may be on the same disk
+                print(
+                    f"warning: {self._folder / name} cannot be written: {error.strerror}", file=sys.stderr, flush=True
+                )
 
 
 def _write(path: Path, data: bytes) -> None:
