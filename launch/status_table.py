@@ -145,7 +145,7 @@ def _shrunk(status: dict[str, Any]) -> str | None:
 def _staged(status: dict[str, Any]) -> str | None:
     """Which nodes of a start that is under way read their own storage."""
     found = status.get("staged")
-    return staged(found) if found and status["state"].split(" ")[0] in scheduler.STARTED else None
+    return staged(found) if found is not None and status["state"].split(" ")[0] in scheduler.STARTED else None
 
 
 def _slow(status: dict[str, Any]) -> str | None:

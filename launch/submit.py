@@ -99,11 +99,11 @@ def render(stage: ChainStage, template: str = _TEMPLATE) -> Job:
 
 
 def _groups(stage: ChainStage) -> list[dict[str, Any]]:
-    """The kinds of nodes of a job, the GPUs that the preflight looks for on them, and the cores of a rank."""
+    """The kinds of nodes of a job, the GPUs that the preflight looks for on them, the cores of a rank, and ranks of a node."""
     cluster, parts = stage.cluster, stage.components
-    first = (stage.nodes, cluster.gpus_per_node, cluster.gpu_type, stage.cpus_per_task)
-    more = ((part.nodes, part.gpus_per_node, None, stage.cpus_of(part)) for part in parts)
-    return [dict(zip(("nodes", "gpus", "gpu_type", "cpus"), group)) for group in (first, *more)]
+    first = (stage.nodes, cluster.gpus_per_node, cluster.gpu_type, stage.cpus_per_task, stage.ranks_per_node)
+    more = ((part.nodes, part.gpus_per_node, None, stage.cpus_of(part), part.ranks_per_node) for part in parts)
+    return [dict(zip(("nodes", "gpus", "gpu_type", "cpus", "ranks"), group)) for group in (first, *more)]
 
 
 def directives(stage: ChainStage) -> list[str]:

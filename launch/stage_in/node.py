@@ -34,8 +34,12 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {node_name()}: {text}", flush=True)
 
 
-def stage(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Copy what is wanted; returns the note: `copies`, each with `local` None and `why` where the shared path is read."""
+def stage(wanted: dict[str, Any], distrusted: bool = False) -> dict[str, Any]:
+    """Copy what is wanted; returns the note: `copies`, each with `local` None and `why` where the shared path is read.
+
+    Args:
+        distrusted: whether what is there is copied again.
+    """
     began = time.monotonic()
     until = began + 60 * float(wanted["minutes"])
     progress = Progress(until, say)
@@ -46,19 +50,28 @@ def stage(wanted: dict[str, Any]) -> dict[str, Any]:
         copies = [_left(key, path, error) for _, key, path in reads]
     else:
         with ThreadPoolExecutor(_AT_ONCE) as sources, ThreadPoolExecutor(WORKERS) as blocks:
-            one = partial(_staged, shelf, blocks, progress, until)
+            one = partial(_staged, shelf, blocks, progress, until, distrusted)
             copies = [copy for copy in sources.map(lambda read: one(*read), reads) if copy is not None]
     return {"node": node_name(), "seconds": round(time.monotonic() - began, 2), "copies": copies}
 
 
 def _staged(
-    shelf: Shelf, pool: ThreadPoolExecutor, progress: Progress, until: float, group: str, key: str, path: str
+    shelf: Shelf,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+    until: float,
+    distrusted: bool,
+    group: str,
+    key: str,
+    path: str,
 ) -> dict[str, Any] | None:
     """One entry of the note; None for what is not to be copied."""
     try:
         source = source_of(Path(path), group)
         if source is None:
             return None
+        if distrusted:
+            shelf.forget(source)
         began = time.monotonic()
 
         def copy(folder: Path) -> dict[str, dict[str, Any]]:
@@ -86,12 +99,22 @@ def _left(key: str, path: str, error: Exception) -> dict[str, Any]:
     return {"key": key, "source": os.path.abspath(path), "local": None, "why": why}
 
 
+def failed_on_copies(run: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a rank on this node was the first to fail in the last start, by reading: its copies may be damaged."""
+    ends = [record for record in records.history(run) if record["kind"] == "end"]
+    failure = ends[-1].get("first_failure") if ends else None
+    if not isinstance(failure, dict) or failure.get("node") != node_name():
+        return False
+    said = f"{failure.get('how')} {failure.get('error')}"
+    return any(sign in said for sign in ("SIGBUS", "Input/output error", os.path.expandvars(wanted["folder"])))
+
+
 def main(run: Path, logs: Path) -> None:
     """Copy for this node, and leave the note."""
     wanted = records.read_job(run).get(RECORD)
     if not isinstance(wanted, dict):
         return
-    note = stage(wanted)
+    note = stage(wanted, failed_on_copies(run, wanted))
     write_json(note_of(logs / FOLDER, node_name()), note)
 
 

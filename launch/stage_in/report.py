@@ -65,6 +65,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def shown(found: dict[str, Any]) -> str:
     """A summary for `status`."""
+    if not found:
+        return "copying to the nodes"
     text = f"staged on {found['local']} of {found['nodes']} nodes"
     if not found["shared"]:
         return text
@@ -74,8 +76,10 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def of_start(logs: Path) -> dict[str, Any] | None:
-    """The summary of a start; None where nothing was staged, or is still being staged."""
+    """The summary of a start; None where nothing is staged, empty while the nodes copy."""
     file = logs / FOLDER / SUMMARY
+    if (logs / FOLDER).is_dir() and not file.is_file() and not (logs / "started").is_file():
+        return {}
     try:
         found = read_json(file, dict) if file.is_file() else {}
     except MegabiomedError:

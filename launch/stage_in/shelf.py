@@ -82,6 +82,16 @@ class Shelf:
         alone = [file.name for file in source.files] == [ITSELF]
         return Taken(place / os.path.basename(source.path) if alone else place, lock, files, reused)
 
+    def forget(self, source: Source) -> None:
+        """Whoever takes a source next copies it again; not while somebody reads the copy."""
+        with suppress(OSError):
+            descriptor = os.open(self.folder / f"{source.ident}.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if try_lock(descriptor, fcntl.LOCK_EX):
+                    (self.folder / source.ident / COPY).unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
     def _hold(self, source: Source, copy: Callable[[Path], Files], descriptor: int, until: float) -> tuple[Files, bool]:
         place, changed = self.folder / source.ident, 0
         while True:

@@ -9,6 +9,7 @@ manifest.json             counts and the hash of every file; written last, so a 
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,6 +30,7 @@ from megabiomed.ground.json_lines import parsed_object
 from megabiomed.ground.staged import local
 from megabiomed.tokenizer.files import companions, fingerprint, name_among
 
+_LOG = logging.getLogger(__name__)
 VERSION = 1
 MANIFEST = "manifest.json"
 BIN = "tokens.bin"
@@ -136,12 +138,20 @@ class TokenStore:
             DataError: one of them is no piece of the store's tokenizer: an embedding would fail, or read another row.
         """
         found = self._tokens[start:stop]
-        if found.size and not 0 <= int(found.min()) <= int(found.max()) < self.vocab_size:
+        if not self._in_vocabulary(found) and self._files != self.path:
+            _LOG.warning("%s is damaged; from now on %s is read", self._files / BIN, self.path / BIN)
+            self._files = self.path
+            self._tokens = np.asarray(np.memmap(self._files / BIN, dtype=self.manifest["dtype"], mode="r"))
+            found = self._tokens[start:stop]
+        if not self._in_vocabulary(found):
             raise DataError(
                 f"{self.path / BIN} is damaged", got=f"token {found.max()} between {start} and {stop}",
                 expected=f"tokens below {self.vocab_size}", do="copy the store again or rebuild it",
             )  # fmt: skip
         return found
+
+    def _in_vocabulary(self, ids: NDArray[np.integer]) -> bool:
+        return not ids.size or 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size
 
     @cached_property
     def document_ends(self) -> NDArray[np.int64]:

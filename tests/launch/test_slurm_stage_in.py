@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 
 from megabiomed.launch import records
+from megabiomed.launch.stage_in.sources import source_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 NODES = ("n1", "n2")
@@ -102,3 +104,28 @@ def test_a_node_whose_disk_is_full_reads_the_shared_files(
     assert "staged in: n2 read the shared storage: data.train.0.path: no room in " in log
     staged = operator.status(run)[0]["staged"]
     assert (staged["nodes"], staged["local"], list(staged["shared"])) == (2, 1, ["n2"])
+
+
+def test_a_warning_ends_the_copying_and_the_next_start_uses_what_is_there(
+    operator: Operator, tmp_path: Path, reference: Reference, corpus: Path
+) -> None:
+    run, folder = tmp_path / "run", tmp_path / "copies"  # the nodes share it here, as two jobs share that of a node
+    operator.configure(stage_in={"folder": str(folder)})
+    folder.mkdir(mode=0o700)
+    source = source_of(corpus / "train", "data")
+    assert source is not None
+    with (folder / f"{source.ident}.lock").open("w") as copying:
+        fcntl.flock(copying, fcntl.LOCK_EX)  # as somebody who copies it
+        (job,) = operator.submit(None, *run_words(run, SHORT)).values()
+        found = "data.validation: "
+        operator.until(lambda: sum(found in log.read_text() for log in run.glob("logs/*/stage_in_*.log")) == 2, run)
+        assert "copying to the nodes" in operator.type("status", run)
+        operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
+        operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run, 60)
+    assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
+    operator.ends_as(run, reference, SHORT)
+    assert (notes(run, 0), len(notes(run, 1))) == ({}, 2)
+    reused = [(copy["key"], copy["reused"]) for note in notes(run, 1).values() for copy in note["copies"]]
+    assert sorted(reused) == [("data.train.0.path", False), ("data.train.0.path", True)] + 2 * [
+        ("data.validation", True)
+    ]

@@ -16,7 +16,7 @@ import pytest
 
 from megabiomed.ground.files import sha256_file
 from megabiomed.launch.stage_in import room
-from megabiomed.launch.stage_in.node import stage
+from megabiomed.launch.stage_in.node import failed_on_copies, stage
 from megabiomed.launch.stage_in.report import lines, of_start, shown, summary
 
 SIZE = 300_000
@@ -234,8 +234,37 @@ def test_the_nodes_of_a_start_are_summed_up_for_the_log_and_for_status(tmp_path:
         "staged in: n4 read the shared storage: no answer",
     ]
     assert shown(found) == "staged on 2 of 4 nodes, shared storage on n2 and 1 more (data: No space left on device)"
-    assert of_start(tmp_path) is None
+    assert of_start(tmp_path / "elsewhere") is None
+    assert of_start(tmp_path) == {}
+    assert shown({}) == "copying to the nodes"
     (folder / ".summary.json").write_text(json.dumps(found))
     assert of_start(tmp_path) == found
     (folder / ".summary.json").write_text('{"nodes": 3}')
     assert of_start(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "again"),
+    [
+        ({"node": "n1", "how": "Bus error (SIGBUS)", "error": None}, True),
+        ({"node": "n1", "how": "exit code 1", "error": "OSError: COPIES/base/model.safetensors is cut"}, True),
+        ({"node": "n2", "how": "Bus error (SIGBUS)", "error": None}, False),
+        ({"node": "n1", "how": "Killed (SIGKILL)", "error": None}, False),
+        (None, False),
+    ],
+)
+def test_a_start_that_failed_by_reading_makes_the_node_copy_again(
+    tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any] | None, again: bool
+) -> None:
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    (tmp_path / "run" / "slurm").mkdir(parents=True)
+    end = json.dumps({"kind": "end", "first_failure": failure}).replace("COPIES", str(copies))
+    (tmp_path / "run" / "slurm" / "incarnations.jsonl").write_text(end + "\n")
+    assert failed_on_copies(tmp_path / "run", wanted(copies)) is again
+
+
+def test_copies_that_are_not_trusted_are_made_again(tmp_path: Path, node: Node, copies: Path) -> None:
+    base = model(tmp_path / "base")
+    node(base)
+    (copy,) = stage(wanted(copies, base), distrusted=True)["copies"]
+    assert (copy["local"] is not None, copy["reused"]) == (True, False)

@@ -172,6 +172,16 @@ def test_a_store_is_read_from_its_copy_and_keeps_its_name(tmp_path: Path, corpus
     assert copy.document_bounds(1) == copy.indexed_bounds(1) == bounds
 
 
+def test_tokens_of_a_copy_that_rots_are_read_where_they_are_shared(tmp_path: Path, corpus: Path, staged: Any) -> None:
+    store = make_store(tmp_path / "store", TokenStore.open(corpus / "train").tokenizer_path, [5, 9])
+    copy = staged("data", store.path)
+    opened = TokenStore.open(store.path)
+    with (copy / "tokens.bin").open("r+b") as file:
+        file.write(b"\xff" * 8)
+    assert np.array_equal(opened.tokens(0, 14), store.tokens(0, 14))
+    assert opened.path == store.path
+
+
 def altered(file: Path) -> None:
     """Other bytes behind the same size and time: whoever reads them read the shared file."""
     before = file.stat()
