@@ -56,7 +56,7 @@ def node(tmp_path: Path, copies: Path) -> Node:
 
     def start(*paths: Path, **more: Any) -> dict[str, dict[str, Any]]:
         process = begin(tmp_path, wanted(copies, *paths, **more))
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
         note = json.loads((tmp_path / "logs" / "staged" / f"{os.uname().nodename}.json").read_text())
         return {copy["key"]: copy for copy in note["copies"]}
 
@@ -96,7 +96,7 @@ def test_a_copy_that_was_changed_under_its_readers_is_left_and_a_source_that_cha
     local = Path(before["local"]) / "model.safetensors"
     local.write_bytes(b"x" * SIZE)
     # This process holds the copy, as ranks that read it do.
-    assert begin(tmp_path, wanted(copies, base)).wait(60) == 0
+    assert begin(tmp_path, wanted(copies, base)).wait(120) == 0
     assert "was changed, and another job reads it" in (tmp_path / "log").read_text()
     model(base, seed=7)
     (after,) = stage(wanted(copies, base))["copies"]
@@ -154,7 +154,7 @@ def test_those_that_were_wanted_longest_ago_are_removed_and_none_that_is_read_or
 def test_two_jobs_that_start_on_a_node_together_copy_once(tmp_path: Path, copies: Path) -> None:
     store = token_store(tmp_path / "store")
     together = [begin(tmp_path, wanted(copies, store), f"log{n}") for n in range(3)]
-    assert [process.wait(60) for process in together] == [0, 0, 0]
+    assert [process.wait(120) for process in together] == [0, 0, 0]
     said = "".join((tmp_path / f"log{n}").read_text() for n in range(3))
     assert (said.count("copying"), said.count("there already")) == (1, 2)
 
@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     disk = tmp_path / "disk"
     disk.mkdir()
-    begin(tmp_path, wanted(disk / "c", base)).wait(60)  # writes the record
+    begin(tmp_path, wanted(disk / "c", base)).wait(120)  # writes the record
     words = ["unshare", "--mount", "bash", "-c", code, "x", disk, sys.executable, tmp_path / "run", tmp_path / "logs"]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     if "unshare" in done.stderr or "mount:" in done.stderr:

@@ -38,6 +38,9 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.start_from import model_base
+from megabiomed.samples.questions.store import QuestionStore
+from megabiomed.samples.store import ANSWER_FIELDS, RECORDS, Table, write_store
+from megabiomed.tokenizer.files import open_tokenizer
 
 MODEL = ModelConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
@@ -201,6 +204,17 @@ def test_a_base_is_read_and_hashed_from_its_copy_and_named_by_the_shared_path(tm
     assert (source.path, described.path) == (copy, folder)
     assert torch.equal(source.read(EMBEDDING), want)
     assert FileHashes(None).sha256(folder / "model.safetensors") == hashed
+
+
+def test_questions_are_read_from_their_copy(tmp_path: Path, corpus: Path, staged: Any) -> None:
+    table = Table.empty(ANSWER_FIELDS)
+    table.append(ident="q1", ids=[1, 2, 3, 4], answer_start=2)
+    tokenizer = open_tokenizer(TokenStore.open(corpus / "train").tokenizer_path)
+    write_store(tmp_path / "questions", {RECORDS: table}, [], tokenizer, {})
+    staged("data", tmp_path / "questions")
+    altered(tmp_path / "questions" / "records.arrow")
+    store = QuestionStore(tmp_path / "questions")
+    assert (store.path, store.ids.tolist()) == (tmp_path / "questions", [1, 2, 3, 4])
 
 
 def test_weights_of_an_encoder_are_read_from_their_copy(tmp_path: Path, staged: Any) -> None:
