@@ -124,6 +124,7 @@ def test_a_warning_ends_the_copying_and_the_next_start_uses_what_is_there(
         operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run, 60)
     assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
     operator.ends_as(run, reference, SHORT)
+    assert "failed first" not in (run / "slurm" / "job.log").read_text()
     assert (notes(run, 0), len(notes(run, 1))) == ({}, 2)
     reused = [(copy["key"], copy["reused"]) for note in notes(run, 1).values() for copy in note["copies"]]
     assert sorted(reused) == [("data.train.0.path", False), ("data.train.0.path", True)] + 2 * [
