@@ -24,7 +24,6 @@ from megabiomed.launch.stage_in.figures import duration, size
 from megabiomed.launch.stage_in.report import FOLDER, RECORD
 from megabiomed.launch.stage_in.shelf import Shelf
 from megabiomed.launch.stage_in.sources import source_of
-from megabiomed.processes.signals import hear
 
 _AT_ONCE = 4
 """Sources that are copied side by side."""
@@ -123,5 +122,4 @@ def main(run: Path, logs: Path) -> None:
 
 
 if __name__ == "__main__":
-    hear()
     main(*map(Path, sys.argv[1:]))
