@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from megabiomed.ground.files import sha256_file
 from megabiomed.launch.stage_in import room
 from megabiomed.launch.stage_in.node import failed_on_copies, stage
 from megabiomed.launch.stage_in.report import lines, of_start, shown, summary
+from megabiomed.launch.stage_in.sources import source_of
 
 SIZE = 300_000
 Node = Callable[..., dict[str, dict[str, Any]]]
@@ -181,6 +183,24 @@ def test_a_copy_over_which_its_process_died_is_made_anew_and_takes_no_room(
     assert node(other, most=most)["other"]["local"]
     assert not list(copies.glob(".*.copying"))
     assert node(base)["base"]["local"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_request_to_leave_ends_the_copying_without_a_failure(tmp_path: Path, copies: Path, number: int) -> None:
+    base, other = model(tmp_path / "base"), model(tmp_path / "other")
+    source = source_of(other, "init_from")
+    assert source is not None
+    copies.mkdir(mode=0o700, parents=True)
+    with (copies / f"{source.ident}.lock").open("w") as copying:
+        fcntl.flock(copying, fcntl.LOCK_EX)  # as somebody who copies it
+        process = begin(tmp_path, wanted(copies, base, other))
+        until = time.monotonic() + 120
+        while "base: 293.0 KiB in " not in (tmp_path / "log").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert not list((tmp_path / "logs" / "staged").iterdir())
 
 
 def test_a_copy_that_takes_too_long_is_left(tmp_path: Path, copies: Path) -> None:
