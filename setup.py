@@ -45,6 +45,8 @@ TENSORBOARD = ["tensorboard>=2.20,<3"]
 DEV += TENSORBOARD
 CORPUS_CLUSTER = ["datatrove>=0.10.1,<0.11"]
 DEV += CORPUS_CLUSTER
+CORPUS_QUALITY = ["wordsegment>=1.3.1,<1.4"]  # for its file of word counts; no code of it runs
+DEV += CORPUS_QUALITY
 DEV += ["peft>=0.21,<0.22"]  # reads the exported adapters in a test
 # Its interpreter and its compiler for absent GPUs serve the kernel tests on any Linux.
 DEV += ["triton>=3.6,<3.8; platform_system == 'Linux'"]
@@ -67,6 +69,7 @@ setup(
         "dev": DEV,
         "tensorboard": TENSORBOARD,
         "corpus-cluster": CORPUS_CLUSTER,
+        "corpus-quality": CORPUS_QUALITY,
         "wandb": ["wandb>=0.27,<0.32"],
     },
     entry_points={"console_scripts": ["megabiomed = megabiomed.cli:main"]},

@@ -96,7 +96,7 @@ def clean(paper: Paper, rules: CleanRules, counts: Counter[str]) -> str | None:
         markers = citation_markers(paper) if rules.mark_citations else {}
         unmarked = cut(paper, *intervals_to_remove(paper, rules, counts, markers))
     text = rewritten(unmarked, rules, counts)
-    if reason := why_dropped(text, rules):
+    if reason := why_dropped(text, rules, rules.pes2o_quality and paper.is_abstract):
         counts[f"papers: dropped, {reason}"] += 1
         counts["characters: in papers dropped"] += len(text)
         return None

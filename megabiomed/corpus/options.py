@@ -12,6 +12,7 @@ from megabiomed.corpus.clean import CleanRules
 from megabiomed.corpus.decontaminate import read_items
 from megabiomed.corpus.layouts import AUTO
 from megabiomed.corpus.readers import check_layout, parse_files
+from megabiomed.corpus.unigrams import need_unigrams
 from megabiomed.corpus.unpack import refuse_archive
 from megabiomed.ground.errors import DataError
 
@@ -60,6 +61,7 @@ def check(options: BuildOptions) -> None:
 
     Raises:
         DataError: an input is missing or empty, the output exists, or an option is out of range.
+        ConfigError: a rule needs a package that is not installed.
     """
     if not options.inputs:
         raise DataError("no input files were given", do="name S2ORC .jsonl.gz files")
@@ -70,6 +72,8 @@ def check(options: BuildOptions) -> None:
         if not path.stat().st_size:
             raise DataError(f"{path} is empty", do="download it again, or leave it out")
         refuse_archive(path, tar=True)
+    if options.rules.pes2o_quality:
+        need_unigrams()
     for path in options.evaluation:
         read_items(path)  # raises now what would otherwise end the first worker
     # Sources are named by file name in every document and in the manifest; two of one name could not be told apart.

@@ -1,7 +1,7 @@
 """Which papers are kept: small rules, most of them off by default; a paper is counted under the first rule that drops it.
 
 The rules are those of the published recipes: BioMedGPT and PMC-LLaMA (a PMC or PubMed id), MEDITRON (language of the first
-2,000 characters), peS2o (title and abstract, year, paragraphs, words, the most frequent word).
+2,000 characters), peS2o (title and abstract, year, paragraphs, words, the most frequent word; as a whole `pes2o_quality`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from megabiomed.corpus.headers import is_placeholder
 from megabiomed.corpus.licences import kind_of_licence, licences_among
+from megabiomed.corpus.pes2o import why_not_pes2o
 from megabiomed.corpus.quality import why_not_fineweb, why_not_gopher
 from megabiomed.corpus.records import Paper
 from megabiomed.ground.errors import DataError
@@ -46,6 +47,8 @@ class SelectRules:
     """Only papers that pass the quality filter of Gopher's MassiveText, which FineWeb and others use."""
     fineweb_quality: bool = False
     """Only papers that pass FineWeb's own filter of lines."""
+    pes2o_quality: bool = False
+    """Only papers that pass peS2o's filter of texts: words, paragraphs, most frequent word, log probability of the words."""
     max_word_share: float = 0.0
     """Only papers whose most frequent word is made of letters and at most this share of all words (peS2o: 0.075)."""
 
@@ -68,10 +71,10 @@ def why_dropped_unread(paper: Paper, rules: SelectRules) -> str:
     return ""
 
 
-def why_dropped(text: str, rules: SelectRules) -> str:
-    """The rule by which a cleaned text fails; empty when it passes all."""
+def why_dropped(text: str, rules: SelectRules, is_abstract: bool) -> str:
+    """The rule by which a cleaned text fails; empty when it passes all. `is_abstract`: it holds no more than an abstract."""
     # Most builds only ask whether there are enough words, and the first ones tell.
-    counted = rules.max_words or rules.max_word_share or rules.gopher_quality
+    counted = rules.max_words or rules.max_word_share or rules.gopher_quality or rules.pes2o_quality
     words = text.split() if counted else text.split(None, rules.min_words)
     if len(words) < rules.min_words:
         return f"fewer than {rules.min_words} words"
@@ -85,7 +88,9 @@ def why_dropped(text: str, rules: SelectRules) -> str:
         return f"one word is more than {rules.max_word_share:g} of all, or is no word"
     if rules.gopher_quality and (reason := why_not_gopher(text, words)):
         return reason
-    return why_not_fineweb(text) if rules.fineweb_quality else ""
+    if rules.fineweb_quality and (reason := why_not_fineweb(text)):
+        return reason
+    return why_not_pes2o(text, words, is_abstract) if rules.pes2o_quality else ""
 
 
 def has_medical_id(paper: Paper) -> bool:

@@ -26,7 +26,7 @@ GOOD = Paper(
     "Title",
     1999,
     ENGLISH,
-    {"abstract": [Span(0, 9)], "paragraph": [Span(10, 90)]},
+    {"abstract": [Span(0, len(ENGLISH))], "paragraph": [Span(10, 90)]},
     "a",
     1,
     0,
@@ -47,6 +47,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("language", "en", {"text": GERMAN}, "language de"),
     ("max_word_share", 0.3, {"text": "7 7 7 " + ENGLISH[:40]}, "one word is more than 0.3 of all, or is no word"),
     ("gopher_quality", True, {"text": GERMAN}, "gopher, stop words"),
+    ("pes2o_quality", True, {"text": "Xqzt " * 60}, "peS2o, log probability of an abstract"),
     ("fineweb_quality", True, {"text": ENGLISH.replace(".", "")}, "fineweb, lines that end with punctuation"),
 ]
 
@@ -55,6 +56,8 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
 def test_a_rule_drops_and_counts_what_it_names_and_nothing_when_off(
     rule: str, value: Any, change: dict[str, Any], reason: str
 ) -> None:
+    if rule == "pes2o_quality":
+        pytest.importorskip("wordsegment")
     on = replace(OFF, **{rule: value})
     bad, counts = replace(GOOD, **change), Counter[str]()
     assert clean(GOOD, on, counts) is not None
