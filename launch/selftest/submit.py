@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from megabiomed.config.cluster import ClusterConfig, Flags
+from megabiomed.config.cluster import ClusterConfig, Flags, seconds_of
 from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.launch import records, scheduler
@@ -39,13 +39,14 @@ def selftest_job(name: str, cluster: ClusterConfig, nodes: int, flags: Flags) ->
     title = f"{KIND}-{Path(name).stem}"[:61]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     # Nothing is saved at its end, every node is tested, and nobody waits for a part of them.
-    own = {"grace_seconds": _GRACE_S, "spare_nodes": 0, "no_kill": None, "shrink_after": None, "time": _TIME}
+    limit = min(cluster.time, _TIME, key=seconds_of)  # a partition for tests may allow less than an hour
+    own = {"grace_seconds": _GRACE_S, "spare_nodes": 0, "no_kill": None, "shrink_after": None, "time": limit}
     profile = cluster.model_copy(update=own)
     stage = ChainStage(
         chain=title, name=KIND, kind=KIND, folder=(Path("runs") / f"{title}-{stamp}").absolute(), config=None,
         module="megabiomed.launch.selftest.driver", arguments=(),
         typed=("submit", "--selftest", "--cluster", name, "--nodes", str(nodes)), makes=(), cluster=profile, nodes=nodes,
-        time=_TIME, after=(), sbatch=cluster.sbatch | flags,
+        time=limit, after=(), sbatch=cluster.sbatch | flags,
     )  # fmt: skip
     check_stage(stage, [])
     return render(stage, TEMPLATE)

@@ -224,6 +224,8 @@ def test_the_plan_of_a_submission_shows_each_check_and_where_the_page_will_be(
     assert "#SBATCH --nodes=2\n" in job.script  # no spare node beside the tested ones
     assert "#SBATCH --qos=high\n" in job.script
     assert "export NCCL_DEBUG=INFO" in job.script
+    short = selftest_job("here.yaml", cluster.model_copy(update={"time": "30:00"}), 1, {})
+    assert "#SBATCH --time=30:00\n" in short.script
     (tmp_path / "a b").mkdir()
     monkeypatch.chdir(tmp_path / "a b")
     with pytest.raises(ConfigError, match="cannot be used in an #SBATCH line"):
