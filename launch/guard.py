@@ -17,7 +17,7 @@ from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 
 ALIVE = "alive"
-"""The batch script touches it every few seconds while its ranks run."""
+"""The batch script touches it every second while its ranks run, and not while the nodes copy what they read."""
 STALE_S = 60.0
 _PAUSE_S = 5.0
 

@@ -142,6 +142,9 @@ def test_the_script_stages_on_the_nodes_of_the_ranks(run_file: Path, tmp_path: P
     assert ("--nodelist=" in text[text.index("stage_in()") : text.index("stage_in.node")]) == (
         "spare_nodes" in cluster or "shrink_after" in cluster
     )
+    # Copying may take an hour: where SLURM lets a job outlive its nodes, another node watches over the batch script.
+    copying = text[text.index("stage_in.node") : text.index("stage_in.report")]
+    assert ("guard & helpers=$!" in copying) == ("guard()" in text)
 
 
 @pytest.fixture
