@@ -6,6 +6,7 @@ It leaves a note for the ranks of its node (ground/staged.py). Whatever fails, t
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from megabiomed.ground.errors import MegabiomedError
+from megabiomed.ground import mounts
+from megabiomed.ground.errors import FileError, MegabiomedError
 from megabiomed.ground.files import write_json
 from megabiomed.ground.node import node_name
 from megabiomed.ground.staged import note_of
@@ -45,7 +47,7 @@ def stage(wanted: dict[str, Any], distrusted: bool = False) -> dict[str, Any]:
     progress = Progress(until, say)
     reads = [(str(group), str(key), str(path)) for group, key, path in wanted["reads"]]
     try:
-        shelf = Shelf(Path(os.path.expandvars(wanted["folder"])), wanted["max_bytes"])
+        shelf = Shelf(_folder(wanted), wanted["max_bytes"])
     except (OSError, MegabiomedError) as error:
         copies = [_left(key, path, error) for _, key, path in reads]
     else:
@@ -53,6 +55,20 @@ def stage(wanted: dict[str, Any], distrusted: bool = False) -> dict[str, Any]:
             one = partial(_staged, shelf, blocks, progress, until, distrusted)
             copies = [copy for copy in sources.map(lambda read: one(*read), reads) if copy is not None]
     return {"node": node_name(), "seconds": round(time.monotonic() - began, 2), "copies": copies}
+
+
+def _folder(wanted: dict[str, Any]) -> Path:
+    """Where this node keeps copies.
+
+    Raises:
+        FileError: a variable of its name is not set here, or the container of this process does not show it.
+    """
+    name = os.path.expandvars(wanted["folder"])
+    if unset := re.search(r"\$(\w+|\{\w+\})", name):
+        raise FileError(f"stage_in.folder cannot be used: {unset[0]} is not set on this node", got=name)
+    if wanted.get("image") and mounts.is_of_image(Path(name)):
+        raise FileError(f"{name} is not mounted in the container", do="mount it there at the same path")
+    return Path(name)
 
 
 def _staged(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from megabiomed.config.paths import read_paths
 from megabiomed.ground.errors import ConfigError, FileError
 from megabiomed.ground.places import is_below
+from megabiomed.launch.container import in_image
 from megabiomed.launch.stage_in.figures import size
 from megabiomed.launch.stage_in.sources import Source, source_of
 from megabiomed.runs.kinds import part_run
@@ -60,6 +61,7 @@ def record(stage: ChainStage) -> dict[str, Any] | None:
         "folder": wanted.folder,
         "max_bytes": wanted.max_bytes,
         "minutes": wanted.minutes,
+        "image": in_image(stage.cluster),
         "reads": [[read.group, read.key, str(read.path)] for read in found],
     }
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import image
 
+import megabiomed
 from megabiomed.ground.files import sha256_file
 from megabiomed.launch.stage_in import room
 from megabiomed.launch.stage_in.node import failed_on_copies, stage
@@ -219,6 +221,37 @@ def test_a_folder_that_cannot_be_trusted_or_made_is_not_used(tmp_path: Path) -> 
         (copy,) = stage(wanted(folder, base))["copies"]
         assert why in copy["why"]
         assert copy["local"] is None
+
+
+def test_a_variable_that_the_node_lacks_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_SCRATCH", raising=False)
+    (copy,) = stage(wanted(tmp_path / "${NO_SUCH_SCRATCH}" / "c", model(tmp_path / "base")))["copies"]
+    assert copy["why"].startswith("stage_in.folder cannot be used: ${NO_SUCH_SCRATCH} is not set on this node: got /")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_container_that_does_not_show_the_folder_copies_nothing_into_itself(tmp_path: Path) -> None:
+    if reason := image.missing():
+        pytest.skip(reason)
+    base, root, disk = model(tmp_path / "base"), image.make(tmp_path / "image"), tmp_path / "disk"
+    disk.mkdir(mode=0o700)
+    (tmp_path / "run" / "slurm").mkdir(parents=True)
+    (tmp_path / "logs").mkdir()
+    record = wanted(Path("/scratch/copies"), base) | {"image": True}
+    (tmp_path / "run" / "slurm" / "job.json").write_text(json.dumps({"stage_in": record}))
+    checkout = Path(megabiomed.__file__).resolve().parent.parent
+    seen = [word for path in (checkout, tmp_path / "run", tmp_path / "logs", base) for word in ("--bind", path, path)]
+    node = [image.PYTHON, "-m", "megabiomed.launch.stage_in.node", tmp_path / "run", tmp_path / "logs"]
+
+    def said(*more: object) -> str:
+        words = [*image.words(root, *map(str, [*seen, *more])), *map(str, node)]
+        known = {**os.environ, "PYTHONPATH": str(checkout)}
+        return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=known).stdout
+
+    assert "/scratch/copies is not mounted in the container; mount it there at the same path" in said()
+    assert not (root / "scratch").exists()
+    assert " in /scratch/copies/base-" in said("--bind", disk, "/scratch/copies")
+    assert len(list(disk.glob("base-*/model.safetensors"))) == 1
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:

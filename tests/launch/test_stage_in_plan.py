@@ -86,7 +86,7 @@ def test_a_plan_names_what_is_copied_and_how_much(run_file: Path, corpus: Path) 
         rf"  stage in: [0-9.]+ KiB on each node to /local/\$USER/copies, at most 1.5 GiB: {sizes}", line
     )
     assert record(stage) == {
-        "folder": "/local/$USER/copies", "max_bytes": 3 << 29, "minutes": 60,
+        "folder": "/local/$USER/copies", "max_bytes": 3 << 29, "minutes": 60, "image": False,
         "reads": [["data", "data.train.0.path", f"{corpus}/train"], ["data", "data.validation", f"{corpus}/validation"]],
     }  # fmt: skip
     assert "nothing that this stage reads" in "".join(_plan(planned(run_file, what=["encoders"])))
