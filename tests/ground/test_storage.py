@@ -14,6 +14,7 @@ import pytest
 from megabiomed.ground.storage import Room, is_full, limits, refusal, remedy, room
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounting needs root")
+NO_MOUNT = 77
 FILL = """
 import sys
 from pathlib import Path
@@ -37,9 +38,11 @@ for ask in (lambda: make_writable(place), lambda: check_space(place, 1, 1)):
 
 def in_namespace(mount: str, folder: Path, size: int) -> list[str]:
     """Fills a file system that is mounted on a folder for one process alone; what was said."""
-    script = f'{mount} && exec "$@"'
+    script = f'{{ {mount}; }} || exit {NO_MOUNT}; exec "$@"'
     words = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", FILL, str(folder), str(size)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    if done.returncode == NO_MOUNT or done.stderr.startswith("unshare: "):
+        pytest.skip(f"this machine allows no mounts: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.scheduling import planned
 
+import megabiomed
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.config.base import parse
 from megabiomed.config.cluster import ClusterConfig
@@ -57,6 +58,9 @@ def folder() -> Iterator[Path]:
     """Where everybody may look, which pytest's own folders do not allow, and the group may write."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
+    package = Path(megabiomed.__file__).resolve().parent
+    if not all(place.stat().st_mode & stat.S_IXOTH for place in (package, *package.parents)):
+        pytest.skip(f"other users cannot read {package}, which they would submit")
     with TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         shared = Path(name) / "runs"
