@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import discard_tree, read_json
+from megabiomed.ground.storage import room
 from megabiomed.launch.stage_in.figures import size
 
 COPY = ".copy.json"
@@ -83,8 +84,8 @@ def make_room(folder: Path, ident: str, needed: int, most: int | None) -> None:
     """
     with ExitStack() as locks:
         found = _survey(folder, ident, locks)
-        disk = shutil.disk_usage(folder)
-        free = disk.free - found.pending - int(_FREE_SHARE * disk.total)
+        left = room(folder, quotas=True)
+        free = left.size - found.pending - int(_FREE_SHARE * shutil.disk_usage(folder).total)
         over = max(needed - free, 0 if most is None else found.used + needed - most)
         victims = []
         for idle in sorted(found.idle):
@@ -95,7 +96,7 @@ def make_room(folder: Path, ident: str, needed: int, most: int | None) -> None:
             limit = f", max_size {size(most)}" if most is not None else ""
             raise FileError(
                 f"no room in {folder}",
-                got=f"{size(max(0, free))} free, {size(found.used)} in copies{limit}", expected=size(needed),
+                got=f"{size(max(0, free))} free{left.whose}, {size(found.used)} in copies{limit}", expected=size(needed),
             )  # fmt: skip
         for place in victims:
             gone = copying_of(folder, place.name)

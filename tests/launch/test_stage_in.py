@@ -155,6 +155,17 @@ def test_those_that_were_wanted_longest_ago_are_removed_and_none_that_is_read_or
     assert [place.is_dir() for place in places] == [True, False, True]
 
 
+def test_a_quota_counts_as_the_disk_does(tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "quota").write_text("#!/bin/sh\necho /dev/x 1000 0 1100 0 3 0 0 0\n")
+    (tools / "quota").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    why = node(model(tmp_path / "base"))["base"]["why"]
+    assert why.startswith("no room in ")
+    assert f"free, by the quota of user {os.geteuid()}, 0 B in copies, expected 293.0 KiB" in why
+
+
 def test_two_jobs_that_start_on_a_node_together_copy_once(tmp_path: Path, copies: Path) -> None:
     store = token_store(tmp_path / "store")
     together = [begin(tmp_path, wanted(copies, store), f"log{n}") for n in range(3)]
