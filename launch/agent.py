@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from megabiomed.checkpoint.fence import Fence, holder
-from megabiomed.ground.errors import MegabiomedError, UserError
+from megabiomed.checkpoint.fence import Fence
+from megabiomed.ground.errors import MegabiomedError
 from megabiomed.launch import elastic, records, restart, scheduler
 from megabiomed.launch.avoid import as_far_as_possible, of_operator, without_accused, without_repeated
 from megabiomed.launch.causes import Failure, first_failure
@@ -24,7 +24,7 @@ from megabiomed.launch.drain import drain
 from megabiomed.launch.preflight_verdict import bad_nodes, is_slow
 from megabiomed.launch.room import few_files, lacking
 from megabiomed.launch.status import reported_step
-from megabiomed.launch.successor import TAKEN_OVER, after_takeover
+from megabiomed.launch.successor import TAKEN_OVER, after_takeover, claimed, has_successor, other_job, owner
 from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
 from megabiomed.processes import gpu_health
 from megabiomed.processes.hang_page import suspects, write_page
@@ -35,11 +35,11 @@ NODES = "MEGABIOMED_NODES"  # of all components; SLURM_JOB_NODELIST has those of
 def begin(run: Path, incarnation: str) -> Decision:
     """Decide whether an incarnation may begin; if it is this run's newest start, claim the run for it, and note it."""
     step, job = records.committed_step(run), records.read_job(run)
-    if other := _other_job(run, job.get("job_id")):
+    if other := other_job(run, job.get("job_id")):
         return Decision("fail", f"job {other} is the job of this run")
-    if _has_successor(run, incarnation):
+    if has_successor(run, incarnation):
         return TAKEN_OVER
-    fence = Fence.claim(run, _owner(incarnation))
+    fence = Fence.claim(run, owner(incarnation))
     finished = records.last_event(run).get("event") == "finished"
     history = records.history(run)
     killed = any((Path(folder) / records.KILL_SWITCH).exists() for folder in job["controls"])
@@ -59,7 +59,7 @@ def begin(run: Path, incarnation: str) -> Decision:
         run, kind, fence, incarnation=incarnation, step=step, nodes=nodes, reason=decision.reason,
         lost_steps=max(0, reported_step(run) - step), **{records.INPUTS: _inputs(job)}, **restart.placed(nodes), **size,
     )  # fmt: skip
-    return decision if noted else after_takeover(run, _owner(incarnation))
+    return decision if noted else after_takeover(run, owner(incarnation))
 
 
 def _inputs(job: dict[str, Any]) -> dict[str, int]:
@@ -68,47 +68,12 @@ def _inputs(job: dict[str, Any]) -> dict[str, int]:
     return {folder: claim for folder, claim in finishes.items() if claim is not None}
 
 
-def _owner(incarnation: str) -> str:
-    """`<job>.<restart>` of an incarnation: one start of a job, as the fence names it."""
-    return incarnation.rpartition(".")[0]
-
-
-def _has_successor(run: Path, incarnation: str) -> bool:
-    """Whether this script slept before its begin, and its job or its run was started elsewhere meanwhile.
-
-    The scheduler decides; where it does not answer, a restart of the same job that holds the run does.
-    """
-    number, _, restart = _owner(incarnation).partition(".")
-    other, _, later = holder(run).rpartition("-")[0].rpartition(".")
-    if other == number and later.isdigit() and int(later) > int(restart):
-        return True
-    try:
-        job = scheduler.job(number, patient=False)
-    except MegabiomedError:
-        return False  # a run must not stand still for that
-    return job.get("Restarts", restart) != restart or job.get("JobState", "RUNNING") not in scheduler.STARTED
-
-
-def _other_job(run: Path, recorded: str | None) -> str | None:
-    """The job recorded for this run, if it is in the queue and not this one.
-
-    A submission that the scheduler answered too late may have left two jobs, which would take the run from each other.
-    """
-    if recorded in (None, os.environ.get("SLURM_JOB_ID")):
-        return None
-    try:
-        job = scheduler.job_of(run)
-    except MegabiomedError:
-        return None  # the controller does not answer: a run must not stand still for that
-    return recorded if job.get("JobState") in scheduler.ACTIVE else None
-
-
 def judge(run: Path, incarnation: str) -> Decision:
     """Compare the nodes' preflights."""
     job = records.read_job(run)
-    fence, lost = _claimed(run, incarnation)
+    fence, lost = claimed(run, incarnation)
     if lost:
-        return after_takeover(run, _owner(incarnation))
+        return after_takeover(run, owner(incarnation))
     nodes = scheduler.hostnames(os.environ[NODES])
     bad = bad_nodes(run, incarnation, nodes, job["slow_factor"])
     decision = after_preflight(bad, len(nodes), records.history(run), job["max_failures"])
@@ -127,7 +92,7 @@ def judge(run: Path, incarnation: str) -> Decision:
         "reason": decision.reason,
     }
     if not records.append(run, "preflight", fence, incarnation=incarnation, **outcome):
-        return after_takeover(run, _owner(incarnation))
+        return after_takeover(run, owner(incarnation))
     # A slow node may only have had other work for a moment.
     drain(run, {node: why for node, why in bad.items() if node in left_out and not is_slow(why)})
     return decision
@@ -137,9 +102,9 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     """Decide what follows an incarnation, and note it."""
     history, job = records.history(run), records.read_job(run)
     mine = [record for record in history if record["kind"] == "begin" and record["incarnation"] == incarnation]
-    fence, lost = _claimed(run, incarnation)
+    fence, lost = claimed(run, incarnation)
     if lost:
-        return after_takeover(run, _owner(incarnation))
+        return after_takeover(run, owner(incarnation))
     told = records.verdict(run, incarnation)
     outcome = str(told.get("outcome", ""))
     accused = gpu_health.bad_nodes(run / "logs" / incarnation) | records.bad_nodes(told)
@@ -162,7 +127,7 @@ def end(run: Path, incarnation: str, code: int, warned: bool) -> Decision:
     decision = _with_cause(run, incarnation, after_run(ending, history, job["max_failures"]), ending, failure)
     decision, excluded = _on_nodes(run, incarnation, decision, ending, failure, accused)
     if not _note_end(run, incarnation, fence, ending, decision, failure, excluded):
-        return after_takeover(run, _owner(incarnation))
+        return after_takeover(run, owner(incarnation))
     drain(run, accused)
     return decision
 
@@ -252,23 +217,6 @@ def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
     # The first step of an earlier start says that this one had none.
     trained = (now - stepped).total_seconds() if stepped is not None and stepped >= began else 0.0
     return {"lasted_s": (now - began).total_seconds(), "trained_s": trained}
-
-
-def _claimed(run: Path, incarnation: str) -> tuple[Fence | None, bool]:
-    """The claim that `begin` made for this incarnation, and whether it was lost: then this is a zombie.
-
-    The scheduler lost its node and has started the job elsewhere, or an operator has submitted the run again. It must neither
-    requeue the job, which has the same id, nor use up the budget, nor note an end of what goes on.
-    """
-    # Seen on a node that was cut off from its controller: the old rank trained on for 79 s next to the new incarnation.
-    begins = [record["incarnation"] for record in records.history(run) if record["kind"] == "begin"]
-    try:
-        token = holder(run)
-        fence = Fence.inherit(run, _owner(incarnation))
-    except (UserError, OSError):  # storage that is away for a moment
-        token, fence = "", None
-    lost = bool(token) and fence is None
-    return fence, lost or (bool(begins) and begins[-1] != incarnation)
 
 
 def _is_active() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,21 +11,20 @@ from typing import Any
 
 from megabiomed import __version__
 from megabiomed.config import to_yaml
-from megabiomed.config.cluster import Flags, seconds_of
-from megabiomed.ground.errors import ConfigError, LaunchError
+from megabiomed.config.cluster import seconds_of
+from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
 from megabiomed.launch import container, records, scheduler, sharing, snapshot
 from megabiomed.launch.again import unfinished
-from megabiomed.launch.chain import ComponentConfig
+from megabiomed.launch.directives import component_directives, directives
 from megabiomed.launch.prospects import estimates, refuse_hopeless
-from megabiomed.launch.sizes import outlives_nodes, size_flags, spare_nodes
+from megabiomed.launch.sizes import outlives_nodes, spare_nodes
 from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.stage_in import wanted
 from megabiomed.launch.stage_in.report import RECORD
 from megabiomed.launch.undo import Before, in_one_line, restore, take_back
 
 _TEMPLATE = "job.sh.j2"
-_SCRIPT_PATH = r"""[^\s"'\\%]+"""
 
 
 @dataclass(frozen=True)
@@ -104,62 +102,6 @@ def _groups(stage: ChainStage) -> list[dict[str, Any]]:
     first = (stage.nodes, cluster.gpus_per_node, cluster.gpu_type, stage.cpus_per_task, stage.ranks_per_node)
     more = ((part.nodes, part.gpus_per_node, None, stage.cpus_of(part), part.ranks_per_node) for part in parts)
     return [dict(zip(("nodes", "gpus", "gpu_type", "cpus", "ranks"), group)) for group in (first, *more)]
-
-
-def directives(stage: ChainStage) -> list[str]:
-    """The options of the #SBATCH lines; those of the stage come before those that its cluster file has keys for."""
-    for path in (stage.folder, Path.cwd()):
-        if not re.fullmatch(_SCRIPT_PATH, str(path)):
-            # sbatch reads its directives before any shell does: quotes are part of the value there, and % is a placeholder.
-            raise ConfigError(
-                "a path cannot be used in an #SBATCH line",
-                got=repr(str(path)),
-                do="use one without spaces, quotes and %",
-            )
-    cluster = stage.cluster
-    values = {
-        "comment": f"megabiomed:chain={stage.chain},stage={stage.name}",
-        **_common(stage, cluster.gpus_per_node, cluster.gpu_type, {}),
-        "job-name": f"{stage.chain}-{stage.name}",
-        **size_flags(stage),
-        "no-kill": outlives_nodes(stage),
-        # B: the batch shell alone, which passes it on to the ranks. Without it the signal would reach every process of the
-        # job, and end those that do not expect it, such as the loaders' workers.
-        "signal": f"B:USR1@{cluster.grace_seconds}",
-        "requeue": True,
-        "open-mode": "append",
-        "chdir": str(Path.cwd()),
-        "output": f"{stage.folder}/slurm/job.log",
-    }
-    return _lines(values)
-
-
-def component_directives(stage: ChainStage, part: ComponentConfig) -> list[str]:
-    """The options of the #SBATCH lines of one more kind of nodes; what it leaves out is the same as for the others."""
-    common = _common(stage, part.gpus_per_node, None, part.sbatch)
-    own = {"nodes": part.nodes, "ntasks-per-node": part.ranks_per_node, "cpus-per-task": stage.cpus_of(part)}
-    return _lines({**common, **own})
-
-
-def _common(stage: ChainStage, gpus: int, gpu_type: str | None, sbatch: Flags) -> dict[str, str | int | bool | None]:
-    """Options that every kind of node needs."""
-    cluster = stage.cluster
-    return {
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "gres": ":".join(word for word in ("gpu", gpu_type, str(gpus)) if word) if gpus else None,
-        "mem": cluster.memory,
-        # Flags replace the cluster's keys above them, and never the cores and the time below.
-        **stage.sbatch,
-        **sbatch,
-        "cpus-per-task": stage.cpus_per_task,
-        "time": stage.time,
-    }
-
-
-def _lines(values: dict[str, str | int | bool | None]) -> list[str]:
-    kept = ((key, value) for key, value in values.items() if value is not None and value is not False)
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in kept]
 
 
 def prepare(job: Job, members: list[Path]) -> None:

@@ -16,8 +16,9 @@ from megabiomed.config import RunConfig, load_config
 from megabiomed.config.topology import check_run, data_parallel_size
 from megabiomed.ground.errors import ConfigError
 from megabiomed.launch.chain import ComponentConfig
+from megabiomed.launch.directives import directives
 from megabiomed.launch.sizes import obstacle, smaller_sizes, with_sizes, without_replicas
-from megabiomed.launch.submit import describe, directives, render
+from megabiomed.launch.submit import describe, render
 
 
 @pytest.fixture(scope="module")

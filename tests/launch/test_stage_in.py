@@ -244,7 +244,8 @@ def test_a_variable_that_the_node_lacks_makes_no_folder(tmp_path: Path, monkeypa
 def test_a_container_that_does_not_show_the_folder_copies_nothing_into_itself(tmp_path: Path) -> None:
     if reason := image.missing():
         pytest.skip(reason)
-    base, root, disk = model(tmp_path / "base"), image.make(tmp_path / "image"), tmp_path / "disk"
+    base, root = model(tmp_path / "base"), image.make(tmp_path / "image")
+    disk = tmp_path / "disk"
     disk.mkdir(mode=0o700)
     (tmp_path / "run" / "slurm").mkdir(parents=True)
     (tmp_path / "logs").mkdir()
