@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from megabiomed.config.cluster import seconds_of
 from megabiomed.config.paths import read_paths
 from megabiomed.ground.errors import ConfigError, FileError
 from megabiomed.ground.places import is_below
@@ -60,7 +61,8 @@ def record(stage: ChainStage) -> dict[str, Any] | None:
     return {
         "folder": wanted.folder,
         "max_bytes": wanted.max_bytes,
-        "minutes": wanted.minutes,
+        # Copying must not take all of a start, or the ranks would never train.
+        "minutes": min(wanted.minutes, (seconds_of(stage.time) - stage.cluster.grace_seconds) / 120),
         "image": in_image(stage.cluster),
         "reads": [[read.group, read.key, str(read.path)] for read in found],
     }

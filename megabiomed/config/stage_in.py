@@ -55,7 +55,8 @@ class StageInConfig(Section):
     """What is copied: data (token stores, questions, datasets), init_from (Hugging Face folders that a language model starts
     from), encoders (their weights)."""
     minutes: PositiveInt = 60
-    """Minutes after which a node stops copying; it then reads what is missing where it is."""
+    """Minutes after which a node stops copying; it then reads what is missing where it is. At most half of the time before the
+    warning of the time limit."""
 
     @property
     def max_bytes(self) -> int | None:

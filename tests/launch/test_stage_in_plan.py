@@ -90,6 +90,9 @@ def test_a_plan_names_what_is_copied_and_how_much(run_file: Path, corpus: Path) 
         "reads": [["data", "data.train.0.path", f"{corpus}/train"], ["data", "data.validation", f"{corpus}/validation"]],
     }  # fmt: skip
     assert "nothing that this stage reads" in "".join(_plan(planned(run_file, what=["encoders"])))
+    short = record(planned(run_file, cluster={"time": "30:00", "grace_seconds": 300}))
+    assert short is not None
+    assert short["minutes"] == 12.5  # the other half is for the ranks
 
 
 def test_what_an_earlier_stage_makes_is_copied_when_it_is_there(run_file: Path, corpus: Path, tmp_path: Path) -> None:
