@@ -8,6 +8,7 @@ from pathlib import Path
 from megabiomed.ground.errors import LaunchError
 from megabiomed.launch import records, scheduler
 from megabiomed.launch.control import ask, jobs_of
+from megabiomed.launch.stage_in.report import of_start
 
 
 def pause(run: Path) -> Iterator[str]:
@@ -43,8 +44,9 @@ def _pause(folder: Path) -> str:
         scheduler.call("scontrol", "hold", job_id)
         return f"paused: job {job_id} waits, held"
     if state in scheduler.ACTIVE:
-        # A command looks at no switch; its script ends it, as at its limit.
-        if records.read_job(folder)["kind"] == records.COMMAND:
+        # A command looks at no switch, and nodes that copy neither; the script ends them, as at its limit.
+        copying = of_start(folder / "logs" / str(records.last_begin(folder).get("incarnation"))) == {}
+        if copying or records.read_job(folder)["kind"] == records.COMMAND:
             scheduler.call("scancel", "--batch", "--signal=USR1", job_id)
         return f"asked to save and wait: job {job_id} ({switch})"
     if not was_set:  # a start by hand would leave at once

@@ -57,6 +57,22 @@ def test_the_switch_is_set_whatever_the_scheduler_says(
     assert asked is None or asked in calls.read_text()
 
 
+def test_nodes_that_copy_hear_of_it_from_the_script_and_ranks_look_themselves(
+    run: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = scheduler_says(tools, run, "RUNNING")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert agent.begin(run, "7.0.1").verb == "run"
+    logs = run / "logs" / "7.0.1"
+    (logs / "staged").mkdir(parents=True)
+    list(pause(run))
+    assert "scancel --batch --signal=USR1 7" in asked.read_text()
+    asked.unlink()
+    (logs / "started").touch()  # the ranks
+    list(pause(run))
+    assert "scancel" not in asked.read_text()
+
+
 def test_what_is_not_in_the_queue_is_not_left_with_a_switch_that_would_end_its_next_start(
     run: Path, tools: Path
 ) -> None:
