@@ -74,6 +74,10 @@ def stored_stage(run: Path) -> ChainStage:
             f"{run} was submitted by an earlier release, which did not note its options",
             do="submit its run file again, with run_dir of this folder",
         )
+    if record["kind"] == records.SELFTEST:
+        raise LaunchError(
+            f"{run} is a self-test, whose job is not changed", do="megabiomed submit --selftest with other options"
+        )
     folder = Path(record["controls"][0])
     command, part = record["kind"] == records.COMMAND, record.get("part")
     config = None if command else read_run(str(run / records.SLURM / "config.yaml"), [])

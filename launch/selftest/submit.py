@@ -20,7 +20,6 @@ from megabiomed.launch.stage import ChainStage
 from megabiomed.launch.stage_checks import check_stage
 from megabiomed.launch.submit import Job, render
 
-KIND = "selftest"
 TEMPLATE = "selftest.sh.j2"
 _TIME = "01:00:00"
 _GRACE_S = 60
@@ -36,14 +35,15 @@ def selftest_job(name: str, cluster: ClusterConfig, nodes: int, flags: Flags) ->
     Raises:
         ConfigError: options or folders that cannot be used.
     """
-    title = f"{KIND}-{Path(name).stem}"[:61]
+    title = f"{records.SELFTEST}-{Path(name).stem}"[:61]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     # Nothing is saved at its end, every node is tested, and nobody waits for a part of them.
     limit = min(cluster.time, _TIME, key=seconds_of)  # a partition for tests may allow less than an hour
     own = {"grace_seconds": _GRACE_S, "spare_nodes": 0, "no_kill": None, "shrink_after": None, "time": limit}
     profile = cluster.model_copy(update=own)
     stage = ChainStage(
-        chain=title, name=KIND, kind=KIND, folder=(Path("runs") / f"{title}-{stamp}").absolute(), config=None,
+        chain=title, name=records.SELFTEST, kind=records.SELFTEST, folder=(Path("runs") / f"{title}-{stamp}").absolute(),
+        config=None,
         module="megabiomed.launch.selftest.driver", arguments=(),
         typed=("submit", "--selftest", "--cluster", name, "--nodes", str(nodes)), makes=(), cluster=profile, nodes=nodes,
         time=limit, after=(), sbatch=cluster.sbatch | flags,

@@ -98,4 +98,7 @@ def main(logs: Path, nodes: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    try:
+        main(Path(sys.argv[1]), sys.argv[2])
+    except (MegabiomedError, OSError) as error:  # the ranks start all the same
+        print(f"staged in: what the nodes read cannot be told: {error}")

@@ -10,6 +10,7 @@ import pytest
 
 from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.errors import ConfigError, LaunchError
+from megabiomed.launch.change import Change, changed
 from megabiomed.launch.selftest import driver, storage
 from megabiomed.launch.selftest.plan import PHASES, Shape, Topology, configuration, plan, resumed, topologies
 from megabiomed.launch.selftest.results import Figure, Result
@@ -17,6 +18,7 @@ from megabiomed.launch.selftest.steps import Site, run_step
 from megabiomed.launch.selftest.submit import lines_of_plan, selftest_job
 from megabiomed.launch.selftest.training import compare
 from megabiomed.launch.selftest.verdict import Verdict, html_of, write
+from megabiomed.launch.submit import prepare
 
 TWO_BY_TWO = Shape(2, 2, 0)
 CURVE = {step: (4.0 / step, 1.0 / step) for step in range(1, 7)}
@@ -224,6 +226,9 @@ def test_the_plan_of_a_submission_shows_each_check_and_where_the_page_will_be(
     assert "#SBATCH --nodes=2\n" in job.script  # no spare node beside the tested ones
     assert "#SBATCH --qos=high\n" in job.script
     assert "export NCCL_DEBUG=INFO" in job.script
+    prepare(job, [job.stage.folder])
+    with pytest.raises(LaunchError, match=r"is a self-test, whose job is not changed; megabiomed submit --selftest"):
+        changed(job.stage.folder, Change(nodes=1))
     short = selftest_job("here.yaml", cluster.model_copy(update={"time": "30:00"}), 1, {})
     assert "#SBATCH --time=30:00\n" in short.script
     (tmp_path / "a b").mkdir()
