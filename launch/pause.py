@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from megabiomed.ground.errors import LaunchError
@@ -45,9 +46,12 @@ def _pause(folder: Path) -> str:
         return f"paused: job {job_id} waits, held"
     if state in scheduler.ACTIVE:
         # A command looks at no switch, and nodes that copy neither; the script ends them, as at its limit.
-        copying = of_start(folder / "logs" / str(records.last_begin(folder).get("incarnation"))) == {}
-        if copying or records.read_job(folder)["kind"] == records.COMMAND:
-            scheduler.call("scancel", "--batch", "--signal=USR1", job_id)
+        tell = ("scancel", "--batch", "--signal=USR1", job_id)
+        if records.read_job(folder)["kind"] == records.COMMAND:
+            scheduler.call(*tell)
+        elif of_start(folder / "logs" / str(records.last_begin(folder).get("incarnation"))) == {}:
+            with suppress(LaunchError):  # the job of another user: its ranks will look
+                scheduler.call(*tell)
         return f"asked to save and wait: job {job_id} ({switch})"
     if not was_set:  # a start by hand would leave at once
         switch.unlink(missing_ok=True)
