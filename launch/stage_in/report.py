@@ -51,7 +51,11 @@ def summary(folder: Path, nodes: list[str]) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """A summary for the log of the batch script."""
-    copied = f"{size(found['copied_bytes'])} copied" if found["copied_bytes"] else "all of it there already"
+    if not (found["bytes"] or found["shared"]):
+        yield "staged in: nothing was to be copied"
+        return
+    there = "all of it there already" if found["bytes"] else "nothing was copied"
+    copied = f"{size(found['copied_bytes'])} copied" if found["copied_bytes"] else there
     yield (
         f"staged in: {found['local']} of {found['nodes']} nodes read {size(found['bytes'])} from their own storage "
         f"({copied}, {duration(found['seconds'])})"

@@ -298,6 +298,10 @@ def test_the_nodes_of_a_start_are_summed_up_for_the_log_and_for_status(tmp_path:
         "staged in: n2 read the shared storage: data: No space left on device",
         "staged in: n4 read the shared storage: no answer",
     ]
+    none, silent = ({"nodes": 1, "bytes": 0, "copied_bytes": 0, "local": local, "seconds": 0.0} for local in (1, 0))
+    assert list(lines(none | {"shared": {}})) == ["staged in: nothing was to be copied"]
+    (line, _) = lines(silent | {"shared": {"n1": ["no answer"]}})
+    assert line == "staged in: 0 of 1 nodes read 0 B from their own storage (nothing was copied, 0.0 s)"
     assert shown(found) == "staged on 2 of 4 nodes, shared storage on n2 and 1 more (data: No space left on device)"
     assert of_start(tmp_path / "elsewhere") is None
     assert of_start(tmp_path) == {}
