@@ -35,12 +35,18 @@ class Interruption(Hook):
         victim = self._how == "kill" and rank == dist.get_world_size() - 1 and done >= KILLED_AFTER
         # Saves are written in the background; without one the next start would begin anew.
         if victim and (_appears(training.config.folder / "checkpoints", f"step_{SAVE_EVERY:08d}") or done == LONG - 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         if self._how == "signal" and done == SIGNALLED_AFTER and rank == 0:
             (training.config.folder / WAITS).touch()
             deadline = time.monotonic() + _SIGNAL_S
             while self._stop.received is None and time.monotonic() < deadline:
                 time.sleep(0.05)
+
+
+def die() -> None:
+    """End this process at once, as the kernel ends one."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(137)  # the first process of a PID namespace, as podman starts it, cannot kill itself
 
 
 def _appears(checkpoints: Path, name: str) -> bool:

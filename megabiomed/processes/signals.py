@@ -25,7 +25,12 @@ def hear() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            # The first process of a PID namespace, as podman starts it, is not ended by what nobody handles.
+            signal.signal(number, signal.SIG_DFL if os.getpid() > 1 else _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 class Request(IntEnum):

@@ -278,6 +278,22 @@ def test_signals_for_a_rank_do_not_end_the_program_in_front_of_it_and_programs_b
     assert (done.returncode, done.stdout) == (-signal.SIGUSR1, "b c\n")
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("from megabiomed.launch.selftest.interrupted import die; die()", {-9, 137}),
+        ("from megabiomed.processes.signals import hear; hear(); import os; os.kill(1, 15)", {143}),
+    ],
+    ids=["kills itself", "is asked to end"],
+)
+def test_the_first_process_of_a_container_can_end(code: str, status: set[int]) -> None:
+    words = ["unshare", "--pid", "--fork", *container.wrap_words(ClusterConfig(wrap=["env"])), sys.executable, "-c"]
+    if subprocess.run([*words, ""], capture_output=True).returncode:
+        pytest.skip("this machine allows no PID namespaces")
+    done = subprocess.run([*words, f"{code}; import time; time.sleep(30)"], capture_output=True, text=True)
+    assert done.returncode in status, done.stderr
+
+
 @pytest.mark.parametrize("flag", ["qos=a b", "qos=x\ny", "wrap=touch x", "Q=1", "--signal=USR1", "cpus-per-task=4"])
 def test_an_sbatch_option_that_no_script_can_carry_is_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match="--sbatch: "):
