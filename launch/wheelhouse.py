@@ -85,7 +85,7 @@ def make(folder: Path, wish: Wish) -> int:
     """Fill a new folder; returns the number of wheels.
 
     Raises:
-        LaunchError: the folder exists, or pip found, built or downloaded something not; pip's own words stand before it.
+        LaunchError: the folder exists, or pip could not find, download or build a package; it has printed why.
     """
     if folder.exists():
         raise LaunchError("the wheelhouse is made in a new folder", got=folder, do="remove it or name another one")

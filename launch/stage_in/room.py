@@ -73,7 +73,7 @@ def deciding(folder: Path, until: float) -> Iterator[None]:
 
 
 def make_room(folder: Path, ident: str, needed: int, most: int | None) -> None:
-    """Remove copies that nobody reads, those first that were wanted longest ago, until one more fits.
+    """Remove copies that nobody reads, the least recently used first, until one more fits.
 
     Args:
         ident: of the new copy, whose lock the caller holds; `deciding` too.
