@@ -23,6 +23,7 @@ from megabiomed.launch.decision import AGAIN, WRONG_INPUT, Decision, Ending, aft
 from megabiomed.launch.drain import drain
 from megabiomed.launch.preflight_verdict import bad_nodes, is_slow
 from megabiomed.launch.room import few_files, lacking
+from megabiomed.launch.stage_in.report import copied_seconds
 from megabiomed.launch.status import reported_step
 from megabiomed.launch.successor import TAKEN_OVER, after_takeover, claimed, has_successor, other_job, owner
 from megabiomed.launch.unwritable import after_refusal, make_room, unwritable
@@ -216,7 +217,8 @@ def _times(run: Path, begin: dict[str, Any]) -> dict[str, float]:
         return {}
     # The first step of an earlier start says that this one had none.
     trained = (now - stepped).total_seconds() if stepped is not None and stepped >= began else 0.0
-    return {"lasted_s": (now - began).total_seconds(), "trained_s": trained}
+    copied = copied_seconds(run / "logs" / begin["incarnation"])
+    return {"lasted_s": (now - began).total_seconds(), "trained_s": trained, "copied_s": copied}
 
 
 def _is_active() -> bool:

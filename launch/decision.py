@@ -60,6 +60,7 @@ class Ending:
         warned: the job was asked to leave, perhaps before the ranks could listen.
         lasted_s: seconds since the begin.
         trained_s: those after the first step; None where nobody knows, as for a command.
+        copied_s: those in which the nodes copied what the ranks read, which the next start finds there.
     """
 
     outcome: str
@@ -70,6 +71,7 @@ class Ending:
     warned: bool = False
     lasted_s: float = 0.0
     trained_s: float | None = None
+    copied_s: float = 0.0
 
     @property
     def crawled(self) -> bool:

@@ -80,7 +80,7 @@ def refused(job: Mapping[str, Any], decision: Decision, ending: Ending, accused:
         return ""
     left = float(os.environ.get("MEGABIOMED_STOP_AT", "inf")) - time.time()
     # What it took until the first step, twice: a start that ends before it has saved something is in vain.
-    needed = max(_LEAST_LEFT_S, 2 * (ending.lasted_s - (ending.trained_s or 0.0)))
+    needed = max(_LEAST_LEFT_S, 2 * (ending.lasted_s - (ending.trained_s or 0.0) - ending.copied_s))
     return f"{left:.0f} s are left of the time limit, {needed:.0f} s are needed" if left < needed else None
 
 

@@ -93,6 +93,12 @@ def of_start(logs: Path) -> dict[str, Any] | None:
     return found if whole and all(isinstance(left, list) and left for left in found["shared"].values()) else None
 
 
+def copied_seconds(logs: Path) -> float:
+    """How long the nodes of a start copied; 0 where nothing is staged, or nobody knows."""
+    seconds = (of_start(logs) or {}).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
 def main(logs: Path, nodes: str) -> None:
     """Print the lines, and note the summary for `status`."""
     found = summary(logs / FOLDER, scheduler.hostnames(nodes))

@@ -70,13 +70,14 @@ def test_nodes_with_ranks_stay_and_spares_stand_in_for_bad_ones(bad: list[str], 
         (REQUEUE, FAILED, 1000, {}, None),
         (REQUEUE, FAILED, 59, {}, "are left of the time limit, 60 s are needed"),
         (REQUEUE, replace(FAILED, lasted_s=100.0), 170, {}, "180 s are needed"),  # the first step took 90 s
+        (REQUEUE, replace(FAILED, lasted_s=900.0, copied_s=860.0), 170, {}, None),  # the copies are there now
         (REQUEUE, replace(FAILED, warned=True), 1000, {}, ""),
         (REQUEUE, replace(FAILED, active=False), 1000, {}, ""),
         (REQUEUE, replace(FAILED, outcome="stopped"), 1000, {}, ""),
         (REQUEUE, replace(FAILED, outcome="stopped"), 1000, {"n2": "flips bits"}, None),
         (Decision("fail", "failure 3 of 3"), FAILED, 1000, {}, ""),
     ],
-    ids=["failed", "limit", "slow start", "asked to leave", "cancelled", "stopped", "accused", "budget"],
+    ids=["failed", "limit", "slow start", "copies", "asked to leave", "cancelled", "stopped", "accused", "budget"],
 )
 def test_only_a_start_that_failed_in_time_is_followed_by_one_in_the_same_job(
     monkeypatch: pytest.MonkeyPatch,

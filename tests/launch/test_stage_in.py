@@ -20,7 +20,7 @@ import megabiomed
 from megabiomed.ground.files import sha256_file
 from megabiomed.launch.stage_in import room
 from megabiomed.launch.stage_in.node import failed_on_copies, stage
-from megabiomed.launch.stage_in.report import lines, of_start, shown, summary
+from megabiomed.launch.stage_in.report import copied_seconds, lines, of_start, shown, summary
 from megabiomed.launch.stage_in.sources import source_of
 
 SIZE = 300_000
@@ -307,9 +307,9 @@ def test_the_nodes_of_a_start_are_summed_up_for_the_log_and_for_status(tmp_path:
     assert of_start(tmp_path) == {}
     assert shown({}) == "copying to the nodes"
     (folder / ".summary.json").write_text(json.dumps(found))
-    assert of_start(tmp_path) == found
+    assert (of_start(tmp_path), copied_seconds(tmp_path)) == (found, 12.0)
     (folder / ".summary.json").write_text('{"nodes": 3}')
-    assert of_start(tmp_path) is None
+    assert (of_start(tmp_path), copied_seconds(tmp_path)) == (None, 0.0)
 
 
 @pytest.mark.parametrize(
