@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from megabiomed.checkpoint.space import files_of
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import UserError
 from megabiomed.ground.storage import Room, room
@@ -12,8 +13,6 @@ from megabiomed.launch import records
 
 COMMITTED = "COMMITTED"
 _MORE = 1.01
-_FILES_OF_RANK = 2
-_FILES_BESIDE = 12
 
 
 def lacking(run: Path) -> str | None:
@@ -49,7 +48,7 @@ def few_files(run: Path) -> str | None:
     more = max(1, keep + 1 - here)
     found = room(run, quotas=True)
     what = f"{more} checkpoints of {ranks} ranks (checkpoint.keep_last = {keep})"
-    return Room(found.size, found.files, found.whose).lacks(0, more * (ranks * _FILES_OF_RANK + _FILES_BESIDE), what)
+    return Room(found.size, found.files, found.whose).lacks(0, more * files_of(ranks), what)
 
 
 def _taken(folders: Iterable[Path]) -> tuple[int, int]:

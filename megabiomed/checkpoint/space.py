@@ -6,9 +6,12 @@ import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from megabiomed.checkpoint.logical import Fragment
 from megabiomed.ground.storage import room
+
+if TYPE_CHECKING:  # the launcher asks for the number of files, without torch
+    from megabiomed.checkpoint.logical import Fragment
 
 _MORE = 1.01
 _BESIDE = 256 * 1024
