@@ -20,7 +20,7 @@ from bench import data_build, data_peers
 from megabiomed.corpus.build import BuildOptions, build_corpus
 from megabiomed.corpus.clean import CleanRules
 
-COPIES = 8
+COPIES = 32
 """Source files: every second text, each with other ids and other first words."""
 KILLS = 3
 
