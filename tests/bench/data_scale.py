@@ -74,9 +74,9 @@ def shown(run: dict[str, Any]) -> dict[str, Any]:
 def write_sources(texts: list[str], folder: Path) -> None:
     """Write COPIES files of JSON lines with a `text`."""
     for copy in range(COPIES):
-        with (folder / f"{copy}.jsonl").open("w", encoding="utf-8") as file:
+        with (folder / f"{copy:02}.jsonl").open("w", encoding="utf-8") as file:
             for number, text in enumerate(texts[copy % 2 :: 2]):
-                row = {"text": f"Copy{copy} {text}", "paper_id": f"{copy}-{number}"}
+                row = {"text": f"Copy{copy} {text}", "paper_id": f"{copy:02}-{number}"}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
