@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed.checkpoint.fence import CLAIM, Fence, of_owners
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.ground.errors import FileError, LaunchError
 from megabiomed.ground.files import read_json
 from megabiomed.ground.json_lines import read_objects
@@ -228,7 +229,7 @@ def bad_nodes(told: dict[str, Any]) -> dict[str, str]:
 
 def committed_step(run: Path) -> int:
     """Step of the newest committed checkpoint, by its marker alone; 0 without any."""
-    names = (marker.parent.name.removeprefix("step_") for marker in run.glob("checkpoints/step_*/COMMITTED"))
+    names = (marker.parent.name.removeprefix("step_") for marker in run.glob(f"checkpoints/step_*/{COMMITTED}"))
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.space import files_of
 from megabiomed.config.yaml_text import read_yaml
 from megabiomed.ground.errors import UserError
 from megabiomed.ground.storage import Room, room
 from megabiomed.launch import records
 
-COMMITTED = "COMMITTED"
 _MORE = 1.01
 
 

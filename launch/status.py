@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.config.cluster import seconds_of
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.figures import NOT_FINITE
@@ -229,7 +230,7 @@ def is_figure(value: object) -> bool:
 
 
 def _checkpoint_age(run: Path) -> float | None:
-    marker = run / "checkpoints" / f"step_{records.committed_step(run):08d}" / "COMMITTED"
+    marker = run / "checkpoints" / f"step_{records.committed_step(run):08d}" / COMMITTED
     return max(0.0, time.time() - marker.stat().st_mtime) if marker.is_file() else None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.launch.selftest.plan import HOW, KILLED_AFTER, LONG, SAVE_EVERY, SIGNALLED_AFTER, WAITS
 from megabiomed.processes.signals import StopFlag
@@ -51,7 +52,7 @@ def die() -> None:
 
 def _appears(checkpoints: Path, name: str) -> bool:
     deadline = time.monotonic() + _COMMIT_S
-    while not (checkpoints / name / "COMMITTED").exists():
+    while not (checkpoints / name / COMMITTED).exists():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

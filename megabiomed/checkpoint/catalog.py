@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.ground.errors import CheckpointError
 from megabiomed.ground.files import fsync_directory, remove_tree

@@ -23,7 +23,6 @@ from megabiomed.checkpoint.catalog import needs_care, prune, step_name
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.logical import Fragment
 from megabiomed.checkpoint.manifest import (
-    COMMITTED,
     CONFIG,
     MANIFEST,
     TOKENIZER,
@@ -32,6 +31,7 @@ from megabiomed.checkpoint.manifest import (
     Manifest,
     check_tiling,
 )
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.space import check_space, stored_bytes
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.writer import RankFiles, save_shards, tensor_records

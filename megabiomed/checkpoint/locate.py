@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
-from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
+from megabiomed.checkpoint.manifest import CONFIG, TRAINER
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.uses import ADVICE, ALIGNMENTS, WEIGHTS, Kind, Use
 from megabiomed.config.yaml_text import read_yaml

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from megabiomed.checkpoint.logical import Box, uncovered
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.ground.errors import CheckpointError, FileError
 from megabiomed.ground.files import inside, read_json, sha256_file
 
 FORMAT = "megabiomed-checkpoint"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-COMMITTED = "COMMITTED"
 TRAINER = "trainer.json"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"

@@ -12,7 +12,7 @@ import torch
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints, prune
 from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.logical import Box, Fragment
-from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.ground.files import remove_tree
 

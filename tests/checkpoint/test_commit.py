@@ -14,7 +14,8 @@ from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
 from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.fence import Fence, default_owner
 from megabiomed.checkpoint.logical import Box, Fragment
-from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
+from megabiomed.checkpoint.manifest import MANIFEST
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.tensorfile import write_tensors

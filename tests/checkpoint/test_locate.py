@@ -11,7 +11,7 @@ import yaml
 
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
 from megabiomed.checkpoint.locate import locate, stages_of
-from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.checkpoint.uses import ALIGNED, MODEL, OWN_FOLDER, SAVED, Kind
 from megabiomed.ground.errors import CheckpointError

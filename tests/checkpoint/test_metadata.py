@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from megabiomed.checkpoint.catalog import latest_valid
 from megabiomed.checkpoint.commit import CheckpointWriter, RunState
-from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, MANIFEST, TRAINER
+from megabiomed.checkpoint.manifest import CONFIG, MANIFEST, TRAINER
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.checkpoint.state import TrainerState, read_state
 from megabiomed.doctor.cli import checkpoint_app

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megabiomed.checkpoint.logical import Box, Fragment
-from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST
+from megabiomed.checkpoint.manifest import MANIFEST
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.config.optimizers import ADAMW
 from megabiomed.ground.errors import CheckpointError

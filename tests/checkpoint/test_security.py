@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from megabiomed.checkpoint.manifest import COMMITTED, MANIFEST, check_tiling
+from megabiomed.checkpoint.manifest import MANIFEST, check_tiling
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint, load_fragments
 from megabiomed.checkpoint.state import TrainerState
 from megabiomed.doctor.cli import checkpoint_app

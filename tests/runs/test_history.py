@@ -16,7 +16,8 @@ from support.runs import RUN, events
 from megabiomed.checkpoint.commit import CheckpointWriter
 from megabiomed.checkpoint.fence import Fence
 from megabiomed.checkpoint.logical import Box, Fragment
-from megabiomed.checkpoint.manifest import COMMITTED, CONFIG, TRAINER
+from megabiomed.checkpoint.manifest import CONFIG, TRAINER
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.config import RunConfig, load_config, to_yaml
 from megabiomed.ground.errors import CheckpointError, DataError
 from megabiomed.processes.ranks import VERDICT

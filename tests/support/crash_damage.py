@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from megabiomed.checkpoint.catalog import latest_valid, list_checkpoints
-from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.checkpoint.reader import Checkpoint
 from megabiomed.ground.errors import CheckpointError
 

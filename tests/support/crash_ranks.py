@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megabiomed.checkpoint.manifest import COMMITTED
+from megabiomed.checkpoint.marker import COMMITTED
 from megabiomed.config import RunConfig
 from megabiomed.processes import platform
 from megabiomed.runs import worker
