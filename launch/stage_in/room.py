@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +13,8 @@ from typing import NamedTuple
 
 from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import discard_tree, read_json
-from megabiomed.ground.storage import room
+from megabiomed.ground.staged import leads_to
+from megabiomed.ground.storage import Room, room
 from megabiomed.launch.stage_in.figures import size
 
 COPY = ".copy.json"
@@ -23,8 +23,21 @@ LOCK = ".lock"
 YOUNG_S = 300.0
 """A copy that was wanted so many seconds ago stays: the ranks that will hold its lock are still starting."""
 _FREE_SHARE = 0.01
-"""Of the disk, which copies leave free."""
+"""Of the disk, in bytes and in files, which copies leave free."""
 _POLL_S = 0.1
+_WIDTH = 32
+"""Of the bytes in a lock, with blanks behind them: an earlier release reads so many characters, and no files."""
+
+
+class Need(NamedTuple):
+    """What a copy takes: bytes, and files and folders (inodes)."""
+
+    bytes: int
+    files: int
+
+    def text(self) -> bytes:
+        """For its lock, while it is made."""
+        return f"{self.bytes:<{_WIDTH}}{self.files}".encode()
 
 
 class _Idle(NamedTuple):
@@ -32,15 +45,16 @@ class _Idle(NamedTuple):
 
     wanted: float
     place: Path
-    bytes: int
+    need: Need
 
 
 @dataclass
 class _Survey:
-    """What a folder holds: bytes of all copies and of those under way, bytes that these will still write, and idle copies."""
+    """What a folder holds: bytes of all copies and of those under way, what these will still write, and idle copies."""
 
     used: int = 0
     pending: int = 0
+    pending_files: int = 0
     idle: list[_Idle] = field(default_factory=list)
 
 
@@ -58,6 +72,11 @@ def copying_of(folder: Path, ident: str) -> Path:
     return folder / f".{ident}.copying"
 
 
+def lock_of(folder: Path, ident: str) -> Path:
+    """The file of its lock. It goes with the copy, so whoever has locked it looks whether it still has its name."""
+    return folder / f"{ident}.lock"
+
+
 @contextmanager
 def deciding(folder: Path, until: float) -> Iterator[None]:
     """Nobody else decides about room meanwhile; a TimeoutError when somebody does for too long."""
@@ -72,36 +91,58 @@ def deciding(folder: Path, until: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def make_room(folder: Path, ident: str, needed: int, most: int | None) -> None:
+def make_room(folder: Path, ident: str, needed: Need, most: int | None) -> None:
     """Remove copies that nobody reads, the least recently used first, until one more fits.
 
     Args:
         ident: of the new copy, whose lock the caller holds; `deciding` too.
-        needed, most: bytes of the new copy, and of all; None: what is free.
+        most: bytes of all copies together; None: what is free.
 
     Raises:
         FileError: all that may be removed is not enough; then nothing is.
     """
     with ExitStack() as locks:
         found = _survey(folder, ident, locks)
-        left = room(folder, quotas=True)
-        free = left.size - found.pending - int(_FREE_SHARE * shutil.disk_usage(folder).total)
-        over = max(needed - free, 0 if most is None else found.used + needed - most)
+        left = _left(folder, found)
+        over = max(needed.bytes - left.size, 0 if most is None else found.used + needed.bytes - most)
+        short = 0 if left.files is None else needed.files - left.files
         victims = []
         for idle in sorted(found.idle):
-            if over > 0:
+            if over > 0 or short > 0:
                 victims.append(idle.place)
-                over -= idle.bytes
+                over -= idle.need.bytes
+                short -= idle.need.files
+        held = f"{size(found.used)} in copies"
         if over > 0:
             limit = f", max_size {size(most)}" if most is not None else ""
-            raise FileError(
-                f"no room in {folder}",
-                got=f"{size(max(0, free))} free{left.whose}, {size(found.used)} in copies{limit}", expected=size(needed),
-            )  # fmt: skip
+            got = f"{size(max(0, left.size))} free{left.whose}, {held}{limit}"
+            raise FileError(f"no room in {folder}", got=got, expected=size(needed.bytes))
+        if short > 0:
+            got = f"{max(0, left.files or 0):,} files (inodes) free{left.whose}, {held}"
+            raise FileError(f"no room in {folder}", got=got, expected=f"{needed.files:,} files")
         for place in victims:
-            gone = copying_of(folder, place.name)
-            place.rename(gone)  # a name that nobody takes for a copy, should this process die
-            discard_tree(gone)
+            _remove(folder, place)
+
+
+def _left(folder: Path, found: _Survey) -> Room:
+    """What one more copy may take: a share of the disk, but not of a quota, stays free, and others will write some."""
+    left = room(folder, quotas=True)
+    disk = os.statvfs(folder)
+    own = room(folder)
+    size_left = min(left.size, own.size - int(_FREE_SHARE * disk.f_blocks * disk.f_frsize))
+    files = left.files
+    if files is not None and own.files is not None:
+        files = min(files, own.files - int(_FREE_SHARE * disk.f_files))
+    return Room(size_left - found.pending, None if files is None else files - found.pending_files, left.whose)
+
+
+def _remove(folder: Path, place: Path) -> None:
+    """Remove a copy, and then its lock, which the caller holds."""
+    gone = copying_of(folder, place.name)
+    place.rename(gone)  # a name that nobody takes for a copy, should this process die
+    discard_tree(gone)
+    if not gone.exists():
+        lock_of(folder, place.name).unlink(missing_ok=True)
 
 
 def _survey(folder: Path, ident: str, locks: ExitStack) -> _Survey:
@@ -115,21 +156,31 @@ def _survey(folder: Path, ident: str, locks: ExitStack) -> _Survey:
         place, temporary = lock.with_suffix(""), copying_of(folder, lock.stem)
         if not try_lock(descriptor, fcntl.LOCK_EX):
             if place.is_dir():
-                found.used += _bytes(place)
+                found.used += _taken(place).bytes
             else:
-                with suppress(ValueError):
-                    reserved = int(os.pread(descriptor, 32, 0))
-                    found.used += reserved
-                    found.pending += max(0, reserved - _bytes(temporary))
+                _count_reserved(found, descriptor, temporary)
             continue
         if temporary.is_dir():
             discard_tree(temporary)
         if place.is_dir():
-            idle = _Idle(_wanted(place), place, _bytes(place))
-            found.used += idle.bytes
+            idle = _Idle(_wanted(place), place, _taken(place))
+            found.used += idle.need.bytes
             if time.time() - idle.wanted > YOUNG_S:
                 found.idle.append(idle)
+        elif not temporary.exists() and leads_to(lock, descriptor):
+            lock.unlink()  # of a copy that was never made, or that somebody removed by hand
     return found
+
+
+def _count_reserved(found: _Survey, lock: int, temporary: Path) -> None:
+    """Add a copy that another process makes, by what it wrote into its lock."""
+    with suppress(ValueError):
+        text = os.pread(lock, 2 * _WIDTH, 0)
+        reserved, files = int(text[:_WIDTH]), int(text[_WIDTH:] or 0)
+        written = _taken(temporary)
+        found.used += reserved
+        found.pending += max(0, reserved - written.bytes)
+        found.pending_files += max(0, files - written.files)
 
 
 def _wanted(place: Path) -> float:
@@ -139,12 +190,13 @@ def _wanted(place: Path) -> float:
         return 0.0
 
 
-def _bytes(place: Path) -> int:
-    """What a copy takes: by its own words if it is whole, else by its files."""
-    with suppress(FileError, KeyError, TypeError, ValueError):
-        return int(read_json(place / COPY, dict)["bytes"])
+def _taken(place: Path) -> Need:
+    """What a copy takes: bytes by its own words if it is whole, else by its files; nothing where there is none."""
+    files = list(place.glob("*"))
     total = 0
-    for file in place.glob("*"):
+    for file in files:
         with suppress(OSError):
             total += file.stat().st_blocks * 512
-    return total
+    with suppress(FileError, KeyError, TypeError, ValueError):
+        total = int(read_json(place / COPY, dict)["bytes"])
+    return Need(total, len(files) + place.is_dir())

@@ -2,7 +2,7 @@
 
 NAME-HASH/            a whole copy, and in it COPY
 .NAME-HASH.copying/   one that a process makes, or died over
-NAME-HASH.lock        held alone by who makes or removes a copy, together by who reads it; holds the bytes that it will take
+NAME-HASH.lock        held alone by who makes or removes a copy, together by who reads it; holds what it will take
 .lock                 held by who decides about room
 """
 
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from megabiomed.ground.errors import FileError
 from megabiomed.ground.files import discard_tree, fsync_directory, read_json, write_json
-from megabiomed.ground.staged import ITSELF
-from megabiomed.launch.stage_in.room import COPY, copying_of, deciding, make_room, try_lock
+from megabiomed.ground.staged import ITSELF, leads_to
+from megabiomed.launch.stage_in.room import COPY, Need, copying_of, deciding, lock_of, make_room, try_lock
 from megabiomed.launch.stage_in.sources import Source
 
 Files = dict[str, dict[str, Any]]
@@ -70,37 +70,55 @@ class Shelf:
         Raises:
             FileError: there is no room, or what `copy` raises; TimeoutError: another process was too slow; OSError.
         """
-        lock = self.folder / f"{source.ident}.lock"
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            files, reused = self._hold(source, copy, descriptor, until)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # The descriptor stays open, and with it the lock.
+        lock = lock_of(self.folder, source.ident)
+        while (taken := self._held(source, copy, lock, until)) is None:
+            pass
+        files, reused = taken
         place = self.folder / source.ident
         alone = [file.name for file in source.files] == [ITSELF]
         return Taken(place / os.path.basename(source.path) if alone else place, lock, files, reused)
 
+    def _held(
+        self, source: Source, copy: Callable[[Path], Files], lock: Path, until: float
+    ) -> tuple[Files, bool] | None:
+        """A copy whose lock stays held until this process ends; None where the lock was removed meanwhile."""
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            found = self._hold(source, copy, descriptor, until)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if found is None:
+            os.close(descriptor)
+        return found
+
     def forget(self, source: Source) -> None:
         """Whoever takes a source next copies it again; not while somebody reads the copy."""
         with suppress(OSError):
-            descriptor = os.open(self.folder / f"{source.ident}.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            lock = lock_of(self.folder, source.ident)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                if try_lock(descriptor, fcntl.LOCK_EX):
+                if try_lock(descriptor, fcntl.LOCK_EX) and leads_to(lock, descriptor):
                     (self.folder / source.ident / COPY).unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
 
-    def _hold(self, source: Source, copy: Callable[[Path], Files], descriptor: int, until: float) -> tuple[Files, bool]:
-        place, changed = self.folder / source.ident, 0
+    def _hold(
+        self, source: Source, copy: Callable[[Path], Files], descriptor: int, until: float
+    ) -> tuple[Files, bool] | None:
+        place, lock = self.folder / source.ident, lock_of(self.folder, source.ident)
+        changed = 0
         while True:
             if try_lock(descriptor, fcntl.LOCK_SH):
+                if not leads_to(lock, descriptor):
+                    return None
                 if (files := self._whole(source)) is not None:
                     os.utime(place / COPY)
                     return files, True
                 changed += place.is_dir()
             if try_lock(descriptor, fcntl.LOCK_EX) and self._whole(source) is None:
+                if not leads_to(lock, descriptor):  # the kernel gives up the first lock before it gives the second
+                    return None
                 files = self._make(source, copy, descriptor, until)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
                 return files, False
@@ -132,8 +150,10 @@ class Shelf:
             if old.is_dir():
                 discard_tree(old)
         with deciding(self.folder, until):
-            make_room(self.folder, source.ident, source.bytes, self._max_bytes)
-            os.pwrite(descriptor, str(source.bytes).encode(), 0)
+            needed = Need(source.bytes, len(source.files) + 2)  # the folder, and COPY in it
+            make_room(self.folder, source.ident, needed, self._max_bytes)
+            os.ftruncate(descriptor, 0)  # of a process that died
+            os.pwrite(descriptor, needed.text(), 0)
         try:
             files = copy(temporary)
             write_json(temporary / COPY, {"source": source.path, "bytes": source.bytes, "files": files})

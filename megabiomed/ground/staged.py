@@ -1,7 +1,8 @@
 """Copies on a node's own storage: where a process reads a file that a cluster's nodes share.
 
 The launcher copies files before the ranks start and leaves a note for each node in the folder that MEGABIOMED_STAGED names
-(launch/stage_in). Configurations and checkpoints keep the shared path; only who opens a file asks here.
+(launch/stage_in). Configurations and checkpoints keep the shared path; only who opens a file asks here. A process that cannot
+use a copy says why beside the note of its node.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import fcntl
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import FileError
-from megabiomed.ground.files import read_json
+from megabiomed.ground.files import read_json, write_json
 from megabiomed.ground.node import node_name
 
 STAGED = "MEGABIOMED_STAGED"
@@ -32,6 +34,19 @@ _HELD: list[int] = []
 def note_of(folder: Path, node: str) -> Path:
     """The file that says what is on a node."""
     return folder / f"{node}.json"
+
+
+def unread_of(note: Path) -> Path:
+    """Beside a node's note: the first copy that a process there could not use, `key` and `why`."""
+    return note.with_suffix(".unread")
+
+
+def leads_to(path: Path | str, descriptor: int) -> bool:
+    """Whether a path still names an open file. A lock that was removed before it was had keeps nobody out."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def local(path: Path) -> Path:
@@ -68,11 +83,21 @@ def _usable(noted: str, node: str, source: str) -> bool:
     why = _unusable(source, copy)
     if why is not None:
         _LOG.warning("%s is read where it is, without its copy %s: %s", source, copy["local"], why)
+        _tell(unread_of(note_of(Path(noted), node)), {"key": copy.get("key", source), "why": why})
     return why is None
+
+
+def _tell(file: Path, found: dict[str, Any]) -> None:
+    """For whoever asks how the run goes: one process of a node is enough, and none fails because of it."""
+    with suppress(OSError):
+        if not file.exists():
+            write_json(file, found)
 
 
 def _unusable(source: str, copy: dict[str, Any]) -> str | None:
     try:
+        if not os.path.lexists(copy["local"]):
+            return "its ranks do not see it: it was removed, or each container has such a folder for itself"
         if not _hold(str(copy["lock"])):
             return "it is being removed"
         for name, (size, shared_ns, local_ns) in copy["files"].items():
@@ -99,14 +124,13 @@ def _changed(path: str, size: int, time_ns: int) -> bool:
 
 
 def _hold(lock: str) -> bool:
-    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     for _ in range(_TRIES):  # somebody who looks for room tries the lock for a moment
-        try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE_S)
-        else:
-            _HELD.append(descriptor)
-            return True
-    os.close(descriptor)
+            if leads_to(lock, descriptor):
+                _HELD.append(descriptor)
+                return True
+        os.close(descriptor)
+        time.sleep(_PAUSE_S)
     return False

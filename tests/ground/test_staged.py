@@ -31,7 +31,7 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
                  for name in names}  # fmt: skip
         lock = tmp_path / "lock"
         lock.touch()
-        entry = {"source": str(source), "local": str(copy), "lock": str(lock), "files": times} | changes
+        entry = {"source": str(source), "local": str(copy), "lock": str(lock), "files": times, "key": "k"} | changes
         (tmp_path / "n1.json").write_text(json.dumps({"copies": [entry]}))
         monkeypatch.setenv(staged.STAGED, str(tmp_path))
         monkeypatch.setenv("SLURMD_NODENAME", "n1")
@@ -95,6 +95,25 @@ def test_what_is_not_the_shared_state_is_not_read(
     spoil(copy, shared)
     assert local(shared) == shared
     assert caplog.text.count(f"{shared} is read where it is, without its copy {copy}: ") == 1
+    told = json.loads((shared.parent / "n1.unread").read_text())
+    assert told["key"] == "k"
+    assert told["why"] in caplog.text
+
+
+def test_a_copy_that_a_container_does_not_show_is_told_by_one_process_and_a_full_storage_does_no_harm(
+    note: Callable[..., Path], shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(shared, local="/in/another/container")
+    assert local(shared) == shared
+    told = shared.parent / "n1.unread"
+    assert "each container has such a folder for itself" in told.read_text()
+    told.write_text("of another process")
+    staged._usable.cache_clear()
+    assert (local(shared), told.read_text()) == (shared, "of another process")
+    told.unlink()
+    told.symlink_to("/proc/nowhere/full")  # nobody can write there
+    staged._usable.cache_clear()
+    assert local(shared) == shared
 
 
 def test_a_copy_is_read_when_the_shared_storage_is_away(note: Callable[..., Path], shared: Path) -> None:
@@ -115,6 +134,25 @@ def test_a_copy_that_is_being_removed_is_left_and_one_that_is_read_cannot_be_rem
     assert local(shared) == copy
     with (tmp_path / "lock").open() as remover, pytest.raises(BlockingIOError):
         fcntl.flock(remover, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_lock_that_was_removed_before_it_was_had_protects_nothing(
+    note: Callable[..., Path], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staged, "_PAUSE_S", 0.001)
+    lock = note(shared).parent.parent / "lock"
+    take = fcntl.flock
+
+    def removed(descriptor: int, kind: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", take)
+        lock.unlink()
+        lock.touch()  # of whoever copies it anew
+        take(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    assert local(shared) != shared
+    with lock.open() as remover, pytest.raises(BlockingIOError):
+        take(remover, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize(
