@@ -1,6 +1,7 @@
 """`python -m megabiomed.launch.stage_in.node RUN LOGS`: one task on each node copies what the ranks will read; without torch.
 
-It leaves a note for the ranks of its node (ground/staged.py). Whatever fails, they read the shared path.
+It leaves a note for the ranks of its node (ground/staged.py), after each copy anew: one that is stopped loses only what it had
+not finished. Whatever fails, the ranks read the shared path.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from megabiomed.ground import mounts
@@ -20,6 +23,7 @@ from megabiomed.ground.errors import FileError, MegabiomedError
 from megabiomed.ground.files import write_json
 from megabiomed.ground.node import node_name
 from megabiomed.ground.staged import note_of
+from megabiomed.ground.storage import refusal
 from megabiomed.launch import records
 from megabiomed.launch.stage_in.copying import WORKERS, Progress, copy_source
 from megabiomed.launch.stage_in.figures import duration, size
@@ -36,25 +40,59 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {node_name()}: {text}", flush=True)
 
 
-def stage(wanted: dict[str, Any], distrusted: bool = False) -> dict[str, Any]:
+class Note:
+    """What a node tells, from its first copy on.
+
+    Args:
+        keys: of what it is to copy.
+        tell: gets the whole note each time; one call at a time.
+    """
+
+    def __init__(self, keys: list[str], tell: Callable[[dict[str, Any]], None]) -> None:
+        self._keys = keys
+        self._tell = tell
+        self._began = time.monotonic()
+        self._found: dict[int, dict[str, Any] | None] = {}
+        self._lock = Lock()
+        self._tell(self.whole())
+
+    def add(self, number: int, copy: dict[str, Any] | None) -> None:
+        """What became of one of them; None: nothing of its kind is copied."""
+        with self._lock:
+            self._found[number] = copy
+            self._tell(self.whole())
+
+    def whole(self) -> dict[str, Any]:
+        """`node`, `seconds`, `copies` in the order of their keys, and `unfinished`: keys of what is not copied yet."""
+        copies = [copy for _, copy in sorted(self._found.items()) if copy is not None]
+        unfinished = [key for number, key in enumerate(self._keys) if number not in self._found]
+        seconds = round(time.monotonic() - self._began, 2)
+        return {"node": node_name(), "seconds": seconds, "copies": copies, "unfinished": unfinished}
+
+
+def stage(
+    wanted: dict[str, Any], distrusted: bool = False, tell: Callable[[dict[str, Any]], None] = lambda note: None
+) -> dict[str, Any]:
     """Copy what is wanted; returns the note: `copies`, each with `local` None and `why` where the shared path is read.
 
     Args:
         distrusted: whether what is there is copied again.
+        tell: gets the note after each source.
     """
-    began = time.monotonic()
-    until = began + 60 * float(wanted["minutes"])
+    until = time.monotonic() + 60 * float(wanted["minutes"])
     progress = Progress(until, say)
     reads = [(str(group), str(key), str(path)) for group, key, path in wanted["reads"]]
+    note = Note([key for _, key, _ in reads], tell)
     try:
         shelf = Shelf(_folder(wanted), wanted["max_bytes"])
     except (OSError, MegabiomedError) as error:
-        copies = [_left(key, path, error) for _, key, path in reads]
-    else:
-        with ThreadPoolExecutor(_AT_ONCE) as sources, ThreadPoolExecutor(WORKERS) as blocks:
-            one = partial(_staged, shelf, blocks, progress, until, distrusted)
-            copies = [copy for copy in sources.map(lambda read: one(*read), reads) if copy is not None]
-    return {"node": node_name(), "seconds": round(time.monotonic() - began, 2), "copies": copies}
+        for number, (_, key, path) in enumerate(reads):
+            note.add(number, _left(key, path, error))
+        return note.whole()
+    with ThreadPoolExecutor(_AT_ONCE) as sources, ThreadPoolExecutor(WORKERS) as blocks:
+        one = partial(_staged, shelf, blocks, progress, until, distrusted)
+        list(sources.map(lambda read: note.add(read[0], one(*read[1])), enumerate(reads)))
+    return note.whole()
 
 
 def _folder(wanted: dict[str, Any]) -> Path:
@@ -115,6 +153,15 @@ def _left(key: str, path: str, error: Exception) -> dict[str, Any]:
     return {"key": key, "source": os.path.abspath(path), "local": None, "why": why}
 
 
+def still_read(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What is wanted, without that of which a checkpoint of the run has all that a start reads."""
+    step = records.committed_step(run)
+    done = wanted.get("until_saved", []) if step else []  # a job of an earlier release names none
+    for key in done:
+        say(f"{key}: not copied, the run goes on from its checkpoint of step {step}")
+    return {**wanted, "reads": [read for read in wanted["reads"] if read[1] not in done]}
+
+
 def failed_on_copies(run: Path, wanted: dict[str, Any]) -> bool:
     """Whether a rank on this node was the first to fail in the last start, by reading: its copies may be damaged."""
     ends = [record for record in records.history(run) if record["kind"] == "end"]
@@ -126,15 +173,22 @@ def failed_on_copies(run: Path, wanted: dict[str, Any]) -> bool:
 
 
 def main(run: Path, logs: Path) -> None:
-    """Copy for this node, and leave the note."""
+    """Copy for this node, and leave the note after each copy."""
     # The job was asked to leave. Nobody failed, so srun has nothing to report; the next copy removes what is half done.
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
     wanted = records.read_job(run).get(RECORD)
     if not isinstance(wanted, dict):
         return
-    note = stage(wanted, failed_on_copies(run, wanted))
-    write_json(note_of(logs / FOLDER, node_name()), note)
+    file = note_of(logs / FOLDER, node_name())
+
+    def tell(note: dict[str, Any]) -> None:
+        try:
+            write_json(file, note)
+        except OSError as error:  # the shared storage refuses; the next copy tries again
+            say(f"{file} cannot be written: {refusal(error, file)}")
+
+    stage(still_read(run, wanted), failed_on_copies(run, wanted), tell)
 
 
 if __name__ == "__main__":

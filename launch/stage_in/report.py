@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from megabiomed.ground.errors import MegabiomedError
 from megabiomed.ground.files import read_json, write_json
-from megabiomed.ground.staged import note_of
+from megabiomed.ground.staged import note_of, unread_of
 from megabiomed.launch import scheduler
 from megabiomed.launch.stage_in.figures import duration, size
 
@@ -19,6 +20,7 @@ FOLDER = "staged"
 """In the logs of a start: the notes of its nodes, and SUMMARY."""
 SUMMARY = ".summary.json"
 SILENT = "no answer"
+_UNFINISHED = "its copy was not finished when copying ended"
 
 
 def summary(folder: Path, nodes: list[str]) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def summary(folder: Path, nodes: list[str]) -> dict[str, Any]:
             note = read_json(note_of(folder, node), dict)
             copies, seconds = note["copies"], float(note["seconds"])
             left = [f"{copy['key']}: {copy['why']}" for copy in copies if copy["local"] is None]
+            left += [f"{key}: {_UNFINISHED}" for key in note["unfinished"]]
             there = {copy["source"]: (copy["bytes"], copy["reused"]) for copy in copies if copy["local"] is not None}
         except (MegabiomedError, KeyError, TypeError, ValueError):
             found["shared"][node] = [SILENT]
@@ -80,7 +83,10 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def of_start(logs: Path) -> dict[str, Any] | None:
-    """The summary of a start; None where nothing is staged, empty while the nodes copy."""
+    """The summary of a start, with what its ranks could not use since.
+
+    None where nothing is staged, empty while the nodes copy.
+    """
     file = logs / FOLDER / SUMMARY
     if (logs / FOLDER).is_dir() and not file.is_file() and not (logs / "started").is_file():
         return {}
@@ -90,7 +96,22 @@ def of_start(logs: Path) -> dict[str, Any] | None:
         return None
     kinds = {"nodes": int, "local": int, "shared": dict}
     whole = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
-    return found if whole and all(isinstance(left, list) and left for left in found["shared"].values()) else None
+    if not whole or not all(isinstance(left, list) and left for left in found["shared"].values()):
+        return None
+    for node, why in _unread(logs / FOLDER).items():
+        found["local"] -= node not in found["shared"]
+        found["shared"].setdefault(node, []).append(why)
+    return found
+
+
+def _unread(folder: Path) -> dict[str, str]:
+    """Node -> the first copy there that its ranks could not use, and why."""
+    found = {}
+    for file in sorted(folder.glob(unread_of(note_of(Path(), "*")).name)):
+        with suppress(MegabiomedError, KeyError):
+            told = read_json(file, dict)
+            found[file.stem] = f"{told['key']}: {told['why']}"
+    return found
 
 
 def copied_seconds(logs: Path) -> float:

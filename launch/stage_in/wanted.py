@@ -14,7 +14,7 @@ from megabiomed.ground.places import is_below
 from megabiomed.launch.container import in_image
 from megabiomed.launch.stage_in.figures import size
 from megabiomed.launch.stage_in.sources import Source, source_of
-from megabiomed.runs.kinds import part_run
+from megabiomed.runs.kinds import FINETUNE, PRETRAIN, kind_of_config, part_run
 
 if TYPE_CHECKING:
     from megabiomed.launch.stage import ChainStage
@@ -65,7 +65,19 @@ def record(stage: ChainStage) -> dict[str, Any] | None:
         "minutes": min(wanted.minutes, (seconds_of(stage.time) - stage.cluster.grace_seconds) / 120),
         "image": in_image(stage.cluster),
         "reads": [[read.group, read.key, str(read.path)] for read in found],
+        "until_saved": _until_saved(stage, found),
     }
+
+
+def _until_saved(stage: ChainStage, found: list[Read]) -> list[str]:
+    """Keys that no start reads any more once the run has a checkpoint of its own, because it holds all of the model.
+
+    None of adapters, whose frozen model is in no checkpoint; none of an alignment, which opens and hashes it at each start;
+    none of a kind of run from outside.
+    """
+    assert stage.config is not None
+    whole = kind_of_config(stage.config) in (PRETRAIN, FINETUNE) and stage.config.lora is None
+    return [read.key for read in found if whole and read.group == "init_from"]
 
 
 def measured(stage: ChainStage) -> tuple[dict[str, Source], list[str]]:

@@ -82,8 +82,9 @@ def test_encoder_ranks_on_a_node_of_another_kind_go_on_after_a_requeue(
                            "align.protein.placement=zero3", f"run_dir={tmp_path / 'r'}"]}  # fmt: skip
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "het", "stages": [stage]}))
     operator.configure(
-        environment={"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}, preflight=True, slow_factor=1e9
-    )
+        environment={"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}, preflight=True, slow_factor=1e9,
+        stage_in={"folder": str(tmp_path / "copies")},
+    )  # fmt: skip
     (job,) = operator.submit(tmp_path / "chain.yaml", nodes=None).values()
     run = tmp_path / "r" / "one"
     operator.until(lambda: operator.step(run) >= 8, run, 600)
@@ -93,6 +94,7 @@ def test_encoder_ranks_on_a_node_of_another_kind_go_on_after_a_requeue(
     first, second, third, fourth = (places[rank]["SLURMD_NODENAME"] for rank in range(4))
     assert first == second != third == fourth
     assert [places[rank]["OMP_NUM_THREADS"] for rank in range(4)] == ["1", "1", "2", "2"]
+    assert "staged in: 2 of 2 nodes read " in (run / "slurm" / "job.log").read_text()
     operator.final(job, run, 900)
     assert operator.status(run)[0]["endings"][0]["decision"] == "requeue"
     alone = [*stage["overrides"][1:3], f"run_dir={tmp_path / 'alone'}", "--stage", "one"]

@@ -15,43 +15,23 @@ from typing import Any
 
 import pytest
 from support import image
+from support.copies import SIZE, begin, model, token_store, wanted
 
 import megabiomed
-from megabiomed.ground.files import sha256_file
+from megabiomed.checkpoint.marker import COMMITTED
+from megabiomed.ground.files import read_json, sha256_file
+from megabiomed.ground.staged import note_of
 from megabiomed.launch.stage_in import room
-from megabiomed.launch.stage_in.node import failed_on_copies, stage
+from megabiomed.launch.stage_in.node import failed_on_copies, stage, still_read
 from megabiomed.launch.stage_in.report import copied_seconds, lines, of_start, shown, summary
 from megabiomed.launch.stage_in.sources import source_of
 
-SIZE = 300_000
 Node = Callable[..., dict[str, dict[str, Any]]]
-
-
-def model(folder: Path, size: int = SIZE, seed: int = 0) -> Path:
-    """A folder of weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(bytes([seed]) * size)
-    (folder / "pytorch_model.bin").write_bytes(b"the same in another format")
-    return folder
-
-
-def token_store(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "tokens.bin").write_bytes(os.urandom(SIZE))
-    files = {"tokens.bin": {"bytes": SIZE, "sha256": sha256_file(folder / "tokens.bin")}}
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
-    return folder
 
 
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
     return tmp_path / "node" / "copies"
-
-
-def wanted(copies: Path, *paths: Path, most: int | None = None, minutes: float = 5) -> dict[str, Any]:
-    reads = [["data" if (path / "manifest.json").is_file() else "init_from", path.name, str(path)] for path in paths]
-    return {"folder": str(copies), "max_bytes": most, "minutes": minutes, "reads": reads}
 
 
 @pytest.fixture
@@ -65,16 +45,6 @@ def node(tmp_path: Path, copies: Path) -> Node:
         return {copy["key"]: copy for copy in note["copies"]}
 
     return start
-
-
-def begin(tmp_path: Path, record: dict[str, Any], log: str = "log") -> subprocess.Popen[bytes]:
-    (tmp_path / "run" / "slurm").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "logs" / "staged").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "run" / "slurm" / "job.json").write_text(json.dumps({"stage_in": record}))
-    words = ["-m", "megabiomed.launch.stage_in.node", str(tmp_path / "run"), str(tmp_path / "logs")]
-    known = {name: value for name, value in os.environ.items() if name != "SLURMD_NODENAME"}
-    with (tmp_path / log).open("wb") as file:
-        return subprocess.Popen([sys.executable, *words], stdout=file, stderr=file, env=known)
 
 
 def test_a_second_start_uses_the_copies_of_the_first(tmp_path: Path, node: Node, copies: Path) -> None:
@@ -198,22 +168,32 @@ def test_a_copy_over_which_its_process_died_is_made_anew_and_takes_no_room(
     assert node(base)["base"]["local"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_request_to_leave_ends_the_copying_without_a_failure(tmp_path: Path, copies: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_a_node_that_is_stopped_keeps_the_copies_that_it_had_finished(
+    tmp_path: Path, copies: Path, number: int, code: int
+) -> None:
     base, other = model(tmp_path / "base"), model(tmp_path / "other")
     source = source_of(other, "init_from")
     assert source is not None
     copies.mkdir(mode=0o700, parents=True)
+    (tmp_path / "logs" / "staged").mkdir(parents=True)
+    note = note_of(tmp_path / "logs" / "staged", os.uname().nodename)
     with (copies / f"{source.ident}.lock").open("w") as copying:
         fcntl.flock(copying, fcntl.LOCK_EX)  # as somebody who copies it
         process = begin(tmp_path, wanted(copies, base, other))
         until = time.monotonic() + 120
-        while "base: 293.0 KiB in " not in (tmp_path / "log").read_text():
+        while not note.is_file() or not read_json(note)["copies"]:
             assert time.monotonic() < until
             time.sleep(0.02)
         process.send_signal(number)
-        assert process.wait(60) == 0
-    assert not list((tmp_path / "logs" / "staged").iterdir())
+        assert process.wait(60) == code
+    found = read_json(note)
+    (copy,) = found["copies"]
+    assert (Path(copy["local"]) / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+    assert found["unfinished"] == ["other"]
+    told = summary(note.parent, [os.uname().nodename])
+    assert (told["local"], told["bytes"]) == (0, SIZE + 2)
+    assert list(told["shared"].values()) == [["other: its copy was not finished when copying ended"]]
 
 
 def test_a_copy_that_takes_too_long_is_left(tmp_path: Path, copies: Path) -> None:
@@ -291,7 +271,7 @@ def test_the_nodes_of_a_start_are_summed_up_for_the_log_and_for_status(tmp_path:
     folder = tmp_path / "staged"
     folder.mkdir()
     for name, copy in {"n1": there, "n2": left, "n3": there | {"reused": True}}.items():
-        (folder / f"{name}.json").write_text(json.dumps({"seconds": 12.0, "copies": [copy]}))
+        (folder / f"{name}.json").write_text(json.dumps({"seconds": 12.0, "copies": [copy], "unfinished": []}))
     found = summary(folder, ["n1", "n2", "n3", "n4"])
     assert list(lines(found)) == [
         "staged in: 2 of 4 nodes read 3.0 GiB from their own storage (3.0 GiB copied, 12.0 s)",
@@ -308,6 +288,14 @@ def test_the_nodes_of_a_start_are_summed_up_for_the_log_and_for_status(tmp_path:
     assert shown({}) == "copying to the nodes"
     (folder / ".summary.json").write_text(json.dumps(found))
     assert (of_start(tmp_path), copied_seconds(tmp_path)) == (found, 12.0)
+    for name in ("n2", "n3"):  # whose ranks could not use a copy
+        (folder / f"{name}.unread").write_text('{"key": "encoder", "why": "it was removed"}')
+    (folder / "n1.unread").write_text("[")
+    later = of_start(tmp_path)
+    assert later is not None
+    assert (later["local"], len(later["shared"])) == (1, 3)
+    assert later["shared"]["n2"] == ["data: No space left on device", "encoder: it was removed"]
+    assert shown(later | {"shared": {"n3": later["shared"]["n3"]}}).endswith("storage on n3 (encoder: it was removed)")
     (folder / ".summary.json").write_text('{"nodes": 3}')
     assert (of_start(tmp_path), copied_seconds(tmp_path)) == (None, 0.0)
 
@@ -330,6 +318,15 @@ def test_a_start_that_failed_by_reading_makes_the_node_copy_again(
     end = json.dumps({"kind": "end", "first_failure": failure}).replace("COPIES", str(copies))
     (tmp_path / "run" / "slurm" / "incarnations.jsonl").write_text(end + "\n")
     assert failed_on_copies(tmp_path / "run", wanted(copies)) is again
+
+
+def test_what_a_checkpoint_holds_is_copied_for_the_first_start_alone(tmp_path: Path, copies: Path) -> None:
+    record = wanted(copies, model(tmp_path / "base"), token_store(tmp_path / "store")) | {"until_saved": ["base"]}
+    marker = tmp_path / "run" / "checkpoints" / "step_00000007" / COMMITTED
+    marker.parent.mkdir(parents=True)
+    assert still_read(tmp_path / "run", record) == record  # a checkpoint that was not finished is none
+    marker.touch()
+    assert [key for _, key, _ in still_read(tmp_path / "run", record)["reads"]] == ["store"]
 
 
 def test_copies_that_are_not_trusted_are_made_again(tmp_path: Path, node: Node, copies: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from megabiomed.encoders.weights import fingerprint
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.files import sha256_file
 from megabiomed.ground.hashes import FileHashes
+from megabiomed.launch.chain import ComponentConfig
 from megabiomed.launch.cli_submit import _plan
 from megabiomed.launch.stage import ChainStage, load_stages
 from megabiomed.launch.stage_in.node import stage as stage_in
@@ -38,6 +40,7 @@ from megabiomed.model.fresh import SeededInit
 from megabiomed.model.hf_export import export_hf
 from megabiomed.model.hf_folder import HuggingFaceSource
 from megabiomed.model.start_from import model_base
+from megabiomed.runs.kinds import read_run
 from megabiomed.samples.questions.store import QuestionStore
 from megabiomed.samples.store import ANSWER_FIELDS, RECORDS, Table, write_store
 from megabiomed.tokenizer.files import open_tokenizer
@@ -88,6 +91,7 @@ def test_a_plan_names_what_is_copied_and_how_much(run_file: Path, corpus: Path) 
     assert record(stage) == {
         "folder": "/local/$USER/copies", "max_bytes": 3 << 29, "minutes": 60, "image": False,
         "reads": [["data", "data.train.0.path", f"{corpus}/train"], ["data", "data.validation", f"{corpus}/validation"]],
+        "until_saved": [],
     }  # fmt: skip
     assert "nothing that this stage reads" in "".join(_plan(planned(run_file, what=["encoders"])))
     short = record(planned(run_file, cluster={"time": "30:00", "grace_seconds": 300}))
@@ -148,6 +152,33 @@ def test_the_script_stages_on_the_nodes_of_the_ranks(run_file: Path, tmp_path: P
     # Copying may take an hour: where SLURM lets a job outlive its nodes, another node watches over the batch script.
     copying = text[text.index("stage_in.node") : text.index("stage_in.report")]
     assert ("guard & helpers=$!" in copying) == ("guard()" in text)
+
+
+def test_nodes_of_several_kinds_copy_side_by_side_and_a_warning_ends_all_of_it(run_file: Path, tmp_path: Path) -> None:
+    part = ComponentConfig(nodes=1, ranks_per_node=2)
+    words = [f"run_dir={tmp_path}/r", "parallel.data_parallel_size=1"]
+    text = render(replace(planned(run_file, *words), components=(part,))).script
+    stop = next(line for line in text.splitlines() if line.startswith("stop() {"))
+    begin = text.index("stage_in() {")
+    copying = text[begin : text.index("\n}\n", begin) + 3]
+    # Each step ends by the warning alone, which comes when both of them run.
+    code = f"""set -uo pipefail
+cd {tmp_path}; warned=no overlap= chosen=n logs=l run=r python=p host_python=echo
+say() {{ :; }}; end_helpers() {{ :; }}; count_nodes() {{ echo 1; }}
+srun() {{
+  trap "trap '' USR1; echo $1 >> ended; exit" USR1
+  touch "step$1"
+  for _ in {{1..3000}}; do sleep 0.02; done
+}}
+{stop}
+trap 'stop warning' USR1
+(for _ in {{1..6000}}; do [ -e step--het-group=0 ] && [ -e step--het-group=1 ] && break; sleep 0.02; done; kill -USR1 $$) &
+{copying}
+stage_in; echo "warned: $warned"
+"""
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=180)
+    assert (done.stdout, done.stderr) == ("warned: yes\n", "")
+    assert sorted((tmp_path / "ended").read_text().split()) == ["--het-group=0", "--het-group=1"]
 
 
 @pytest.fixture
@@ -234,3 +265,33 @@ def test_weights_of_an_encoder_are_read_from_their_copy(tmp_path: Path, staged: 
     align = parse(AlignConfig, {"molecule": part, "protein": None, "stages": [{"name": "s", "steps": 1}]}, "test")
     encoders, _ = build_encoders(align, 16, 0)
     assert fingerprint(encoders["molecule"]) == fingerprint(model)
+
+
+@pytest.mark.parametrize(
+    ("run", "key", "words", "until_saved"),
+    [
+        ("biomedgpt-lm-7b", "model.init_from", [], True),
+        ("biomedgpt-lm-7b", "model.init_from", ["lora.rank=4"], False),  # its checkpoints hold adapters alone
+        ("biomedgpt-lm-7b", "model.init_from", ["kind=other_runs:OTHER"], False),  # nobody knows what it reads
+        ("finetune-demo", "finetune.start_from", [], True),
+        ("finetune-demo", "finetune.start_from", ["lora.rank=4"], False),
+        ("align-demo", "align.language_model", [], False),  # each start hashes it
+    ],
+)
+def test_a_model_that_checkpoints_hold_whole_is_wanted_until_there_is_one(
+    run_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: str,
+    key: str,
+    words: list[str],
+    until_saved: bool,
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "other_runs.py").write_text(
+        "from dataclasses import replace\nfrom megabiomed.runs.kinds import PRETRAIN as P\nOTHER = replace(P, name='other')\n"
+    )
+    found = record(replace(planned(run_file), config=read_run(run, [f"{key}=/hf", *words])))
+    assert found is not None
+    assert [read[1:] for read in found["reads"] if read[0] == "init_from"] == [[key, "/hf"]]
+    assert found["until_saved"] == ([key] if until_saved else [])
