@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from support import image
 from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 
@@ -117,16 +119,43 @@ def test_a_warning_ends_the_copying_and_the_next_start_uses_what_is_there(
     with (folder / f"{source.ident}.lock").open("w") as copying:
         fcntl.flock(copying, fcntl.LOCK_EX)  # as somebody who copies it
         (job,) = operator.submit(None, *run_words(run, SHORT)).values()
-        found = "data.validation: "
-        operator.until(lambda: sum(found in log.read_text() for log in run.glob("logs/*/stage_in_*.log")) == 2, run)
+        # Told by each node when the other store is copied.
+        finished = '"unfinished": [\n  "data.train.0.path"\n ]'
+        operator.until(
+            lambda: sum(finished in note.read_text() for note in run.glob("logs/*/staged/n*.json")) == 2, run
+        )
         assert "copying to the nodes" in operator.type("status", run)
         operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
         operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run, 60)
     assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
     operator.ends_as(run, reference, SHORT)
     assert "failed first" not in (run / "slurm" / "job.log").read_text()
-    assert (notes(run, 0), len(notes(run, 1))) == ({}, 2)
+    assert [note["unfinished"] for start in (0, 1) for note in notes(run, start).values()] == [
+        ["data.train.0.path"], ["data.train.0.path"], [], [],
+    ]  # fmt: skip
     reused = [(copy["key"], copy["reused"]) for note in notes(run, 1).values() for copy in note["copies"]]
     assert sorted(reused) == [("data.train.0.path", False), ("data.train.0.path", True)] + 2 * [
         ("data.validation", True)
     ]
+
+
+def test_copies_that_each_container_has_for_itself_are_told_by_status(
+    operator: Operator, tmp_path: Path, reference: Reference, folder: Path
+) -> None:
+    if reason := image.missing():
+        pytest.skip(reason)
+    run = tmp_path / "run"
+    alone = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", str(folder)]
+    operator.configure(wrap=alone, host_python=sys.executable, stage_in={"folder": str(folder / "copies")})
+    (job,) = operator.submit(None, *run_words(run, SHORT, "--sbatch", f"nodelist={','.join(NODES)}")).values()
+    operator.until(lambda: operator.step(run) >= 3, run)
+    with operator.frozen(run):
+        mapped = stores_in_memory(run)
+        found = operator.status(run)[0]["staged"]
+    assert mapped
+    assert not [path for path in mapped if path.startswith(f"{folder}/")]
+    assert (found["nodes"], found["local"], sorted(found["shared"])) == (2, 0, list(NODES))
+    assert all("each container has such a folder for itself" in said for (said,) in found["shared"].values())
+    assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
+    operator.ends_as(run, reference, SHORT)
+    assert "staged in: 2 of 2 nodes read " in (run / "slurm" / "job.log").read_text()
