@@ -32,12 +32,12 @@ _WIDTH = 32
 class Need(NamedTuple):
     """What a copy takes: bytes, and files and folders (inodes)."""
 
-    bytes: int
+    size: int
     files: int
 
     def text(self) -> bytes:
         """For its lock, while it is made."""
-        return f"{self.bytes:<{_WIDTH}}{self.files}".encode()
+        return f"{self.size:<{_WIDTH}}{self.files}".encode()
 
 
 class _Idle(NamedTuple):
@@ -104,19 +104,19 @@ def make_room(folder: Path, ident: str, needed: Need, most: int | None) -> None:
     with ExitStack() as locks:
         found = _survey(folder, ident, locks)
         left = _left(folder, found)
-        over = max(needed.bytes - left.size, 0 if most is None else found.used + needed.bytes - most)
+        over = max(needed.size - left.size, 0 if most is None else found.used + needed.size - most)
         short = 0 if left.files is None else needed.files - left.files
         victims = []
         for idle in sorted(found.idle):
             if over > 0 or short > 0:
                 victims.append(idle.place)
-                over -= idle.need.bytes
+                over -= idle.need.size
                 short -= idle.need.files
         held = f"{size(found.used)} in copies"
         if over > 0:
             limit = f", max_size {size(most)}" if most is not None else ""
             got = f"{size(max(0, left.size))} free{left.whose}, {held}{limit}"
-            raise FileError(f"no room in {folder}", got=got, expected=size(needed.bytes))
+            raise FileError(f"no room in {folder}", got=got, expected=size(needed.size))
         if short > 0:
             got = f"{max(0, left.files or 0):,} files (inodes) free{left.whose}, {held}"
             raise FileError(f"no room in {folder}", got=got, expected=f"{needed.files:,} files")
@@ -156,7 +156,7 @@ def _survey(folder: Path, ident: str, locks: ExitStack) -> _Survey:
         place, temporary = lock.with_suffix(""), copying_of(folder, lock.stem)
         if not try_lock(descriptor, fcntl.LOCK_EX):
             if place.is_dir():
-                found.used += _taken(place).bytes
+                found.used += _taken(place).size
             else:
                 _count_reserved(found, descriptor, temporary)
             continue
@@ -164,7 +164,7 @@ def _survey(folder: Path, ident: str, locks: ExitStack) -> _Survey:
             discard_tree(temporary)
         if place.is_dir():
             idle = _Idle(_wanted(place), place, _taken(place))
-            found.used += idle.need.bytes
+            found.used += idle.need.size
             if time.time() - idle.wanted > YOUNG_S:
                 found.idle.append(idle)
         elif not temporary.exists() and leads_to(lock, descriptor):
@@ -179,7 +179,7 @@ def _count_reserved(found: _Survey, lock: int, temporary: Path) -> None:
         reserved, files = int(text[:_WIDTH]), int(text[_WIDTH:] or 0)
         written = _taken(temporary)
         found.used += reserved
-        found.pending += max(0, reserved - written.bytes)
+        found.pending += max(0, reserved - written.size)
         found.pending_files += max(0, files - written.files)
 
 
