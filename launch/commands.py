@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import megabiomed
+from megabiomed.config.container import in_image
 from megabiomed.ground.errors import ConfigError
 from megabiomed.ground.places import is_below
 from megabiomed.launch import records
-from megabiomed.launch.container import in_image
 from megabiomed.launch.stage import ChainStage
 
 # Parameters of commands that name what they read. Others name what is written, and may not exist.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megabiomed.config.cluster import seconds_of
+from megabiomed.config.container import in_image
 from megabiomed.config.paths import read_paths
 from megabiomed.config.topology import check_run
 from megabiomed.ground.errors import ConfigError, TopologyError
 from megabiomed.ground.places import is_below, same_place
 from megabiomed.ground.secrets import masked_by_form
 from megabiomed.launch import records
-from megabiomed.launch.container import in_image
 from megabiomed.launch.stage_in import wanted
 from megabiomed.runs.kinds import part_run
 

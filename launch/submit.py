@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from megabiomed import __version__
-from megabiomed.config import to_yaml
+from megabiomed.config import container, to_yaml
 from megabiomed.config.cluster import seconds_of
 from megabiomed.ground.errors import LaunchError
 from megabiomed.ground.files import make_writable, write_atomic, write_json
-from megabiomed.launch import container, records, scheduler, sharing, snapshot
+from megabiomed.launch import records, scheduler, sharing, snapshot
 from megabiomed.launch.again import unfinished
 from megabiomed.launch.directives import component_directives, directives
 from megabiomed.launch.prospects import estimates, refuse_hopeless
@@ -82,7 +82,8 @@ def render(stage: ChainStage, template: str = _TEMPLATE) -> Job:
         components=[component_directives(stage, part) for part in stage.components],
         groups=_groups(stage),
         srun=container.srun_words(cluster),
-        kept=container.exported(cluster, bool(stage.components)),
+        exports=container.exports(cluster, stage.cpus_per_task, bool(stage.components)),
+        apptainer=container.in_apptainer(cluster),
         wrap=container.wrap_words(cluster),
         seconds=seconds_of(stage.time),
         grace=cluster.grace_seconds,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from megabiomed.config import container
 from megabiomed.config.cluster import ClusterConfig
 from megabiomed.ground.files import make_writable
-from megabiomed.launch import container
 from megabiomed.launch.causes import failure_in
 from megabiomed.launch.selftest.plan import Shape
 

@@ -30,6 +30,7 @@ from megabiomed.launch.stage_in.figures import duration, size
 from megabiomed.launch.stage_in.report import FOLDER, RECORD
 from megabiomed.launch.stage_in.shelf import Shelf
 from megabiomed.launch.stage_in.sources import source_of
+from megabiomed.processes.signals import warned
 
 _AT_ONCE = 4
 """Sources that are copied side by side."""
@@ -177,6 +178,8 @@ def main(run: Path, logs: Path) -> None:
     # The job was asked to leave. Nobody failed, so srun has nothing to report; the next copy removes what is half done.
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
+    if warned():
+        return
     wanted = records.read_job(run).get(RECORD)
     if not isinstance(wanted, dict):
         return

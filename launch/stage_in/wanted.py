@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from megabiomed.config.cluster import seconds_of
+from megabiomed.config.container import in_image
 from megabiomed.config.paths import read_paths
 from megabiomed.ground.errors import ConfigError, FileError
 from megabiomed.ground.places import is_below
-from megabiomed.launch.container import in_image
 from megabiomed.launch.stage_in.figures import size
 from megabiomed.launch.stage_in.sources import Source, source_of
 from megabiomed.runs.kinds import FINETUNE, PRETRAIN, kind_of_config, part_run

@@ -23,6 +23,7 @@ from typing import Any
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from loguru import logger
 
+from megabiomed.config import container
 from megabiomed.config.cluster import ClusterConfig
 from megabiomed.corpus.job_runner import Task
 from megabiomed.corpus.job_step import DoneByResult, JobStep
@@ -34,7 +35,7 @@ ARRAY = 1000
 """Elements of an array. SLURM's usual largest index is 1,000; more jobs than that share elements."""
 _STOP_S = 120.0
 _LEFT_OUT = ("exclusive", "qos")
-_LAUNCH = "datatrove.tools.launch_pickled_pipeline"
+_TASK = "megabiomed.corpus.slurm_task"
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,16 @@ class SlurmExecutor(DoneByResult, SlurmPipelineExecutor):
     """datatrove's, with what a profile says. It is stored for the nodes, so it holds no environment, which has credentials."""
 
     def __init__(self, task: Task, request: Request, place: Path, name: str) -> None:
-        cluster = request.cluster
+        # A build makes no copy of the package, so PYTHONPATH of an image stays.
+        cluster = request.cluster.model_copy(update={"snapshot": False})
         self.folder = task.folder
         # A job takes some cores of a node: `exclusive` in a profile of trainings would give each a whole one.
         flags = {flag: value for flag, value in cluster.sbatch.items() if flag not in _LEFT_OUT and value is not False}
         self.options: dict[str, Any] = {"account": cluster.account, "open-mode": "append"}
         self.options |= {flag: "" if value is True else value for flag, value in flags.items()}
         # The executor starts one process a job and needs no MPI, which a cluster's default may set up.
-        self.words = ["srun", "--mpi=none", *cluster.srun, "--label", "--ntasks=1", *cluster.wrap]
-        self.words += [str(cluster.python or sys.executable), "-m", _LAUNCH]
+        self.words = ["srun", "--mpi=none", *container.srun_words(cluster), "--label", "--ntasks=1"]
+        self.words += [*container.wrap_words(cluster), str(cluster.python or sys.executable), "-m", _TASK]
         super().__init__(
             [JobStep(task.function, task.jobs, task.folder)],
             tasks=len(task.jobs),
@@ -73,7 +75,7 @@ class SlurmExecutor(DoneByResult, SlurmPipelineExecutor):
             workers=task.workers or -1,
             job_name=name,
             qos=str(cluster.sbatch.get("qos", "")),  # datatrove's default, "normal", need not exist
-            env_command="\n".join(f"module load {shlex.quote(module)}" for module in cluster.modules),
+            env_command="\n".join(_exports(cluster)),
             logging_dir=str(place),
             tasks_per_job=max(1, math.ceil(len(task.jobs) / ARRAY)),
         )
@@ -219,6 +221,16 @@ def need_slurm() -> None:
 def _name(task: Task) -> str:
     """The same in every command that builds this corpus here, and in no other."""
     return f"{task.function.__name__}-{hashlib.sha256(str(task.folder.path).encode()).hexdigest()[:12]}"
+
+
+def _exports(cluster: ClusterConfig) -> list[str]:
+    """Lines of the batch script; the variables again, which a module may have changed, but no credentials."""
+    public = {name: value for name, value in cluster.variables.items() if name not in cluster.secrets}
+    return [
+        *(f"module load {shlex.quote(module)}" for module in cluster.modules),
+        *(f"export {name}={shlex.quote(value)}" for name, value in public.items()),
+        *container.exports(cluster, cluster.cpus_per_task),
+    ]
 
 
 @contextmanager

@@ -6,17 +6,21 @@ import os
 import re
 from pathlib import Path
 
+NODE_ROOT = "MEGABIOMED_NODE_ROOT"
+"""Environment variable: device and inode of the node's root, as a process saw them that is not in the container."""
 _OF_IMAGES = ("overlay", "fuse-overlayfs", "fuse.fuse-overlayfs", "squashfs", "fuse.squashfuse", "tmpfs", "rootfs")
-"""Kinds of file systems that runtimes use as the root of a container."""
+"""Kinds of file systems that runtimes use as the root of a container; nodes without disks have them, too."""
 
 
-def is_of_image(path: Path, table: str | None = None) -> bool:
+def is_of_image(path: Path, table: str | None = None, node_root: str | None = None) -> bool:
     """Whether a place in a container belongs to the container itself: what is written there is not on the node's storage.
 
-    The root of the container holds it, and that is a layer of its own or a folder of the host, not the host's root.
+    The root of the container holds it, and that is not the node's. Where nobody noted the node's root (pyxis), the container's
+    root is known by its kind, or as a folder of some file system.
 
     Args:
         table: text of the mountinfo; None reads that of this process.
+        node_root: what NODE_ROOT says; None reads it.
     """
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines() if table is None else table.splitlines()
@@ -30,7 +34,16 @@ def is_of_image(path: Path, table: str | None = None) -> bool:
     nearest = max(reversed(above), key=lambda line: len(_plain(line.split()[4])))
     mount, _, kind = nearest.partition(" - ")
     root, point = mount.split()[3:5]
+    told = os.environ.get(NODE_ROOT) if node_root is None else node_root
+    if told:
+        # A container may show the node's own root (bubblewrap's --dev-bind / /), and that may be a layer itself.
+        return point == "/" and told != _root()
     return point == "/" and (root != "/" or kind.split()[0] in _OF_IMAGES)
+
+
+def _root() -> str:
+    here = os.stat("/")
+    return f"{here.st_dev}:{here.st_ino}"
 
 
 def _holds(point: str, path: str) -> bool:

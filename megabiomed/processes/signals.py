@@ -17,6 +17,15 @@ STOP_AT, LOGS = "MEGABIOMED_STOP_AT", "MEGABIOMED_LOGS"
 LATER = "stop_at"
 """File in the folder of logs: when to stop, after an operator has changed the time limit of a running job."""
 
+WARNED = "warned"
+"""File there: the batch script was asked to leave."""
+
+
+def warned() -> bool:
+    """Whether the job was asked to leave: for processes in containers, which are deaf to signals at first."""
+    logs = os.environ.get(LOGS)
+    return logs is not None and os.path.exists(os.path.join(logs, WARNED))
+
 
 def hear() -> None:
     """Take back that SIGTERM and SIGUSR1 are ignored: the launcher does so for the program that a rank is wrapped in.
@@ -49,7 +58,8 @@ class StopFlag:
     """Catches SIGTERM, SIGUSR1 and SIGINT from construction on; made before torch is imported, so that none is missed.
 
     A launcher may also set MEGABIOMED_STOP_AT (seconds since 1970) as a second net under the scheduler's warning; rank 0 alone
-    obeys it. At that time it looks whether the batch script has noted a later one.
+    obeys it. At that time it looks whether the batch script has noted a later one. Rank 0 also looks whether the script was
+    warned.
     """
 
     def __init__(self) -> None:
@@ -58,8 +68,8 @@ class StopFlag:
         self.requests_are_mine: Callable[[], bool] = lambda: True
         """Whether requests in files are for this start; those for the one that replaced it are left to that one."""
         # Rank 0 runs beside the batch script, by whose clock the deadline is meant; another node's may be wrong.
-        rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-        self._deadline = float(os.environ.get(STOP_AT, "inf")) if rank == "0" else float("inf")
+        self._beside_script = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        self._deadline = float(os.environ.get(STOP_AT, "inf")) if self._beside_script else float("inf")
         for number in STOP_SIGNALS:
             signal.signal(number, self._catch)
 
@@ -94,6 +104,8 @@ class StopFlag:
             return Request.END
         if self.received is None and any((control / "pause").exists() for control in self._controls):
             self.received = "pause"
+        if self.received is None and self._beside_script and warned():
+            self.received = "warning to the job"
         if self.received is None and self._limit_is_near():
             self.received = "time limit"
         return Request.NONE if self.received is None else Request.STOP

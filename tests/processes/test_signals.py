@@ -44,7 +44,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
 CONTROLS = """
 import os, sys, time
 from pathlib import Path
-from megabiomed.processes.signals import LATER, LOGS, STOP_AT, Request, StopFlag
+from megabiomed.processes.signals import LATER, LOGS, STOP_AT, WARNED, Request, StopFlag
 run, stage = Path(sys.argv[1], "run"), Path(sys.argv[1], "run", "stage")
 (run / "control").mkdir(parents=True)
 (stage / "control").mkdir(parents=True)
@@ -71,7 +71,12 @@ assert StopFlag().mine() == Request.NONE
 (Path(sys.argv[1]) / LATER).write_text("")
 assert StopFlag().mine() == Request.STOP
 os.environ["RANK"] = "1"  # on a node whose clock may be wrong
+(Path(sys.argv[1]) / WARNED).touch()
 assert StopFlag().mine() == Request.NONE
+os.environ["RANK"] = "0"
+del os.environ[STOP_AT]
+missed = StopFlag()
+assert (missed.mine(), missed.received) == (Request.STOP, "warning to the job")
 """
 
 

@@ -1,4 +1,4 @@
-"""Ranks inside a container: which variables and signals of the job reach them, by the runtimes' documentation and trials.
+"""A job's processes in a container: which of its variables and signals reach them, by the runtimes' documentation and trials.
 
 pyxis, apptainer and podman pass the host's variables on, but the image's override them: a PYTHONPATH of the image would hide
 the submitted code, its OMP_NUM_THREADS or NCCL_* the settings of the cluster file.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from megabiomed.config.cluster import ClusterConfig
+from megabiomed.ground.mounts import NODE_ROOT
 
 _PYXIS, _ENV = ("--container-image", "--container-name"), "--container-env"
 _APPTAINER = ("apptainer", "singularity")
 _PODMAN = "podman"
 _RUNTIMES = (*_APPTAINER, _PODMAN, "bwrap", "ch-run", "enroot")
 _ENV_HOST = "--env-host"
-_DEAF = 'trap "" TERM USR1; exec "$@"'
+_DEAF = f'trap "" TERM USR1; export {NODE_ROOT}="$(stat -c %d:%i / 2> /dev/null)"; exec "$@"'
 
 
 def in_pyxis(cluster: ClusterConfig) -> bool:
@@ -39,14 +40,20 @@ def kept(cluster: ClusterConfig) -> list[str]:
     return list(dict.fromkeys([*code, "OMP_NUM_THREADS", "PYTHONUNBUFFERED", *cluster.variables]))
 
 
-def exported(cluster: ClusterConfig, unlike: bool) -> list[str]:
-    """Variables that the script exports for apptainer, too.
+def exports(cluster: ClusterConfig, cpus_per_task: int, unlike: bool = False) -> list[str]:
+    """Lines of a batch script, after those of modules and of the cluster file's variables.
 
     Args:
+        cpus_per_task: threads, where nobody says otherwise.
         unlike: the job has nodes of several kinds, on which the number of threads may differ.
     """
+    lines = [f'export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{cpus_per_task}}}" PYTHONUNBUFFERED=1']
     names = kept(cluster) if in_apptainer(cluster) else []
-    return [name for name in names if not (unlike and name == "OMP_NUM_THREADS")]
+    return lines + [
+        f'export APPTAINERENV_{name}="${name}" SINGULARITYENV_{name}="${name}"'
+        for name in names
+        if not (unlike and name == "OMP_NUM_THREADS")
+    ]
 
 
 def srun_words(cluster: ClusterConfig) -> list[str]:
@@ -60,11 +67,11 @@ def srun_words(cluster: ClusterConfig) -> list[str]:
 
 
 def wrap_words(cluster: ClusterConfig) -> list[str]:
-    """The words before the python of each rank.
+    """The words before the python of each process.
 
     They begin with a shell that ignores the signals by which ranks are asked to leave: SLURM sends them to every process of a
     step, and they would end a runtime that stays beside its rank (bubblewrap) before the rank has saved. The ranks hear
-    them, since they set handlers of their own.
+    them, since they set handlers of their own. The shell also notes what the root of the node is (`ground/mounts`).
     """
     if not cluster.wrap:
         return []
