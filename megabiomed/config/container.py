@@ -16,7 +16,8 @@ _APPTAINER = ("apptainer", "singularity")
 _PODMAN = "podman"
 _RUNTIMES = (*_APPTAINER, _PODMAN, "bwrap", "ch-run", "enroot")
 _ENV_HOST = "--env-host"
-_DEAF = f'trap "" TERM USR1; export {NODE_ROOT}="$(stat -c %d:%i / 2> /dev/null)"; exec "$@"'
+_DEAF = 'trap "" TERM USR1; '
+_OUTSIDE = f'export {NODE_ROOT}="$(stat -c %d:%i / 2> /dev/null)"; '
 
 
 def in_pyxis(cluster: ClusterConfig) -> bool:
@@ -75,7 +76,9 @@ def wrap_words(cluster: ClusterConfig) -> list[str]:
     """
     if not cluster.wrap:
         return []
-    return ["sh", "-c", _DEAF, "wrap", *_with_variables(cluster)]
+    # Under pyxis the shell is in the container already.
+    noted = "" if in_pyxis(cluster) else _OUTSIDE
+    return ["sh", "-c", f'{_DEAF}{noted}exec "$@"', "wrap", *_with_variables(cluster)]
 
 
 def _with_variables(cluster: ClusterConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from megabiomed.config import container
 from megabiomed.config.cluster import ClusterConfig
+from megabiomed.ground.mounts import NODE_ROOT
 
 
 def test_signals_for_a_rank_do_not_end_the_program_in_front_of_it_and_programs_behind_it_can_hear_them() -> None:
@@ -34,6 +36,15 @@ def test_the_first_process_of_a_container_can_end(code: str, status: set[int]) -
         pytest.skip("this machine allows no PID namespaces")
     done = subprocess.run([*words, f"{code}; import time; time.sleep(30)"], capture_output=True, text=True)
     assert done.returncode in status, done.stderr
+
+
+def test_the_nodes_root_is_noted_outside_of_the_container_only() -> None:
+    image = ["--container-image=x"]
+    outside, inside = (container.wrap_words(ClusterConfig(wrap=["env"], srun=srun)) for srun in ([], image))
+    here = os.stat("/")
+    for words, said in ((outside, f"{here.st_dev}:{here.st_ino}\n"), (inside, "")):
+        found = subprocess.run([*words, "printenv", NODE_ROOT], capture_output=True, text=True)
+        assert (found.stdout, found.stderr) == (said, "")
 
 
 def test_without_a_container_nothing_stands_in_front() -> None:

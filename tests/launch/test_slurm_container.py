@@ -10,11 +10,13 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from support import image
 from support.operator import SHORT, Operator, run_words
 from support.reference import Reference
 
 from megabiomed.launch import records
+from megabiomed.processes.signals import WARNED
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -107,6 +109,29 @@ def test_a_rank_that_hangs_inside_an_image_is_named_and_replaced(
     found = operator.final(job, run)
     assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "0"), operator.logs(run)
     assert "rank 3: no answer" in operator.status(run)[0]["endings"][0]["reason"]
+    operator.ends_as(run, reference, SHORT)
+
+
+@pytest.mark.slow
+def test_warned_while_its_containers_start_a_run_saves_at_its_first_step_and_goes_on(
+    operator: Operator, tmp_path: Path, root: Path, reference: Reference, corpus: Path
+) -> None:
+    run, gate = tmp_path / "run", tmp_path / "gate"
+    run.mkdir()
+    gate.mkdir()
+    # A runtime that takes its time, as one that unpacks an image: whatever it is sent meanwhile, no rank hears.
+    slow = f'touch {gate}/$SLURM_PROCID; until [ -e {gate}/open ]; do sleep 0.1; done; exec "$@"'
+    inside(operator, root, run, corpus)
+    profile = yaml.safe_load(operator.profile.read_text())
+    operator.configure(**profile | {"wrap": ["sh", "-c", slow, "slow", *profile["wrap"]], "preflight": False})
+    (job,) = operator.submit(None, *run_words(run, SHORT, "checkpoint.save_every=0")).values()
+    operator.until(lambda: len(list(gate.iterdir())) == 4, run)
+    operator.cluster.run("scancel", "--batch", "--signal=USR1", job)
+    operator.until(lambda: list(run.glob(f"logs/*/{WARNED}")), run)
+    (gate / "open").touch()
+    operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run)
+    assert (records.committed_step(run), operator.status(run)[0]["last"]) == (1, "stopped and saved")
+    assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
     operator.ends_as(run, reference, SHORT)
 
 

@@ -25,6 +25,7 @@ from megabiomed.launch.stage_in import room
 from megabiomed.launch.stage_in.node import failed_on_copies, stage, still_read
 from megabiomed.launch.stage_in.report import copied_seconds, lines, of_start, shown, summary
 from megabiomed.launch.stage_in.sources import source_of
+from megabiomed.processes.signals import LOGS, WARNED
 
 Node = Callable[..., dict[str, dict[str, Any]]]
 
@@ -194,6 +195,17 @@ def test_a_node_that_is_stopped_keeps_the_copies_that_it_had_finished(
     told = summary(note.parent, [os.uname().nodename])
     assert (told["local"], told["bytes"]) == (0, SIZE + 2)
     assert list(told["shared"].values()) == [["other: its copy was not finished when copying ended"]]
+
+
+def test_who_was_warned_before_the_copying_began_copies_nothing(
+    tmp_path: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the signal for a process that still starts is lost; the batch script leaves a file."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / WARNED).touch()
+    monkeypatch.setenv(LOGS, str(tmp_path / "logs"))
+    assert begin(tmp_path, wanted(copies, model(tmp_path / "base"))).wait(120) == 0
+    assert not copies.exists()
 
 
 def test_a_copy_that_takes_too_long_is_left(tmp_path: Path, copies: Path) -> None:
