@@ -33,9 +33,11 @@ def hear() -> None:
     Ranks set handlers of their own; this is for other programs that are started in their place.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        if signal.getsignal(number) == signal.SIG_IGN:
-            # The first process of a PID namespace, as podman starts it, is not ended by what nobody handles.
-            signal.signal(number, signal.SIG_DFL if os.getpid() > 1 else _end)
+        # The first process of a PID namespace, as podman starts it, is not ended by what nobody handles.
+        if os.getpid() == 1:
+            signal.signal(number, _end)
+        elif signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

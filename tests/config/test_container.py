@@ -22,16 +22,20 @@ def test_signals_for_a_rank_do_not_end_the_program_in_front_of_it_and_programs_b
     assert (done.returncode, done.stdout) == (-signal.SIGUSR1, "b c\n")
 
 
+ASKED = "from megabiomed.processes.signals import hear; hear(); import os; os.kill(1, 15)"
+
+
 @pytest.mark.parametrize(
-    ("code", "status"),
+    ("wrap", "code", "status"),
     [
-        ("from megabiomed.launch.selftest.interrupted import die; die()", {-9, 137}),
-        ("from megabiomed.processes.signals import hear; hear(); import os; os.kill(1, 15)", {143}),
+        (["env"], "from megabiomed.launch.selftest.interrupted import die; die()", {-9, 137}),
+        (["env"], ASKED, {143}),
+        ([], ASKED, {143}),
     ],
-    ids=["kills itself", "is asked to end"],
+    ids=["kills itself", "is asked to end", "is asked to end under podman, which gives it back its ears"],
 )
-def test_the_first_process_of_a_container_can_end(code: str, status: set[int]) -> None:
-    words = ["unshare", "--pid", "--fork", *container.wrap_words(ClusterConfig(wrap=["env"])), sys.executable, "-c"]
+def test_the_first_process_of_a_container_can_end(wrap: list[str], code: str, status: set[int]) -> None:
+    words = ["unshare", "--pid", "--fork", *container.wrap_words(ClusterConfig(wrap=wrap)), sys.executable, "-c"]
     if subprocess.run([*words, ""], capture_output=True).returncode:
         pytest.skip("this machine allows no PID namespaces")
     done = subprocess.run([*words, f"{code}; import time; time.sleep(30)"], capture_output=True, text=True)
