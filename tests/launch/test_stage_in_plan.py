@@ -158,12 +158,12 @@ def test_nodes_of_several_kinds_copy_side_by_side_and_a_warning_ends_all_of_it(r
     part = ComponentConfig(nodes=1, ranks_per_node=2)
     words = [f"run_dir={tmp_path}/r", "parallel.data_parallel_size=1"]
     text = render(replace(planned(run_file, *words), components=(part,))).script
-    stop = next(line for line in text.splitlines() if line.startswith("stop() {"))
-    begin = text.index("stage_in() {")
-    copying = text[begin : text.index("\n}\n", begin) + 3]
+    stop, copying = (
+        text[text.index(name) : text.index("\n}\n", text.index(name)) + 3] for name in ("stop() {", "stage_in() {")
+    )
     # Each step ends by the warning alone, which comes when both of them run.
     code = f"""set -uo pipefail
-cd {tmp_path}; warned=no overlap= chosen=n logs=l run=r python=p host_python=echo
+cd {tmp_path}; warned=no overlap= chosen=n logs=. run=r python=p host_python=echo
 say() {{ :; }}; end_helpers() {{ :; }}; count_nodes() {{ echo 1; }}
 srun() {{
   trap "trap '' USR1; echo $1 >> ended; exit" USR1
