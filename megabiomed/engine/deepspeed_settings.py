@@ -42,6 +42,8 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
         "communication_data_type": "fp32",
         # In effect never: DeepSpeed's own lines in the log.
         "steps_per_print": 10**9,
+        # Its clock waits for the whole device before every forward pass and after every step.
+        "timers": {"throughput": {"enabled": False}},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -104,10 +105,18 @@ def zero3_bf16(optimizer: Any, stage: nn.Module, product: str, shards: dist.Proc
         else:
             shape = tuple(parameter.ds_shape)
             gradients.attach(parameter, ScatteredGradient(partition, shape, PRODUCTS[product], gradients.reducer))
-    reduce = _after_a_begin(optimizer.reduce_ready_partitions_and_remove_grads)
+    add = optimizer.reduce_ready_partitions_and_remove_grads if gradients.reducer else partial(_add_whole, partitions)
+    reduce = _after_a_begin(add)
     # A layer that added its product itself leaves `grad` None, on which DeepSpeed's reduction would fail.
     optimizer.reduce_ready_partitions_and_remove_grads = lambda p: None if p.grad is None else reduce(p)
     return gradients
+
+
+def _add_whole(partitions: dict[int, Tensor], parameter: nn.Parameter) -> None:
+    """One rank has nothing to reduce: past DeepSpeed's bucket, which copies, divides and concatenates all the same."""
+    assert parameter.grad is not None
+    partitions[parameter.ds_id][: parameter.ds_numel].add_(parameter.grad.reshape(-1))
+    parameter.grad = None
 
 
 def _after_a_begin(update: Callable[..., None]) -> Callable[..., None]:

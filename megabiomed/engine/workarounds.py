@@ -42,33 +42,18 @@ def without_module(name: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def order_by_streams() -> None:
-    """ZeRO-3 in a group of one rank: leave the order of a layer's weights and its computation to the streams.
+def mask_on_device() -> None:
+    """ZeRO-1 in bf16: mark a norm that is not finite without a number from the host.
 
-    DeepSpeed lets the host wait for the device before each layer (92 times in a step of 6 blocks and 4 micro-batches, and an
-    H100 was idle for a quarter of it), although it lets the computing stream wait for the gathering one right after.
+    DeepSpeed makes that number on the device and reads it back, for which the host waits twice.
     """
-    from deepspeed.runtime.zero import partition_parameters as module
+    import deepspeed.runtime.utils as module
 
-    for handle in (module.NoGatherHandle, module.NoGatherCoalescedHandle):
-        if not hasattr(handle.wait, "in_order"):
-            handle.wait = _in_order(handle.wait)
+    module.mask_nan_or_inf_with_val_inplace = _mask
 
 
-def _in_order(wait: Callable[..., None]) -> Callable[..., None]:
-    def waits(handle: Any, **options: Any) -> None:
-        from deepspeed.accelerator import get_accelerator
-
-        accelerator = get_accelerator()
-        # An attribute of the instance hides the method; deleting it brings the method back.
-        accelerator.resolves_data_dependency = lambda: True
-        try:
-            wait(handle, **options)
-        finally:
-            del accelerator.resolves_data_dependency
-
-    waits.in_order = True  # type: ignore[attr-defined]
-    return waits
+def _mask(norm: Tensor, device: Any = None, val: float = -1.0) -> None:
+    norm.masked_fill_(~norm.isfinite(), val)
 
 
 def skip_shared_memory_build() -> None:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from megabiomed.checkpoint.logical import Fragment, TensorSource
-from megabiomed.checkpoint.reader import load_fragments
 from megabiomed.config import RunConfig
 from megabiomed.data.packing import MicroBatch
-from megabiomed.engine import patches, workarounds, zero_held, zero_parts, zero_step
+from megabiomed.engine import patches, workarounds, zero_gathers, zero_held, zero_parts, zero_step
 from megabiomed.engine.base import (
     DataParallelEngine,
     Held,
@@ -45,6 +44,7 @@ class ZeroEngine(DataParallelEngine):
         deepspeed = import_deepspeed()
         patches.check("deepspeed", self.stage_number)
         workarounds.skip_shared_memory_build()
+        workarounds.mask_on_device()
         settings = deepspeed_settings(config)
         with self._construction(deepspeed, settings), torch.device(platform.device()):
             self.stage = PipelineStage(config, mesh, platform.DTYPES[config.train.compute_type])
@@ -76,15 +76,22 @@ class ZeroEngine(DataParallelEngine):
         else:
             guard_step(inner, lambda: self.gate.allows(self._last_norm()))
         before_step(inner, self._show_once)
+        self._lead: zero_gathers.HostLead | None = None
         if self.stage_number == 3:
-            workarounds.order_by_streams()
-            workarounds.check_traces_inside(self.optimizer, mesh.group("shards"))
-            if config.train.precision == "bf16":
-                zero_step.norms_in_one_pass(self.optimizer)
-                zero_step.reduce_behind_the_host(self.optimizer)
+            self._prepare_partitions()
         # After `initialize`, which moves the parameters' data and makes the buffers.
         self.gradients = self._main_gradients()
         self._create_moments()
+
+    def _prepare_partitions(self) -> None:
+        if self.mesh.size("shards") == 1:
+            zero_gathers.keep_gathered(self.optimizer, self.stage)
+        else:
+            workarounds.check_traces_inside(self.optimizer, self.mesh.group("shards"))
+            self._lead = zero_gathers.HostLead()
+        if self.config.train.precision == "bf16":
+            zero_step.norms_in_one_pass(self.optimizer, self.mesh)
+            zero_step.reduce_behind_the_host(self.optimizer)
 
     def _main_gradients(self) -> MainGradients:
         """The engine's fp32 buffers that products accumulate in; fp32 runs and the host's optimizer keep DeepSpeed's hooks."""
@@ -110,6 +117,8 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 0:
             # Stage 0 has nothing to do before step(), and DeepSpeed's hooks there refuse a backward that is not its own.
             return cast(Tensor, self.stage(chunk, x, batch, return_logits))
+        if self._lead is not None:
+            self._lead.begin()
         y: Tensor = self.deepspeed(chunk, x, batch, return_logits)
         return workarounds.mark_backward(y, self.optimizer) if self.stage_number >= 2 else y
 
@@ -287,26 +296,10 @@ class ZeroEngine(DataParallelEngine):
         """See the base class. ZeRO-3 casts its own partition; the others hold whole shards and read those."""
         self.stage.weights_changed()
         if self.stage_number == 3:
-            self._publish_partitions(source)
+            zero_gathers.publish_partitions(self, source)
             return
         for name, parameter in self.stage.named_parameters():
             read_local(source, self.stage.placements[name], parameter.data)
-
-    def _publish_partitions(self, source: TensorSource) -> None:
-        with zero_parts.persistent_apart(self.optimizer):
-            self._read_frozen(source)
-            for parameter in self.stage.parameters():
-                if not parameter.requires_grad:
-                    continue
-                for _, flats in self.flat_state(parameter):
-                    length = flats["param"].numel()
-                    parameter.ds_tensor.data.view(-1)[:length].copy_(flats["param"])
-
-    def _read_frozen(self, source: TensorSource) -> None:
-        for parameter in self.stage.parameters():
-            if not parameter.requires_grad:
-                parameter.ds_tensor.data.zero_()  # padding of the vocabulary is stored nowhere
-        load_fragments(source, self.frozen_fragments(), ("param",))
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

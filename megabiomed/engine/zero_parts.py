@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,15 +81,3 @@ def gradient_part(optimizer: Any, parameter: nn.Parameter, shard: int) -> Tensor
     """ZeRO-3: the reduced gradient of what this rank holds of a parameter, without padding."""
     whole: Tensor = optimizer._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition[parameter.ds_id]
     return whole.view(-1)[: partition(parameter, shard)[1]]
-
-
-@contextmanager
-def persistent_apart(optimizer: Any) -> Iterator[None]:
-    """ZeRO-3 keeps small parameters gathered: inside they are partitioned like the others, and gathered again after."""
-    persistent = optimizer.persistent_parameters
-    if persistent:
-        # Loading writes into partitions; a gathered copy would keep the old values.
-        persistent[0].partition(persistent)
-    yield
-    if persistent:
-        persistent[0].all_gather(persistent)

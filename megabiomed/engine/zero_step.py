@@ -10,8 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
+from megabiomed.config.grid import Span
+from megabiomed.engine.mesh import Mesh
 from megabiomed.processes import platform
 
 
@@ -45,7 +48,7 @@ def leave_to_optimizer(optimizer: Any) -> dict[Tensor, Tensor]:
     """
     if _in_bf16_optimizer(optimizer):
         optimizer.update_lp_params = partial(_gather, optimizer)
-        ranks = (torch.distributed.get_rank(group) for group in optimizer.real_dp_process_group)
+        ranks = (dist.get_rank(group) for group in optimizer.real_dp_process_group)
         mine = [parts[rank] for parts, rank in zip(optimizer.bf16_partitioned_groups, ranks, strict=True)]
         return dict(zip(optimizer.fp32_groups_flat_partition, mine, strict=True))
     if not hasattr(optimizer, "fp32_partitioned_groups_flat"):
@@ -57,18 +60,31 @@ def leave_to_optimizer(optimizer: Any) -> dict[Tensor, Tensor]:
     return {master: copy for master, copy in pairs if master is not copy}  # in fp32 the weights are the masters
 
 
-def norms_in_one_pass(optimizer: Any) -> None:
-    """ZeRO-3: read every gradient once for the norm, in fp32.
+def norms_in_one_pass(optimizer: Any, mesh: Mesh) -> None:
+    """ZeRO-3: read every gradient once for the norm, in fp32, and let the host wait for nothing on the way.
 
-    DeepSpeed copies each to fp64 first: 20 bytes of traffic per element instead of 4. What it gets here are the norms of the
-    gradients, and the norm of a number is its size; it goes on in fp64.
+    DeepSpeed copies each to fp64 first: 20 bytes of traffic per element instead of 4. And it copies a number from the host to
+    the device for each group of parameters. The sum over the gradients is in fp64 here too.
     """
-    joined = optimizer.get_grad_norm_direct
+    from deepspeed.runtime.utils import is_model_parallel_parameter
 
-    def get_grad_norm_direct(gradients: list[Tensor], params: Any, *args: Any, **kwargs: Any) -> Any:
-        return joined(list(torch._foreach_norm(gradients)), params, *args, **kwargs)
+    def get_grad_norm_direct(gradients: list[Tensor], params: list[nn.Parameter], *_: Any, **__: Any) -> Tensor:
+        norms = torch._foreach_norm(gradients)
+        first = mesh.coordinate("model") == 0
+        counted = [n for n, p in zip(norms, params, strict=True) if first or is_model_parallel_parameter(p)]
+        total = norms[0].new_zeros((), dtype=torch.float64)
+        if counted:
+            total = torch.stack(counted).double().pow(2.0).sum()
+        for span in _SPANS:
+            if mesh.size(span) > 1:
+                dist.all_reduce(total, group=mesh.group(span))
+        norm = total**0.5
+        return norm.masked_fill(~norm.isfinite(), -1.0)
 
     optimizer.get_grad_norm_direct = get_grad_norm_direct
+
+
+_SPANS: tuple[Span, ...] = ("shards", "model")
 
 
 def reduce_behind_the_host(optimizer: Any) -> None:
