@@ -12,7 +12,6 @@ from megabiomed.config import ParallelConfig
 from megabiomed.config.grid import SPANS, Axis, Grid, Span
 from megabiomed.config.topology import grid_of
 from megabiomed.engine import patches, workarounds
-from megabiomed.processes import platform
 from megabiomed.processes.megatron_core import (
     parallel_state,
 )
@@ -66,10 +65,10 @@ class Mesh:
         return self.coordinate("replicas") if self.in_model else None
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
-        """Sum of each value over a group, in fp64."""
+        """Sum of each value over a group, in fp64 and on the host: the device goes on with what is queued."""
         if group.size() == 1:
-            return list(values)  # without waiting for the device
-        tensor = torch.tensor(values, dtype=torch.float64, device=platform.device())
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, group=group)
         found: list[float] = tensor.tolist()
         return found

@@ -49,9 +49,8 @@ _NORM = "clips in a pass of its own by a norm that the optimizer does not learn"
 _CAST = "casts masters in a pass of its own"
 _GRADIENT = "hides the reduced gradient of a parameter from whoever wants its norm"
 _TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
-
-
-_IDLE = "lets the host wait for the device at every layer of a group of one rank"
+_PARAMETER = f"{_RUN}.zero.partition_parameters.Init._convert_to_deepspeed_param"
+_FETCHES = "fetches and releases every layer also where one rank has all of it"
 
 
 def _zero(stages: str, symbol: str, why: str) -> Patch:
@@ -95,8 +94,10 @@ PATCHES = (
     _zero("3", f"{_TRACE}.PartitionedParameterCoordinator.reset_step", "compares traces over the world"),
     _zero("3", f"{_TRACE}.assert_ints_same_as_other_ranks", "compares traces over the world"),
     _zero("3", f"{_RUN}.utils.is_model_parallel_parameter", "counts replicated parameters on the first stage alone"),
-    _zero("3", f"{_RUN}.zero.partition_parameters.NoGatherHandle.wait", _IDLE),
-    _zero("3", f"{_RUN}.zero.partition_parameters.NoGatherCoalescedHandle.wait", _IDLE),
+    _zero("3", f"{_RUN}.zero.parameter_offload.DeepSpeedZeRoOffload._remove_module_hooks", _FETCHES),
+    _zero("3", f"{_ZERO3}._partition_all_parameters", _FETCHES),
+    _zero("3", f"{_PARAMETER}.ds_persist", _FETCHES),
+    _zero("3", f"{_PARAMETER}.all_gather_coalesced", _FETCHES),
     _zero("3", f"{_ZERO3}.grad_partitions_flat_buffer", "keeps gradients of the step before"),
     _zero(
         "3",
@@ -117,6 +118,11 @@ PATCHES = (
     _zero("12", "deepspeed.utils.tensor_fragment.get_lp_grad_fragment", _GRADIENT),
     _zero("3", f"{_ZERO3}.get_local_fp32_grad_for_param", _GRADIENT),
     _zero("3", f"{_ZERO3}._global_grad_norm", _NORM),
+    _zero(
+        "1",
+        f"{_RUN}.utils.mask_nan_or_inf_with_val_inplace",
+        "makes a number on the device for the norm, for which the host waits twice",
+    ),
     _zero("1", f"{_BF16}.update_lp_params", _CAST),
     _zero("1", f"{_BF16}.bf16_partitioned_groups", _CAST),
     _zero("1", f"{_BF16}.fp32_groups_flat_partition", _CAST),
@@ -126,7 +132,7 @@ PATCHES = (
     _zero("3", f"{_ZERO3}.fp16_partitioned_groups_flat", _CAST),
     _zero("3", f"{_ZERO3}.unscale_and_clip_grads", "multiplies all gradients by 1 where nothing is clipped"),
     _zero("3", f"{_ZERO3}.reduce_and_partition_stream", "lets the host wait for the device after each backward pass"),
-    _zero("3", f"{_ZERO3}.get_grad_norm_direct", "copies every gradient to fp64 for its norm"),
+    _zero("3", f"{_ZERO3}.get_grad_norm_direct", "copies every gradient to fp64 for its norm, and lets the host wait"),
     _zero("3", f"{_ZERO3}._prepare_fp32_grad_for_sub_group", "concatenates gradients that are one tensor already"),
     _zero("3", f"{_ZERO3}.averaged_gradients", "keeps views of the gradients after the step"),
 )

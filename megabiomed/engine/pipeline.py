@@ -112,10 +112,11 @@ class Pipeline:
         self.batches = [replace(batch, loss_scale=scale) for batch in batches]
         if self._schedule is None:
             return self._run_alone()
-        # The schedule cuts these into one index per micro-batch and hands one to each call of `_ChunkModule`.
-        index = torch.arange(self.micro_batches, device=platform.device())
+        # The schedule cuts these into one index per micro-batch and hands one to each call of `_ChunkModule`, which reads it:
+        # on the device, that would wait for all work before.
+        index = torch.arange(self.micro_batches)
         losses: list[Tensor] = []
-        inputs = (index,) if self.parts.part(self.stage, 0) == 0 else ()
+        inputs = (index.to(platform.device()),) if self.parts.part(self.stage, 0) == 0 else ()
         target = index if self.is_last else None
         self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False, index=index)
         self.data_parallel.stage.finish_backward()

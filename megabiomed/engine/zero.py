@@ -25,7 +25,6 @@ from megabiomed.engine.base import (
 from megabiomed.engine.deepspeed_settings import deepspeed_settings, import_deepspeed
 from megabiomed.engine.fused_adamw import FusedAdamW, clip_scale, optimizer_of
 from megabiomed.engine.gate import before_step, guard_step
-from megabiomed.engine.gradient_norms import GradientPart
 from megabiomed.engine.main_gradients import MainGradients, zero1_bf16, zero3_bf16
 from megabiomed.engine.mesh import DeepSpeedTopology, Mesh
 from megabiomed.engine.norm import clip_, global_grad_norm
@@ -69,7 +68,7 @@ class ZeroEngine(DataParallelEngine):
         if self.stage_number == 0:
             workarounds.clip_with(self.deepspeed, self._clip_replicated)
         else:
-            zero_step.before(self.optimizer, lambda: self.gradient_norms.add(self._gradients()))
+            zero_step.before(self.optimizer, lambda: self.gradient_norms.add(zero_held.counted_gradients(self)))
         inner = self.torch_optimizer()
         if isinstance(inner, FusedAdamW):
             self._step_in_one_pass(inner)
@@ -197,24 +196,11 @@ class ZeroEngine(DataParallelEngine):
         pairs = [(_gradient(p), self.stage.placements[n].replicated) for n, p in named]
         self._show_gradients()
         self._norm = global_grad_norm(pairs, self.mesh, sharded=False)
-        self.gradient_norms.add(self._gradients())
+        self.gradient_norms.add(zero_held.counted_gradients(self))
         if not isinstance(self.torch_optimizer(), FusedAdamW):
             clip_([g for g, _ in pairs], self._norm, self.config.optimizer.clip_grad_norm)
 
-    def _gradients(self) -> Iterator[GradientPart]:
-        """This rank's parts of the reduced gradients, while DeepSpeed's step has not touched them yet."""
-        for name, parameter in self.stage.named_parameters():
-            if not parameter.requires_grad or not self._owns(name):
-                continue
-            placement = self.stage.placements[name]
-            if self.stage_number == 0:
-                held = None if parameter.grad is None else (0, parameter.grad)
-            else:
-                held = zero_parts.gradient(self.optimizer, parameter, self.stage_number, self.mesh.coordinate("shards"))
-            if held is not None:
-                yield GradientPart(placement, *held)
-
-    def _owns(self, name: str) -> bool:
+    def owns(self, name: str) -> bool:
         """Whether this rank answers for its part of a parameter, of those that hold the same part."""
         if self.mesh.coordinate("tp") and self.stage.placements[name].replicated:
             return False
@@ -262,7 +248,7 @@ class ZeroEngine(DataParallelEngine):
                 continue
             placement = self.stage.placements[name]
             for start, flats in self.flat_state(parameter):
-                found.extend(flat_fragments(placement, start, flats, self._owns(name)))
+                found.extend(flat_fragments(placement, start, flats, self.owns(name)))
         return found
 
     def frozen_fragments(self) -> list[Fragment]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from megabiomed.engine import zero_parts
 from megabiomed.engine.base import Held
+from megabiomed.engine.gradient_norms import GradientPart
 
 if TYPE_CHECKING:
     from megabiomed.engine.zero import ZeroEngine
@@ -54,3 +55,17 @@ def gradients(engine: ZeroEngine) -> Iterator[Held]:
             shard = engine.mesh.coordinate("shards")
             gradient = zero_parts.gradient_part(engine.optimizer, parameter, shard)
         yield Held(f"gradient of {name}", gradient, groups)
+
+
+def counted_gradients(engine: ZeroEngine) -> Iterator[GradientPart]:
+    """This rank's parts of the reduced gradients, while DeepSpeed's step has not touched them; over all ranks each once."""
+    for name, parameter in engine.stage.named_parameters():
+        if not parameter.requires_grad or not engine.owns(name):
+            continue
+        if engine.stage_number == 0:
+            held = None if parameter.grad is None else (0, parameter.grad)
+        else:
+            shard = engine.mesh.coordinate("shards")
+            held = zero_parts.gradient(engine.optimizer, parameter, engine.stage_number, shard)
+        if held is not None:
+            yield GradientPart(engine.stage.placements[name], *held)

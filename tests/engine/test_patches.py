@@ -6,15 +6,13 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from support.parity import case_config, reference
 from support.spawn import run_ranks
 
-from megabiomed.engine import patches, workarounds
+from megabiomed.engine import patches
 from megabiomed.ground.errors import LaunchError
 
 WORKER = Path(__file__).with_name("broken_worker.py")
@@ -49,24 +47,30 @@ def test_without_the_measure_the_run_is_wrong(
 FATAL = [
     pytest.param(
         "managed_gradient_accumulation",
+        2,
         {**PP2, "zero_stage": 1},
         "'NoneType' object is not iterable|Gradients are only available immediately after backward",
         id="the-boundary",
     ),
-    pytest.param("mark_backward", PP2, r"unknown parameter type|NoneType", id="begin-of-backward"),
-    pytest.param("mark_backward", {**PP2, "zero_stage": 2}, "has already been reduced", id="begin-of-backward-zero2"),
+    pytest.param("mark_backward", 2, PP2, r"unknown parameter type|NoneType", id="begin-of-backward"),
     pytest.param(
-        "past_the_hooks", {**PP2, "zero_stage": 0}, r"Direct calls to tensor\.backward\(\)", id="past-the-hooks"
+        "mark_backward", 2, {**PP2, "zero_stage": 2}, "has already been reduced", id="begin-of-backward-zero2"
     ),
-    pytest.param("check_traces_inside", PP2, "assert_ints_same_as_other_ranks", id="traces-in-the-group"),
+    pytest.param(
+        "past_the_hooks", 2, {**PP2, "zero_stage": 0}, r"Direct calls to tensor\.backward\(\)", id="past-the-hooks"
+    ),
+    # Groups of one rank have no traces.
+    pytest.param("check_traces_inside", 4, PP2, "assert_ints_same_as_other_ranks", id="traces-in-the-group"),
 ]
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("measure", "parallel", "error"), FATAL)
-def test_without_the_measure_the_run_ends(measure: str, parallel: dict[str, Any], error: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("measure", "world", "parallel", "error"), FATAL)
+def test_without_the_measure_the_run_ends(
+    measure: str, world: int, parallel: dict[str, Any], error: str, tmp_path: Path
+) -> None:
     with pytest.raises(AssertionError, match=error):
-        run_broken(measure, 2, parallel, tmp_path)
+        run_broken(measure, world, parallel, tmp_path)
 
 
 def run_broken(measure: str, world: int, parallel: dict[str, Any], folder: Path) -> None:
@@ -124,36 +128,3 @@ def test_a_symbol_that_is_gone_is_refused_for_the_stages_that_need_it(symbol: st
     patches.check("deepspeed", 1)
     with pytest.raises(LaunchError, match=rf"deepspeed has no {symbol} any more.*pip install deepspeed==0\.19\.8"):
         patches.check("deepspeed", 3)
-
-
-def test_the_host_waits_for_no_stream_before_a_layer_of_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepspeed.accelerator import get_accelerator
-    from deepspeed.runtime.zero import partition_parameters as module
-
-    waited: list[str] = []
-    accelerator = get_accelerator()
-    monkeypatch.setattr(type(accelerator), "resolves_data_dependency", lambda _: False)  # as CUDA's says
-    monkeypatch.setattr(
-        type(accelerator), "current_stream", lambda *_: SimpleNamespace(synchronize=lambda: waited.append(""))
-    )
-    for handle in (module.NoGatherHandle, module.NoGatherCoalescedHandle):
-        monkeypatch.setattr(handle, "wait", handle.wait)
-
-    def one() -> Any:
-        status = module.ZeroParamStatus
-        parameter = SimpleNamespace(
-            ds_status=status.INFLIGHT, ds_tensor=SimpleNamespace(data=torch.ones(4)), ds_shape=(2, 2)
-        )
-        module.NoGatherHandle(parameter).wait(handle_dependency=True)
-        assert parameter.ds_status == status.AVAILABLE
-        parameter.ds_status = status.INFLIGHT
-        module.NoGatherCoalescedHandle([parameter]).wait()
-        assert parameter.ds_status == status.AVAILABLE
-
-    one()
-    assert len(waited) == 2
-    workarounds.order_by_streams()
-    workarounds.order_by_streams()
-    one()
-    assert len(waited) == 2
-    assert not accelerator.resolves_data_dependency()
