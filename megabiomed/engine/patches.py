@@ -50,6 +50,7 @@ _CAST = "casts masters in a pass of its own"
 _GRADIENT = "hides the reduced gradient of a parameter from whoever wants its norm"
 _TRACE = f"{_RUN}.zero.partitioned_param_coordinator"
 _PARAMETER = f"{_RUN}.zero.partition_parameters.Init._convert_to_deepspeed_param"
+_MASK = "makes a number on the device for the norm, for which the host waits twice"
 _FETCHES = "fetches and releases every layer also where one rank has all of it"
 
 
@@ -118,11 +119,8 @@ PATCHES = (
     _zero("12", "deepspeed.utils.tensor_fragment.get_lp_grad_fragment", _GRADIENT),
     _zero("3", f"{_ZERO3}.get_local_fp32_grad_for_param", _GRADIENT),
     _zero("3", f"{_ZERO3}._global_grad_norm", _NORM),
-    _zero(
-        "1",
-        f"{_RUN}.utils.mask_nan_or_inf_with_val_inplace",
-        "makes a number on the device for the norm, for which the host waits twice",
-    ),
+    _zero("1", f"{_RUN}.utils.mask_nan_or_inf_with_val_inplace", _MASK),
+    _zero("12", f"{_RUN}.zero.stage_1_and_2.mask_nan_or_inf_with_val_inplace", _MASK),
     _zero("1", f"{_BF16}.update_lp_params", _CAST),
     _zero("1", f"{_BF16}.bf16_partitioned_groups", _CAST),
     _zero("1", f"{_BF16}.fp32_groups_flat_partition", _CAST),
@@ -132,6 +130,7 @@ PATCHES = (
     _zero("3", f"{_ZERO3}.fp16_partitioned_groups_flat", _CAST),
     _zero("3", f"{_ZERO3}.unscale_and_clip_grads", "multiplies all gradients by 1 where nothing is clipped"),
     _zero("3", f"{_ZERO3}.reduce_and_partition_stream", "lets the host wait for the device after each backward pass"),
+    _zero("3", f"{_ZERO3}._post_step", "lets the host wait for the device after each step"),
     _zero("3", f"{_ZERO3}.get_grad_norm_direct", "copies every gradient to fp64 for its norm, and lets the host wait"),
     _zero("3", f"{_ZERO3}._prepare_fp32_grad_for_sub_group", "concatenates gradients that are one tensor already"),
     _zero("3", f"{_ZERO3}.averaged_gradients", "keeps views of the gradients after the step"),

@@ -43,13 +43,15 @@ def without_module(name: str) -> Iterator[None]:
 
 
 def mask_on_device() -> None:
-    """ZeRO-1 in bf16: mark a norm that is not finite without a number from the host.
+    """ZeRO-1 and 2: mark a norm that is not finite without a number from the host.
 
     DeepSpeed makes that number on the device and reads it back, for which the host waits twice.
     """
-    import deepspeed.runtime.utils as module
+    from deepspeed.runtime import utils
+    from deepspeed.runtime.zero import stage_1_and_2
 
-    module.mask_nan_or_inf_with_val_inplace = _mask
+    utils.mask_nan_or_inf_with_val_inplace = _mask
+    stage_1_and_2.mask_nan_or_inf_with_val_inplace = _mask
 
 
 def _mask(norm: Tensor, device: Any = None, val: float = -1.0) -> None:

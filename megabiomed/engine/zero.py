@@ -87,6 +87,7 @@ class ZeroEngine(DataParallelEngine):
             zero_gathers.keep_gathered(self.optimizer, self.stage)
         else:
             workarounds.check_traces_inside(self.optimizer, self.mesh.group("shards"))
+            zero_gathers.gather_behind_the_host(self.optimizer)
             self._lead = zero_gathers.HostLead()
         if self.config.train.precision == "bf16":
             zero_step.norms_in_one_pass(self.optimizer, self.mesh)

@@ -38,6 +38,27 @@ def _nothing() -> None:
     """A step has nothing to release first."""
 
 
+def gather_behind_the_host(optimizer: Any) -> None:
+    """Gather the small weights after a step in the order of the streams.
+
+    DeepSpeed lets the host wait for the device then, although the computing stream already waits for every gather.
+    """
+    post_step = optimizer._post_step
+
+    def in_order(*args: Any) -> None:
+        from deepspeed.accelerator import get_accelerator
+
+        accelerator = get_accelerator()
+        # An attribute of the instance hides the method; deleting it brings the method back.
+        accelerator.resolves_data_dependency = lambda: True
+        try:
+            post_step(*args)
+        finally:
+            del accelerator.resolves_data_dependency
+
+    optimizer._post_step = in_order
+
+
 def publish_partitions(engine: ZeroEngine, source: TensorSource) -> None:
     """Make the compute weights of this rank equal to its masters; frozen ones come from `source`."""
     with _persistent_apart(engine.optimizer):
