@@ -74,7 +74,8 @@ def test_a_stage_of_a_pipeline_knows_its_micro_batch_without_asking_the_device(m
     monkeypatch.setattr(platform, "device", lambda: torch.device("meta"))
     handed: list[torch.Tensor] = []
     pipeline = Pipeline.__new__(Pipeline)
-    pipeline.micro_batches, pipeline.stage, pipeline.parts = 2, 1, PipelineParts(2, 1)
+    pipeline.micro_batches, pipeline.stage = 2, 1
+    pipeline.parts = PipelineParts(2, 1)
     pipeline.data_parallel = SimpleNamespace(stage=SimpleNamespace(finish_backward=lambda: None))
     pipeline._schedule = SimpleNamespace(step=lambda *_, index, **__: handed.append(index))
     batch = SimpleNamespace(loss_scale=None)
