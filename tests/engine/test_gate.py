@@ -22,6 +22,7 @@ CASES: list[dict[str, Any]] = [
     {"parallel": {"zero_stage": 2, "tensor_parallel_size": 2, "sequence_parallel": True}},
     {"parallel": {"zero_stage": 2, "offload_optimizer": True}, "precision": "bf16"},
     {"parallel": {"zero_stage": 3}, "precision": "bf16"},
+    {"parallel": {"zero_stage": 3, "pipeline_parallel_size": 2}, "precision": "bf16"},
     {"parallel": {"engine": "fsdp2"}},
     *({"parallel": parallel, "optimizer": MOMENTUM} for parallel in ({"zero_stage": 0}, {"engine": "fsdp2"})),
 ]
