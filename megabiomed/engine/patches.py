@@ -1,8 +1,8 @@
 """Everything that is changed in the libraries under the engine, or read past their interfaces, in one list.
 
 Each entry has one function, in `workarounds`, `zero_gathers`, `zero_parts` or `zero_step`, and a test that fails without it
-(tests/engine/test_patches.py, test_fused_adamw.py, test_host_waits.py). DeepSpeed refuses ZeRO-2/3 under its own pipeline engine;
-one engine per stage under a foreign schedule works, given these. docs/parallelism.md tells what each one prevents.
+(tests/engine/test_patches.py, test_fused_adamw.py, test_host_waits.py). DeepSpeed refuses ZeRO-2/3 under its own pipeline
+engine; one engine per stage under a foreign schedule works, given these. docs/parallelism.md tells what each one prevents.
 `platform.prepare_megatron` stands apart, because it is for hosts without CUDA alone.
 """
 
