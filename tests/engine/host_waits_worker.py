@@ -80,6 +80,11 @@ def gathers_on_a_gpu(optimizer: Any) -> Iterator[None]:
     yield
 
 
+def in_place(parameter: Any) -> bool:
+    """Whether the weight that layers compute with is the memory that the optimizer writes."""
+    return bool(parameter.data_ptr() == getattr(parameter, "ds_tensor", parameter).data_ptr())
+
+
 def counts(case: dict[str, Any]) -> dict[str, dict[str, int]]:
     from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
@@ -97,6 +102,8 @@ def counts(case: dict[str, Any]) -> dict[str, dict[str, int]]:
         counted(DeepSpeedZeRoOffload, "pre_sub_module_forward_function", found["layers"]),
     ):
         engine.train_step(steps[SETTLED], lr=1e-3)
+    held = engine.data_parallel.stage.named_parameters()
+    found["copies"] = Counter(name for name, parameter in held if not in_place(parameter))
     engine.end()
     return {kind: dict(places) for kind, places in found.items()}
 
