@@ -14,7 +14,7 @@ from megabiomed.ground.places import same_place
 from megabiomed.launch import records, scheduler, sharing, sweep
 from megabiomed.launch.again import outdated
 from megabiomed.launch.change import UNCHANGED, Change, changed, refuse_running, replace_job
-from megabiomed.launch.pending import is_shut_out
+from megabiomed.launch.pending import explained, is_shut_out
 from megabiomed.launch.prospects import hopeless
 from megabiomed.launch.status import find_runs, submitted_below
 
@@ -223,7 +223,8 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool, change: Change) 
     if state in scheduler.ACTIVE:
         ids[stage] = job_id
         let_in = _let_in(folder) if state == "PENDING" and not dry_run else ""
-        return f"in the queue: {stage}: job {job_id} ({state}){let_in}"
+        why = explained(scheduler.job_of(folder)) if state == "PENDING" and not let_in else None
+        return f"in the queue: {stage}: job {job_id} ({state}){let_in}" + (f": {why}" if why else "")
     if dry_run:
         return f"would submit: {stage}: {folder / records.SLURM / records.SCRIPT}"
     ids[stage] = _again(folder, [ids[name] for name in record["after"] if name in ids])

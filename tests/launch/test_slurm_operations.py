@@ -202,6 +202,8 @@ def test_a_run_is_paused_changed_while_it_waits_and_released_and_nothing_is_lost
     assert (found["Restarts"], found["Priority"]) == ("1", "0")
     assert status_of(run)["last"] == "stopped and saved"
     assert status_of(run)["blocked"] == f"paused: megabiomed release {run}"
+    told = f"in the queue: pretrain: job {job} (PENDING): it is held: megabiomed release"
+    operator.until(lambda: list(resubmit(run, "this", dry_run=True)) == [told], run)
 
     assert list(scontrol(run, "release")) == [f"release: job {job}"]
     operator.until(lambda: operator.cluster.job(job)["JobState"] == "RUNNING" and status_of(run)["starts"] == 2, run)
