@@ -12,9 +12,13 @@ from megabiomed.config import ParallelConfig
 from megabiomed.config.grid import SPANS, Axis, Grid, Span
 from megabiomed.config.topology import grid_of
 from megabiomed.engine import patches, workarounds
+from megabiomed.processes import platform
 from megabiomed.processes.megatron_core import (
     parallel_state,
 )
+
+_FEW_RANKS = 32
+"""gloo sums along a ring, one hop of about 50 us a rank and direction: up to here that is less than the device would wait."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,11 @@ class Mesh:
         return self.coordinate("replicas") if self.in_model else None
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
-        """Sum of each value over a group, in fp64 and on the host: the device goes on with what is queued."""
+        """Sum of each value over a group, in fp64; of few ranks on the host, so that the device goes on with what is queued."""
         if group.size() == 1:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
+        where = torch.device("cpu") if group.size() <= _FEW_RANKS else platform.device()
+        tensor = torch.tensor(values, dtype=torch.float64, device=where)
         dist.all_reduce(tensor, group=group)
         found: list[float] = tensor.tolist()
         return found
