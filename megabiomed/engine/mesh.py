@@ -69,7 +69,7 @@ class Mesh:
         return self.coordinate("replicas") if self.in_model else None
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
-        """Sum of each value over a group, in fp64; of few ranks on the host, so that the device goes on with what is queued."""
+        """Sum of each value over a group, in fp64; of few ranks on the host, so that the device need not finish first."""
         if group.size() == 1:
             return list(values)
         where = torch.device("cpu") if group.size() <= _FEW_RANKS else platform.device()
