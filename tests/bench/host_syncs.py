@@ -6,8 +6,9 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from megabiomed.processes import platform
 
@@ -20,8 +21,9 @@ _LIBRARY = ("/warnings.py", "/contextlib.py", "/torch/", "/bench/host_syncs.py",
 def counted_syncs() -> Iterator[Counter[str]]:
     """Counts synchronising calls by the innermost frames outside torch.
 
-    torch warns of each (`torch.cuda.set_sync_debug_mode`): copies to pageable memory, `.item()`, `nonzero` and so on; not of
-    explicit `torch.cuda.synchronize()` and events. Those of the backward pass appear where `backward` was called.
+    torch warns of those that it makes itself (`torch.cuda.set_sync_debug_mode`): copies to pageable memory, `.item()`,
+    `nonzero` and so on. Explicit waits for the device, an event or a stream are counted as they are called. Waits of the
+    backward pass appear where `backward` was called.
     """
     import torch
 
@@ -31,7 +33,9 @@ def counted_syncs() -> Iterator[Counter[str]]:
         if MESSAGE in str(message):
             found[_place()] += 1
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as explicit:
+        for holder in (torch.cuda, torch.cuda.Event, torch.cuda.Stream):
+            explicit.enter_context(_counted(holder, found))
         warnings.simplefilter("always")
         warnings.showwarning = show
         if platform.has_cuda():
@@ -41,6 +45,21 @@ def counted_syncs() -> Iterator[Counter[str]]:
         finally:
             if platform.has_cuda():
                 torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def _counted(holder: Any, found: Counter[str]) -> Iterator[None]:
+    original = holder.synchronize
+
+    def synchronize(*args: Any, **kwargs: Any) -> Any:
+        found[_place()] += 1
+        return original(*args, **kwargs)
+
+    holder.synchronize = synchronize
+    try:
+        yield
+    finally:
+        holder.synchronize = original
 
 
 def _place() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench import bench_gpu
 from bench.bench_gpu import Bench
@@ -154,6 +155,16 @@ def test_a_host_wait_is_counted_with_the_line_that_waits() -> None:
     assert "bench/test_bench_gpu.py" in place
     assert "waits" in place
     assert (first, second) == (1, 1)
+
+
+def test_an_explicit_wait_for_the_device_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", called.append)
+    with counted_syncs() as places:
+        torch.cuda.synchronize("all of it")
+    torch.cuda.synchronize("afterwards")
+    assert called == ["all of it", "afterwards"]
+    assert [(count, "bench/test_bench_gpu.py" in place) for place, count in places.items()] == [(1, True)]
 
 
 def test_goals_compare_times_shares_and_ratios() -> None:
