@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
 
 from megabiomed.config import ParallelConfig
 from megabiomed.config.grid import SPANS, Axis, Grid, Span
 from megabiomed.config.topology import grid_of
 from megabiomed.engine import patches, workarounds
-from megabiomed.processes import platform
+from megabiomed.processes import messages
 from megabiomed.processes.megatron_core import (
     parallel_state,
 )
-
-_FEW_RANKS = 32
-"""gloo sums along a ring, one hop of about 50 us a rank and direction: up to here that is less than the device would wait."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +65,8 @@ class Mesh:
         return self.coordinate("replicas") if self.in_model else None
 
     def sum_over(self, group: dist.ProcessGroup, *values: float) -> list[float]:
-        """Sum of each value over a group, in fp64; of few ranks on the host, so that the device need not finish first."""
-        if group.size() == 1:
-            return list(values)
-        where = torch.device("cpu") if group.size() <= _FEW_RANKS else platform.device()
-        tensor = torch.tensor(values, dtype=torch.float64, device=where)
-        dist.all_reduce(tensor, group=group)
-        found: list[float] = tensor.tolist()
-        return found
+        """Sum of each value over a group, in fp64."""
+        return messages.combined(values, dist.ReduceOp.SUM, group)
 
     def place(self) -> str:
         """`pp 0/2 x dp 0/1 x tp 1/2`: this rank's coordinates; `encoders 0/1` of one outside the model."""

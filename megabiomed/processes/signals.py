@@ -132,14 +132,11 @@ class StopFlag:
         return self._largest(self.mine(), number)
 
     def _largest(self, request: Request, number: int) -> tuple[Request, int]:
-        import torch
         import torch.distributed as dist
 
-        from megabiomed.processes import platform
+        from megabiomed.processes import messages
 
         # A signal reaches the ranks at different steps. Ranks that left alone would leave the others waiting in the next
         # collective, so the decision is a collective itself.
-        flags = torch.tensor([int(request), number], device=platform.device())
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        asked, largest = flags.tolist()
-        return Request(asked), largest
+        asked, largest = messages.combined((int(request), number), dist.ReduceOp.MAX)
+        return Request(int(asked)), int(largest)

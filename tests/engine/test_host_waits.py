@@ -42,7 +42,8 @@ def test_a_step_reads_one_number_before_its_update_and_waits_for_nothing_else(na
     for found in counted[name]:
         reads = {where: n for where, n in found["reads"].items() if where.split()[0] not in ON_THE_HOST}
         assert reads == {"utils.py is_invalid_grad_norm": 1}  # whether the norm is finite
-        assert found["numbers"] == {}  # a number that is made on the device is copied from the host
+        # A number that is made on the device is copied from the host; tokens of few ranks are added up on the host.
+        assert set(found["numbers"]) <= {"messages.py combined"}
         assert found["device"] == {}
 
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from processes.messages_worker import VALUES
 from support.spawn import run_ranks
 
-from megabiomed.processes import messages
+from megabiomed.processes import messages, platform
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("messages_worker.py")
@@ -74,6 +76,29 @@ def test_no_object_collective_and_no_pickle_anywhere() -> None:
         for where in _unpickles(ast.parse(file.read_text()))
     ]  # fmt: skip
     assert not found, "\n" + "\n".join(found)
+
+
+class _Sent(Exception):
+    """A collective that would begin, with the device that its numbers are on."""
+
+
+@pytest.mark.parametrize(("ranks", "device"), [(2, "cpu"), (32, "cpu"), (33, "meta")])
+def test_numbers_of_few_ranks_do_not_wait_for_the_device(
+    ranks: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_reduce(numbers: torch.Tensor, *_: object, **__: object) -> None:
+        raise _Sent(numbers.device.type)
+
+    monkeypatch.setattr(dist, "get_world_size", lambda group: ranks)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(platform, "device", lambda: torch.device("meta"))
+    with pytest.raises(_Sent, match=device):
+        messages.combined((1.0, 2.0), dist.ReduceOp.SUM)
+
+
+def test_numbers_of_one_rank_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 1)
+    assert messages.combined((1.5, 2.0), dist.ReduceOp.SUM) == [1.5, 2.0]
 
 
 @pytest.mark.parametrize(
