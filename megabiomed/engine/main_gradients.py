@@ -105,7 +105,11 @@ def zero3_bf16(optimizer: Any, stage: nn.Module, product: str, shards: dist.Proc
         else:
             shape = tuple(parameter.ds_shape)
             gradients.attach(parameter, ScatteredGradient(partition, shape, PRODUCTS[product], gradients.reducer))
-    add = optimizer.reduce_ready_partitions_and_remove_grads if gradients.reducer else partial(_add_whole, partitions)
+    add = optimizer.reduce_ready_partitions_and_remove_grads
+    if gradients.reducer is None:
+        add = partial(_add_whole, partitions)
+        for bucket in optimizer.ipg_buckets.values():
+            bucket.clear()  # up to 2 GB that nothing goes through
     reduce = _after_a_begin(add)
     # A layer that added its product itself leaves `grad` None, on which DeepSpeed's reduction would fail.
     optimizer.reduce_ready_partitions_and_remove_grads = lambda p: None if p.grad is None else reduce(p)

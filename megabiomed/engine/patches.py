@@ -110,6 +110,7 @@ PATCHES = (
         f"{_ZERO3}.reduce_ready_partitions_and_remove_grads",
         "copies, divides and concatenates every gradient, and knows none that came past autograd",
     ),
+    _zero("3", f"{_ZERO3}.ipg_buckets", "keeps a buffer for what is reduced also where one rank has nothing to reduce"),
     _zero("3", f"{_ZERO3}.micro_step_id", "copies the first micro-batch's gradients instead of adding them"),
     _zero("3", f"{_ZERO3}.grad_position", "hides where a parameter lies in the flat partition"),
     _zero("3", f"{_ZERO3}.fp32_partitioned_groups_flat", "hides the partitions that the optimizer steps"),

@@ -104,6 +104,10 @@ def counts(case: dict[str, Any]) -> dict[str, dict[str, int]]:
         engine.train_step(steps[SETTLED], lr=1e-3)
     held = engine.data_parallel.stage.named_parameters()
     found["copies"] = Counter(name for name, parameter in held if not in_place(parameter))
+    buckets = getattr(engine.data_parallel.optimizer, "ipg_buckets", {}).values()
+    found["buffers"] = Counter(
+        str(bucket.buffer.dtype) for bucket in buckets if getattr(bucket, "buffer", None) is not None
+    )
     engine.end()
     return {kind: dict(places) for kind, places in found.items()}
 

@@ -49,8 +49,9 @@ def test_a_step_reads_one_number_before_its_update_and_waits_for_nothing_else(na
 
 @pytest.mark.timeout(150)
 def test_zero3_fetches_and_copies_no_layer_where_one_rank_has_all_of_it(counted: Any) -> None:
-    assert all(found["layers"] and found["copies"] for found in counted["zero3"])
-    assert all(found["layers"] == found["copies"] == {} for found in counted["zero3 in groups of one"])
+    kinds = ("layers", "copies", "buffers")
+    assert all(found[kind] for found in counted["zero3"] for kind in kinds)
+    assert not any(found[kind] for found in counted["zero3 in groups of one"] for kind in kinds)
 
 
 def test_the_host_is_at_most_one_micro_batch_ahead_where_weights_are_gathered() -> None:
