@@ -89,6 +89,7 @@ class Campaign:
     def _note(self, number: int, name: str, said: str) -> None:
         at = time.monotonic() - self.began
         run, step = self.state.run.name, records.committed_step(self.state.run)
+        said = said.replace(f"{self.state.place.folder}/", "")
         self.done.append({"at_s": round(at), "action": name, "run": run, "saved": step, "said": said})
         print(f"[{number}/{self.actions}, {at:.0f} s] {name} ({run}, step {step} saved): {said}", flush=True)
 
