@@ -130,7 +130,8 @@ def test_warned_while_its_containers_start_a_run_saves_at_its_first_step_and_goe
     operator.until(lambda: list(run.glob(f"logs/*/{WARNED}")), run)
     (gate / "open").touch()
     operator.until(lambda: operator.cluster.job(job)["Restarts"] == "1", run)
-    assert (records.committed_step(run), operator.status(run)[0]["last"]) == (1, "stopped and saved")
+    assert records.committed_step(run) == 1
+    assert operator.status(run)[0]["last"].startswith("stopped and saved")
     assert operator.final(job, run)["JobState"] == "COMPLETED", operator.logs(run)
     operator.ends_as(run, reference, SHORT)
 
