@@ -77,7 +77,11 @@ def run_broken(measure: str, world: int, parallel: dict[str, Any], folder: Path)
     """The parity problem without one of the measures."""
     cases = folder / "cases.json"
     cases.write_text(json.dumps([{"name": "broken", "parallel": parallel}]))
-    run_ranks(world, [str(WORKER), measure, str(cases), str(folder)], folder / "logs", 120)
+    try:
+        run_ranks(world, [str(WORKER), measure, str(cases), str(folder)], folder / "logs", 120)
+    except AssertionError as failed:
+        # The rank that is seen first may only have lost its connection to the one that failed.
+        raise AssertionError("\n".join(log.read_text() for log in sorted((folder / "logs").glob("*.log")))) from failed
 
 
 @pytest.mark.slow
