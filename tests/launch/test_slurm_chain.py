@@ -81,8 +81,10 @@ def test_encoder_ranks_on_a_node_of_another_kind_go_on_after_a_requeue(
              "overrides": ["align.dedicated_encoder_ranks=2", "align.stages.0.molecule=full", "align.stages.0.steps=60",
                            "align.protein.placement=zero3", f"run_dir={tmp_path / 'r'}"]}  # fmt: skip
     (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"name": "het", "stages": [stage]}))
+    # The shell that submits has a number of threads, which would be that of all nodes.
     operator.configure(
-        environment={"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}, preflight=True, slow_factor=1e9,
+        environment={"OMP_NUM_THREADS": "", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"},
+        preflight=True, slow_factor=1e9,
         stage_in={"folder": str(tmp_path / "copies")},
     )  # fmt: skip
     (job,) = operator.submit(tmp_path / "chain.yaml", nodes=None).values()
