@@ -27,6 +27,7 @@ _MAYBE = {
     "PartitionInactive": "the partition is inactive",
     "JobHeldAdmin": "it is held: megabiomed release",
     "JobHeldUser": "it is held: megabiomed release",
+    "job_requeued_in_held_state": "it is held: megabiomed release",
     "JobHoldMaxRequeue": "it was requeued too often for this site: megabiomed release",
     "launch_failed_requeued_held": "it could not be launched and is held: look at the node, then megabiomed release",
 }

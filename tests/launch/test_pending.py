@@ -43,9 +43,13 @@ def test_a_job_that_only_waits_its_turn_is_left_in_peace(reason: str) -> None:
     assert explained({"JobState": "PENDING", "Reason": reason}) is None
 
 
-def test_a_held_job_waits_for_a_person_and_one_without_nodes_names_those_that_it_excludes() -> None:
-    held = {"JobState": "PENDING", "Reason": "JobHeldUser"}
+@pytest.mark.parametrize("reason", ["JobHeldUser", "JobHeldAdmin", "job_requeued_in_held_state"])
+def test_a_held_job_waits_for_a_person(reason: str) -> None:
+    held = {"JobState": "PENDING", "Reason": reason}
     assert (never_starts(held), explained(held)) == (None, "it is held: megabiomed release")
+
+
+def test_a_job_without_nodes_names_those_that_it_excludes() -> None:
     out = {"JobState": "PENDING", "Reason": "BadConstraints", "ExcNodeList": "n[1-2]"}
     assert "(excluded: n[1-2])" in str(never_starts(out))
     assert (is_shut_out(out), is_shut_out(out | {"ExcNodeList": "(null)"})) == (True, False)
