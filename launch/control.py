@@ -100,7 +100,7 @@ def _cancel(folder: Path, save: bool) -> str:
     switch = ask(folder, "end")
     obeyed = save and records.read_job(folder)["kind"] != records.COMMAND
     try:
-        job_id, state = _job_and_state(folder, patient=not obeyed)
+        job_id, state = _id_and_state(folder, scheduler.job_of(folder, patient=not obeyed))
     except LaunchError as error:
         if obeyed:
             return f"asked to save and leave, now or when it starts: the scheduler does not answer ({switch})"
@@ -132,9 +132,10 @@ def scontrol(run: Path, verb: str) -> Iterator[str]:
         was_paused = verb == "release" and records.resume(
             folder
         )  # first: a job that is about to be held looks once more
-        job_id, state = _job_and_state(folder)
+        job = scheduler.job_of(folder)
+        job_id, state = _id_and_state(folder, job)
         if state in scheduler.WAITING:
-            let_in = _let_in(folder) if verb == "release" else ""
+            let_in = _let_in(folder, job) if verb == "release" else ""
             if not let_in:  # or it may have started already
                 scheduler.call("scontrol", verb, job_id)
             yield f"{verb}: job {job_id}{let_in}"
@@ -144,9 +145,8 @@ def scontrol(run: Path, verb: str) -> Iterator[str]:
             yield f"nothing to {verb}: {_named(job_id)} ({state})"
 
 
-def _let_in(folder: Path) -> str:
+def _let_in(folder: Path, job: dict[str, str]) -> str:
     """Let a job use the nodes again that were found bad, when it can start nowhere else; those of its operator stay out."""
-    job = scheduler.job_of(folder)
     if not is_shut_out(job):
         return ""
     own = records.read_job(folder).get("exclude") or ""
@@ -219,11 +219,12 @@ def _resubmit(folder: Path, ids: dict[str, str], dry_run: bool, change: Change) 
         )  # fmt: skip
     if change:
         return _resubmit_changed(folder, ids, dry_run, change)
-    job_id, state = _job_and_state(folder)
+    job = scheduler.job_of(folder)
+    job_id, state = _id_and_state(folder, job)
     if state in scheduler.ACTIVE:
         ids[stage] = job_id
-        let_in = _let_in(folder) if state == "PENDING" and not dry_run else ""
-        why = explained(scheduler.job_of(folder)) if state == "PENDING" and not let_in else None
+        let_in = "" if dry_run else _let_in(folder, job)
+        why = None if let_in else explained(job)
         return f"in the queue: {stage}: job {job_id} ({state}){let_in}" + (f": {why}" if why else "")
     if dry_run:
         return f"would submit: {stage}: {folder / records.SLURM / records.SCRIPT}"
@@ -258,9 +259,8 @@ def _again(run: Path, after: list[str]) -> str:
     return job_id
 
 
-def _job_and_state(run: Path, patient: bool = True) -> tuple[str, str]:
-    """Id (empty when none is known) and state of the job of a run."""
-    job = scheduler.job_of(run, patient)
+def _id_and_state(run: Path, job: dict[str, str]) -> tuple[str, str]:
+    """Id (empty when none is known) and state of the job of a run, by what the scheduler says of it."""
     return job.get("JobId") or records.read_job(run).get("job_id") or "", job.get("JobState", "not in the queue")
 
 
