@@ -39,6 +39,11 @@ def combined(
     return found
 
 
+def on_any_rank(here: bool) -> bool:
+    """Whether it is so on any rank. Collective over the world."""
+    return bool(combined((here,), dist.ReduceOp.MAX)[0])
+
+
 def broadcast(value: Value, first: int = 0, group: dist.ProcessGroup | None = None) -> Value:
     """The value of one rank, on every rank. Collective.
 

@@ -282,15 +282,6 @@ class Mark:
         return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
-def on_any_rank(here: bool) -> bool:
-    """Whether it is so on any rank. Collective over the world."""
-    if dist.get_world_size() == 1:
-        return here  # without waiting for the device
-    held = torch.tensor([int(here)], device=device())
-    dist.all_reduce(held, op=dist.ReduceOp.MAX)
-    return bool(held.item())
-
-
 def synchronize() -> None:
     """Wait for the device's queued work (no-op on a CPU)."""
     if has_cuda():

@@ -115,7 +115,7 @@ class Checkpoints:
         if not settings.save_every_minutes:
             return False
         # Clocks of ranks differ a little: the first one that is late decides for all.
-        return platform.on_any_rank(time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes)
+        return messages.on_any_rank(time.monotonic() - self._saved_at >= 60 * settings.save_every_minutes)
 
     def save(
         self, step: int, progress: DataProgress, tokens: int, last: bool = False, health: Health | None = None
@@ -199,7 +199,7 @@ class Checkpoints:
             return self._saver.ended()
         # A run that was told once that its storage is slow does not stand still for it again.
         waits = min(SLOW_S, self._patience_s) if self._agreed == Trouble.NONE else 0.0
-        return not platform.on_any_rank(not self._saver.ended(waits))
+        return not messages.on_any_rank(not self._saver.ended(waits))
 
     def _collect(self) -> None:
         """See how the last save ended, if it has."""

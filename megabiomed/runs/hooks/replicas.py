@@ -101,12 +101,12 @@ class ReplicaCheck(Hook):
         engine, self._asked = training.module.engine, False
         found = engine.watch.changed(training.mesh.rank)
         compared, engine.compared = engine.compared, []
-        if not platform.on_any_rank(engine.waits_for_gradients):
+        if not messages.on_any_rank(engine.waits_for_gradients):
             found += Sums.joined(compared).differences()
         self._raise(training, found)
 
     def _raise(self, training: Training, found: list[Difference]) -> None:
-        if platform.on_any_rank(bool(found)):
+        if messages.on_any_rank(bool(found)):
             raise _error(training, found)
 
     def _choose(self, training: Training) -> None:
