@@ -84,7 +84,8 @@ def test_preempted_it_saves_and_comes_back(operator: Operator, tmp_path: Path, r
     assert operator.final(other, run)["JobState"] == "COMPLETED"
     assert int(finished(operator, job, run, reference)["Restarts"]) >= 1
     endings = operator.status(run)[0]["endings"]
-    assert not any(item["first_failure"] or "failure" in item["reason"] for item in endings)
+    assert not any(item.pop("first_failure") for item in endings)
+    assert "failure" not in str(endings)
 
 
 @pytest.mark.parametrize("which", [-1, 0], ids=["a node", "the head node"])
